@@ -1,0 +1,149 @@
+"""What a gate is: an operation that knows its output and its local gradient.
+
+It is staged over arrays that somebody else owns.
+
+Place in the loop: the lowest layer of differentiation. A tape stages gates over fresh arrays and
+runs them at once; a program stages them once over its own buffers and runs them millions of times.
+Both run the same operations, so they give the same bits. No I/O here, no chance, no global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distsgd.errors import ModelError
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Operation = Callable[[], object]
+Allocate = Callable[[Shape, DTypeLike], Array]
+
+
+class Site:
+    """The place of one gate in a circuit: its arrays, and what its forward leaves its backward.
+
+    Attributes:
+        inputs: What goes in; never written.
+        output: What comes out; shape and dtype as the gate said. May be the first input's memory
+            (see `Gate.in_place`).
+    """
+
+    __slots__ = ("_allocate", "_buffers", "inputs", "output")
+
+    def __init__(self, inputs: tuple[Array, ...], output: Array, allocate: Allocate) -> None:
+        self.inputs, self.output = inputs, output
+        self._allocate = allocate
+        self._buffers: dict[str, Array] = {}
+
+    def buffer(self, name: str, shape: Shape, dtype: DTypeLike | None = None) -> Array:
+        """The array of that name, the same each time: a backward finds what the forward wrote.
+
+        Args:
+            name: Any word; the site's own.
+            shape: Shape of the array; its content is undefined at first.
+            dtype: The output's dtype unless given.
+        """
+        if name not in self._buffers:
+            self._buffers[name] = self._allocate(
+                shape, self.output.dtype if dtype is None else dtype
+            )
+        return self._buffers[name]
+
+
+class Gate:
+    """An operation with a local gradient; subclasses are frozen and hold only their settings.
+
+    The methods that start with `stage` run nothing: they return zero-argument operations that work
+    on the given arrays in place, however often they are called. They may look at shapes (one row
+    has a faster way), never at values.
+    """
+
+    name: ClassVar[str]
+    reads_inputs: ClassVar[bool] = True
+    """Whether the backward looks at the inputs, so that they must survive until then."""
+    reads_output: ClassVar[bool] = True
+    """Whether the backward looks at the output."""
+    in_place: ClassVar[bool] = False
+    """Whether the output may share the first input's memory, and that input's gradient the output
+    gradient's."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """Shape of the output for inputs of `shapes`; raises `ModelError` where they do not fit."""
+        raise NotImplementedError
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        """Dtype of the output; that of the inputs together unless a gate says otherwise."""
+        return np.result_type(*dtypes)
+
+    def output_view(self, site_input: Array) -> Array | None:
+        """The output as a view of the only input, for gates that move nothing, else None."""
+        del site_input
+        return None
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        """Operations that fill ``site.output`` from ``site.inputs``."""
+        raise NotImplementedError
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        """Operations that write the vector-Jacobian product by input `index` into `out`.
+
+        For an input that all samples share (a weight) this is the gradient summed over the samples.
+
+        Args:
+            site: Where the gate stands.
+            index: Which input; only those that the gate can differentiate by.
+            grad: Gradient of the root by the output, the output's shape; None stands for ones.
+            out: The input's shape; overwritten. May be `grad`'s memory when `in_place` is set.
+        """
+        raise NotImplementedError
+
+    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
+        """Whether row n of the output depends on row n alone of the inputs that have samples."""
+        del shapes, per_sample
+        return False
+
+    def stage_squared_norms(
+        self,
+        site: Site,
+        parameters: frozenset[int],
+        grad: Array | None,
+        out: Array,
+        input_squared_norms: Array | None,
+    ) -> list[Operation]:
+        """Operations for the squared norm of each sample's own gradient by the inputs `parameters`.
+
+        Exact and without those gradients. Raises `ModelError` where a gate has no such rule.
+
+        Args:
+            site: Where the gate stands; its first input and its output have a row for each sample.
+            parameters: Which inputs are parameters.
+            grad: Gradient of each sample's own loss by the output; None stands for ones.
+            out: Shape ``[N]``; overwritten.
+            input_squared_norms: ``[N]``, the squared norm of each row of the first input where it
+                is known already.
+        """
+        del site, parameters, grad, out, input_squared_norms
+        raise ModelError(
+            f"gate {self.name!r} has no exact rule for per-sample gradient norms; build the "
+            "layer from an affine gate, "
+            "or switch them off (set [statistics] per_sample = false)"
+        )
+
+
+def ones_like(array: Array) -> Array:
+    """What None stands for where a gradient is expected."""
+    return np.ones(array.shape, array.dtype)
+
+
+def constant(number: float, dtype: DTypeLike) -> Array:
+    """A number as an array without axes, which ufuncs take faster than a scalar.
+
+    Being of `dtype` it keeps float32 float32.
+    """
+    return np.array(number, dtype)

@@ -1,0 +1,190 @@
+"""Matrix products: the affine gate of dense layers, and the plain product of two matrices.
+
+Shape letters: N samples, I inputs, O outputs. No I/O here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, ones_like
+from distsgd.errors import ModelError
+
+# From so many columns on, a dot product a row beats squaring all and summing by a product.
+WIDE = 64
+
+
+def stage_row_squared_norms(site: Site, name: str, x_NI: Array, out: Array) -> list[Operation]:
+    """Operations that write the squared norm of each row of `x_NI` into `out`, shape ``[N]``."""
+    if x_NI.shape[1] >= WIDE:
+        return [partial(np.vecdot, x_NI, x_NI, out)]
+    square_NI = site.buffer(name, x_NI.shape)
+    ones_I = np.ones(x_NI.shape[1], x_NI.dtype)
+    return [partial(np.multiply, x_NI, x_NI, square_NI), partial(np.dot, square_NI, ones_I, out)]
+
+
+def stage_product(left: Array, right: Array, out: Array) -> Operation:
+    """The operation ``out = left @ right``, by the fastest way for the shapes; `out` is
+    C-contiguous."""
+    if left.shape[1] == 1:
+        # An outer product: the same bits as the matrix product, five times as fast.
+        return partial(np.multiply, left, right, out)
+    if left.shape[0] == 1:
+        return partial(np.dot, left[0], right, out[0])
+    return partial(np.dot, left, right, out)
+
+
+def _matrix_product_shape(left: Shape, right: Shape) -> Shape:
+    if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
+        raise ModelError(
+            f"cannot multiply shapes {left} and {right}; both must be matrices and the first's "
+            "columns as many as the "
+            "second's rows (reshape or transpose one of them)"
+        )
+    return left[0], right[1]
+
+
+def _one_dtype(dtypes: tuple[np.dtype[Any], ...]) -> np.dtype[Any]:
+    if len(set(dtypes)) > 1:
+        raise ModelError(
+            f"cannot multiply matrices of {' and '.join(map(str, dtypes))}; must be of one dtype "
+            "(convert with astype)"
+        )
+    return dtypes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class MatMul(Gate):
+    """``x_NI @ w_IO``; the gradient of a right factor that all samples share is ``x.T @ d``."""
+
+    name: ClassVar[str] = "matmul"
+    reads_output: ClassVar[bool] = False
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return _matrix_product_shape(*shapes)
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return _one_dtype(dtypes)
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        x_NI, w_IO = site.inputs
+        return [stage_product(x_NI, w_IO, site.output)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        x_NI, w_IO = site.inputs
+        d_NO = ones_like(site.output) if grad is None else grad
+        if index == 0:
+            return [_stage_input_gradient(d_NO, w_IO, out)]
+        return [stage_product(x_NI.T, d_NO, out)]
+
+    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
+        del shapes
+        return per_sample == (True, False)
+
+    def stage_squared_norms(
+        self,
+        site: Site,
+        parameters: frozenset[int],
+        grad: Array | None,
+        out: Array,
+        input_squared_norms: Array | None,
+    ) -> list[Operation]:
+        assert parameters == {1}
+        return _stage_affine_squared_norms(site, (True, False), grad, out, input_squared_norms)
+
+
+@dataclass(frozen=True, slots=True)
+class Affine(Gate):
+    """``x_NI @ w_IO + b_O``, the gate of a dense layer."""
+
+    name: ClassVar[str] = "affine"
+    reads_output: ClassVar[bool] = False
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        x, w, b = shapes
+        shape = _matrix_product_shape(x, w)
+        if b != shape[1:]:
+            raise ModelError(
+                f"the bias has shape {b}; must be {shape[1:]}, one number for each output"
+            )
+        return shape
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return _one_dtype(dtypes)
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        x_NI, w_IO, b_O = site.inputs
+        z_NO = site.output
+        return [stage_product(x_NI, w_IO, z_NO), partial(np.add, z_NO, b_O, z_NO)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        x_NI, w_IO, _ = site.inputs
+        d_NO = ones_like(site.output) if grad is None else grad
+        if index == 0:
+            return [_stage_input_gradient(d_NO, w_IO, out)]
+        if index == 1:
+            return [stage_product(x_NI.T, d_NO, out)]
+        if len(d_NO) == 1:
+            return [partial(np.copyto, out, d_NO[0])]
+        # A product with ones: three times as fast as a sum along the first axis.
+        return [partial(np.dot, np.ones(len(d_NO), d_NO.dtype), d_NO, out)]
+
+    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
+        del shapes
+        return per_sample == (True, False, False)
+
+    def stage_squared_norms(
+        self,
+        site: Site,
+        parameters: frozenset[int],
+        grad: Array | None,
+        out: Array,
+        input_squared_norms: Array | None,
+    ) -> list[Operation]:
+        """``(|x_n|² + 1)·|d_n|²``, without the gradients.
+
+        Sample n's weight gradient is the outer product of ``x_n`` and ``d_n``, so its squared norm
+        is the product of theirs; its bias gradient is ``d_n``. Source: Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv:1510.01799.
+        """
+        return _stage_affine_squared_norms(
+            site, (1 in parameters, 2 in parameters), grad, out, input_squared_norms
+        )
+
+
+def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
+    if len(d_NO) == 1:
+        return partial(np.dot, w_IO, d_NO[0], out_NI[0])
+    return stage_product(d_NO, w_IO.T, out_NI)
+
+
+def _stage_affine_squared_norms(
+    site: Site,
+    by_weight_and_bias: tuple[bool, bool],
+    grad: Array | None,
+    out: Array,
+    input_squared_norms: Array | None,
+) -> list[Operation]:
+    x_NI = site.inputs[0]
+    by_weight, by_bias = by_weight_and_bias
+    d_NO = ones_like(site.output) if grad is None else grad
+    operations = stage_row_squared_norms(site, "grad_squares", d_NO, out)
+    if not by_weight:
+        return operations
+    factor_N = input_squared_norms
+    if factor_N is None:
+        factor_N = site.buffer("input_squared_norms", out.shape)
+        operations += stage_row_squared_norms(site, "input_squares", x_NI, factor_N)
+    if by_bias:
+        factor_and_one_N = site.buffer("factor", out.shape)
+        operations.append(partial(np.add, factor_N, constant(1, out.dtype), factor_and_one_N))
+        factor_N = factor_and_one_N
+    operations.append(partial(np.multiply, out, factor_N, out))
+    return operations

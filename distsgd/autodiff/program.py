@@ -1,0 +1,311 @@
+"""A program: a recorded tape made static, staged once over buffers that it owns.
+
+Place in the loop: a worker binds a program to its rows, the weights and its gradient slot, once
+for each number of rows, and then runs it for every block of every step. Nothing is allocated,
+checked or looked up then. No I/O here.
+
+Shape letters: N samples, O outputs, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from distsgd.autodiff.arena import Arena
+from distsgd.autodiff.chain import Backward
+from distsgd.autodiff.circuit import (
+    Circuit,
+    SampleLosses,
+    Signature,
+    check_per_sample,
+    find_in_place,
+    record,
+)
+from distsgd.autodiff.gate import Array, Operation, Site
+from distsgd.autodiff.parameters import total_size, views
+from distsgd.errors import ModelError
+
+
+class Step(NamedTuple):
+    """One gate of a bound program, to be read after a forward and a backward.
+
+    Element-wise gates work in place unless the program was made with ``keep_all=True``; without it
+    their input holds their output. What a dense layer's `grad_output` holds after a backward is δ,
+    the gradient by its weighted input.
+
+    Attributes:
+        name: The gate's.
+        inputs: What went in, weights included.
+        output: What came out.
+        grad_output: Gradient of each sample's loss by the output; None where nothing flowed back,
+            and for the losses.
+    """
+
+    name: str
+    inputs: tuple[Array, ...]
+    output: Array
+    grad_output: Array | None
+
+
+class BoundProgram:
+    """A program over given arrays: runs what was staged, and allocates nothing.
+
+    Numbers may overflow in a run that diverges, and numpy then warns: a loop sets ``np.errstate``
+    once around itself.
+
+    Attributes:
+        losses_N: Loss of each sample, filled by `forward`; good until the next forward of any
+            binding of the program.
+        outputs_NO: The network's raw outputs, likewise.
+        squared_norms_N: Squared norm of each sample's own gradient over all parameters, filled by
+            `backward` of a per-sample program; None for others.
+        steps: Every gate with its arrays, in the order of the forward.
+    """
+
+    __slots__ = ("_backward", "_forward", "losses_N", "outputs_NO", "squared_norms_N", "steps")
+
+    def __init__(
+        self,
+        forward: list[Operation],
+        backward: list[Operation],
+        results: tuple[Array, Array, Array | None],
+        steps: tuple[Step, ...],
+    ) -> None:
+        self._forward, self._backward = tuple(forward), tuple(backward)
+        self.losses_N, self.outputs_NO, self.squared_norms_N = results
+        self.steps = steps
+
+    def forward(self) -> None:
+        """Fills `losses_N` and `outputs_NO` from the arrays that were bound."""
+        for operation in self._forward:
+            operation()
+
+    def backward(self) -> None:
+        """Overwrites the bound gradients with their sum over the samples, after a `forward`."""
+        for operation in self._backward:
+            operation()
+
+
+class Program:
+    """Per-sample losses and their gradient over buffers for at most `max_rows` samples.
+
+    Args:
+        sample_losses: From parameters by name, input and target to losses and raw outputs; run
+            once, to record it.
+        signature: What `sample_losses` takes.
+        max_rows: Most samples that can be bound.
+        per_sample: Whether `backward` gives exact per-sample squared norms; raises `ModelError`
+            where it cannot.
+        keep_all: Whether every value and gradient stays readable (`BoundProgram.steps`), at the
+            cost of memory.
+    """
+
+    def __init__(
+        self,
+        sample_losses: SampleLosses,
+        signature: Signature,
+        *,
+        max_rows: int,
+        per_sample: bool,
+        keep_all: bool = False,
+    ) -> None:
+        if max_rows < 1:
+            raise ModelError(f"max_rows is {max_rows}; must be at least 1")
+        self.signature, self.max_rows, self.per_sample, self.keep_all = (
+            signature,
+            max_rows,
+            per_sample,
+            keep_all,
+        )
+        self._circuit, self._arena = record(sample_losses, signature), Arena()
+        if per_sample:
+            check_per_sample(self._circuit)
+        self._in_place = frozenset() if keep_all else find_in_place(self._circuit)
+        self._bind_largest()
+
+    def bind(
+        self,
+        x: Array,
+        target: Array,
+        *,
+        weights: Array,
+        gradients: Array | None = None,
+        x_squared_norms: Array | None = None,
+        x_gradient: Array | None = None,
+    ) -> BoundProgram:
+        """Stages the program over these arrays, which are used in place.
+
+        Change their content and run again.
+
+        All are C-contiguous and, but for class numbers, of the program's dtype; else `ModelError`.
+
+        Args:
+            x: Input, ``[N, ...]`` with N at most `max_rows`.
+            target: Class numbers ``[N]``, int64, or numbers ``[N, O]``.
+            weights: Flat parameters ``[P]``; may be read-only.
+            gradients: Flat gradient sums ``[P]``; without it and `x_gradient` there is no backward.
+            x_squared_norms: ``[N]``, the squared norm of each sample of `x`, where it is known
+                beforehand.
+            x_gradient: Like `x`: filled with the gradient of each sample's loss by its input.
+        """
+        self._check_arrays(x, target, {"weights": weights, "gradients": gradients})
+        for what, array, shape in (
+            ("x_squared_norms", x_squared_norms, x.shape[:1]),
+            ("x_gradient", x_gradient, x.shape),
+        ):
+            _check_array(what, array, shape, self.signature.dtype)
+        self._arena.rewind()
+        staging = _Staging(self._circuit, self._arena)
+        norms_of = {} if x_squared_norms is None else {self._circuit.x: x_squared_norms}
+        by_name = views(self.signature.parameters, weights)
+        values = {number: by_name[name] for name, number in self._circuit.parameters.items()}
+        staging.stage_forward(
+            values | {self._circuit.x: x, self._circuit.target: target}, self._in_place, norms_of
+        )
+        destinations = {} if x_gradient is None else {self._circuit.x: x_gradient}
+        if gradients is not None:
+            by_name = views(self.signature.parameters, gradients)
+            destinations |= {
+                number: by_name[name] for name, number in self._circuit.parameters.items()
+            }
+        with_norms = self.per_sample and gradients is not None
+        return staging.finish(destinations, with_norms=with_norms, keep_all=self.keep_all)
+
+    def _bind_largest(self) -> None:
+        """Sizes the buffers, and asks every gate now for all that it must be able to do."""
+        signature, rows = self.signature, self.max_rows
+        flat = np.empty(total_size(signature.parameters), signature.dtype)
+        self.bind(
+            np.empty((rows, *signature.input_shape), signature.dtype),
+            np.empty((rows, *signature.target_shape), signature.target_dtype),
+            weights=flat,
+            gradients=flat,
+        )
+
+    def _check_arrays(
+        self, x: Array, target: Array, flat_by_name: Mapping[str, Array | None]
+    ) -> None:
+        signature, rows = self.signature, len(x)
+        if not 1 <= rows <= self.max_rows:
+            raise ModelError(
+                f"{rows} rows; must be 1 to {self.max_rows} (make the program with a larger "
+                "max_rows)"
+            )
+        _check_array("x", x, (rows, *signature.input_shape), signature.dtype)
+        _check_array("target", target, (rows, *signature.target_shape), signature.target_dtype)
+        for what, flat in flat_by_name.items():
+            _check_array(what, flat, (total_size(signature.parameters),), signature.dtype)
+
+
+def _check_array(
+    what: str, array: Array | None, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+) -> None:
+    if array is not None and (
+        array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous
+    ):
+        order = "" if array.flags.c_contiguous else ", not C-contiguous"
+        raise ModelError(
+            f"{what} is {array.dtype} {array.shape}{order}; must be C-contiguous {dtype} {shape}"
+        )
+
+
+def _refuse_backward() -> None:
+    raise ModelError(
+        "the program was bound without gradients; bind it with gradients= or x_gradient= to go "
+        "backward"
+    )
+
+
+class _Staging:
+    """One binding in the making: the arrays of its values, and the operations over them."""
+
+    def __init__(self, circuit: Circuit, arena: Arena) -> None:
+        self._circuit, self._arena = circuit, arena
+        self._values: dict[int, Array] = dict(circuit.constants)
+        self._squared_norms: dict[int, Array] = {}
+        self._sites: list[Site] = []
+        self._forward: list[Operation] = []
+
+    def stage_forward(
+        self,
+        given: Mapping[int, Array],
+        in_place: frozenset[int],
+        squared_norms: Mapping[int, Array],
+    ) -> None:
+        self._values |= given
+        self._squared_norms |= squared_norms
+        for position, node in enumerate(self._circuit.nodes):
+            inputs = tuple(self._values[value] for value in node.inputs)
+            view = node.gate.output_view(inputs[0])
+            if view is not None:
+                output = view
+                if node.inputs[0] in self._squared_norms:  # a view holds the same numbers
+                    self._squared_norms[node.output] = self._squared_norms[node.inputs[0]]
+            elif position in in_place:
+                output = inputs[0]
+            else:
+                shape = node.gate.output_shape(*(array.shape for array in inputs))
+                output = self._arena.allocate(
+                    shape, node.gate.output_dtype(*(array.dtype for array in inputs))
+                )
+            site = Site(inputs, output, self._arena.allocate)
+            if view is None:
+                self._forward += node.gate.stage_forward(site)
+            self._values[node.output] = output
+            self._sites.append(site)
+
+    def finish(
+        self, destinations: Mapping[int, Array], *, with_norms: bool, keep_all: bool
+    ) -> BoundProgram:
+        circuit, values = self._circuit, self._values
+        backward = Backward(
+            circuit.nodes,
+            self._sites,
+            destinations,
+            self._arena.allocate,
+            keep_all=keep_all,
+            gradients={circuit.losses: None},
+        )
+        losses_N = values[circuit.losses]
+        norms_N = self._arena.allocate(losses_N.shape, losses_N.dtype) if with_norms else None
+        operations: list[Operation] = [] if destinations else [_refuse_backward]
+        of_nodes = backward.stage() if destinations else []
+        if norms_N is not None:
+            operations.append(partial(norms_N.fill, 0))
+        for position, of_node in of_nodes:
+            if norms_N is not None:
+                # Before the node's own, which may take over the memory of the gradient that norms
+                # are made from.
+                operations += self._stage_squared_norms(position, backward.gradients, norms_N)
+            operations += of_node
+        operations += [
+            partial(array.fill, 0)
+            for value, array in destinations.items()
+            if value not in backward.gradients
+        ]
+        steps = tuple(
+            Step(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
+            for node, site in zip(circuit.nodes, self._sites, strict=True)
+        )
+        return BoundProgram(
+            self._forward, operations, (losses_N, values[circuit.outputs], norms_N), steps
+        )
+
+    def _stage_squared_norms(
+        self, position: int, gradients: Mapping[int, Array | None], norms_N: Array
+    ) -> list[Operation]:
+        node, site = self._circuit.nodes[position], self._sites[position]
+        numbers = self._circuit.parameters.values()
+        parameters = frozenset(index for index, value in enumerate(node.inputs) if value in numbers)
+        if not parameters:
+            return []
+        out_N = site.buffer("squared_norms", norms_N.shape)
+        known = self._squared_norms.get(node.inputs[0])
+        operations = node.gate.stage_squared_norms(
+            site, parameters, gradients[node.output], out_N, known
+        )
+        return [*operations, partial(np.add, norms_N, out_N, norms_N)]

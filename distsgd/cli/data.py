@@ -1,0 +1,73 @@
+"""The commands ``data prepare`` and ``data check``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distsgd.cli.messages import console, memory, print_facts, say
+from distsgd.data.check import CheckReport, check
+from distsgd.data.manifest import Manifest
+from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare import prepare
+from distsgd.errors import DataError
+
+_MOST_COLUMNS = 100
+
+
+def prepare_directory(sources: Sequence[str], out: Path, *, choices: Mapping[str, Any]) -> None:
+    """Prepare `sources` into the new directory `out` and say what is in it."""
+    screen = console()
+    with screen.status("preparing", spinner="dots") as status:
+
+        def on_progress(phase: str, done: int, total: int | None) -> None:
+            status.update(f"{phase}: {done:,}" + (f" of {total:,} rows" if total else " rows"))
+
+        manifest = prepare(sources, out, options=PrepareOptions(**choices), on_progress=on_progress)
+    print_facts(manifest_facts(manifest))
+    say(f'prepared {out}; use it with [data] path = "{out}"')
+
+
+def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a prepared data set holds, for people."""
+    size = sum(shard.num_bytes for shard in (*manifest.train_shards, *manifest.test_shards))
+    classes = manifest.class_names
+    names = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
+    what = f"{len(classes)} classes ({names})" if classes else f"{manifest.num_targets} numbers"
+    return [
+        ("rows", f"{manifest.train_rows:,} to train, {manifest.test_rows:,} to test"),
+        ("features", f"{manifest.num_features:,}, {manifest.standardise}, {manifest.dtype}"),
+        ("labels", what),
+        ("size", memory(size)),
+        ("digest", manifest.digest),
+    ]
+
+
+def check_path(path: Path) -> None:
+    """Read everything at `path` and say what is there. Raises DataError where it cannot be used."""
+    report = check(path)
+    if report.manifest is not None:
+        print_facts(manifest_facts(report.manifest))
+    elif report.num_rows:
+        print_facts([("rows", f"{report.num_rows:,}"), ("columns", f"{len(report.columns):,}")])
+        _print_columns(report)
+    if report.problems:
+        for problem in report.problems[:-1]:
+            say(f"problem: {problem}")
+        raise DataError(path, report.problems[-1].removeprefix(f"{path}: "))
+    say(f"{path} can be used")
+
+
+def _print_columns(report: CheckReport) -> None:
+    table = Table("column", "type", "kind", "smallest", "largest", box=None)
+    for column in report.columns[:_MOST_COLUMNS]:
+        extremes = (column.minimum, column.maximum)
+        shown = ("-" if value is None else f"{value:g}" for value in extremes)
+        table.add_row(column.name, column.type, column.kind, *shown)
+    Console(highlight=False).print(table)
+    if len(report.columns) > _MOST_COLUMNS:
+        say(f"... and {len(report.columns) - _MOST_COLUMNS:,} columns more")

@@ -1,0 +1,41 @@
+"""Write a shipped example: its configuration and its data."""
+
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+from distsgd.cli.messages import say
+from distsgd.errors import ConfigError
+
+_SUFFIXES = (".toml", ".parquet")
+
+
+def write_example(name: str, directory: Path) -> None:
+    """Write ``name.toml`` and its data into `directory`; a file that differs is never overwritten.
+
+    Raises:
+        ConfigError: A file of that name is there and differs, or the directory cannot be written.
+    """
+    shipped = files("distsgd") / "examples"
+    contents = {
+        directory / f"{name}{end}": (shipped / f"{name}{end}").read_bytes() for end in _SUFFIXES
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        missing = [path for path in contents if not path.exists()]
+        problems = [
+            f"{path} is there already and differs; it is not overwritten"
+            " (move it away, or choose another --dir)"
+            for path, content in contents.items()
+            if path not in missing and not (path.is_file() and path.read_bytes() == content)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        for path in missing:
+            with path.open("xb") as file:
+                file.write(contents[path])
+    except OSError as error:
+        raise ConfigError([f"{directory}: cannot be written: {error.strerror} (--dir)"]) from None
+    for path in contents:
+        say(f"{'wrote' if path in missing else 'have'} {path}")
+    say(f"next: distsgd train {shlex.quote(str(directory / f'{name}.toml'))}")

@@ -1,0 +1,86 @@
+"""What is said, and where: messages on standard error, results on standard output."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from distsgd.errors import ConfigError, DistSGDError
+
+
+def console() -> Console:
+    """Standard error, as it is now (tests exchange it)."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One message on standard error, as it is: brackets are no markup."""
+    console().print(Text(text))
+
+
+def show_error(error: DistSGDError) -> None:
+    """One clear message: a heading for each problem, no traceback."""
+    lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+    for line in lines:
+        console().print(Text.assemble(("error: ", "bold red"), line))
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One object on one line of standard output; numbers that JSON has no word for become null."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+    print(json.dumps(finite, default=str, allow_nan=False), flush=True)  # noqa: T201
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Names and values in two columns on standard output."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    Console(highlight=False).print(table)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for people; a dash for none.
+
+    >>> number(0.12345), number(1234567.0, 0), number(None)
+    ('0.1235', '1,234,567', '-')
+    """
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people.
+
+    >>> duration(4.2), duration(200), duration(7300), duration(None)
+    ('4 s', '3 min 20 s', '2 h 01 min', '-')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def memory(num_bytes: float) -> str:
+    """A size for people.
+
+    >>> memory(999), memory(2_500_000)
+    ('999 B', '2.5 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

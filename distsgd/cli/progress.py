@@ -1,0 +1,129 @@
+"""How training is shown while it runs: a live display on a terminal, plain lines elsewhere.
+
+Everything goes to standard error. The trainer calls back from its loop, so nothing here may block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Display
+from rich.text import Text
+
+from distsgd.cli.messages import console, duration, number
+
+if TYPE_CHECKING:  # The trainer is imported when there is something to train.
+    from distsgd.run.trainer import Progress
+
+PLAIN_EVERY_S = 5.0
+
+
+class Reporter:
+    """Shows messages and progress between ``with`` and its end; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        """Show one message."""
+
+    def progress(self, now: Progress) -> None:
+        """Show how far training is."""
+
+
+class Plain(Reporter):
+    """A line for each evaluation, and one every few seconds between them."""
+
+    def __init__(self, screen: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._screen, self._clock = screen, clock
+        self._last_s, self._last_step = clock(), -1
+        self._last_test: tuple[float | None, float | None] = (None, None)
+
+    def message(self, text: str) -> None:
+        """Print it."""
+        self._screen.print(Text(text))
+
+    def progress(self, now: Progress) -> None:
+        """Print it when there is a new evaluation, the end, or nothing was printed for a while."""
+        test = (now.test_loss, now.test_accuracy)
+        due = self._clock() - self._last_s >= PLAIN_EVERY_S
+        ended = now.step == now.total_steps != self._last_step
+        if due or ended or test != self._last_test:
+            self._last_s, self._last_step, self._last_test = self._clock(), now.step, test
+            self._screen.print(Text(progress_line(now)))
+
+
+class Live(Reporter):
+    """One line that is redrawn, with messages scrolling above it."""
+
+    def __init__(self, screen: Console) -> None:
+        self._display = Display(
+            SpinnerColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=screen,
+            transient=False,
+        )
+        self._task = self._display.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._display.stop()
+
+    def message(self, text: str) -> None:
+        """Print it above the line."""
+        self._display.console.print(Text(text))
+
+    def progress(self, now: Progress) -> None:
+        """Set the line; the display redraws it in its own time."""
+        # Without a number of steps the epochs say how far it is; without both the bar only moves.
+        done, total = float(now.step), now.total_steps
+        if total is None and now.total_epochs is not None:
+            done, total = now.epoch * 1000, round(now.total_epochs * 1000)
+        self._display.update(
+            self._task, completed=done, total=total, description=progress_line(now)
+        )
+
+
+def reporter(*, quiet: bool) -> Reporter:
+    """The right one for where standard error goes."""
+    if quiet:
+        return Reporter()
+    screen = console()
+    return Live(screen) if screen.is_terminal else Plain(screen)
+
+
+def progress_line(now: Progress) -> str:
+    """One line of everything: how far, how good, how fast, how long still."""
+    steps = f"{now.step:,}" + (f"/{now.total_steps:,}" if now.total_steps else "")
+    epochs = f"{now.epoch:.1f}" + (f"/{now.total_epochs:g}" if now.total_epochs else "")
+    parts = [f"step {steps}", f"epoch {epochs}", f"loss {number(now.train_loss)}"]
+    if now.test_loss is not None:
+        parts.append(f"test loss {number(now.test_loss)}")
+    if now.test_accuracy is not None:
+        parts.append(f"test accuracy {number(now.test_accuracy)}")
+    parts.append(f"{number(now.samples_per_s, 0)} samples/s")
+    if now.seconds_left is not None:
+        parts.append(f"{duration(now.seconds_left)} left")
+    return "  ".join(parts)

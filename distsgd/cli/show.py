@@ -1,0 +1,150 @@
+"""The command ``show``: what a run is, how it went, what it left. Reads only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distsgd.cli.messages import duration, number, print_facts
+from distsgd.store import (
+    CheckpointStore,
+    EvaluationLog,
+    EvaluationRow,
+    RunDirectory,
+    read_history,
+)
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARK_WIDTH = 48
+_LAST_EVALUATIONS = 5
+
+
+def show_run(path: Path) -> None:
+    """Print a summary of the run at `path`. Raises RunError and CheckpointError."""
+    run = RunDirectory.open(path)
+    evaluations = EvaluationLog(run.evaluations_path).read()
+    facts = [
+        ("run", str(run.path)),
+        *_config_facts(run.read_json(run.config_path)),
+        *_environment_facts(_read_if_there(run, run.environment_path)),
+        *_history_facts(run),
+        *_checkpoint_facts(run),
+        *_result_facts(_read_if_there(run, run.result_path)),
+    ]
+    print_facts(facts)
+    if evaluations:
+        _print_evaluations(evaluations)
+
+
+def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
+    """Finite values as bars, each the mean of its share of them.
+
+    >>> sparkline([3.0, 2.0, 1.0, 0.0])
+    '█▆▃▁'
+    """
+    values = [value for value in values if math.isfinite(value)]
+    pieces = min(width, len(values))
+    edges = [len(values) * piece // pieces for piece in range(pieces + 1)] if pieces else []
+    means = [sum(values[first:last]) / (last - first) for first, last in pairwise(edges)]
+    if not means:
+        return ""
+    low, span = min(means), max(means) - min(means)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round((mean - low) / span * top) if span else 0] for mean in means)
+
+
+def _read_if_there(run: RunDirectory, path: Path) -> dict[str, Any]:
+    return run.read_json(path) if path.exists() else {}
+
+
+def _config_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The configuration in short; a file of an older version may lack a part, which is left out."""
+    data, model, train = (config.get(name, {}) for name in ("data", "model", "train"))
+    optimizer, schedule = config.get("optimizer", {}), config.get("schedule", {})
+    yield "data", f"{_listed(data.get('path'))}, label {_listed(data.get('label'))}"
+    yield "network", f"{_layers(model.get('layers', ()))}, {model.get('loss')}"
+    rate = f"learning rate {optimizer.get('learning_rate')}"
+    yield "optimizer", f"{optimizer.get('type')}, {rate}, {schedule.get('type')} schedule"
+    ends = [f"{train[key]:,} {key}" for key in ("epochs", "steps") if train.get(key)]
+    size = config.get("batch", {}).get("size")
+    yield "training", f"batch {size}, {' or '.join(ends)}, seed {train.get('seed')}"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
+    """``dense 64 relu > dense 10``."""
+    words = (
+        " ".join(str(layer[key]) for key in ("type", "units", "activation") if layer.get(key))
+        for layer in layers
+    )
+    return " > ".join(words)
+
+
+def _environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    flat = [f"{key} {value}" for key, value in _flattened(environment) if value is not None]
+    if flat:
+        yield "environment", ", ".join(flat)
+
+
+def _flattened(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value)
+        else:
+            yield key, value
+
+
+def _history_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    history = read_history(run.history)
+    if not len(history):
+        return
+    losses = history["train_loss"].to_pylist()
+    last = history.slice(len(history) - 1).to_pylist()[0]
+    yield "last step", f"{last['step']:,}, epoch {number(last['epoch'], 1)}"
+    yield "train loss", f"{number(losses[0])} {sparkline(losses)} {number(losses[-1])}"
+    if last.get("noise_scale") is not None:
+        yield "noise scale", f"{number(last['noise_scale'], 0)} rows"
+
+
+def _checkpoint_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    store = CheckpointStore(run.checkpoints)
+    best, steps = store.best_step(), store.steps()
+    if steps:
+        names = (f"{step:,}{' (best)' if step == best else ''}" for step in steps)
+        yield "checkpoints", "steps " + ", ".join(names)
+
+
+def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if not result:
+        yield "status", "not finished (go on with --resume auto)"
+        return
+    for key, value in result.items():
+        if key == "run" or value is None:
+            continue
+        if key == "seconds":
+            yield "time", duration(value)
+        elif isinstance(value, float):
+            yield key.replace("_", " "), number(value)
+        elif not isinstance(value, Mapping | list):
+            yield key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_evaluations(evaluations: Sequence[EvaluationRow]) -> None:
+    table = Table("step", "epoch", "test loss", "test accuracy", box=None, title="last evaluations")
+    for row in evaluations[-_LAST_EVALUATIONS:]:
+        table.add_row(
+            f"{row.step:,}",
+            number(row.epoch, 1),
+            number(row.test_loss),
+            number(row.test_accuracy),
+        )
+    Console(highlight=False).print(table)

@@ -1,0 +1,162 @@
+"""The command ``train``: configuration in, progress shown, result said."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distsgd.cli.messages import duration, memory, number, print_facts, print_json, say
+from distsgd.cli.progress import Reporter, reporter
+from distsgd.cli.stop import StopSignals
+from distsgd.config import TrainConfig
+from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
+
+if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
+    from distsgd.run.trainer import Plan, Progress, Result
+
+RESULT_KEYS = (
+    "run",
+    "status",
+    "steps",
+    "epochs",
+    "train_loss",
+    "test_loss",
+    "test_accuracy",
+    "weights_digest",
+    "samples_per_s",
+    "num_workers",
+    "seconds",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    workers: str | None
+    run_dir: Path | None
+    resume: Literal["never", "auto"]
+
+    def read(self) -> TrainConfig:
+        """The configuration with everything typed over it. Raises ConfigError."""
+        typed = self.overrides
+        if self.workers is not None:
+            typed = (*typed, f"parallel.workers={workers_count(self.workers)}")
+        config = TrainConfig.from_toml(self.config)
+        return config.with_overrides(typed) if typed else config
+
+
+def workers_count(typed: str) -> int | str:
+    """``--workers`` as a number or "auto". Raises ConfigError."""
+    if typed == "auto":
+        return typed
+    if typed.isascii() and typed.isdigit():
+        return int(typed)
+    raise ConfigError([f'--workers is {typed}; must be 0 or more, or "auto" (0: in this process)'])
+
+
+def dry_run_of(request: Request, *, as_json: bool) -> None:
+    """Check the data and show the plan; Ray is not loaded."""
+    config = request.read()
+    from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
+
+    plan = Trainer(config, run_dir=request.run_dir, resume=request.resume, on_message=say).plan()
+    if as_json:
+        print_json(asdict(plan))
+        return
+    print_facts(plan_facts(plan))
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
+
+
+def plan_facts(plan: Plan) -> list[tuple[str, str]]:
+    """The plan for people."""
+    return [
+        ("rows", f"{plan.rows:,} to train, {plan.test_rows:,} to test"),
+        ("network", f"{plan.features:,} features, {plan.outputs:,} outputs"),
+        ("parameters", f"{plan.parameters:,}"),
+        ("batch", f"{plan.batch_size:,} rows in {plan.blocks_per_step:,} blocks"),
+        ("steps", f"{plan.steps:,}; {plan.steps_per_epoch:,} an epoch"),
+        ("lanes", f"{plan.lanes:,}"),
+        ("workers", f"{plan.num_workers:,}" + ("" if plan.num_workers else " (in this process)")),
+        ("memory", f"about {memory(plan.memory_per_process_bytes)} a process"),
+    ]
+
+
+def run(request: Request, *, as_json: bool, quiet: bool) -> None:
+    """Train; with `as_json` the last line on standard output says how it ended, however it did."""
+    try:
+        config = request.read()
+        result = _fit(config, request, reporter(quiet=quiet))
+    except DistSGDError as error:
+        if as_json:
+            print_json(_failure(error, request.run_dir))
+        raise
+    if not quiet:
+        _say_end(result, config.data.paths[0])
+    if as_json:
+        print_json(result.metrics)
+
+
+def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
+    from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
+
+    signals: StopSignals
+
+    def on_progress(now: Progress) -> None:
+        signals.hold()  # Starting Ray has taken SIGTERM.
+        shown.progress(now)
+
+    trainer = Trainer(
+        config,
+        run_dir=request.run_dir,
+        resume=request.resume,
+        on_progress=on_progress,
+        on_message=shown.message,
+    )
+    signals = StopSignals(trainer.request_stop, shown.message)
+    with signals, shown:
+        return _unless_forced(trainer.fit)
+
+
+def _unless_forced(fit: Callable[[], Result]) -> Result:
+    try:
+        return fit()
+    except KeyboardInterrupt:
+        say("stopped at once; --resume auto goes on from the last checkpoint")
+        sys.exit(TrainingInterrupted.exit_code)
+
+
+def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
+    """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
+    status = {TrainingInterrupted: "interrupted", DivergedError: "diverged"}
+    values: dict[str, Any] = dict.fromkeys(RESULT_KEYS)
+    values["run"] = error.path if isinstance(error, TrainingInterrupted) else run_dir
+    values["status"] = status.get(type(error), "failed")
+    values["steps"] = getattr(error, "step", None)
+    return values | {"error": str(error), "exit_code": error.exit_code}
+
+
+def _say_end(result: Result, source: str) -> None:
+    metrics, where = result.metrics, shlex.quote(str(result.path))
+    accuracy, loss = metrics["test_accuracy"], metrics["test_loss"]
+    say(
+        f"done: {metrics['steps']:,} steps, {number(metrics['epochs'], 1)} epochs in"
+        f" {duration(metrics['seconds'])}, {number(metrics['samples_per_s'], 0)} samples/s,"
+        f" train loss {number(metrics['train_loss'])}"
+    )
+    if accuracy is not None:
+        say(f"test accuracy {number(accuracy)}  (test loss {number(loss)})")
+    elif loss is not None:
+        say(f"test loss {number(loss)}")
+    say(f"the run lies in {where}")
+    say("next:")
+    say(f"  distsgd show {where}")
+    say(f"  distsgd verify {where}")
+    say(f"  distsgd predict {where} --data {shlex.quote(source)} --out predictions.parquet")

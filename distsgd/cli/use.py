@@ -1,0 +1,39 @@
+"""The commands that use a run: ``evaluate``, ``predict`` and ``verify``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from distsgd.cli.messages import number, print_facts, print_json, say
+from distsgd.cli.train import workers_count
+from distsgd.run.evaluate import evaluate, predict
+from distsgd.run.verify import verify
+
+
+def show_evaluation(run: Path, data: Path | None, *, as_json: bool) -> None:
+    """Print loss and accuracy on `data`, or on the run's own test rows."""
+    found = evaluate(run, data)
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_facts(
+        [
+            ("rows", f"{found.rows:,}"),
+            ("test loss", number(found.test_loss)),
+            ("test accuracy", number(found.test_accuracy)),
+        ]
+    )
+
+
+def write_predictions(run: Path, data: Path, out: Path) -> None:
+    """Write one row of predictions for each row of `data`."""
+    rows = predict(run, data, out)
+    say(f"wrote {rows:,} rows to {out}")
+
+
+def show_verification(run: Path, workers: str | None) -> None:
+    """Say that every digest holds; the error of a run that does not hold names the first step."""
+    count = None if workers is None else workers_count(workers)
+    held = verify(run, num_workers=count if isinstance(count, int) else None, on_message=say)
+    print_facts([("verified", f"{held.digests:,} digests over {held.steps:,} steps hold")])

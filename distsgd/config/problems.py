@@ -1,0 +1,141 @@
+"""Words for what is wrong with a configuration: the value, the rule, the way out. No I/O here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+_LONGEST_VALUE = 60
+_LAYER_TYPES = ("dense", "flatten", "relu", "sigmoid", "tanh", "softmax")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem: the dotted `keys` it is about and its line of `text`."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+def shown(value: Any) -> str:
+    """A value as it would stand in the TOML file, cut when it is long.
+
+    >>> shown(True), shown("adam"), shown(("a", "b")), shown(float("nan"))
+    ('true', '"adam"', '["a", "b"]', 'nan')
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def found_by(
+    error: ValidationError, raw: Mapping[str, Any], *, root: type[BaseModel]
+) -> list[Problem]:
+    """What pydantic found in `raw`, one problem a key (a union reports one a member)."""
+    found: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # A list is "too short" too when pydantic could use none of its items.
+        problem = _problem(detail, raw, root)
+        found.setdefault(problem.text, problem)
+    return list(found.values())
+
+
+def unusable_override(override: str, keys: Sequence[str], root: type[BaseModel]) -> str:
+    """The line for a ``--set`` that cannot be read."""
+    way_out = "write it as --set section.key=value, the value as in TOML: --set batch.size=64"
+    homes = _homes(keys[-1], root)
+    if len(keys) == 1 and homes:
+        way_out = f"did you mean {' or '.join(f'{home}.{keys[0]}' for home in homes)}?"
+    return f"--set {override} cannot be read; {way_out}"
+
+
+def _problem(detail: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseModel]) -> Problem:
+    location, kind = detail["loc"], detail["type"]
+    section, *inside = (str(step) for step in location)
+    if not inside:
+        return _section_problem(section, kind, detail["input"], root)
+    key, table = inside[0], _table(section, root)
+    dotted = f"{section}.{key}"
+    if key not in table.model_fields:
+        return Problem((dotted,), _unknown(dotted, key, list(table.model_fields), root))
+    if dotted == "model.layers" and len(inside) > 1:
+        field = table.model_fields[key]
+        return Problem((dotted,), _layer_line(location[2:], kind, detail["input"], field))
+    # The whole value says more than the member of it that was tried last.
+    whole = raw[section].get(key)
+    rule = _rule(table.model_fields[key])
+    return Problem((dotted,), _line(dotted, kind, whole, rule, f"set [{section}] {key}"))
+
+
+def _section_problem(section: str, kind: str, value: Any, root: type[BaseModel]) -> Problem:
+    if kind == "extra_forbidden":
+        known = list(root.model_fields)
+        return Problem((section,), _unknown(section, section, known, root))
+    keys = tuple(f"{section}.{key}" for key in _table(section, root).model_fields)
+    text = f"{section} is {shown(value)}; must be a table (write [{section}], its keys below it)"
+    return Problem((section, *keys), text)
+
+
+def _layer_line(rest: Sequence[str | int], kind: str, value: Any, layers: FieldInfo) -> str:
+    """The line for a fault inside layer number ``rest[0]``; ``rest[1]`` is its type, then a key."""
+    dotted, way_out = f"model.layers[{rest[0]}]", "edit [model] layers"
+    if len(rest) == 1:
+        types = ", ".join(f'"{name}"' for name in _LAYER_TYPES)
+        return _line(dotted, kind, value, f"a table whose type is one of {types}", way_out)
+    layer, key = _layer_class(str(rest[1]), layers), str(rest[2])
+    dotted = f"{dotted}.{key}"
+    if kind == "extra_forbidden":
+        return _unknown(dotted, key, list(layer.model_fields), None)
+    return _line(dotted, kind, value, _rule(layer.model_fields[key]), way_out)
+
+
+def _layer_class(tag: str, layers: FieldInfo) -> type[BaseModel]:
+    union = get_args(get_args(layers.annotation)[0])[0]
+    for layer in get_args(union):
+        if tag in get_args(layer.model_fields["type"].annotation):
+            return layer  # type: ignore[no-any-return]
+    raise AssertionError(tag)
+
+
+def _line(dotted: str, kind: str, value: Any, rule: str, way_out: str) -> str:
+    state = "is missing" if kind == "missing" else f"is {shown(value)}"
+    return f"{dotted} {state}; must be {rule} ({way_out})"
+
+
+def _unknown(dotted: str, key: str, known: Sequence[str], root: type[BaseModel] | None) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    homes = _homes(key, root) if root else []
+    if near:
+        way_out = f'did you mean "{near[0]}"?'
+    elif homes:
+        way_out = f"did you mean [{homes[0]}] {key}?"
+    else:
+        way_out = f"known here: {', '.join(known)}"
+    return f"{dotted} is not known; {way_out}"
+
+
+def _homes(key: str, root: type[BaseModel]) -> list[str]:
+    """The sections that know `key`."""
+    return [name for name in root.model_fields if key in _table(name, root).model_fields]
+
+
+def _table(section: str, root: type[BaseModel]) -> type[BaseModel]:
+    table = root.model_fields[section].annotation
+    assert isinstance(table, type)
+    assert issubclass(table, BaseModel)
+    return table
+
+
+def _rule(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict), "every key of the configuration states its rule"
+    return str(extra["rule"])

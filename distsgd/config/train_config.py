@@ -1,0 +1,181 @@
+"""The whole configuration: read, checked, overridden. Reading a TOML file is the only I/O here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from distsgd.config.agreement import disagreements
+from distsgd.config.problems import Problem, found_by, unusable_override
+from distsgd.config.sections import (
+    BatchSection,
+    CheckpointSection,
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    ParallelSection,
+    ScheduleSection,
+    Section,
+    StatisticsSection,
+    TrainSection,
+)
+from distsgd.errors import ConfigError
+
+# What may differ between two goes at one run: none of it changes a bit of the weights.
+NO_INPUT_TO_THE_BITS = {
+    "parallel": {"workers", "plan", "exchange", "address", "step_timeout_s"},
+    "checkpoint": True,
+}
+_PATH_KEYS = (("data", "path"), ("data", "test_path"), ("model", "initial_weights"))
+
+
+# In place of required keys that are wrong, so that the others can still be held against each other.
+_STAND_IN: dict[str, dict[str, Any]] = {
+    "data": {"path": "-", "label": "-"},
+    "model": {"layers": ({"type": "flatten"},), "loss": "quadratic"},
+}
+
+
+class TrainConfig(Section):
+    """A whole configuration; `from_toml` and `from_dict` report every mistake at once.
+
+    >>> config = TrainConfig.from_dict(
+    ...     {
+    ...         "data": {"path": "/digits.parquet", "label": "digit"},
+    ...         "model": {
+    ...             "layers": [{"type": "dense", "units": 10}],
+    ...             "loss": "softmax_cross_entropy",
+    ...         },
+    ...     }
+    ... )
+    >>> config.batch.size, config.with_overrides(["batch.size=full"]).batch.size
+    (64, 'full')
+    """
+
+    data: DataSection
+    model: ModelSection
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    batch: BatchSection = BatchSection()
+    train: TrainSection = TrainSection()
+    parallel: ParallelSection = ParallelSection()
+    statistics: StatisticsSection = StatisticsSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+
+    @classmethod
+    def from_toml(cls, path: Path | str) -> Self:
+        """Read a TOML file; paths in it are relative to its directory. Raises ConfigError."""
+        return cls.from_dict(_read_toml(path), base=Path(path).parent)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, base: Path | None = None) -> Self:
+        """Check plain values; paths in them are relative to `base` (this directory unless given).
+
+        Raises:
+            ConfigError: With every problem at once.
+        """
+        raw = _resolved({"data": {}, "model": {}} | dict(values), base or Path.cwd())
+        try:
+            config = cls.model_validate(raw)
+        except ValidationError as error:
+            problems = found_by(error, raw, root=cls)
+            problems += _disagreements_beside(raw, {key for it in problems for key in it.keys})
+        else:
+            problems = _disagreements(config)
+            if not problems:
+                return config
+        raise ConfigError([problem.text for problem in problems])
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """This configuration with ``section.key=value`` set: TOML, or a bare word for a string.
+
+        Paths are relative to the current directory, as typed. Raises ConfigError.
+        """
+        raw = self.model_dump(mode="json", exclude_unset=True)
+        problems = []
+        for override in overrides:
+            name, equals, text = override.partition("=")
+            keys = name.strip().split(".")
+            value, readable = _toml_value(text.strip())
+            if not equals or not text.strip() or not readable or len(keys) != 2:
+                problems.append(unusable_override(override, keys, type(self)))
+            elif isinstance(section := raw.setdefault(keys[0], {}), dict):
+                section[keys[1]] = value
+        if problems:
+            raise ConfigError(problems)
+        return type(self).from_dict(raw)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its resolved value, as plain JSON; `from_dict` gives an equal one."""
+        return self.model_dump(mode="json")
+
+    def canonical(self) -> dict[str, Any]:
+        """Only what the bits of a run depend on: two goes at one run agree in it."""
+        return self.model_dump(mode="json", exclude=NO_INPUT_TO_THE_BITS)  # type: ignore[arg-type]
+
+
+def _read_toml(path: Path | str) -> dict[str, Any]:
+    """The values of a TOML file, unchecked. Raises ConfigError when it cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file (`distsgd init digits` writes one)"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: is not TOML: {error} (see `distsgd init digits`)"]) from None
+
+
+def _toml_value(text: str) -> tuple[Any, bool]:
+    """The value of `text`, and whether it could be read at all."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text, text[:1] not in ('"', "'", "[", "{")
+    return (table["value"], True) if len(table) == 1 else (text, False)
+
+
+def _resolved(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """`values` with lists as tuples (as the frozen models want them) and paths made absolute."""
+    raw: dict[str, Any] = {key: _frozen(value) for key, value in values.items()}
+    for section, key in _PATH_KEYS:
+        table = raw[section]
+        if isinstance(table, dict) and key in table:
+            table[key] = _absolute(table[key], base)
+    return raw
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _frozen(inner) for key, inner in value.items()}
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def _absolute(value: Any, base: Path) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_absolute(inner, base) for inner in value)
+    if not isinstance(value, str) or not value or "://" in value:
+        return value
+    return str((base / Path(value).expanduser()).absolute())
+
+
+def _disagreements(config: TrainConfig) -> list[Problem]:
+    return disagreements(
+        config.data, loss=config.model.loss, schedule=config.schedule, train=config.train
+    )
+
+
+def _disagreements_beside(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:
+    """Disagreements between the keys that are right, when others are wrong: one go shows all."""
+    usable: dict[str, Any] = {}
+    for section in TrainConfig.model_fields:
+        table = raw.get(section)
+        kept = table.items() if isinstance(table, dict) else ()
+        right = {key: value for key, value in kept if f"{section}.{key}" not in wrong}
+        usable[section] = _STAND_IN.get(section, {}) | right
+    found = _disagreements(TrainConfig.model_validate(usable))
+    return [problem for problem in found if not wrong & set(problem.keys)]

@@ -1,0 +1,60 @@
+"""Writing a directory that is there whole or not at all: aside, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distsgd.errors import DataError
+
+
+def check_out(out: Path) -> None:
+    """Raise DataError unless `out` is free: not there, or an empty directory."""
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(out, "is not empty; name a new directory")
+    if out.exists() and not out.is_dir():
+        raise DataError(out, "is a file; name a new directory")
+
+
+@contextmanager
+def written_aside(out: Path) -> Iterator[Path]:
+    """A private directory beside `out` that takes its place if all goes well, else is removed."""
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise DataError(
+            out, f"cannot be written ({error.strerror}); check the path and its permissions"
+        ) from error
+    try:
+        yield aside
+        _sync_directory(aside)
+        aside.rename(out)
+        _sync_directory(out.parent)
+    except OSError as error:
+        raise DataError(
+            out, f"cannot be written ({error.strerror}); make room or name another place"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write text and flush it to the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

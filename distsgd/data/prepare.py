@@ -1,0 +1,255 @@
+"""Preparing: files become a data set directory, in two streaming passes.
+
+The first pass checks, counts and splits rows and takes statistics; the second standardises and
+writes. Everything is cut at fixed row numbers (`columns`), so that the bits do not depend on files
+and row groups. Letters: N rows of a piece, I features, K label columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.data.aside import check_out, write_durably, written_aside
+from distsgd.data.columns import Piece, RawRows
+from distsgd.data.labels import Vocabulary, resolve_label_kind, sort_classes
+from distsgd.data.layout import Layout, check_same_columns, resolve_layout
+from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
+from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
+from distsgd.data.shard_file import RowFormat
+from distsgd.data.source import SourceSpec, TableSource, check_named_once, open_sources
+from distsgd.data.spill import ShardWriter
+from distsgd.data.split import Split
+from distsgd.data.standardise import RunningStatistics, Statistics, standardise_inplace
+from distsgd.errors import DataError
+
+__all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
+
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstPass:
+    """What reading everything once has told."""
+
+    statistics: Statistics
+    class_names: tuple[str | int | bool, ...]
+    train_rows: int
+    test_rows: int
+
+
+def prepare(
+    sources: SourceSpec, out: Path, *, options: PrepareOptions, on_progress: Progress | None = None
+) -> Manifest:
+    """Write sources as a data set directory; blocks until it is on the disk, whole.
+
+    Args:
+        sources: Parquet files or globs, or one source in memory (`arrays_source`, `MemorySource`).
+        out: Directory to make; must not exist or be empty.
+        options: What the columns mean and how rows are treated.
+        on_progress: Called with a phase, rows done and rows in all.
+
+    Raises DataError for anything in the sources that cannot be used, ConfigError for impossible
+    options.
+    """
+    validate_options(options)
+    check_out(out)
+    opened, num_train_sources = _open_all(sources, options)
+    layout, kind = _resolve(opened, options)
+    rows = RawRows(opened, layout)
+    split = Split(
+        options.seed,
+        options.test_fraction,
+        sum(source.num_rows for source in opened[:num_train_sources]),
+    )
+    progress = on_progress or (lambda _phase, _done, _total: None)
+    first = _first_pass(rows, kind, split, progress)
+    manifest = Manifest(
+        columns=layout.columns,
+        list_width=layout.list_width,
+        labels=layout.label,
+        label_kind=kind,
+        class_names=first.class_names,
+        dtype=options.dtype,
+        standardise=options.standardise,
+        statistics=first.statistics,
+        seed=options.seed,
+        test_fraction=options.test_fraction,
+        train_shards=(),
+        test_shards=(),
+        sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
+    )
+    with written_aside(out) as directory:
+        writer = ShardWriter(
+            directory, RowFormat.of(manifest), options, (first.train_rows, first.test_rows)
+        )
+        manifest = _second_pass(rows, manifest, split, writer, progress)
+        for source in opened:
+            source.check_unchanged()
+        write_durably(directory / MANIFEST_FILE, manifest.to_json())
+    return manifest
+
+
+def read_features(
+    source: SourceSpec,
+    manifest: Manifest,
+    *,
+    labels: Literal["required", "optional", "ignored"] = "optional",
+) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
+    """New raw rows, standardised and cast as the training rows were.
+
+    Args:
+        source: Files, globs or a source in memory.
+        manifest: Of the training data.
+        labels: Whether label columns must be there, are read where they are, or are not looked at.
+
+    Yields:
+        Features ``[N, I]``, target (class indices int64 ``[N]``, numbers ``[N, K]``, or None) and
+        the number of the first row, over all sources. The arrays are the caller's.
+
+    Raises DataError for rows that cannot be used, and for a class that training did not know.
+    """
+    opened = open_sources(source)
+    has_labels = all(name in each.schema.names for each in opened for name in manifest.labels)
+    wanted = labels == "required" or (labels == "optional" and has_labels)
+    layout = Layout(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
+    rows = RawRows(opened, layout)
+    if rows.num_rows == 0:
+        raise DataError(opened[0].name, "has no rows; give a file with some")
+    vocabulary = (
+        Vocabulary(manifest.class_names, growing=False) if manifest.label_kind == "class" else None
+    )
+    shift_I, scale_I = manifest.shift, manifest.scale
+    for piece in rows.pieces(vocabulary):
+        standardise_inplace(piece.x_NI, shift_I, scale_I)
+        x_NI, target = _cast(piece, rows, manifest.dtype)
+        yield x_NI, target, piece.first_row
+
+
+def _open_all(sources: SourceSpec, options: PrepareOptions) -> tuple[list[TableSource], int]:
+    """All sources, those to train from first, and how many these are."""
+    opened = open_sources(sources)
+    num_train_sources = len(opened)
+    if options.test_sources:
+        opened += open_sources(options.test_sources)
+    check_named_once(opened)
+    if options.features == "rest":
+        for other in opened[1:]:
+            check_same_columns(opened[0], other)
+    return opened, num_train_sources
+
+
+def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[Layout, LabelKind]:
+    if sum(source.num_rows for source in opened) == 0:
+        raise DataError(opened[0].name, "has no rows; give files with some")
+    layout = resolve_layout(opened[0], label=options.label, features=options.features)
+    assert layout.types is not None
+    kinds = list(layout.types[len(layout.columns) :])
+    return layout, resolve_label_kind(opened[0].name, kinds, options)
+
+
+def _first_pass(rows: RawRows, kind: LabelKind, split: Split, progress: Progress) -> _FirstPass:
+    vocabulary = Vocabulary() if kind == "class" else None
+    statistics = RunningStatistics(rows.layout.num_features)
+    in_training: set[int] = set()
+    first_test_row: dict[int, int] = {}
+    done = 0
+    for piece in rows.pieces(vocabulary):
+        count = len(piece.x_NI)
+        test_N = split.is_test(piece.first_row, count)
+        all_train = not test_N.any()
+        statistics.add(piece.x_NI if all_train else piece.x_NI[~test_N])
+        if vocabulary is not None and piece.target is not None:
+            in_training.update(np.unique(piece.target[~test_N]).tolist())
+            codes, at = np.unique(piece.target[test_N], return_index=True)
+            numbers = np.flatnonzero(test_N)[at] + piece.first_row
+            for code, row in zip(codes.tolist(), numbers.tolist(), strict=True):
+                first_test_row.setdefault(code, row)
+        done += count
+        progress("reading", done, rows.num_rows)
+    if statistics.num_rows == 0:
+        raise DataError(
+            rows.locate(0)[0], "no row is left for training; lower test_fraction or give more rows"
+        )
+    names = vocabulary.names if vocabulary else ()
+    for code, row in sorted(first_test_row.items(), key=lambda item: item[1]):
+        if code not in in_training:
+            way_out = "give it training rows, or change seed or test_fraction"
+            reason = f"class {names[code]!r} is in held-out rows only; {way_out}"
+            raise rows.error(row, rows.layout.label[0], reason)
+    return _FirstPass(
+        statistics.result(), sort_classes(names), statistics.num_rows, done - statistics.num_rows
+    )
+
+
+def _second_pass(
+    rows: RawRows, manifest: Manifest, split: Split, writer: ShardWriter, progress: Progress
+) -> Manifest:
+    vocabulary = (
+        Vocabulary(manifest.class_names, growing=False) if manifest.label_kind == "class" else None
+    )
+    shift_I, scale_I = manifest.shift, manifest.scale
+    for piece in rows.pieces(vocabulary):
+        if manifest.standardise != "none":
+            standardise_inplace(piece.x_NI, shift_I, scale_I)
+        x_NI, target = _cast(piece, rows, manifest.dtype)
+        norms_N = _squared_norms(x_NI, piece, rows)
+        assert target is not None, "prepared rows have labels"
+        test_N = split.is_test(piece.first_row, len(x_NI))
+        writer.append(piece.first_row, test_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
+        progress("writing", piece.first_row + len(x_NI), rows.num_rows)
+    train_shards, test_shards = writer.finish()
+    shards = {"train_shards": train_shards, "test_shards": test_shards}
+    return Manifest(**{**_fields(manifest), **shards}).with_digest()
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in manifest.__slots__}
+
+
+def _cast(piece: Piece, rows: RawRows, dtype: Dtype) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Features and target of a piece in `dtype`, copied; class indices stay integers."""
+    x_NI = _cast_numbers(piece.x_NI, dtype, piece.first_row, rows, rows.layout.feature_names)
+    target = piece.target
+    if target is not None and target.dtype != np.int64:
+        target = _cast_numbers(target, dtype, piece.first_row, rows, rows.layout.label)
+    return x_NI, target
+
+
+def _cast_numbers(
+    values: NDArray[Any], dtype: Dtype, first_row: int, rows: RawRows, names: tuple[str, ...]
+) -> NDArray[Any]:
+    # numpy's cast gives infinities without an error.
+    with np.errstate(over="ignore"):
+        numbers = values.astype(dtype)
+    if not np.isfinite(numbers).all():
+        row, column = np.argwhere(~np.isfinite(numbers))[0].tolist()
+        reason = (
+            f"{float(values[row, column])!r} does not fit {dtype}"
+            f" (largest {np.finfo(dtype).max:g}, after standardising);"
+            ' scale the column, or use dtype "float64"'
+        )
+        raise rows.error(first_row + row, names[column], reason)
+    return numbers
+
+
+def _squared_norms(x_NI: NDArray[Any], piece: Piece, rows: RawRows) -> NDArray[Any]:
+    """``|x|²`` of each row as cast, summed in float64; uses the piece's buffer."""
+    np.copyto(piece.x_NI, x_NI)
+    np.multiply(piece.x_NI, piece.x_NI, out=piece.x_NI)
+    with np.errstate(over="ignore"):
+        norms_N: NDArray[Any] = piece.x_NI.sum(axis=1).astype(x_NI.dtype)
+    if not np.isfinite(norms_N).all():
+        row = int(np.flatnonzero(~np.isfinite(norms_N))[0])
+        column = int(np.abs(x_NI[row]).argmax())
+        reason = (
+            f"{float(x_NI[row, column])!r} is too large: the row's squared length does not fit"
+            f" {x_NI.dtype}; scale or standardise the column"
+        )
+        raise rows.error(piece.first_row + row, rows.layout.feature_names[column], reason)
+    return norms_N

@@ -1,0 +1,202 @@
+"""A prepared data set as training sees it: rows of two splits, gathered into buffers.
+
+No checking in the loop: shards are trusted once their checksums were held against the manifest.
+Letters: N rows asked for, I features, C classes, K label columns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.data.manifest import Manifest, ShardEntry, read_manifest
+from distsgd.data.shard_file import RowFormat, ShardArrays, map_shard
+
+Int64 = NDArray[np.int64]
+
+
+class Rows:
+    """The rows of one split, numbered in shard order."""
+
+    def __init__(self, shards: Sequence[ShardArrays], num_classes: int) -> None:
+        self._shards = shards
+        self._starts = [0, *accumulate(len(shard.x_NI) for shard in shards)]
+        self.num_rows = self._starts[-1]
+        self._classes = np.arange(num_classes, dtype=np.int64)
+        self._labels = np.empty(0, np.int64)
+
+    def gather_inplace(
+        self,
+        rows: Int64,
+        *,
+        x_NI: NDArray[Any],
+        target: NDArray[Any],
+        squared_norms_N: NDArray[Any] | None,
+    ) -> None:
+        """Copy rows, in any order, into buffers; allocates nothing where one shard holds them.
+
+        Args:
+            rows: Row numbers below `num_rows`, int64 ``[N]``.
+            x_NI: Features, of the data set's dtype.
+            target: int64 ``[N]`` for class indices; floating ``[N, C]`` for classes as ones among
+                zeros; of the data set's dtype ``[N, K]`` for numbers.
+            squared_norms_N: ``|x|²`` of each row; None when it is not wanted.
+        """
+        if len(rows) == 0:
+            return
+        if len(self._shards) == 1:
+            self._take(self._shards[0], rows, x_NI, target, squared_norms_N)
+            return
+        first = self._shard_of(int(rows.min()))
+        last = self._shard_of(int(rows.max()))
+        if first == last:
+            self._take(
+                self._shards[first], rows - self._starts[first], x_NI, target, squared_norms_N
+            )
+            return
+        shard_N = np.searchsorted(self._starts, rows, side="right") - 1
+        for shard in range(first, last + 1):
+            at = np.flatnonzero(shard_N == shard)
+            arrays, local = self._shards[shard], rows[at] - self._starts[shard]
+            x_NI[at] = arrays.x_NI[local]
+            target[at] = self._encoded(arrays.target[local], target)
+            if squared_norms_N is not None:
+                squared_norms_N[at] = arrays.squared_norms_N[local]
+
+    def gather_range_inplace(
+        self,
+        first: int,
+        last: int,
+        *,
+        x_NI: NDArray[Any],
+        target: NDArray[Any],
+        squared_norms_N: NDArray[Any] | None,
+    ) -> None:
+        """Copy rows ``first`` to ``last - 1`` into buffers, as `gather_inplace` does."""
+        for shard, (start, stop) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
+            low, high = max(first, start), min(last, stop)
+            if low >= high:
+                continue
+            arrays, source, place = (
+                self._shards[shard],
+                slice(low - start, high - start),
+                slice(low - first, high - first),
+            )
+            x_NI[place] = arrays.x_NI[source]
+            target[place] = self._encoded(arrays.target[source], target)
+            if squared_norms_N is not None:
+                squared_norms_N[place] = arrays.squared_norms_N[source]
+
+    def x_view(self, first: int, last: int) -> NDArray[Any] | None:
+        """Features of rows ``first`` to ``last - 1`` without a copy; None if in several shards."""
+        shard = self._shard_of(first)
+        if last > self._starts[shard + 1]:
+            return None
+        return self._shards[shard].x_NI[first - self._starts[shard] : last - self._starts[shard]]
+
+    def source_rows(self, rows: Int64) -> Int64:
+        """Numbers of these rows over all sources the data set was prepared from; int64 ``[N]``."""
+        shard_N = np.searchsorted(self._starts, rows, side="right") - 1
+        numbers = np.empty(len(rows), np.int64)
+        for shard in np.unique(shard_N).tolist():
+            at = shard_N == shard
+            numbers[at] = self._shards[shard].source_rows_N[rows[at] - self._starts[shard]]
+        return numbers
+
+    def _shard_of(self, row: int) -> int:
+        # Clipped as rows are, so that the view past the end is empty and not an error.
+        return min(bisect_right(self._starts, row) - 1, len(self._shards) - 1)
+
+    def _take(
+        self,
+        arrays: ShardArrays,
+        rows: Int64,
+        x_NI: NDArray[Any],
+        target: NDArray[Any],
+        norms_N: NDArray[Any] | None,
+    ) -> None:
+        # mode="clip" is what lets numpy write into `out` directly; the rows are in range.
+        arrays.x_NI.take(rows, 0, x_NI, "clip")
+        if target.dtype == arrays.target.dtype:
+            arrays.target.take(rows, 0, target, "clip")
+        else:
+            arrays.target.take(rows, 0, self._labels_buffer(len(rows)), "clip")
+            self._one_hot_inplace(self._labels_buffer(len(rows)), target)
+        if norms_N is not None:
+            arrays.squared_norms_N.take(rows, 0, norms_N, "clip")
+
+    def _encoded(self, labels: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        if target.dtype == labels.dtype:
+            return labels
+        one_hot: NDArray[np.bool_] = np.equal(labels[:, None], self._classes)
+        return one_hot
+
+    def _one_hot_inplace(self, labels_N: Int64, target_NC: NDArray[Any]) -> None:
+        np.equal(labels_N[:, None], self._classes, out=target_NC)
+
+    def _labels_buffer(self, count: int) -> Int64:
+        if len(self._labels) < count:
+            self._labels = np.empty(count, np.int64)
+        return self._labels[:count]
+
+
+class DataSet:
+    """An open data set; the cache does not remove its files while it lives."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, train: Rows, test: Rows) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.train = train
+        self.test = test
+        self._lock: _DirectoryLock | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> DataSet:
+        """Map a prepared directory into memory.
+
+        Args:
+            path: The directory that `prepare` or `cached` wrote.
+            verify: Read every shard once and hold its checksum against the manifest.
+
+        Raises ShardError, which names the file, when anything is missing or damaged.
+        """
+        directory = Path(path)
+        lock = _DirectoryLock(directory)
+        manifest = read_manifest(directory)
+        row_format, num_classes = RowFormat.of(manifest), len(manifest.class_names)
+
+        def rows(entries: Sequence[ShardEntry]) -> Rows:
+            files = [(directory / entry.file, entry) for entry in entries]
+            return Rows(
+                [map_shard(*file, row_format, verify=verify) for file in files], num_classes
+            )
+
+        data = cls(
+            directory, manifest, train=rows(manifest.train_shards), test=rows(manifest.test_shards)
+        )
+        data._lock = lock
+        return data
+
+
+class _DirectoryLock:
+    """A shared lock on a directory, which `evict` respects; none if its disk has no locks."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor: int | None = None
+        # What is missing is reported by whoever reads the manifest.
+        with suppress(OSError):
+            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)

@@ -1,0 +1,57 @@
+"""Start weights by keyed chance: a pure function of initialiser, shape, seed and index.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.autodiff.gate import Shape
+from distsgd.chance import Purpose, uniform
+from distsgd.errors import ModelError
+from distsgd.nn.names import nearest
+
+
+def glorot_limit(fan_in: int, fan_out: int) -> float:
+    """``√(6 / (fan_in + fan_out))``: Glorot and Bengio, "Understanding the difficulty of training
+    deep feedforward neural networks", AISTATS 2010.
+    """  # noqa: D205 -- the source is longer than a line.
+    return math.sqrt(6.0 / (fan_in + fan_out))
+
+
+def he_limit(fan_in: int, fan_out: int) -> float:
+    """``√(6 / fan_in)``, made for ReLU.
+
+    He et al., "Delving deep into rectifiers", 2015, arXiv:1502.01852.
+    """
+    del fan_out
+    return math.sqrt(6.0 / fan_in)
+
+
+INITIALISERS: Mapping[str, Callable[[int, int], float]] = {"glorot": glorot_limit, "he": he_limit}
+
+
+def start_values(init: str, shape: Shape, *, seed: int, index: int) -> NDArray[np.float64]:
+    """Uniform numbers from minus to plus the initialiser's limit; a bias starts at 0.
+
+    Args:
+        init: "glorot" or "he".
+        shape: The parameter's; the last axis is the outputs.
+        seed: The run's.
+        index: The parameter's number in its model.
+    """
+    if init not in INITIALISERS:
+        raise ModelError(
+            f"init is {init!r}; must be one of "
+            f"{', '.join(INITIALISERS)}{nearest(str(init), INITIALISERS)}"
+        )
+    if len(shape) < 2:
+        return np.zeros(shape)
+    limit = INITIALISERS[init](math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1])
+    chance = uniform(seed, Purpose.INITIAL_WEIGHTS, index, count=math.prod(shape))
+    return ((2.0 * chance - 1.0) * limit).reshape(shape)

@@ -1,0 +1,210 @@
+"""A model: layers and a loss over flat parameters. It holds no numbers, only what they mean.
+
+Shape letters: N samples, O outputs, P parameters. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from distsgd.autodiff.circuit import Signature
+from distsgd.autodiff.gate import Array, Shape
+from distsgd.autodiff.parameters import ParameterSpec, total_size, views
+from distsgd.autodiff.program import Program
+from distsgd.autodiff.tape import Variable
+from distsgd.errors import ModelError
+from distsgd.nn.initialisers import start_values
+from distsgd.nn.layers import Activation, Dense, Layer, layer_from_dict
+from distsgd.nn.losses import Loss, find_loss
+
+PREDICTION_ROWS = (
+    256  # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Layers, a loss and the shape of one sample; checked when it is made (`ModelError`).
+
+    Attributes:
+        layers: In the order of the forward.
+        loss: A loss or its name.
+        input_shape: Shape of one sample.
+        parameters: Named ``layers.0.weight``, ``layers.0.bias``, …, in the order in which they lie
+            in the flat array ``[P]``, each row-major; weights are inputs x outputs.
+        num_outputs: Outputs of the last layer.
+
+    >>> model = Model([Dense(3, "relu"), Dense(2)], "quadratic", (4,))
+    >>> model.num_parameters
+    23
+    >>> [spec.name for spec in model.parameters]
+    ['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias']
+    """
+
+    layers: tuple[Layer, ...]
+    loss: Loss
+    input_shape: Shape
+    parameters: tuple[ParameterSpec, ...] = field(init=False, repr=False, compare=False)
+    num_outputs: int = field(init=False, repr=False, compare=False)
+
+    def __init__(
+        self, layers: Sequence[Layer], loss: Loss | str, input_shape: Sequence[int]
+    ) -> None:
+        shape = tuple(input_shape)
+        if not layers:
+            raise ModelError("the model has no layers; must have at least one (add a dense layer)")
+        if any(not isinstance(size, int) or size < 1 for size in shape):
+            raise ModelError(f"input_shape is {shape}; must hold whole numbers of at least 1")
+        found = find_loss(loss) if isinstance(loss, str) else loss
+        parameters: list[ParameterSpec] = []
+        before = shape
+        for number, layer in enumerate(layers):
+            try:
+                after = layer.output_shape(before)
+            except ModelError as error:
+                raise ModelError(f"layers.{number}: {error}") from None
+            specs = layer.parameters(before)
+            parameters += [
+                ParameterSpec(f"layers.{number}.{spec.name}", spec.shape) for spec in specs
+            ]
+            before = after
+        if len(before) != 1:
+            raise ModelError(
+                f"the last layer's samples have shape {before}; must be one axis (add a flatten "
+                "layer)"
+            )
+        _check_fused_activation(layers[-1], found)
+        if found.name == "softmax_cross_entropy" and before[0] < 2:
+            raise ModelError(
+                "the last layer has 1 output, whose softmax is always 1; must be at least 2, one for "
+                "each class (or use sigmoid_cross_entropy)"
+            )
+        for name, value in (
+            ("layers", tuple(layers)),
+            ("loss", found),
+            ("input_shape", shape),
+            ("parameters", tuple(parameters)),
+            ("num_outputs", before[0]),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_parameters(self) -> int:
+        """P, how many numbers all parameters hold."""
+        return total_size(self.parameters)
+
+    @property
+    def target_kind(self) -> Literal["class", "number"]:
+        """Whether a target is a class number (int64 ``[N]``) or numbers (``[N, O]``)."""
+        return self.loss.target_kind
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
+        return views(self.parameters, flat)
+
+    def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
+        """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance; biases are 0."""
+        flat = np.empty(self.num_parameters, dtype)
+        for index, view in enumerate(self.views(flat).values()):
+            view[...] = start_values(init, view.shape, seed=seed, index=index)
+        return flat
+
+    def outputs(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        """Raw outputs ``[N, O]`` under whatever tape is open; parameters by their full names."""
+        for number, layer in enumerate(self.layers):
+            prefix = f"layers.{number}."
+            own = {
+                name.removeprefix(prefix): p
+                for name, p in parameters.items()
+                if name.startswith(prefix)
+            }
+            x = layer(x, own)
+        return x
+
+    def program(
+        self, max_rows: int, dtype: DTypeLike, *, per_sample: bool, keep_all: bool = False
+    ) -> Program:
+        """Forward and backward over at most `max_rows` samples, static; see `Program`."""
+
+        def sample_losses(
+            parameters: Mapping[str, Variable], x: Variable, target: Variable
+        ) -> tuple[Variable, Variable]:
+            outputs_NO = self.outputs(x, parameters)
+            return self.loss.sample_losses(outputs_NO, target), outputs_NO
+
+        is_class = self.target_kind == "class"
+        signature = Signature(
+            parameters=self.parameters,
+            input_shape=self.input_shape,
+            target_shape=() if is_class else (self.num_outputs,),
+            target_dtype=np.dtype(np.int64 if is_class else dtype),
+            dtype=np.dtype(dtype),
+        )
+        return Program(
+            sample_losses, signature, max_rows=max_rows, per_sample=per_sample, keep_all=keep_all
+        )
+
+    def predict(self, flat: Array, x: Array) -> Array:
+        """Predictions ``[N, O]``: probabilities for the cross-entropies, else the raw outputs.
+
+        Args:
+            flat: Parameters ``[P]``; their dtype is computed in.
+            x: Any number of samples; computed in blocks of 256, so that a row's bits depend on its
+                place only.
+        """
+        x = np.ascontiguousarray(x, flat.dtype)
+        if x.shape[1:] != self.input_shape:
+            raise ModelError(
+                f"samples have shape {x.shape[1:]}; must be {self.input_shape}, as the model was "
+                "made for"
+            )
+        parameters = {
+            name: Variable(array, watched=False) for name, array in self.views(flat).items()
+        }
+        predictions_NO = np.empty((len(x), self.num_outputs), flat.dtype)
+        for first in range(0, len(x), PREDICTION_ROWS):
+            block = Variable(x[first : first + PREDICTION_ROWS], watched=False)
+            rows = self.loss.prediction(self.outputs(block, parameters))
+            predictions_NO[first : first + PREDICTION_ROWS] = rows.value
+        return predictions_NO
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, from which `from_dict` makes the same model."""
+        return {
+            "layers": [layer.to_dict() for layer in self.layers],
+            "loss": self.loss.name,
+            "input_shape": list(self.input_shape),
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> Model:
+        """The model that `to_dict` described; `ModelError` for what is missing or unknown."""
+        missing = [key for key in ("layers", "loss", "input_shape") if key not in described]
+        if missing:
+            raise ModelError(
+                f"the model has no {missing[0]!r}; must have layers, loss and input_shape"
+            )
+        layers = [layer_from_dict(layer) for layer in described["layers"]]
+        return cls(layers, described["loss"], described["input_shape"])
+
+
+def _check_fused_activation(last: Layer, loss: Loss) -> None:
+    """An activation that the loss brings along would be applied twice."""
+    activation = (
+        last.activation
+        if isinstance(last, Dense)
+        else last.name
+        if isinstance(last, Activation)
+        else None
+    )
+    if activation is not None and activation == loss.fused_activation:
+        raise ModelError(
+            f"the last layer has activation {activation!r}, and loss {loss.name!r} applies it as "
+            "well; "
+            "leave it out of the last layer"
+        )

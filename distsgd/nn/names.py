@@ -1,0 +1,12 @@
+"""The nearest known name, for the end of an error message. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'relu'?)`` or nothing."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,41 @@
+"""Named weights from outside, held against a model. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distsgd.errors import ModelError
+from distsgd.nn.model import Model
+
+Array = NDArray[Any]
+
+
+def weights_vector(model: Model, arrays: Mapping[str, Array], dtype: DTypeLike) -> Array:
+    """The named `arrays` as one vector in the model's order; shape ``[P]``.
+
+    Raises:
+        ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all problems at once.
+    """
+    shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
+    problems = [f"{name} is missing; its shape must be {shapes[name]}" for name in shapes if name not in arrays]
+    problems += [
+        f"{name} is no parameter of this network; they are {', '.join(shapes)}"
+        for name in arrays
+        if name not in shapes
+    ]
+    flat = np.zeros(model.num_parameters, dtype)
+    for name, view in model.views(flat).items():
+        given = np.asarray(arrays[name]) if name in arrays else view
+        if given.shape != view.shape:
+            problems.append(f"{name} has shape {given.shape}; must be {view.shape}")
+        elif not np.isfinite(given).all():
+            problems.append(f"{name} holds values that are not finite; start from finite ones")
+        else:
+            view[...] = given
+    if problems:
+        raise ModelError("weights do not fit: " + "; ".join(problems))
+    return flat

@@ -1,0 +1,151 @@
+"""What an exchange is: the way of weights and partials between the server and its workers.
+
+Second of the four lines of the step loop: ``partials = exchange.gather(step, plan)``. The server's side hands out
+orders and collects events; the worker's side receives orders and reports. Three exchanges keep this contract, and one
+test holds them to it: `in_process`, `shared_memory` and `zeromq`. Arrays never travel through Ray.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.parallel.messages import Description, Order, Report
+
+Array = NDArray[Any]
+HANDSHAKE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The shapes both sides share: weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials."""
+
+    num_parameters: int
+    num_slots: int
+    dtype: str
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.num_parameters * np.dtype(self.dtype).itemsize
+
+    @property
+    def slots_bytes(self) -> int:
+        """Bytes of one worker's slots, each starting on a cache line."""
+        return self.num_slots * self._slot_stride
+
+    @property
+    def _slot_stride(self) -> int:
+        return max(64, math.ceil(self.weights_bytes / 64) * 64)
+
+    def weights(self, buffer: Any) -> Array:
+        """The weights in `buffer`; shape ``[P]``."""
+        return np.frombuffer(buffer, self.dtype, self.num_parameters)
+
+    def slots(self, buffer: Any) -> Array:
+        """The slots in `buffer`; shape ``[S, P]``."""
+        itemsize = np.dtype(self.dtype).itemsize
+        return np.ndarray(
+            (self.num_slots, self.num_parameters),
+            self.dtype,
+            buffer,
+            strides=(self._slot_stride, itemsize),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is, and what proves to both sides that they belong to one run; Ray hands it out."""
+
+    kind: Literal["shared_memory", "zmq"]
+    name: str
+    secret: bytes
+    incarnation: int
+    public_key: bytes = b""  # The server's, for CURVE.
+    layout: Layout | None = None
+
+
+class Joined(NamedTuple):
+    """A worker has connected and can be sent orders."""
+
+    worker: int
+    description: Description
+
+
+class Reported(NamedTuple):
+    """A worker has answered; its partials can be read until it is sent the next order."""
+
+    worker: int
+    report: Report
+
+
+class Lost(NamedTuple):
+    """A worker is gone; orders it has not answered will never be."""
+
+    worker: int
+    reason: str
+
+
+Event = Joined | Reported | Lost
+
+
+class Exchange(Protocol):
+    """The server's side."""
+
+    weights: Array  # [P], written by the server between steps, seen by all workers.
+
+    def send(self, worker: int, order: Order) -> None:
+        """Send `order`, with the weights as they are now; a worker that is gone shows as `Lost` in `wait`."""
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """What has happened, in any order; blocks until something has, or `timeout_s` seconds."""
+
+    def partials(self, worker: int) -> Array:
+        """The gradient sums of the worker's last report: shape ``[S, P]``, one row for each of its nodes; read only."""
+
+    def close(self) -> None:
+        """Tell the workers that there is nothing more to do, and free everything."""
+
+
+class Channel(Protocol):
+    """The worker's side."""
+
+    weights: Array  # [P], read-only.
+    slots: Array  # [S, P], where the worker writes its partials.
+
+    def receive(self, timeout_s: float) -> Order | None:
+        """The next order; None after `timeout_s` seconds without one.
+
+        Raises:
+            ServerGone: The server has closed, or died.
+        """
+
+    def report(self, report: Report) -> None:
+        """Send `report` and the slots it speaks of."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a fault.
+    """There is no server at the other end any more."""
+
+
+class Worker(Protocol):
+    """What computes blocks; pure between orders, so that any worker may be asked for any block at any time."""
+
+    def describe(self, worker: int) -> Description:
+        """Who computes, with what, on which data; `worker` is its number in the run."""
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        """From now on, read the weights and write partials here."""
+
+    def compute(self, order: Order) -> Report:
+        """Compute the blocks of `order` and leave their sums in the first slots."""
+
+    def read_ahead(self, order: Order) -> None:
+        """Read rows of the step after `order`, while the server has other things to do."""

@@ -1,0 +1,237 @@
+"""The exchange over TCP, for workers on other nodes and for platforms without memfd: ZeroMQ, encrypted with CURVE.
+
+The server's public key and the run's secret are handed out by Ray; whoever lacks the key cannot speak to the socket, and
+whoever lacks the secret is not answered. Weights go out with an order when they have changed since the worker's last
+one; partials come back with the report.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from distsgd.errors import ExchangeTimeoutError
+from distsgd.parallel.exchange.contract import (
+    HANDSHAKE_TIMEOUT_S,
+    Address,
+    Array,
+    Event,
+    Joined,
+    Layout,
+    Lost,
+    Reported,
+    ServerGone,
+)
+from distsgd.parallel.messages import Description, Order, Report
+
+_CLOSED = b""
+_HEARTBEAT_MS = 2_000  # A peer whose node died without a word is noticed after three of these.
+
+
+class ZeroMQExchange:
+    """The server's side; see `contract.Exchange`. Listens on `host` alone, on a port the system chooses."""
+
+    def __init__(self, layout: Layout, *, secret: bytes, incarnation: int, host: str) -> None:
+        self._layout = layout
+        self._secret = secret
+        self.weights = np.zeros(layout.num_parameters, layout.dtype)
+        self._context = zmq.Context()
+        public, private = zmq.curve_keypair()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.curve_server = True
+        self._socket.curve_secretkey = private
+        self._socket.router_mandatory = True
+        self._socket.linger = 0
+        self._socket.heartbeat_ivl = _HEARTBEAT_MS
+        self._socket.heartbeat_timeout = 3 * _HEARTBEAT_MS
+        port = self._socket.bind_to_random_port(f"tcp://{host}")
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._workers: dict[bytes, int] = {}
+        self._identities: dict[int, bytes] = {}
+        self._connections: dict[int, bytes] = {}  # File descriptor to identity.
+        self._partials: dict[int, Array] = {}
+        self._lost: list[Event] = []
+        name = f"tcp://{host}:{port}"
+        self.address = Address("zmq", name, secret, incarnation, public, layout)
+
+    def send(self, worker: int, order: Order) -> None:
+        """Send `order` and the weights."""
+        identity = self._identities.get(worker)
+        if identity is None:
+            self._lost.append(Lost(worker, "it is not connected"))
+            return
+        try:
+            # A copy: the server may go on to the next step while the last bytes of an answered order are on their way.
+            self._socket.send_multipart([identity, order.pack(), self.weights.tobytes()])
+        except zmq.ZMQError as error:
+            self._forget(identity, str(error))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            events, self._lost = self._lost, []
+            remaining_ms = max(0, round((deadline - time.monotonic()) * 1000))
+            ready = dict(self._poller.poll(0 if events else remaining_ms))
+            if self._socket in ready:
+                self._read(events)
+            if self._monitor in ready:
+                self._notice_disconnect()
+            events += self._lost
+            self._lost = []
+            if events or time.monotonic() >= deadline:
+                return events
+
+    def partials(self, worker: int) -> Array:
+        """The gradient sums that came with the worker's last report; shape ``[nodes, P]``."""
+        return self._partials[worker]
+
+    def close(self) -> None:
+        """Tell everybody that there is no more to do."""
+        for identity in list(self._workers):
+            try:
+                self._socket.send_multipart([identity, _CLOSED], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                continue  # It left first.
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=1000)
+        self._context.term()
+
+    def _read(self, events: list[Event]) -> None:
+        frames = self._socket.recv_multipart(copy=False)
+        identity, head = frames[0].bytes, frames[1].bytes if len(frames) > 1 else b""
+        if identity not in self._workers:
+            self._greet(identity, head, frames[-1], events)
+            return
+        worker = self._workers[identity]
+        if head == _CLOSED:
+            self._forget(identity, "it left")
+            return
+        try:
+            report = Report.unpack(head)
+            self._partials[worker] = self._rows(frames[2:], len(report.nodes))
+        except ValueError as error:
+            self._forget(identity, str(error))
+            return
+        events.append(Reported(worker, report))
+
+    def _greet(self, identity: bytes, hello: bytes, frame: zmq.Frame, events: list[Event]) -> None:
+        size = len(self._secret)
+        if not hmac.compare_digest(hello[:size], self._secret):
+            return
+        try:
+            description = Description.unpack(hello[size:])
+        except ValueError:
+            return
+        worker = description.worker
+        if worker in self._identities:
+            self._forget(self._identities[worker], "a new process took its place")
+        self._workers[identity] = worker
+        self._identities[worker] = identity
+        self._connections[frame.get(zmq.SRCFD)] = identity
+        welcome = json.dumps(asdict(self._layout)).encode()
+        self._socket.send_multipart([identity, self._secret, welcome])
+        events += self._lost
+        self._lost = []
+        events.append(Joined(worker, description))
+
+    def _rows(self, frames: Sequence[zmq.Frame], num_nodes: int) -> Array:
+        """The gradient sums in `frames`, checked for their size. Raises ValueError."""
+        buffer = frames[0].buffer if frames else b""
+        wanted = num_nodes * self._layout.weights_bytes
+        if len(frames) > 1 or len(buffer) != wanted:
+            raise ValueError(f"{len(buffer)} bytes of partials; {num_nodes} nodes have {wanted}")
+        rows: Array = np.frombuffer(buffer, self._layout.dtype)
+        return rows.reshape(num_nodes, self._layout.num_parameters)
+
+    def _notice_disconnect(self) -> None:
+        event = recv_monitor_message(self._monitor)
+        identity = self._connections.pop(int(event["value"]), None)
+        if identity in self._workers:
+            self._forget(identity, "its connection ended")
+
+    def _forget(self, identity: bytes, reason: str) -> None:
+        worker = self._workers.pop(identity)
+        del self._identities[worker]
+        self._partials.pop(worker, None)
+        self._lost.append(Lost(worker, reason))
+
+
+class ZeroMQChannel:
+    """The worker's side; see `contract.Channel`."""
+
+    def __init__(self, address: Address, description: Description) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        public, private = zmq.curve_keypair()
+        self._socket.curve_publickey, self._socket.curve_secretkey = public, private
+        self._socket.curve_serverkey = address.public_key
+        self._socket.linger = 0
+        self._socket.heartbeat_ivl = _HEARTBEAT_MS
+        self._socket.heartbeat_timeout = 3 * _HEARTBEAT_MS
+        self._socket.reconnect_ivl = -1  # A server that went away comes back under another address.
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._socket.connect(address.name)
+        self._socket.send(address.secret + description.pack())
+        layout = self._welcome(address)
+        self.weights = np.zeros(layout.num_parameters, layout.dtype)
+        self.slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
+
+    def receive(self, timeout_s: float) -> Order | None:
+        """The next order, with its weights in place; None after `timeout_s` seconds. Raises ServerGone."""
+        frames = self._receive_frames(timeout_s)
+        if frames is None:
+            return None
+        if frames[0].bytes == _CLOSED:
+            raise ServerGone("it closed the connection")
+        self.weights[:] = np.frombuffer(frames[1].buffer, self.weights.dtype)
+        return Order.unpack(frames[0].bytes)
+
+    def report(self, report: Report) -> None:
+        """Send `report` and the slots it speaks of."""
+        rows = self.slots[: len(report.nodes)]
+        self._socket.send_multipart([report.pack(), rows.tobytes()])
+
+    def close(self) -> None:
+        """Say good-bye."""
+        if not self._socket.closed:
+            self._socket.send(_CLOSED)
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close(linger=1000)
+            self._context.term()
+
+    def _welcome(self, address: Address) -> Layout:
+        frames = self._receive_frames(HANDSHAKE_TIMEOUT_S)
+        if frames is None:
+            self.close()
+            raise ExchangeTimeoutError(f"the server's welcome at {address.name}", HANDSHAKE_TIMEOUT_S)
+        if not hmac.compare_digest(frames[0].bytes, address.secret):
+            self.close()
+            raise ServerGone("it does not know the run's secret")
+        layout: dict[str, Any] = json.loads(frames[1].bytes)
+        return Layout(**layout)
+
+    def _receive_frames(self, timeout_s: float) -> list[zmq.Frame] | None:
+        ready = dict(self._poller.poll(timeout_s * 1000))
+        if self._socket in ready:
+            return list(self._socket.recv_multipart(copy=False))
+        if self._monitor in ready:
+            recv_monitor_message(self._monitor)
+            raise ServerGone("its connection ended")
+        return None

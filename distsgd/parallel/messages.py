@@ -1,0 +1,130 @@
+"""The words on the wire: what the server asks of a worker, and what it answers. Numbers only; nothing is ever unpickled.
+
+An `Order` names blocks by step and range, since both sides can deal; the arrays travel beside it (see `exchange`).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from distsgd.data.deal import Deal
+from distsgd.nn.model import Model
+from distsgd.parallel.tree import Sums
+
+
+class Kind(IntEnum):
+    """What a worker is asked to do."""
+
+    GRADIENT = 1  # Blocks of a step of the training rows: gradient sums, losses, statistics.
+    EVALUATE = 2  # Blocks of the test rows: losses and correct answers.
+
+
+class Order(NamedTuple):
+    """Compute blocks ``first`` to ``last`` (excluded) of `step`."""
+
+    incarnation: int  # Of the server; an answer to another one is refused.
+    kind: Kind
+    step: int
+    first: int
+    last: int
+    next_first: int  # The blocks of the following step that this worker may expect; empty when unknown.
+    next_last: int
+
+    def pack(self) -> bytes:
+        """The order as bytes."""
+        return _ORDER.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The order in `data`, of the right length."""
+        incarnation, kind, *rest = _ORDER.unpack(data)
+        return cls(incarnation, Kind(kind), *rest)
+
+
+class Report(NamedTuple):
+    """What came of an order: a partial for each subtree of the blocks that could be summed, in order."""
+
+    incarnation: int
+    kind: Kind
+    step: int
+    first: int
+    last: int
+    read_us: float  # Time for rows that were not yet read when the order came.
+    compute_us: float
+    nodes: tuple[Sums, ...]
+
+    def pack(self) -> bytes:
+        """The report as bytes."""
+        head = _REPORT.pack(*self[:7], len(self.nodes))
+        return head + b"".join(_SUMS.pack(*node) for node in self.nodes)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The report in `data`.
+
+        Raises:
+            ValueError: `data` is too short, or not a report.
+        """
+        try:
+            *head, num_nodes = _REPORT.unpack_from(data)
+            head[1] = Kind(head[1])
+            end = _REPORT.size + num_nodes * _SUMS.size
+            starts = range(_REPORT.size, end, _SUMS.size)
+            nodes = tuple(Sums(*_SUMS.unpack_from(data, at)) for at in starts)
+        except (struct.error, ValueError) as error:
+            raise ValueError(f"{len(data)} bytes are no report: {error}") from None
+        return cls(*head, nodes)
+
+    def answers(self, order: Order) -> bool:
+        """Is this the report on `order`, and not on an older one?"""
+        return self[:5] == order[:5]
+
+
+_ORDER = struct.Struct("<IBQIIII")
+_REPORT = struct.Struct("<IBQIIffH")
+_SUMS = struct.Struct("<qdqdd")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTask:
+    """All that a worker needs to know to compute any block of a run; the same for every worker."""
+
+    data: Path  # A prepared data set.
+    model: Model
+    deal: Deal
+    dtype: str
+    seed: int
+    per_sample: bool
+    has_classes: bool  # Are the labels classes, so that an answer can be right or wrong?
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a worker says of itself before its first gradient."""
+
+    worker: int
+    version: str  # Of distsgd.
+    pid: int
+    probe: str  # What it computes, hashed: see `distsgd.parallel.numerics`.
+    data_digest: str
+
+    def pack(self) -> bytes:
+        """As JSON."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The description in `data`.
+
+        Raises:
+            ValueError: `data` is not one.
+        """
+        fields: Any = json.loads(data)
+        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
+            raise ValueError("not a worker's description")
+        return cls(**fields)

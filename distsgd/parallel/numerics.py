@@ -1,0 +1,90 @@
+"""The numerics profile: what decides about the bits beside configuration, data and seed.
+
+numpy's version, the BLAS, the kernel it chose for this processor, and one thread. It is fixed once a run: every process
+of the run gets the same environment, and proves by a probe, not by names, that it computes the same bits.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from threadpoolctl import ThreadpoolController
+
+from distsgd.chance import Purpose, uniform
+from distsgd.nn.layers import Dense
+from distsgd.nn.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a run's record says of the arithmetic."""
+
+    numpy: str
+    blas: str
+    kernel: str
+    machine: str
+    probe: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def profile(dtype: str) -> Profile:
+    """The profile of this process."""
+    blas = _blas()
+    return Profile(
+        numpy=np.__version__,
+        blas=f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
+        kernel=str(blas.get("architecture", "unknown")),
+        machine=f"{platform.system()} {platform.machine()}",
+        probe=probe(dtype),
+    )
+
+
+def environment() -> dict[str, str]:
+    """Environment variables that make another process of the run compute like this one."""
+    variables = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    kernel = _blas().get("architecture")
+    if kernel:
+        variables["OPENBLAS_CORETYPE"] = str(kernel)
+    return variables
+
+
+@cache
+def one_blas_thread() -> None:
+    """Pin the BLAS of this process to one thread: the number of threads may change bits, and workers share the cores."""
+    ThreadpoolController().limit(limits=1)
+
+
+@cache
+def probe(dtype: str) -> str:
+    """A seeded block, forward and backward, hashed: two processes with equal probes compute equal bits."""
+    one_blas_thread()
+    digest = blake3()
+    for activation in ("relu", "sigmoid", "tanh"):
+        model = Model([Dense(48, activation=activation), Dense(10)], "softmax_cross_entropy", (200,))
+        weights = model.initialise("glorot", 0, np.dtype(dtype))
+        program = model.program(96, np.dtype(dtype), per_sample=True)
+        for rows in (1, 31, 96):
+            x = uniform(0, Purpose.PROBE, rows, count=rows * 200).reshape(rows, 200).astype(dtype)
+            gradients = np.zeros_like(weights)
+            bound = program.bind(
+                x, np.arange(rows) % 10, weights=weights, gradients=gradients, x_squared_norms=None
+            )
+            bound.forward()
+            bound.backward()
+            for array in (gradients, bound.losses_N, bound.squared_norms_N):
+                digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _blas() -> dict[str, Any]:
+    """What threadpoolctl says of numpy's BLAS; empty when it does not know it."""
+    found = [info for info in ThreadpoolController().info() if info["user_api"] == "blas"]
+    return dict(found[0]) if found else {}

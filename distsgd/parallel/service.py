@@ -1,0 +1,37 @@
+"""A worker's life inside its process: connect, then compute what the server orders until the server is gone."""
+
+from __future__ import annotations
+
+from distsgd.parallel.exchange import connect
+from distsgd.parallel.exchange.contract import Address, ServerGone, Worker
+
+QUIET_S = 60.0  # An idle worker wakes up this often; the end of the connection wakes it at once.
+
+
+def serve(worker: Worker, address: Address, number: int) -> int:
+    """Serve the server at `address` as worker `number`; blocks until the server is gone.
+
+    Returns:
+        How many orders were computed.
+
+    Raises:
+        ExchangeTimeoutError: The server did not greet in time.
+    """
+    num_orders = 0
+    try:
+        channel = connect(address, worker.describe(number))
+    except ServerGone:
+        return num_orders
+    try:
+        worker.attach(channel.weights, channel.slots)
+        while True:
+            order = channel.receive(QUIET_S)
+            if order is None:
+                continue
+            channel.report(worker.compute(order))
+            num_orders += 1
+            worker.read_ahead(order)
+    except ServerGone:
+        return num_orders
+    finally:
+        channel.close()

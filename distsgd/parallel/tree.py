@@ -1,0 +1,112 @@
+"""The fixed tree in which partials are summed: over the blocks of a lane, then over the lanes.
+
+Third of the four lines of the step loop: ``root = tree_sum(partials)``. Float addition is not associative, so the order
+of the additions must not depend on who computed what, or when. The tree is the binary trie of the blocks' (lane, piece)
+numbers: two neighbours are joined at the highest bit in which their numbers differ, lowest bits first; a missing sibling
+passes through and no zeros are added. Between two neighbouring blocks that bit is their *separator*, and the separators
+alone determine the tree: whoever holds a range of neighbouring blocks can join what is complete in it, with a stack, and
+somebody else can go on from there and arrive at the same sum, bit for bit. Pure; no arrays here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from distsgd.data.deal import Block
+
+PIECE_BITS = 40
+NO_NEIGHBOUR = 1 << 16  # Higher than every separator: the subtree ends here.
+
+
+class Sums(NamedTuple):
+    """What a partial says beside its gradient sum; float64 and whole numbers, summed in the tree."""
+
+    count: int  # Samples.
+    loss_sum: float
+    correct: int  # Samples whose largest output is their class; counted in evaluations only.
+    squared_norm_sum: float  # Of the per-sample gradients; 0 when they are not asked for.
+    squared_norm_max: float
+
+    def joined(self, other: Sums) -> Sums:
+        """The sums of both sides; `self` is the left one."""
+        return Sums(
+            self.count + other.count,
+            self.loss_sum + other.loss_sum,
+            self.correct + other.correct,
+            self.squared_norm_sum + other.squared_norm_sum,
+            max(self.squared_norm_max, other.squared_norm_max),
+        )
+
+
+def separators(blocks: Sequence[Block]) -> tuple[int, ...]:
+    """The separator before each block and behind the last: ``len(blocks) + 1`` numbers.
+
+    >>> separators([Block(0, 0, 0, 9), Block(1, 0, 0, 9), Block(2, 0, 0, 9)])
+    (65536, 41, 42, 65536)
+    """
+    keys = [(block.lane << PIECE_BITS) | block.piece for block in blocks]
+    between = [(a ^ b).bit_length() for a, b in zip(keys, keys[1:], strict=False)]
+    return (NO_NEIGHBOUR, *between, NO_NEIGHBOUR)
+
+
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """How a range of neighbouring nodes is summed by a stack.
+
+    `pops[i]` is how often the two topmost nodes are joined after node `i` was pushed; `edges` are the separators around
+    the nodes that then lie on the stack, which nobody can join without seeing more.
+    """
+
+    pops: tuple[int, ...]
+    edges: tuple[int, ...]
+
+    @property
+    def num_left(self) -> int:
+        """Nodes on the stack at the end."""
+        return len(self.edges) - 1
+
+    @property
+    def depth(self) -> int:
+        """The most nodes that lie on the stack at once."""
+        most = size = 0
+        for pops in self.pops:
+            size += 1
+            most = max(most, size)
+            size -= pops
+        return most
+
+
+def joins(edges: Sequence[int]) -> Joins:
+    """Sum what can be summed of ``len(edges) - 1`` neighbouring nodes; `edges` are the separators around each.
+
+    >>> joins((NO_NEIGHBOUR, 41, 42, NO_NEIGHBOUR))
+    Joins(pops=(0, 1, 1), edges=(65536, 65536))
+    >>> joins((42, 41, 42))
+    Joins(pops=(0, 1), edges=(42, 42))
+    >>> joins((41, 42, 41))
+    Joins(pops=(0, 0), edges=(41, 42, 41))
+    """
+    pops = []
+    open_edges = [edges[0]]  # The separator before each node of the stack.
+    for i in range(len(edges) - 1):
+        if i:
+            open_edges.append(edges[i])
+        behind, count = edges[i + 1], 0
+        # Two nodes are siblings when both separators around the pair are higher than the one between them.
+        while len(open_edges) > 1 and open_edges[-1] < behind and open_edges[-1] < open_edges[-2]:
+            open_edges.pop()
+            count += 1
+        pops.append(count)
+    return Joins(tuple(pops), (*open_edges, edges[-1]))
+
+
+def most_nodes(lanes: int, pieces: int) -> int:
+    """The most nodes a stack can hold for any range of blocks, with `pieces` blocks a lane at most.
+
+    >>> most_nodes(16, 1)
+    10
+    """
+    height = (lanes - 1).bit_length() + (pieces - 1).bit_length()
+    return 2 * height + 2

@@ -1,0 +1,130 @@
+"""What is written into a run directory before and after training, and what a resume is held against."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from distsgd import __version__
+from distsgd.config import TrainConfig
+from distsgd.data.manifest import MANIFEST_FILE
+from distsgd.errors import NumericsError, RunError
+from distsgd.parallel import numerics
+from distsgd.run.blueprint import Blueprint
+from distsgd.store.run_directory import RunDirectory
+
+Resume = Literal["never", "auto"]
+RUNS = "runs"
+_PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
+
+
+def find_run(config: TrainConfig, stem: str, wanted: Path | None, resume: Resume) -> tuple[Path, bool]:
+    """The directory of this run, and whether it is there already.
+
+    Without a directory of one's own, a resume finds the newest run of the same configuration under ``runs/``.
+
+    Raises:
+        RunError: The directory holds a run, and is not to be resumed, or belongs to another configuration.
+    """
+    if wanted is not None:
+        if not RunDirectory.is_run(wanted):
+            return wanted, False
+        if resume == "never":
+            raise RunError(
+                wanted, "holds a run already; go on with --resume auto, or choose another --run-dir"
+            )
+        _check_same_configuration(wanted, config)
+        return wanted, True
+    if resume == "auto":
+        for path in sorted(Path(RUNS).glob(f"{stem}-*"), reverse=True):
+            if RunDirectory.is_run(path) and _same_configuration(path, config):
+                return path, True
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path(RUNS) / f"{stem}-{now}-{uuid4().hex[:4]}", False
+
+
+def write_beginning(run: RunDirectory, blueprint: Blueprint) -> None:
+    """Write down what the run is made of: configuration, network, data, environment. The configuration comes last,
+    since a directory with one is a run."""
+    manifest_copy = run.path / "data" / MANIFEST_FILE
+    manifest_copy.parent.mkdir(mode=0o700, exist_ok=True)
+    if manifest_copy.parent != blueprint.data:
+        shutil.copyfile(blueprint.data / MANIFEST_FILE, manifest_copy)
+    run.write_json(run.model_path, blueprint.model.to_dict())
+    run.write_json(run.environment_path, environment(blueprint))
+    run.write_json(run.config_path, blueprint.config.to_dict())
+
+
+def environment(blueprint: Blueprint) -> dict[str, Any]:
+    """What decides about the bits beside the configuration, and what helps to read the record."""
+    return {
+        "distsgd": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "numerics": numerics.profile(blueprint.config.train.dtype).to_dict(),
+        "data": str(blueprint.data),
+        "data_digest": blueprint.manifest.digest,
+        "command": sys.argv,
+    }
+
+
+def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
+    """Refuse to go on with a run where other bits would come out.
+
+    Raises:
+        RunError: The data have changed.
+        NumericsError: This process computes other bits than those that began the run.
+    """
+    before = run.read_json(run.environment_path)
+    if before.get("data_digest") != blueprint.manifest.digest:
+        raise RunError(
+            run.path,
+            f"was made with other data (digest {before.get('data_digest')}, now {blueprint.manifest.digest}); "
+            "restore the data, or train into another --run-dir",
+        )
+    then, now = before.get("numerics", {}), asdict(numerics.profile(blueprint.config.train.dtype))
+    if then.get("probe") != now["probe"]:
+        changed = ", ".join(
+            f"{key} {then.get(key)} (now {value})" for key, value in now.items() if then.get(key) != value
+        )
+        raise NumericsError(
+            f"{run.path} was made under another numerics profile, other bits would come out: {changed}; "
+            f"use that numpy, or set OPENBLAS_CORETYPE={then.get('kernel')}, or train into another --run-dir"
+        )
+
+
+def _same_configuration(path: Path, config: TrainConfig) -> bool:
+    try:
+        recorded = TrainConfig.from_dict(RunDirectory.open(path).read_json(path / "config.json"))
+    except RunError:
+        return False
+    return recorded.canonical() == config.canonical()
+
+
+def _check_same_configuration(path: Path, config: TrainConfig) -> None:
+    recorded = TrainConfig.from_dict(RunDirectory.open(path).read_json(path / "config.json"))
+    then, now = _flat(recorded.canonical()), _flat(config.canonical())
+    changed = [
+        f"{key} is {now.get(key)!r}, was {then.get(key)!r}"
+        for key in sorted(then | now)
+        if then.get(key) != now.get(key)
+    ]
+    if changed:
+        raise RunError(
+            path,
+            f"belongs to another configuration ({'; '.join(changed)}); use that one, or another --run-dir",
+        )
+
+
+def _flat(canonical: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": value for section, table in canonical.items() for key, value in table.items()
+    }

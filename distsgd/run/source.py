@@ -1,0 +1,95 @@
+"""From ``[data]`` to a prepared data set: a directory that is one already, the cache, or arrays beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from distsgd.config import TrainConfig
+from distsgd.data.cache import cached
+from distsgd.data.manifest import Manifest, read_manifest
+from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare import prepare
+from distsgd.data.shards import DataSet
+from distsgd.data.source import arrays_source
+from distsgd.errors import ConfigError, DataError
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]  # Features [N, I] and labels [N] or [N, K].
+
+
+def prepare_options(config: TrainConfig) -> PrepareOptions:
+    """How the configuration wants its rows prepared."""
+    data = config.data
+    needs_classes = config.model.loss == "softmax_cross_entropy" or data.one_hot
+    return PrepareOptions(
+        label=data.labels,
+        features=data.features if data.features == "rest" else tuple(data.features),
+        label_kind="class" if needs_classes else "number",
+        test_fraction=data.test_fraction,
+        test_sources=data.test_paths,
+        standardise=data.standardise,
+        dtype=config.train.dtype,
+        seed=config.train.seed,
+        shards=data.shards,
+    )
+
+
+def prepared_data(
+    config: TrainConfig, *, cache_dir: Path, on_message: Callable[[str], None]
+) -> Path:
+    """The prepared directory of the configured rows; prepared once into the cache where they are raw. Blocks.
+
+    Raises:
+        DataError: The rows cannot be used.
+        ConfigError: The directory was prepared for something else.
+    """
+    paths = config.data.paths
+    if len(paths) == 1 and (Path(paths[0]) / "manifest.json").is_file():
+        directory = Path(paths[0])
+        _check_fits(config, DataSet.open(directory).manifest)
+        return directory
+    for path in paths:
+        if Path(path).is_dir():
+            raise DataError(
+                path, "is a directory without a manifest.json; name files, a glob, or a prepared directory"
+            )
+    options = prepare_options(config)
+    return cached(paths, options=options, cache_dir=cache_dir, on_message=on_message)
+
+
+def prepared_arrays(config: TrainConfig, arrays: Arrays, out: Path) -> Path:
+    """The rows of `arrays`, prepared into `out` by the same way as a file's."""
+    source = arrays_source(*arrays, label=config.data.labels[0])
+    prepare(source, out, options=prepare_options(config))
+    return out
+
+
+def manifest_of(directory: Path) -> Manifest:
+    """What is in a prepared directory."""
+    return read_manifest(directory)
+
+
+def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse a prepared directory that is not what the configuration says about its rows."""
+    options = prepare_options(config)
+    said = config.data.model_fields_set
+    wanted: list[tuple[str, Any, Any]] = [
+        ("data.label", options.label, manifest.labels),
+        ("train.dtype", options.dtype, manifest.dtype),
+        ("label kind (from model.loss)", options.label_kind, manifest.label_kind),
+    ]
+    if "standardise" in said:
+        wanted.append(("data.standardise", options.standardise, manifest.standardise))
+    if "test_fraction" in said:
+        wanted.append(("data.test_fraction", options.test_fraction, manifest.test_fraction))
+    problems = [
+        f"{name} is {value!r}, but {config.data.paths[0]} was prepared with {found!r}; "
+        "prepare it again or change the configuration"
+        for name, value, found in wanted
+        if value != found
+    ]
+    if problems:
+        raise ConfigError(problems)

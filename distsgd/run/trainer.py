@@ -1,0 +1,286 @@
+"""The trainer: what a user calls. It prepares the data, fixes the run, has it made, and says how it ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distsgd.config import TrainConfig
+from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
+from distsgd.nn.weights import weights_vector
+from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.launch import train_in_process
+from distsgd.parallel.server import Outcome, Status
+from distsgd.run import record
+from distsgd.run.blueprint import Blueprint, blueprint
+from distsgd.run.record import Resume
+from distsgd.run.source import Arrays, manifest_of, prepared_arrays, prepared_data
+from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.history import read_history
+from distsgd.store.run_directory import RunDirectory
+
+WORKER = "workers.gradient_worker:GradientWorker"
+
+
+def _silent(_: Any) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    step: int
+    total_steps: int | None
+    epoch: float
+    total_epochs: float | None
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    samples_per_s: float
+    seconds_left: float | None
+    num_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    rows: int
+    test_rows: int
+    features: int
+    outputs: int
+    parameters: int
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+    lanes: int
+    blocks_per_step: int
+    num_workers: int
+    memory_per_process_bytes: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished run: weights by name, history (a pyarrow Table), the metrics of ``--json``, and where it lies."""
+
+    weights: dict[str, Array]
+    history: Any
+    metrics: dict[str, Any]
+    path: Path
+
+
+class Trainer:
+    """Makes one run.
+
+    Args:
+        config: The whole configuration.
+        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that `config` names.
+        initial_weights: By parameter name, instead of random ones.
+        run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
+        resume: "auto" goes on with a run that is there, or returns its result when it is finished.
+        cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
+        on_progress: Called about ten times a second.
+        on_message: Called with what a person should know.
+    """
+
+    def __init__(  # noqa: PLR0913 -- each is something a caller says, and all but one have a default.
+        self,
+        config: TrainConfig,
+        *,
+        data: Arrays | None = None,
+        initial_weights: Mapping[str, Array] | None = None,
+        run_dir: Path | str | None = None,
+        resume: Resume = "never",
+        cache_dir: Path | str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._initial_weights = initial_weights
+        self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
+        self._resume: Resume = resume
+        self._cache_dir = Path(cache_dir) if cache_dir else Path.home() / ".cache" / "distsgd"
+        self._on_progress = on_progress or _silent
+        self._say = on_message or _silent
+        self._stop = threading.Event()
+
+    def request_stop(self) -> None:
+        """End the run after its present step, with a checkpoint; callable from a signal handler."""
+        self._stop.set()
+
+    def plan(self) -> Plan:
+        """Check configuration and data and say what a run would do; prepares the data, loads no Ray.
+
+        Raises:
+            ConfigError: The configuration cannot be run.
+            DataError: The data cannot be used.
+        """
+        print_ = self._blueprint(self._prepared_files())
+        deal = print_.deal
+        return Plan(
+            rows=print_.manifest.train_rows,
+            test_rows=print_.manifest.test_rows,
+            features=print_.manifest.num_features,
+            outputs=print_.model.num_outputs,
+            parameters=print_.model.num_parameters,
+            batch_size=deal.batch_rows,
+            steps_per_epoch=deal.steps_per_epoch,
+            steps=print_.total_steps,
+            lanes=deal.lanes,
+            blocks_per_step=len(deal.blocks(0)),
+            num_workers=print_.num_workers,
+            memory_per_process_bytes=print_.memory_per_process_bytes(),
+            warnings=print_.warnings(),
+        )
+
+    def fit(self) -> Result:
+        """Train to the end; blocks.
+
+        Raises:
+            ConfigError, ModelError, RunError: Nothing was started.
+            DataError: The data cannot be used; nothing was started.
+            ClusterError: Ray or a worker is missing, or computes other bits.
+            DivergedError: The loss is no longer finite; the last good checkpoint is kept.
+            TrainingInterrupted: It was asked to stop; the run can be resumed.
+        """
+        stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
+        path, is_there = record.find_run(self._config, stem, self._run_dir, self._resume)
+        if is_there and (path / "result.json").is_file():
+            finished = self._finished(RunDirectory.open(path))
+            if finished is not None:
+                return finished
+        print_, run = self._open_run(path.absolute(), is_there=is_there)
+        for warning in print_.warnings():
+            self._say(f"warning: {warning}")
+        outcome = self._train(print_, run)
+        return self._ended(print_, run, outcome)
+
+    def _prepared_files(self) -> Path:
+        if self._data is not None:
+            raise ConfigError(["a plan is made for files; arrays are checked by fit()"])
+        return prepared_data(self._config, cache_dir=self._cache_dir, on_message=self._say)
+
+    def _blueprint(self, data: Path) -> Blueprint:
+        return blueprint(self._config, data, manifest_of(data))
+
+    def _open_run(self, path: Path, *, is_there: bool) -> tuple[Blueprint, RunDirectory]:
+        """Fix what the run is; on disk too, unless it is there already."""
+        if is_there:
+            run = RunDirectory.open(path)
+            data = path / "data" if self._data is not None else self._prepared_files()
+            print_ = self._blueprint(data)
+            record.check_environment(run, print_)
+            return print_, run
+        if self._data is not None:
+            run = RunDirectory.create(path)
+            print_ = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
+        else:
+            print_ = self._blueprint(self._prepared_files())
+            self._first_weights(print_)
+            run = RunDirectory.create(path)
+        record.write_beginning(run, print_)
+        return print_, run
+
+    def _first_weights(self, print_: Blueprint) -> Array | None:
+        """Start weights that were given, as one vector; None for random ones."""
+        dtype = np.dtype(self._config.train.dtype)
+        if self._initial_weights is not None:
+            return weights_vector(print_.model, self._initial_weights, dtype)
+        file = self._config.model.initial_weights
+        if not file:
+            return None
+        from safetensors.numpy import load_file
+
+        try:
+            arrays = load_file(file)
+        except Exception as error:  # noqa: BLE001 -- whatever the reader finds is the user's file at fault.
+            raise ConfigError(
+                [f"model.initial_weights is {file}; must be a safetensors file ({error})"]
+            ) from None
+        return weights_vector(print_.model, arrays, dtype)
+
+    def _train(self, print_: Blueprint, run: RunDirectory) -> Outcome:
+        task = print_.server_task(run.path, self._first_weights(print_))
+        watch = _Watch(print_, self)
+        if not print_.num_workers:
+            return train_in_process(task, WORKER, watch)
+        self._say(f"starting {print_.num_workers} workers on Ray ({self._config.parallel.address})")
+        from distsgd.parallel.cluster import train_on_ray  # Loads Ray.
+
+        return train_on_ray(task, WORKER, watch, address=self._config.parallel.address)
+
+    def _ended(self, print_: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
+        metrics = {
+            "run": str(run.path),
+            "status": outcome.status,
+            "steps": outcome.step,
+            "epochs": outcome.epoch,
+            "train_loss": outcome.train_loss,
+            "test_loss": outcome.test_loss,
+            "test_accuracy": outcome.test_accuracy,
+            "weights_digest": outcome.weights_digest,
+            "samples_per_s": outcome.samples_per_s,
+            "num_workers": print_.num_workers,
+            "seconds": outcome.seconds,
+        }
+        run.write_json(run.result_path, metrics)
+        if outcome.status == "diverged":
+            raise DivergedError(outcome.step, outcome.advice)
+        if outcome.status == "interrupted":
+            raise TrainingInterrupted(run.path, outcome.step)
+        return _result(run, metrics)
+
+    def _finished(self, run: RunDirectory) -> Result | None:
+        """The result of a run that has nothing left to do."""
+        metrics = run.read_json(run.result_path)
+        if metrics.get("status") != "done":
+            return None
+        self._say(f"{run.path} is finished; nothing to do")
+        return _result(run, metrics)
+
+
+class _Watch:
+    """Turns the server's status into progress, and a wish to stop into an answer."""
+
+    def __init__(self, print_: Blueprint, trainer: Trainer) -> None:
+        self._print = print_
+        self._trainer = trainer
+        self._told = 0
+
+    def __call__(self, status: Status) -> bool:
+        trainer, total = self._trainer, self._print.total_steps
+        for message in status.messages[self._told :]:
+            trainer._say(message)  # noqa: SLF001 -- the trainer's own watch.
+        self._told = len(status.messages)
+        if status.phase != "starting":
+            rate = status.num_samples / status.seconds if status.seconds else 0.0
+            rows_left = (total - status.step) * self._print.deal.batch_rows
+            trainer._on_progress(  # noqa: SLF001 -- the same.
+                Progress(
+                    status.step,
+                    total,
+                    status.epoch,
+                    total / self._print.deal.steps_per_epoch,
+                    status.train_loss,
+                    status.test_loss,
+                    status.test_accuracy,
+                    rate,
+                    rows_left / rate if rate else None,
+                    status.num_workers,
+                )
+            )
+        return trainer._stop.is_set()  # noqa: SLF001 -- the same.
+
+
+def _result(run: RunDirectory, metrics: dict[str, Any]) -> Result:
+    found = CheckpointStore(run.checkpoints).latest(_silent)
+    weights = dict(found.arrays["weights"]) if found else {}
+    return Result(weights, read_history(run.history), metrics, run.path)

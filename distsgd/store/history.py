@@ -1,0 +1,205 @@
+"""The history of a run: a row for every `history_every` steps, in immutable Parquet parts.
+
+    history/part-000000000001-000000001000.parquet      first and last step
+
+Appending is part of the loop and costs a list append; parts are written with the checkpoints.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distsgd.errors import CheckpointError
+from distsgd.store.atomic import as_run_error, make_private_directory, write_bytes_atomic
+
+_NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet\Z")
+_MAX_SMALL_PARTS = 64
+_LARGE_PART_SIZE_BYTES = 32 << 20
+
+
+class HistoryRow(NamedTuple):
+    """What is known of the steps up to `step`; its fields are the columns of the table.
+
+    Attributes:
+        step: Updates made so far.
+        epoch: Passes over the rows, as the caller counts them.
+        samples: Samples seen so far, a row as often as it was used.
+        learning_rate: Of the last of these steps.
+        train_loss: Mean over the samples of these steps, before their updates.
+        grad_norm: Norm of the mean gradient, before clipping.
+        mean_squared_norm: Mean over the samples of their squared gradient norms.
+        max_squared_norm: The largest of them.
+        noise_scale: In samples; see `distsgd.statistics.NoiseScale`.
+        seconds: Time spent training so far.
+    """
+
+    step: int
+    epoch: float
+    samples: int
+    learning_rate: float
+    train_loss: float
+    grad_norm: float | None
+    mean_squared_norm: float | None
+    max_squared_norm: float | None
+    noise_scale: float | None
+    seconds: float
+
+
+_INTEGERS = {"step", "samples"}
+_NULLABLE = {"grad_norm", "mean_squared_norm", "max_squared_norm", "noise_scale"}
+SCHEMA = pa.schema(
+    [
+        pa.field(
+            name, pa.int64() if name in _INTEGERS else pa.float64(), nullable=name in _NULLABLE
+        )
+        for name in HistoryRow._fields
+    ]
+)
+
+
+class HistoryWriter:
+    """Writes the history in `directory`; rows come in the order of their steps."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self._rows: list[HistoryRow] = []
+
+    def append(self, row: HistoryRow) -> None:
+        """Remember `row`."""
+        self._rows.append(row)
+
+    def flush(self) -> Path | None:
+        """Write the remembered rows as one part, and merge small parts when there are many. Blocks.
+
+        Returns:
+            The part, or None where there was nothing to write.
+
+        Raises:
+            RunError: The operating system refuses; the rows stay remembered.
+        """
+        if not self._rows:
+            return None
+        make_private_directory(self.directory)
+        columns = zip(*self._rows, strict=True)
+        arrays = [
+            pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
+        ]
+        path = self._write_part(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        self._rows.clear()
+        return self._merge_small_parts() or path
+
+    def drop_after(self, step: int) -> None:
+        """Forget the rows beyond `step`, in memory and on disk, as a resume makes them anew.
+
+        Raises:
+            CheckpointError: A part is damaged.
+            RunError: The operating system refuses.
+        """
+        self._rows = [row for row in self._rows if row.step <= step]
+        for path, first, last in _parts(self.directory):
+            if last <= step:
+                continue
+            if first <= step:
+                table = _read_part(path, first, last)
+                self._write_part(table.filter(table["step"].to_numpy() <= step))
+            with as_run_error(path):
+                path.unlink()
+
+    def _write_part(self, table: Any) -> Path:
+        first, last = table["step"][0].as_py(), table["step"][-1].as_py()
+        path = self.directory / f"part-{first:012d}-{last:012d}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(
+            table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True
+        )
+        write_bytes_atomic(path, buffer.getbuffer())
+        return path
+
+    def _merge_small_parts(self) -> Path | None:
+        small = [
+            part
+            for part in _parts(self.directory)
+            if part[0].stat().st_size < _LARGE_PART_SIZE_BYTES
+        ]
+        if len(small) <= _MAX_SMALL_PARTS:
+            return None
+        merged = self._write_part(_merge([_read_part(*part) for part in small]))
+        for path, _, _ in small:
+            if path != merged:
+                with as_run_error(path):
+                    path.unlink()
+        return merged
+
+
+def read_history(directory: Path | str) -> Any:
+    """The history in `directory`, on disk.
+
+    Returns:
+        A `pyarrow.Table` with the columns of `HistoryRow`, ascending by step; empty where there is
+        none yet.
+
+    Raises:
+        CheckpointError: A part is damaged; names it.
+    """
+    while True:
+        parts = _parts(Path(directory))
+        try:
+            return _merge([_read_part(*part) for part in parts])
+        except CheckpointError:
+            if parts == _parts(Path(directory)):
+                raise
+            # Otherwise its writer merged or dropped parts while we read.
+
+
+def _parts(directory: Path) -> list[tuple[Path, int, int]]:
+    if not directory.is_dir():
+        return []
+    matches = ((path, _NAME.match(path.name)) for path in sorted(directory.iterdir()))
+    return [(path, int(match[1]), int(match[2])) for path, match in matches if match]
+
+
+def _merge(tables: list[Any]) -> Any:
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    # An interrupted merge leaves a row in two parts, so of equal steps one row counts.
+    steps, first_rows = np.unique(table["step"].to_numpy(), return_index=True)
+    is_in_order = len(steps) == len(table) and bool(np.all(np.diff(first_rows) > 0))
+    return (
+        table.combine_chunks() if is_in_order else table.take(pa.array(first_rows)).combine_chunks()
+    )
+
+
+def _read_part(path: Path, first: int, last: int) -> Any:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_shape(path, file, max_rows=last - first + 1)
+            table = file.read()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise CheckpointError(
+            path, f"cannot be read: {error} (remove it to lose these steps of the history)"
+        ) from error
+    steps = table["step"].to_numpy()
+    if steps[0] != first or steps[-1] != last or np.any(np.diff(steps) <= 0):
+        raise CheckpointError(
+            path, f"its steps do not ascend from {first} to {last}, as it is named (damaged)"
+        )
+    return table
+
+
+def _check_shape(path: Path, file: Any, *, max_rows: int) -> None:
+    num_rows = file.metadata.num_rows
+    if not 1 <= num_rows <= max_rows:
+        raise CheckpointError(
+            path, f"has {num_rows} rows; must have 1 to {max_rows}, as it is named"
+        )
+    if not file.schema_arrow.equals(SCHEMA):
+        names = ", ".join(SCHEMA.names)
+        raise CheckpointError(
+            path, f"has the columns {file.schema_arrow.names}; must have {names}, of their types"
+        )

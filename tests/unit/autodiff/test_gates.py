@@ -1,0 +1,160 @@
+"""Every gate against central differences in float64, by each of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distsgd.autodiff import functions as f
+from distsgd.autodiff.check import assert_gradient
+from distsgd.autodiff.tape import GradientTape, Variable
+from distsgd.errors import ModelError
+
+Floats = NDArray[np.float64]
+Function = Callable[..., Variable]
+CLASSES_N = np.array([0, 3, 1])
+
+
+def numbers(*shape: int, seed: int = 0) -> Floats:
+    """Between 0.3 and 1.7: away from kinks at 0 and from the edges of domains."""
+    return np.random.default_rng(seed).uniform(0.3, 1.7, shape)
+
+
+def signed(*shape: int, seed: int = 0) -> Floats:
+    return numbers(*shape, seed=seed) * np.random.default_rng(seed + 1).choice([-1.0, 1.0], shape)
+
+
+GATES: dict[str, tuple[Function, Sequence[Floats]]] = {
+    "add": (lambda x, y: x + y, (signed(3, 4), signed(3, 4, seed=2))),
+    "add_broadcast": (lambda x, y: x + y, (signed(3, 4), signed(4, seed=2))),
+    "add_broadcast_inner": (lambda x, y: x + y, (signed(3, 1, 4), signed(2, 1, seed=2))),
+    "add_number": (lambda x, y: x + y, (signed(3), signed(seed=2))),
+    "add_lengths_of_one": (lambda x, y: x + y, (signed(1, 3), signed(3, seed=2))),
+    "subtract": (lambda x, y: x - y, (signed(3, 4), signed(3, 1, seed=2))),
+    "multiply": (lambda x, y: x * y, (signed(3, 4), signed(4, seed=2))),
+    "divide": (lambda x, y: x / y, (signed(3, 4), signed(3, 1, seed=2))),
+    "maximum": (f.maximum, (signed(3, 4), signed(4, seed=2))),
+    "negative": (lambda x: -x, (signed(3, 4),)),
+    "exp": (f.exp, (signed(3, 4),)),
+    "log": (f.log, (numbers(3, 4),)),
+    "reciprocal": (f.reciprocal, (signed(3, 4),)),
+    "sqrt": (f.sqrt, (numbers(3, 4),)),
+    "square": (lambda x: x**2, (signed(3, 4),)),
+    "cube": (lambda x: x**3, (signed(3, 4),)),
+    "power_negative": (lambda x: x**-1.5, (numbers(3, 4),)),
+    "absolute": (abs, (signed(3, 4),)),
+    "sum": (lambda x: x.sum(), (signed(3, 4),)),
+    "sum_axis": (lambda x: x.sum(axis=1), (signed(3, 4),)),
+    "sum_axes": (lambda x: x.sum(axis=(0, -1)), (signed(3, 4, 2),)),
+    "sum_of_a_number": (lambda x: x.sum(), (signed(),)),
+    "mean": (lambda x: x.mean(axis=0), (signed(3, 4),)),
+    "reshape": (lambda x: x.reshape(2, -1), (signed(3, 4),)),
+    "matmul": (lambda x, y: x @ y, (signed(3, 4), signed(4, 2, seed=2))),
+    "matmul_one_row": (lambda x, y: x @ y, (signed(1, 4), signed(4, 2, seed=2))),
+    "matmul_one_between": (lambda x, y: x @ y, (signed(3, 1), signed(1, 2, seed=2))),
+    "matmul_one_column": (lambda x, y: x @ y, (signed(3, 4), signed(4, 1, seed=2))),
+    "affine": (f.affine, (signed(3, 4), signed(4, 2, seed=2), signed(2, seed=4))),
+    "affine_one_row": (f.affine, (signed(1, 4), signed(4, 2, seed=2), signed(2, seed=4))),
+    "affine_one_by_one": (f.affine, (signed(1, 1), signed(1, 1, seed=2), signed(1, seed=4))),
+    "relu": (f.relu, (signed(3, 4),)),
+    "sigmoid": (f.sigmoid, (signed(3, 4),)),
+    "tanh": (f.tanh, (signed(3, 4),)),
+    "softmax": (f.softmax, (signed(3, 4),)),
+    "softmax_cross_entropy": (lambda z: f.softmax_cross_entropy(z, CLASSES_N), (signed(3, 4),)),
+    "softmax_cross_entropy_one_row": (
+        lambda z: f.softmax_cross_entropy(z, CLASSES_N[:1]),
+        (signed(1, 4),),
+    ),
+    "sigmoid_cross_entropy": (
+        lambda z: f.sigmoid_cross_entropy(z, numbers(3, 4, seed=3) / 2),
+        (signed(3, 4),),
+    ),
+    "squared_error": (lambda z: f.squared_error(z, signed(3, 4, seed=3)), (signed(3, 4),)),
+    "squared_error_wide": (lambda z: f.squared_error(z, signed(2, 80, seed=3)), (signed(2, 80),)),
+    "quadratic": (lambda z: f.quadratic(z, signed(3, 4, seed=3)), (signed(3, 4),)),
+}
+BY_EACH_INPUT = [(name, index) for name, (_, inputs) in GATES.items() for index in range(len(inputs))]
+
+
+@pytest.mark.parametrize(("name", "index"), BY_EACH_INPUT)
+def test_gate_gradient_is_that_of_central_differences(name: str, index: int) -> None:
+    function, inputs = GATES[name]
+
+    def cost_and_gradient(moved: Floats) -> tuple[float, Floats]:
+        variables = [Variable(moved if i == index else x) for i, x in enumerate(inputs)]
+        with GradientTape() as tape:
+            output = function(*variables)
+            # Each number of the output counts differently, so that a gradient in the wrong place shows.
+            cost = (output * signed(*output.shape, seed=9)).sum()
+        gradient: Floats = tape.gradient(cost, variables[index])
+        return float(cost), gradient
+
+    assert_gradient(cost_and_gradient, inputs[index])
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gate_in_float32_stays_float32(name: str) -> None:
+    function, inputs = GATES[name]
+    variables = [Variable(x.astype(np.float32)) for x in inputs]
+    with GradientTape() as tape:
+        output = function(*variables)
+    if "cross" not in name and "error" not in name and "quadratic" not in name:
+        assert output.dtype == np.float32
+    assert [g.dtype for g in tape.gradient(output, variables)] == [np.float32] * len(variables)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_of_large_numbers_is_exact_and_silent(dtype: type) -> None:
+    x = Variable(np.array([-1e4, -40.0, 0.0, 40.0, 1e4], dtype))
+    y = f.sigmoid(x).value
+    assert y[0] < 1e-37
+    np.testing.assert_allclose(y[1], np.exp(-40.0), rtol=1e-6)
+    assert y[2:].tolist() == [0.5, 1.0, 1.0]
+
+
+def test_losses_of_extreme_outputs_are_finite_and_right() -> None:
+    z_NO = Variable(np.array([[1e4, -1e4], [-1e4, 1e4]]))
+    with GradientTape(persistent=True) as tape:
+        by_softmax = f.softmax_cross_entropy(z_NO, [0, 0])
+        by_sigmoid = f.sigmoid_cross_entropy(z_NO, [[1.0, 0.0], [1.0, 0.0]])
+    assert by_softmax.value.tolist() == [0.0, 2e4]
+    assert by_sigmoid.value.tolist() == [0.0, 2e4]
+    assert tape.gradient(by_softmax, z_NO).tolist() == [[0.0, 0.0], [-1.0, 1.0]]
+    np.testing.assert_allclose(tape.gradient(by_sigmoid, z_NO), [[0.0, 0.0], [-1.0, 1.0]], atol=1e-300)
+
+
+def test_not_a_number_passes_through_activations() -> None:
+    for activation in (f.relu, f.sigmoid, f.tanh):
+        assert np.isnan(activation(np.array([np.nan, -np.nan])).value).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: f.matmul(np.ones((2, 3)), np.ones((2, 3))), "columns as many as"),
+        (lambda: f.matmul(np.ones((2, 3)), np.ones(3)), "must be matrices"),
+        (lambda: f.matmul(np.ones((2, 3), np.float32), np.ones((3, 2))), "one dtype"),
+        (lambda: f.affine(np.ones((2, 3)), np.ones((3, 2)), np.ones(3)), "one number for each output"),
+        (lambda: Variable([1.0, 2.0]) + [1.0, 2.0, 3.0], "cannot add shapes"),
+        (lambda: Variable([1.0, 2.0]).reshape(3), "cannot reshape"),
+        (lambda: Variable([1.0, 2.0]).sum(axis=1), "must be from -1 to 0"),
+        (lambda: f.softmax([1.0, 2.0]), "flatten first"),
+        (lambda: f.softmax_cross_entropy(np.ones((2, 3)), [0, 1, 2]), "class numbers"),
+        (lambda: f.squared_error(np.ones((2, 3)), np.ones((2, 1))), "one column of targets"),
+        (lambda: Variable(2.0) ** Variable(2.0), "plain number"),
+    ],
+)
+def test_gate_refuses_what_does_not_fit(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        call()
+
+
+def test_loss_has_no_gradient_by_its_targets() -> None:
+    target = Variable([[1.0]])
+    with GradientTape() as tape:
+        loss = f.squared_error(Variable([[2.0]]), target)
+    with pytest.raises(ModelError, match="no gradient by its targets"):
+        tape.gradient(loss, target)

@@ -1,0 +1,129 @@
+"""The command line: what it loads, how it ends, where it writes."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[3] / "distsgd" / "examples"
+HEAVY = ("ray", "pyarrow", "numpy", "distsgd.config")
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "train --help", "data prepare --help", "verify --help", "--version"]
+)
+def test_help_loads_nothing_heavy(words: str) -> None:
+    program = (
+        "import sys\nfrom distsgd.cli.app import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=EXAMPLES.parents[1],
+    )
+    assert done.stderr == "[]\n"
+    assert done.stdout
+
+
+def test_program_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "distsgd", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=EXAMPLES.parents[1],
+    )
+    assert done.stdout == "distsgd 0.1.0\n"
+
+
+@pytest.mark.parametrize("words", ["train", "nothing", "init letters", "train x --resume maybe"])
+def test_wrong_usage_ends_with_two(command: Command, words: str) -> None:
+    code, out, err = command(*words.split())
+    assert (code, out) == (2, "")
+    assert "Error" in err
+
+
+def test_init_writes_the_shipped_bytes_and_says_what_is_next(
+    command: Command, tmp_path: Path
+) -> None:
+    code, out, err = command("init", "digits", "--dir", "new/place")
+    assert (code, out) == (0, "")
+    for name in ("digits.toml", "digits.parquet"):
+        assert (tmp_path / "new/place" / name).read_bytes() == (EXAMPLES / name).read_bytes()
+    assert "next: distsgd train new/place/digits.toml" in err
+
+
+def test_init_twice_changes_nothing(command: Command) -> None:
+    assert command("init", "digits")[0] == 0
+    code, _, err = command("init", "digits")
+    assert code == 0
+    assert "have digits.toml" in err
+
+
+def test_init_overwrites_nothing_that_differs(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "digits.parquet").write_text("mine")
+    code, _, err = command("init", "digits")
+    assert code == 2
+    assert "digits.parquet is there already and differs" in err
+    assert (tmp_path / "digits.parquet").read_text() == "mine"
+    assert not (tmp_path / "digits.toml").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_init_into_a_directory_without_rights_is_a_clear_error(
+    command: Command, tmp_path: Path
+) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert command("init", "digits")[0] == 2
+
+
+def test_init_where_a_file_stands_in_the_way_is_a_clear_error(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "place").write_text("")
+    code, _, err = command("init", "digits", "--dir", "place")
+    assert code == 2
+    assert "place: cannot be written" in err
+
+
+def test_train_shows_all_problems_without_a_traceback(command: Command) -> None:
+    command("init", "digits")
+    code, out, err = command(
+        "train", "digits.toml", "--set", "batch.size=0", "--set", "batch.lanes=[]"
+    )
+    assert (code, out) == (2, "")
+    assert 'error: batch.size is 0; must be 1 to the number of rows or "full"' in err
+    assert "error: batch.lanes is not known; did you mean [parallel] lanes?" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--json"], []])
+def test_train_without_a_configuration_ends_with_two(command: Command, words: list[str]) -> None:
+    code, _, err = command("train", "none.toml", *words)
+    assert code == 2
+    assert "none.toml: no such file" in err
+
+
+@pytest.mark.parametrize("workers", ["-1", "two", "1.5", ""])
+def test_train_with_impossible_workers_ends_with_two(command: Command, workers: str) -> None:
+    command("init", "digits")
+    code, _, err = command("train", "digits.toml", f"--workers={workers}")
+    assert code == 2
+    assert "--workers is" in err
+
+
+def test_show_of_no_run_ends_with_two(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("show", str(tmp_path))
+    assert code == 2
+    assert "error:" in err

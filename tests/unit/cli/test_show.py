@@ -1,0 +1,87 @@
+"""What ``show`` says of a run directory, finished or not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from distsgd.cli.show import sparkline
+from distsgd.config import TrainConfig
+from distsgd.store import (
+    CheckpointStore,
+    EvaluationLog,
+    EvaluationRow,
+    HistoryRow,
+    HistoryWriter,
+    RunDirectory,
+)
+
+Command = Callable[..., tuple[int, str, str]]
+EXAMPLE = Path(__file__).parents[3] / "distsgd" / "examples" / "digits.toml"
+
+
+def made_run(path: Path, *, num_rows: int) -> RunDirectory:
+    run = RunDirectory.create(path)
+    run.write_json(run.config_path, TrainConfig.from_toml(EXAMPLE).to_dict())
+    run.write_json(run.environment_path, {"numpy": "2.4.6", "numerics": {"kernel": "SkylakeX"}})
+    history = HistoryWriter(run.history)
+    for step in range(1, num_rows + 1):
+        history.append(
+            HistoryRow(step, step / 23, step * 64, 0.1, 2.0 / step, 1.0, 2.0, 3.0, 40.0, step * 0.1)
+        )
+    history.flush()
+    return run
+
+
+def test_show_of_a_finished_run_says_what_it_is_and_how_it_went(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / "run", num_rows=100)
+    evaluations = EvaluationLog(run.evaluations_path)
+    evaluations.append(EvaluationRow(100, 4.3, 0.25, 0.9625, 332))
+    evaluations.flush()
+    weights = {"weights": {"w": np.zeros(3, np.float32)}}
+    CheckpointStore(run.checkpoints).save(100, arrays=weights, state={}, best=True)
+    run.write_json(run.result_path, {"status": "done", "steps": 100, "seconds": 200.0})
+    code, out, _ = command("show", str(run.path))
+    assert code == 0
+    for words in (
+        "dense 64 relu > dense 10, softmax_cross_entropy",
+        "momentum, learning rate 0.1, cosine schedule",
+        "batch 64, 20 epochs, seed 0",
+        "numpy 2.4.6, kernel SkylakeX",
+        "100 (best)",
+        "0.9625",
+        "3 min 20 s",
+        "█",
+    ):
+        assert words in out
+
+
+def test_show_of_a_run_without_a_step_says_that_it_is_not_finished(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / "run", num_rows=0)
+    code, out, _ = command("show", str(run.path))
+    assert code == 0
+    assert "not finished (go on with --resume auto)" in out
+
+
+def test_show_of_a_damaged_history_ends_with_three(command: Command, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", num_rows=10)
+    (part,) = run.history.iterdir()
+    part.write_bytes(part.read_bytes()[:-20])
+    code, _, err = command("show", str(run.path))
+    assert code == 3
+    assert "Traceback" not in err
+
+
+def test_sparkline_is_at_most_as_wide_as_asked() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([1.0]) == "▁"
+    assert sparkline([1.0] * 9) == "▁" * 9
+    assert len(sparkline([float(step) for step in range(1000)], width=48)) == 48
+
+
+def test_sparkline_of_infinite_losses_leaves_them_out() -> None:
+    assert sparkline([float("nan"), 1.0, float("inf"), 0.0]) == "█▁"

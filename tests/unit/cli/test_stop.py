@@ -1,0 +1,32 @@
+"""Signals while training: the first asks, the second forces, and the old handlers come back."""
+
+import os
+import signal
+
+import pytest
+
+from distsgd.cli.stop import StopSignals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_and_second_forces(number: signal.Signals) -> None:
+    asked: list[int] = []
+    said: list[str] = []
+    before = signal.getsignal(number)
+    with StopSignals(lambda: asked.append(1), said.append):
+        os.kill(os.getpid(), number)
+        assert asked == [1]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert asked == [1]
+    assert len(said) == 1
+    assert signal.getsignal(number) == before
+
+
+def test_hold_takes_a_signal_back() -> None:
+    asked: list[int] = []
+    with StopSignals(lambda: asked.append(1), lambda _: None) as signals:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert asked == [1]

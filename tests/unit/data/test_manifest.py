@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distsgd.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare import prepare
+from distsgd.data.source import arrays_source
+from distsgd.errors import ShardError
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    source = arrays_source(np.eye(6), np.array(["a", "b"] * 3))
+    options = PrepareOptions(label=("label",), standardise="mean_std")
+    prepare(source, tmp_path / "data", options=options)
+    return tmp_path / "data"
+
+
+def write_digested(directory: Path, raw: dict[str, Any]) -> None:
+    (directory / MANIFEST_FILE).write_text(json.dumps(raw))
+
+
+def test_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    source = arrays_source(np.arange(8.0).reshape(4, 2) / 3, np.array([True, False] * 2))
+    written = prepare(source, tmp_path / "data", options=PrepareOptions(label=("label",)))
+    assert read_manifest(tmp_path / "data") == written
+    assert written.class_names == (False, True)
+    assert written.num_targets == 2
+
+
+def test_manifest_of_784_features_is_small(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (50, 784))
+    options = PrepareOptions(label=("label",), standardise="mean_std")
+    prepare(arrays_source(x, np.zeros(50, int)), tmp_path / "data", options=options)
+    assert (tmp_path / "data" / MANIFEST_FILE).stat().st_size < 48_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version is 2; must be 1"),
+        ({"format": "else"}, "format is 'else'"),
+        ({"dtype": "object"}, "dtype is 'object'"),
+        ({"seed": True}, "seed is True"),
+        ({"seed": -1}, "seed is -1"),
+        ({"columns": "x"}, "columns is 'x'; must be a list"),
+        ({"columns": []}, "columns is []; must be one list column"),
+        ({"labels": ["x"]}, "must be no feature columns"),
+        ({"list_width": 7}, "must be lists of 7 numbers"),
+        ({"class_names": ["a", 1]}, "class_names"),
+        ({"class_names": []}, "class_names"),
+        ({"test_fraction": float("nan")}, "test_fraction is nan"),
+        ({"train_shards": []}, "train_shards"),
+        ({"train_shards": [7]}, "train_shards[0]. is 7; must be an object"),
+        ({"sources": []}, "sources"),
+        ({"digest": "0" * 64}, "does not have the digest it claims"),
+        ({"seed": 5}, "does not have the digest it claims"),
+        ({"statistics": {"mean": [1]}}, "statistics.deviation is None; must be there"),
+    ],
+)
+def test_manifest_values_are_not_trusted(
+    prepared: Path, change: dict[str, Any], message: str
+) -> None:
+    raw = json.loads((prepared / MANIFEST_FILE).read_text())
+    write_digested(prepared, raw | change)
+    with pytest.raises(ShardError) as caught:
+        read_manifest(prepared)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../evil.arrow", "/etc/passwd", "a/b.arrow", ".x.arrow", "x"])
+def test_manifest_files_stay_in_the_directory(prepared: Path, name: str) -> None:
+    raw = json.loads((prepared / MANIFEST_FILE).read_text())
+    raw["train_shards"][0]["file"] = name
+    write_digested(prepared, raw)
+    with pytest.raises(ShardError, match="must be the plain name of a shard file"):
+        read_manifest(prepared)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"x"', "\x00"])
+def test_manifest_that_is_no_manifest_is_refused(prepared: Path, text: str) -> None:
+    (prepared / MANIFEST_FILE).write_text(text)
+    with pytest.raises(ShardError):
+        read_manifest(prepared)
+
+
+def test_manifest_digest_does_not_depend_on_where_the_rows_came_from(prepared: Path) -> None:
+    manifest = read_manifest(prepared)
+    moved = Manifest(
+        **{name: getattr(manifest, name) for name in manifest.__slots__} | {"sources": ()}
+    )
+    assert moved.with_digest().digest == manifest.digest

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distsgd.data.source import ParquetSource, arrays_source
+from distsgd.errors import DataError
+
+Write = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"hello, world", "is not a Parquet file"),
+        (b"PAR1" + b"x" * 40, "cut short"),
+        (b"PAR1", "cut short"),
+        (b"PAR1" + b"x" * 40 + b"PAR1", "cannot be read"),
+        (b"PARE" + b"x" * 40 + b"PARE", "encrypted"),
+    ],
+)
+def test_a_foreign_or_truncated_file_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "rows.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        ParquetSource(tmp_path / "rows.parquet")
+
+
+def test_a_flipped_bit_in_a_page_is_found(write: Write) -> None:
+    path = write({"a": np.arange(100.0)}, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float64(50).tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        list(ParquetSource(path).batches(["a"]))
+
+
+def test_no_damage_to_a_file_is_anything_but_a_data_error(write: Write, tmp_path: Path) -> None:
+    path = write({"a": np.arange(50.0), "b": [str(i) for i in range(50)]})
+    content = path.read_bytes()
+    for at in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[at] ^= 0x55
+        (tmp_path / "damaged.parquet").write_bytes(damaged)
+        try:
+            source = ParquetSource(tmp_path / "damaged.parquet")
+            list(source.batches([name for name in ("a", "b") if name in source.schema.names]))
+        except DataError:
+            continue
+
+
+def test_a_file_that_changes_is_noticed(write: Write) -> None:
+    path = write({"a": [1.0]})
+    source = ParquetSource(path)
+    source.check_unchanged()
+    write({"a": [1.0] * 100})
+    with pytest.raises(DataError, match="changed while it was read"):
+        source.check_unchanged()
+
+
+def test_batches_are_bounded_in_bytes(tmp_path: Path) -> None:
+    lists = pa.FixedSizeListArray.from_arrays(np.zeros(2000 * 4096, np.float32), 4096)
+    pq.write_table(pa.table({"x": lists}), tmp_path / "wide.parquet")
+    rows = [batch.num_rows for batch in ParquetSource(tmp_path / "wide.parquet").batches(["x"])]
+    assert sum(rows) == 2000
+    assert max(rows) <= (16 << 20) // (4096 * 8)
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    for x, y in ((np.zeros(3), np.zeros(3)), (np.zeros((3, 1)), np.zeros(2))):
+        with pytest.raises(DataError, match="do not fit"):
+            arrays_source(x, y)
+
+
+def test_a_row_too_wide_to_decode_is_refused_before_it_is(tmp_path: Path) -> None:
+    # One list of 9 million equal numbers takes a few kilobytes.
+    lists = pa.ListArray.from_arrays([0, 9_000_000], pa.array(np.zeros(9_000_000, np.int8)))
+    pq.write_table(pa.table({"x": lists}), tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 1 << 20
+    with pytest.raises(DataError, match="MiB at once for x"):
+        next(ParquetSource(tmp_path / "bomb.parquet").batches(["x"]))

@@ -1,0 +1,183 @@
+"""The worker: blocks of rows in, partials out.
+
+Between data and server in the loop: it deals like the server does, gathers the rows of its blocks from the memory-mapped
+shards, runs the model's program on each, and sums in the fixed tree what it can. It knows layers, shards and messages;
+not the optimiser, the server, the configuration or Ray. It keeps nothing between orders but rows read ahead, so that any
+worker may be asked for any block, at any time, again.
+
+Legend: N samples, I inputs, P parameters, S slots.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd import __version__
+from distsgd.autodiff.program import BoundProgram
+from distsgd.data.deal import Block, RowOrder
+from distsgd.data.shards import DataSet, Rows
+from distsgd.parallel.messages import Description, Kind, Order, Report, WorkerTask
+from distsgd.parallel.numerics import one_blas_thread, probe
+from distsgd.parallel.tree import Joins, Sums, joins, separators
+from workers.per_sample import squared_norm_sums
+
+Array = NDArray[Any]
+_joins: Callable[[tuple[int, ...]], Joins] = lru_cache(maxsize=1024)(joins)
+
+
+class BlockBuffer:
+    """Room for the rows of one block, gathered from the shards."""
+
+    def __init__(self, task: WorkerTask) -> None:
+        most, dtype, model = task.deal.block_rows, task.dtype, task.model
+        is_class = model.target_kind == "class"
+        self.x_NI = np.zeros((most, math.prod(model.input_shape)), dtype)
+        self.inputs = self.x_NI.reshape(most, *model.input_shape)
+        self.target = np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype)
+        self.squared_norms_N = np.zeros(most, dtype) if task.per_sample else None
+        self.row_numbers_N = np.zeros(most, np.int64)
+
+    def fill(self, rows: Rows, count: int) -> None:
+        """Gather the first `count` rows of `row_numbers_N`."""
+        norms = self.squared_norms_N
+        rows.gather_inplace(
+            self.row_numbers_N[:count],
+            x_NI=self.x_NI[:count],
+            target=self.target[:count],
+            squared_norms_N=None if norms is None else norms[:count],
+        )
+
+
+class GradientWorker:
+    """Computes blocks of one run; see `distsgd.parallel.exchange.contract.Worker`."""
+
+    def __init__(self, task: WorkerTask) -> None:
+        one_blas_thread()
+        self._task = task
+        self._data = DataSet.open(task.data, verify=False)
+        row_bytes = self._data.manifest.num_features * np.dtype(task.dtype).itemsize
+        self._row_order = RowOrder(task.deal, seed=task.seed, row_bytes=row_bytes)
+        self._buffers = (BlockBuffer(task), BlockBuffer(task))
+        self._current = 0
+        self._ahead: tuple[Kind, int, Block] | None = None  # What the other buffer holds.
+        self._program = task.model.program(
+            task.deal.block_rows, np.dtype(task.dtype), per_sample=task.per_sample
+        )
+        self._bound: dict[tuple[int, int, int], BoundProgram] = {}
+        self._weights_P: Array = np.empty(0)
+        self._slots_SP: Array = np.empty((0, 0))
+
+    def describe(self, worker: int) -> Description:
+        """Who computes, with what, on which data."""
+        return Description(
+            worker, __version__, os.getpid(), probe(self._task.dtype), self._data.manifest.digest
+        )
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        """From now on, read the weights and write partials here."""
+        self._weights_P, self._slots_SP = weights_P, slots_SP
+        self._bound.clear()
+
+    def compute(self, order: Order) -> Report:
+        """Compute the blocks of `order` and leave their sums in the first slots."""
+        started, read_s = perf_counter(), 0.0
+        blocks = self._deal(order.kind, order.step)
+        schedule = _joins(separators(blocks)[order.first : order.last + 1])
+        compute = self._gradient if order.kind is Kind.GRADIENT else self._evaluate
+        stack: list[Sums] = []
+        for block, pops in zip(blocks[order.first : order.last], schedule.pops, strict=True):
+            reading = perf_counter()
+            self._read(order.kind, order.step, block)
+            read_s += perf_counter() - reading
+            stack.append(compute(block.last - block.first, len(stack)))
+            for _ in range(pops):
+                self._join(stack, order.kind)
+        compute_us = (perf_counter() - started - read_s) * 1e6
+        return Report(*order[:5], read_s * 1e6, compute_us, tuple(stack))
+
+    def read_ahead(self, order: Order) -> None:
+        """Read the first block that this worker may expect of the step after `order`."""
+        if order.next_first < order.next_last:
+            step = order.step + 1
+            block = self._deal(order.kind, step)[order.next_first]
+            self._fill(1 - self._current, order.kind, step, block)
+            self._ahead = (order.kind, step, block)
+
+    def _deal(self, kind: Kind, step: int) -> list[Block]:
+        if kind is Kind.GRADIENT:
+            return self._task.deal.blocks(step)
+        return self._task.deal.evaluation_blocks(self._data.test.num_rows)
+
+    def _read(self, kind: Kind, step: int, block: Block) -> None:
+        """Have the rows of `block` in the current buffer, which is the other one if they were read ahead."""
+        if self._ahead == (kind, step, block):
+            self._current = 1 - self._current
+            self._ahead = None
+        else:
+            self._fill(self._current, kind, step, block)
+
+    def _fill(self, at: int, kind: Kind, step: int, block: Block) -> None:
+        buffer, count = self._buffers[at], block.last - block.first
+        row_numbers = buffer.row_numbers_N[:count]
+        if kind is Kind.GRADIENT:
+            epoch = step // self._task.deal.steps_per_epoch
+            self._row_order.rows_inplace(epoch, block, row_numbers)
+            buffer.fill(self._data.train, count)
+        else:
+            row_numbers[:] = np.arange(block.first, block.last)
+            buffer.fill(self._data.test, count)
+
+    def _bind(self, count: int, slot: int) -> BoundProgram:
+        """The program on `count` rows of the current buffer, its gradients going to `slot` (none below 0)."""
+        key = (self._current, count, slot)
+        bound = self._bound.get(key)
+        if bound is None:
+            buffer = self._buffers[self._current]
+            norms = buffer.squared_norms_N
+            bound = self._bound[key] = self._program.bind(
+                buffer.inputs[:count],
+                buffer.target[:count],
+                weights=self._weights_P,
+                gradients=self._slots_SP[slot] if slot >= 0 else None,
+                x_squared_norms=norms[:count] if norms is not None and slot >= 0 else None,
+            )
+        return bound
+
+    def _gradient(self, count: int, slot: int) -> Sums:
+        bound = self._bind(count, slot)
+        bound.forward()
+        bound.backward()
+        loss_sum = float(np.add.reduce(bound.losses_N, dtype=np.float64))
+        if not self._task.per_sample:
+            return Sums(count, loss_sum, 0, 0.0, 0.0)
+        return Sums(count, loss_sum, 0, *squared_norm_sums(bound.squared_norms_N))
+
+    def _evaluate(self, count: int, slot: int) -> Sums:  # noqa: ARG002 -- losses need no slot.
+        bound = self._bind(count, -1)
+        bound.forward()
+        loss_sum = float(np.add.reduce(bound.losses_N, dtype=np.float64))
+        target = self._buffers[self._current].target[:count]
+        return Sums(count, loss_sum, self._correct(bound.outputs_NO, target), 0.0, 0.0)
+
+    def _correct(self, outputs_NO: Array, target: Array) -> int:
+        """Samples whose largest output is their class; 0 where the labels are no classes."""
+        if not self._task.has_classes:
+            return 0
+        classes_N = target if target.ndim == 1 else target.argmax(axis=1)
+        return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
+
+    def _join(self, stack: list[Sums], kind: Kind) -> None:
+        """Join the two topmost nodes of the stack, in place of the left one."""
+        right = stack.pop()
+        if kind is Kind.GRADIENT:
+            top, left = len(stack), self._slots_SP[len(stack) - 1]
+            np.add(left, self._slots_SP[top], out=left)
+        stack[-1] = stack[-1].joined(right)
