@@ -1,3 +1,36 @@
-"""distsgd: distributed data-parallel mini-batch SGD, the same bits for any number of workers."""
+"""distsgd: distributed data-parallel mini-batch SGD, the same bits for any number of workers.
+
+Public names are loaded when they are first used: importing the package loads neither numpy nor Ray nor Arrow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distsgd.autodiff.tape import GradientTape, Variable
+    from distsgd.config import TrainConfig
+    from distsgd.errors import DistSGDError
+    from distsgd.nn.model import Model
+    from distsgd.run.trainer import Progress, Result, Trainer
 
 __version__ = "0.1.0"
+__all__ = ["DistSGDError", "GradientTape", "Model", "Progress", "Result", "TrainConfig", "Trainer", "Variable"]
+
+_HOMES = {
+    "DistSGDError": "distsgd.errors",
+    "GradientTape": "distsgd.autodiff.tape",
+    "Model": "distsgd.nn.model",
+    "Progress": "distsgd.run.trainer",
+    "Result": "distsgd.run.trainer",
+    "TrainConfig": "distsgd.config",
+    "Trainer": "distsgd.run.trainer",
+    "Variable": "distsgd.autodiff.tape",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -25,7 +25,7 @@ from distsgd.autodiff.program import BoundProgram
 from distsgd.data.deal import Block, RowOrder
 from distsgd.data.shards import DataSet, Rows
 from distsgd.parallel.messages import Description, Kind, Order, Report, WorkerTask
-from distsgd.parallel.numerics import one_blas_thread, probe
+from distsgd.parallel.numerics import probe
 from distsgd.parallel.tree import Joins, Sums, joins, separators
 from workers.per_sample import squared_norm_sums
 
@@ -60,7 +60,6 @@ class GradientWorker:
     """Computes blocks of one run; see `distsgd.parallel.exchange.contract.Worker`."""
 
     def __init__(self, task: WorkerTask) -> None:
-        one_blas_thread()
         self._task = task
         self._data = DataSet.open(task.data, verify=False)
         row_bytes = self._data.manifest.num_features * np.dtype(task.dtype).itemsize

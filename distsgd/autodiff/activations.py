@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, ones_like
+from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
 from distsgd.errors import ModelError
 
 
@@ -52,7 +52,7 @@ class Relu(_Activation):
     ) -> list[Operation]:
         del index
         is_on = site.buffer("is_on", out.shape, np.bool_)
-        d = ones_like(out) if grad is None else grad
+        d = grad_or_ones(grad, site)
         return [
             partial(np.greater, site.output, constant(0, site.output.dtype), is_on),
             partial(np.multiply, d, is_on, out),
@@ -81,7 +81,7 @@ class Sigmoid(_Activation):
             partial(np.multiply, y, y, slope),
             partial(np.subtract, y, slope, slope),
         ]
-        d = ones_like(out) if grad is None else grad
+        d = grad_or_ones(grad, site)
         return [*operations, partial(np.multiply, d, slope, out)]
 
 
@@ -99,7 +99,7 @@ class Tanh(_Activation):
     ) -> list[Operation]:
         del index
         y, slope = site.output, site.buffer("slope", out.shape)
-        d = ones_like(out) if grad is None else grad
+        d = grad_or_ones(grad, site)
         return [
             partial(np.multiply, y, y, slope),
             partial(np.subtract, constant(1, slope.dtype), slope, slope),
@@ -142,7 +142,7 @@ class Softmax(Gate):
     ) -> list[Operation]:
         """``y·(d - Σ y·d)``."""
         del index
-        y_NO, d_NO = site.output, ones_like(out) if grad is None else grad
+        y_NO, d_NO = site.output, grad_or_ones(grad, site)
         mean_N1 = site.buffer("mean", (len(out), 1))
         return [
             partial(np.vecdot, y_NO, d_NO, mean_N1[:, 0]),

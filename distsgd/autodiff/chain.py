@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distsgd.autodiff.arithmetic import Reshape
 from distsgd.autodiff.gate import Allocate, Array, Gate, Operation, Site
+from distsgd.autodiff.shapes import Reshape
 
 
 class Node(NamedTuple):

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from distsgd.autodiff import activations, arithmetic, linear, losses
+from distsgd.autodiff import activations, arithmetic, elementwise, linear, losses
 from distsgd.autodiff.tape import Operand, Variable, apply
 
 
 def exp(x: Operand) -> Variable:
     """``exp(x)``."""
-    return apply(arithmetic.Exp(), x)
+    return apply(elementwise.Exp(), x)
 
 
 def log(x: Operand) -> Variable:
     """The natural logarithm."""
-    return apply(arithmetic.Log(), x)
+    return apply(elementwise.Log(), x)
 
 
 def reciprocal(x: Operand) -> Variable:
     """``1 / x``."""
-    return apply(arithmetic.Reciprocal(), x)
+    return apply(elementwise.Reciprocal(), x)
 
 
 def sqrt(x: Operand) -> Variable:
     """The square root."""
-    return apply(arithmetic.Power(0.5), x)
+    return apply(elementwise.Power(0.5), x)
 
 
 def absolute(x: Operand) -> Variable:
     """``|x|``."""
-    return apply(arithmetic.Absolute(), x)
+    return apply(elementwise.Absolute(), x)
 
 
 def maximum(x: Operand, y: Operand) -> Variable:

@@ -136,9 +136,9 @@ class Gate:
         )
 
 
-def ones_like(array: Array) -> Array:
-    """What None stands for where a gradient is expected."""
-    return np.ones(array.shape, array.dtype)
+def grad_or_ones(grad: Array | None, site: Site) -> Array:
+    """The gradient by the site's output; ones of its shape where None stands for them."""
+    return np.ones(site.output.shape, site.output.dtype) if grad is None else grad
 
 
 def constant(number: float, dtype: DTypeLike) -> Array:

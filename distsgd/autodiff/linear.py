@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, ones_like
+from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
 from distsgd.errors import ModelError
 
 # From so many columns on, a dot product a row beats squaring all and summing by a product.
 WIDE = 64
+# From so many numbers on, an outer product by `einsum` beats a multiplication by a third.
+LARGE = 16_384
 
 
 def stage_row_squared_norms(site: Site, name: str, x_NI: Array, out: Array) -> list[Operation]:
@@ -28,10 +30,11 @@ def stage_row_squared_norms(site: Site, name: str, x_NI: Array, out: Array) -> l
 
 
 def stage_product(left: Array, right: Array, out: Array) -> Operation:
-    """The operation ``out = left @ right``, by the fastest way for the shapes; `out` is
-    C-contiguous."""
+    """The operation ``out = left @ right``, the fastest for the shapes; `out` is C-contiguous."""
     if left.shape[1] == 1:
-        # An outer product: the same bits as the matrix product, five times as fast.
+        # An outer product: the same numbers as the matrix product, at least five times as fast.
+        if out.size >= LARGE:
+            return partial(np.einsum, "i,o->io", left[:, 0], right[0], out=out)
         return partial(np.multiply, left, right, out)
     if left.shape[0] == 1:
         return partial(np.dot, left[0], right, out[0])
@@ -78,7 +81,7 @@ class MatMul(Gate):
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         x_NI, w_IO = site.inputs
-        d_NO = ones_like(site.output) if grad is None else grad
+        d_NO = grad_or_ones(grad, site)
         if index == 0:
             return [_stage_input_gradient(d_NO, w_IO, out)]
         return [stage_product(x_NI.T, d_NO, out)]
@@ -127,7 +130,7 @@ class Affine(Gate):
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         x_NI, w_IO, _ = site.inputs
-        d_NO = ones_like(site.output) if grad is None else grad
+        d_NO = grad_or_ones(grad, site)
         if index == 0:
             return [_stage_input_gradient(d_NO, w_IO, out)]
         if index == 1:
@@ -152,7 +155,8 @@ class Affine(Gate):
         """``(|x_n|² + 1)·|d_n|²``, without the gradients.
 
         Sample n's weight gradient is the outer product of ``x_n`` and ``d_n``, so its squared norm
-        is the product of theirs; its bias gradient is ``d_n``. Source: Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv:1510.01799.
+        is the product of theirs; its bias gradient is ``d_n``. Source:
+        Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv:1510.01799.
         """
         return _stage_affine_squared_norms(
             site, (1 in parameters, 2 in parameters), grad, out, input_squared_norms
@@ -174,7 +178,7 @@ def _stage_affine_squared_norms(
 ) -> list[Operation]:
     x_NI = site.inputs[0]
     by_weight, by_bias = by_weight_and_bias
-    d_NO = ones_like(site.output) if grad is None else grad
+    d_NO = grad_or_ones(grad, site)
     operations = stage_row_squared_norms(site, "grad_squares", d_NO, out)
     if not by_weight:
         return operations

@@ -229,6 +229,7 @@ class _Staging:
         self._squared_norms: dict[int, Array] = {}
         self._sites: list[Site] = []
         self._forward: list[Operation] = []
+        self._has_norms = False
 
     def stage_forward(
         self,
@@ -274,19 +275,17 @@ class _Staging:
         norms_N = self._arena.allocate(losses_N.shape, losses_N.dtype) if with_norms else None
         operations: list[Operation] = [] if destinations else [_refuse_backward]
         of_nodes = backward.stage() if destinations else []
-        if norms_N is not None:
-            operations.append(partial(norms_N.fill, 0))
         for position, of_node in of_nodes:
             if norms_N is not None:
                 # Before the node's own, which may take over the memory of the gradient that norms
                 # are made from.
                 operations += self._stage_squared_norms(position, backward.gradients, norms_N)
             operations += of_node
-        operations += [
-            partial(array.fill, 0)
-            for value, array in destinations.items()
-            if value not in backward.gradients
-        ]
+        # What nothing flowed to is zero.
+        unreached = [array for n, array in destinations.items() if n not in backward.gradients]
+        if norms_N is not None and not self._has_norms:
+            unreached.append(norms_N)
+        operations += [partial(array.fill, 0) for array in unreached]
         steps = tuple(
             Step(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
             for node, site in zip(circuit.nodes, self._sites, strict=True)
@@ -303,9 +302,11 @@ class _Staging:
         parameters = frozenset(index for index, value in enumerate(node.inputs) if value in numbers)
         if not parameters:
             return []
-        out_N = site.buffer("squared_norms", norms_N.shape)
+        is_first = not self._has_norms
+        self._has_norms = True
+        out_N = norms_N if is_first else site.buffer("squared_norms", norms_N.shape)
         known = self._squared_norms.get(node.inputs[0])
         operations = node.gate.stage_squared_norms(
             site, parameters, gradients[node.output], out_N, known
         )
-        return [*operations, partial(np.add, norms_N, out_N, norms_N)]
+        return operations if is_first else [*operations, partial(np.add, norms_N, out_N, norms_N)]

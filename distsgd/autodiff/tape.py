@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distsgd.autodiff import arithmetic
+from distsgd.autodiff import arithmetic, elementwise, shapes
 from distsgd.autodiff.chain import Backward, Node
 from distsgd.autodiff.gate import Array, Gate, Shape, Site
 from distsgd.autodiff.linear import MatMul
@@ -108,10 +108,10 @@ class Variable:
         return apply(MatMul(), other, self)
 
     def __neg__(self) -> Variable:
-        return apply(arithmetic.Negative(), self)
+        return apply(elementwise.Negative(), self)
 
     def __abs__(self) -> Variable:
-        return apply(arithmetic.Absolute(), self)
+        return apply(elementwise.Absolute(), self)
 
     def __pow__(self, exponent: float) -> Variable:
         if isinstance(exponent, Variable):
@@ -119,11 +119,11 @@ class Variable:
                 "the exponent is a Variable; must be a plain number (write x ** y as exp(y * "
                 "log(x)))"
             )
-        return apply(arithmetic.Power(float(exponent)), self)
+        return apply(elementwise.Power(float(exponent)), self)
 
     def sum(self, axis: int | tuple[int, ...] | None = None) -> Variable:
         """The sum along `axis`, or of everything."""
-        return apply(arithmetic.Sum((axis,) if isinstance(axis, int) else axis), self)
+        return apply(shapes.Sum((axis,) if isinstance(axis, int) else axis), self)
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Variable:
         """The mean along `axis`, or of everything."""
@@ -132,7 +132,7 @@ class Variable:
 
     def reshape(self, *shape: int) -> Variable:
         """The same numbers in another shape; one size may be -1."""
-        return apply(arithmetic.Reshape(shape), self)
+        return apply(shapes.Reshape(shape), self)
 
 
 Operand = Variable | ArrayLike

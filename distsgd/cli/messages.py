@@ -61,11 +61,13 @@ def duration(seconds: float | None) -> str:
     """A time for people.
 
     >>> duration(4.2), duration(200), duration(7300), duration(None)
-    ('4 s', '3 min 20 s', '2 h 01 min', '-')
+    ('4.2 s', '3 min 20 s', '2 h 01 min', '-')
     """
     if seconds is None or not math.isfinite(seconds):
         return "-"
     whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # The trainer is imported when there is something to train.
     from distsgd.run.trainer import Progress
 
 PLAIN_EVERY_S = 5.0
+EVALUATION_EVERY_S = 1.0  # Small data are evaluated many times a second.
 
 
 class Reporter:
@@ -45,7 +46,7 @@ class Reporter:
 
 
 class Plain(Reporter):
-    """A line for each evaluation, and one every few seconds between them."""
+    """A line for an evaluation, at most one a second, and one every few seconds between them."""
 
     def __init__(self, screen: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen, self._clock = screen, clock
@@ -59,15 +60,15 @@ class Plain(Reporter):
     def progress(self, now: Progress) -> None:
         """Print it when there is a new evaluation, the end, or nothing was printed for a while."""
         test = (now.test_loss, now.test_accuracy)
-        due = self._clock() - self._last_s >= PLAIN_EVERY_S
+        pause_s = PLAIN_EVERY_S if test == self._last_test else EVALUATION_EVERY_S
         ended = now.step == now.total_steps != self._last_step
-        if due or ended or test != self._last_test:
+        if ended or self._clock() - self._last_s >= pause_s:
             self._last_s, self._last_step, self._last_test = self._clock(), now.step, test
             self._screen.print(Text(progress_line(now)))
 
 
 class Live(Reporter):
-    """One line that is redrawn, with messages scrolling above it."""
+    """A bar and two lines that are redrawn, with messages scrolling above them."""
 
     def __init__(self, screen: Console) -> None:
         self._display = Display(
@@ -75,7 +76,7 @@ class Live(Reporter):
             BarColumn(bar_width=20),
             TextColumn("{task.description}"),
             console=screen,
-            transient=False,
+            transient=True,  # What it came to is said in a line of its own.
         )
         self._task = self._display.add_task("starting", total=None)
 
@@ -92,18 +93,17 @@ class Live(Reporter):
         self._display.stop()
 
     def message(self, text: str) -> None:
-        """Print it above the line."""
+        """Print it above the lines."""
         self._display.console.print(Text(text))
 
     def progress(self, now: Progress) -> None:
-        """Set the line; the display redraws it in its own time."""
+        """Set the lines; the display redraws them in its own time."""
         # Without a number of steps the epochs say how far it is; without both the bar only moves.
         done, total = float(now.step), now.total_steps
         if total is None and now.total_epochs is not None:
             done, total = now.epoch * 1000, round(now.total_epochs * 1000)
-        self._display.update(
-            self._task, completed=done, total=total, description=progress_line(now)
-        )
+        lines = f"{how_far(now)}\n{how_good(now)}"
+        self._display.update(self._task, completed=done, total=total, description=lines)
 
 
 def reporter(*, quiet: bool) -> Reporter:
@@ -116,14 +116,22 @@ def reporter(*, quiet: bool) -> Reporter:
 
 def progress_line(now: Progress) -> str:
     """One line of everything: how far, how good, how fast, how long still."""
+    return f"{how_far(now)}  {how_good(now)}"
+
+
+def how_far(now: Progress) -> str:
+    """Steps, epochs and time left; short enough to stand beside a bar in 80 columns."""
     steps = f"{now.step:,}" + (f"/{now.total_steps:,}" if now.total_steps else "")
     epochs = f"{now.epoch:.1f}" + (f"/{now.total_epochs:g}" if now.total_epochs else "")
-    parts = [f"step {steps}", f"epoch {epochs}", f"loss {number(now.train_loss)}"]
+    left = "" if now.seconds_left is None else f"  {duration(now.seconds_left)} left"
+    return f"step {steps}  epoch {epochs}{left}"
+
+
+def how_good(now: Progress) -> str:
+    """Losses, accuracy and speed."""
+    parts = [f"loss {number(now.train_loss)}"]
     if now.test_loss is not None:
-        parts.append(f"test loss {number(now.test_loss)}")
+        parts.append(f"test {number(now.test_loss)}")
     if now.test_accuracy is not None:
-        parts.append(f"test accuracy {number(now.test_accuracy)}")
-    parts.append(f"{number(now.samples_per_s, 0)} samples/s")
-    if now.seconds_left is not None:
-        parts.append(f"{duration(now.seconds_left)} left")
-    return "  ".join(parts)
+        parts.append(f"accuracy {number(now.test_accuracy)}")
+    return "  ".join([*parts, f"{number(now.samples_per_s, 0)} samples/s"])

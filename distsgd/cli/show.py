@@ -23,6 +23,7 @@ from distsgd.store import (
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 48
 _LAST_EVALUATIONS = 5
+_ENVIRONMENT = ("distsgd", "python", "numpy", "blas", "kernel", "platform")
 
 
 def show_run(path: Path) -> None:
@@ -90,9 +91,12 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    flat = [f"{key} {value}" for key, value in _flattened(environment) if value is not None]
-    if flat:
-        yield "environment", ", ".join(flat)
+    flat = dict(_flattened(environment))
+    known = [f"{key} {flat[key]}" for key in _ENVIRONMENT if key in flat]
+    if known:
+        yield "environment", ", ".join(known)
+    if "data" in flat:
+        yield "prepared data", str(flat["data"])
 
 
 def _flattened(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -110,7 +114,9 @@ def _history_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
     losses = history["train_loss"].to_pylist()
     last = history.slice(len(history) - 1).to_pylist()[0]
     yield "last step", f"{last['step']:,}, epoch {number(last['epoch'], 1)}"
-    yield "train loss", f"{number(losses[0])} {sparkline(losses)} {number(losses[-1])}"
+    # By its logarithm: the first steps would leave a flat line of the rest.
+    logarithms = [math.log(loss) for loss in losses if loss > 0]
+    yield "train loss", f"{number(losses[0])} {sparkline(logarithms)} {number(losses[-1])}"
     if last.get("noise_scale") is not None:
         yield "noise scale", f"{number(last['noise_scale'], 0)} rows"
 
@@ -128,14 +134,19 @@ def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "status", "not finished (go on with --resume auto)"
         return
     for key, value in result.items():
-        if key == "run" or value is None:
+        if key == "run" or value is None or isinstance(value, Mapping | list):
             continue
         if key == "seconds":
             yield "time", duration(value)
-        elif isinstance(value, float):
-            yield key.replace("_", " "), number(value)
-        elif not isinstance(value, Mapping | list):
-            yield key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
+        elif key == "samples_per_s":
+            yield "samples/s", number(value, 0)
+        else:
+            shown = str(value) if isinstance(value, str) else number(value, _digits(value))
+            yield key.replace("_", " "), shown
+
+
+def _digits(value: float) -> int:
+    return 0 if value == round(value) else 4
 
 
 def _print_evaluations(evaluations: Sequence[EvaluationRow]) -> None:

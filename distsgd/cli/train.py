@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
     signals: StopSignals
 
     def on_progress(now: Progress) -> None:
-        signals.hold()  # Starting Ray has taken SIGTERM.
+        signals.keep()
         shown.progress(now)
 
     trainer = Trainer(
@@ -135,11 +136,14 @@ def _unless_forced(fit: Callable[[], Result]) -> Result:
 
 def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
-    status = {TrainingInterrupted: "interrupted", DivergedError: "diverged"}
     values: dict[str, Any] = dict.fromkeys(RESULT_KEYS)
-    values["run"] = error.path if isinstance(error, TrainingInterrupted) else run_dir
-    values["status"] = status.get(type(error), "failed")
-    values["steps"] = getattr(error, "step", None)
+    run = error.path if isinstance(error, TrainingInterrupted) else run_dir
+    values |= {"run": run, "status": "failed"}
+    if isinstance(error, TrainingInterrupted | DivergedError):
+        values["status"] = "diverged" if isinstance(error, DivergedError) else "interrupted"
+        values["steps"] = error.step
+        if run is not None and (run / "result.json").is_file():
+            values |= json.loads((run / "result.json").read_text())
     return values | {"error": str(error), "exit_code": error.exit_code}
 
 

@@ -22,14 +22,14 @@ from distsgd.errors import DataError
 BATCH_BYTES = 16 << 20
 MAX_BATCH_ROWS = 65_536
 MAX_ROW_BYTES = 64 << 20
-MAX_TEXT_BYTES = 1 << 30
 # Footers beyond these are forged or not meant for this program.
 _THRIFT_LIMITS = {
     "thrift_string_size_limit": 64 << 20,
     "thrift_container_size_limit": 4 << 20,
     "schema_depth_limit": 32,
 }
-_UNKNOWN_WIDTH = 64
+_UNKNOWN_BYTES = 64
+_UNKNOWN_LIST_BYTES = 32 << 10
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
 
@@ -78,7 +78,7 @@ class MemorySource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order; zero-copy."""
-        width = _row_bytes(self.schema, columns, {})
+        width = _row_bytes(self.schema, columns)
         with arrow_errors(self.name):
             selected = self._table.select(list(columns))
             yield from selected.to_batches(max_chunksize=_batch_rows(width))
@@ -138,30 +138,18 @@ class ParquetSource:
 
     def _batch_rows(self, group: Any, number: int, columns: Sequence[str]) -> int:
         """Rows of a row group to decode at once; DataError where even one row is too much."""
-        # Metadata may lie about bytes (91 KB can decode to 160 MB), so the bound is on values.
-        num_values = dict.fromkeys(columns, 0)
-        for i in range(group.num_columns):
-            chunk = group.column(i)
-            name = chunk.path_in_schema
-            name = name if name in num_values else name.partition(".")[0]
-            if name not in num_values:
-                continue
-            num_values[name] += chunk.num_values
-            if _is_text(self.schema.field(name).type):
-                self._check_size(number, name, chunk.total_uncompressed_size, MAX_TEXT_BYTES)
-        per_row = {name: -(-count // max(group.num_rows, 1)) for name, count in num_values.items()}
-        width = _row_bytes(self.schema, columns, per_row)
-        self._check_size(number, ", ".join(columns[:5]), width, MAX_ROW_BYTES)
-        return _batch_rows(width)
-
-    def _check_size(self, number: int, columns: str, num_bytes: int, limit: int) -> None:
-        """Refuse what must be decoded in one piece: a row, or all text of a row group."""
-        if num_bytes > limit:
+        # The metadata of column chunks would tell more, but pyarrow ends the whole process when a
+        # damaged one is looked at. What a row group says of its bytes may be a lie (91 KB can
+        # decode to 160 MB), so that it can only make batches smaller.
+        claimed = group.total_byte_size // max(group.num_rows, 1)
+        width = max(_row_bytes(self.schema, columns), claimed)
+        if width > MAX_ROW_BYTES:
             reason = (
-                f"row group {number} needs {num_bytes >> 20} MiB at once for {columns}; the limit"
-                f" is {limit >> 20} MiB; choose fewer columns or smaller row groups"
+                f"row group {number} has rows of {width >> 20} MiB; the limit is"
+                f" {MAX_ROW_BYTES >> 20} MiB a row; make the rows shorter"
             )
             raise DataError(self.path, reason)
+        return _batch_rows(width)
 
 
 def arrays_source(x_NI: NDArray[Any], y: NDArray[Any], *, label: str = "label") -> MemorySource:
@@ -245,21 +233,19 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _row_bytes(schema: pa.Schema, columns: Sequence[str], values_per_row: dict[str, int]) -> int:
-    return sum(
-        _value_bytes(schema.field(name).type, values_per_row.get(name, 1)) for name in columns
-    )
+def _row_bytes(schema: pa.Schema, columns: Sequence[str]) -> int:
+    return sum(_value_bytes(schema.field(name).type) for name in columns)
 
 
-def _value_bytes(kind: pa.DataType, values_per_row: int) -> int:
+def _value_bytes(kind: pa.DataType) -> int:
     if pa.types.is_fixed_size_list(kind):
-        return max(int(kind.list_size), values_per_row) * 8
+        return int(kind.list_size) * 8
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return values_per_row * 8
+        return _UNKNOWN_LIST_BYTES
     try:
         return max(int(kind.bit_width) // 8, 8)
     except ValueError:
-        return _UNKNOWN_WIDTH
+        return _UNKNOWN_BYTES
 
 
 def _batch_rows(row_bytes: int) -> int:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from distsgd.autodiff import functions
-from distsgd.autodiff.arithmetic import Reshape
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.parameters import ParameterSpec
+from distsgd.autodiff.shapes import Reshape
 from distsgd.autodiff.tape import Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest

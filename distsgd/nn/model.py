@@ -81,8 +81,8 @@ class Model:
         _check_fused_activation(layers[-1], found)
         if found.name == "softmax_cross_entropy" and before[0] < 2:
             raise ModelError(
-                "the last layer has 1 output, whose softmax is always 1; must be at least 2, one for "
-                "each class (or use sigmoid_cross_entropy)"
+                "the last layer has 1 output, whose softmax is always 1; must be at least 2, "
+                "one for each class (or use sigmoid_cross_entropy)"
             )
         for name, value in (
             ("layers", tuple(layers)),

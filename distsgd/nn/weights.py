@@ -21,7 +21,11 @@ def weights_vector(model: Model, arrays: Mapping[str, Array], dtype: DTypeLike) 
         ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all problems at once.
     """
     shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
-    problems = [f"{name} is missing; its shape must be {shapes[name]}" for name in shapes if name not in arrays]
+    problems = [
+        f"{name} is missing; its shape must be {shapes[name]}"
+        for name in shapes
+        if name not in arrays
+    ]
     problems += [
         f"{name} is no parameter of this network; they are {', '.join(shapes)}"
         for name in arrays

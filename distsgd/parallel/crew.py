@@ -31,6 +31,7 @@ from distsgd.parallel.plan import SERVER, Planner, Share
 from distsgd.parallel.tree import Joins, Sums, joins, separators
 
 _joins = lru_cache(maxsize=4096)(joins)
+_NO_GRADIENT: Array = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Crew:
         planner: Planner,
         incarnation: int,
         step_timeout_s: float,
+        say: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.weights = exchange.weights if exchange else np.zeros(layout.num_parameters, layout.dtype)
@@ -72,6 +74,7 @@ class Crew:
         self._planner = planner
         self._incarnation = incarnation
         self._step_timeout_s = step_timeout_s
+        self._say = say
         self._clock = clock
         self._workers: dict[int, Description] = {}
         self._scratch: list[Array] = []
@@ -185,8 +188,10 @@ class Crew:
         if isinstance(event, Joined):
             self._check(event.description)
             self._workers[event.worker] = event.description
+            self._say(f"worker {event.worker} is there (process {event.description.pid})")
         elif isinstance(event, Lost):
             self._workers.pop(event.worker, None)
+            self._say(f"worker {event.worker} is lost ({event.reason}); others compute its blocks")
         else:
             return
         self._planner.set_members(list(self._workers))
@@ -230,14 +235,17 @@ class Crew:
         """Go on in the tree where the workers stopped."""
         if len(parts) == 1 and len(parts[0].report.nodes) == 1:
             return Root(parts[0].gradients[0], parts[0].report.nodes[0])
+        is_gradient = parts[0].report.kind is Kind.GRADIENT
         open_edges: tuple[int, ...] = ()
         nodes: list[Root] = []
         for part in parts:
             report = part.report
             schedule = _joins(edges[report.first : report.last + 1])
             open_edges = (*open_edges[:-1], *schedule.edges)
-            nodes += [Root(part.gradients[i], sums) for i, sums in enumerate(report.nodes)]
-        return self._sum(nodes, _joins(open_edges), is_gradient=parts[0].report.kind is Kind.GRADIENT)
+            # An evaluation uses no slots, and may leave more nodes than there are.
+            gradients = part.gradients if is_gradient else [_NO_GRADIENT] * len(report.nodes)
+            nodes += [Root(gradients[i], sums) for i, sums in enumerate(report.nodes)]
+        return self._sum(nodes, _joins(open_edges), is_gradient=is_gradient)
 
     def _sum(self, nodes: Sequence[Root], schedule: Joins, *, is_gradient: bool) -> Root:
         stack: list[Root] = []

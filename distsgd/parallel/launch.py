@@ -1,4 +1,4 @@
-"""How a run is watched while a server makes it, and the shortest way to one: in a thread of this process, without Ray."""
+"""How a server is launched and watched: in a thread of this process, or on Ray."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from threadpoolctl import ThreadpoolController
-
 from distsgd.errors import ClusterError
 from distsgd.parallel.exchange.contract import Worker
 from distsgd.parallel.messages import WorkerTask
+from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server import Outcome, ParameterServer, ServerTask, Status
 
 LOOK_S = 0.1  # How often a run is looked at.
@@ -39,14 +38,26 @@ def worker_maker(path: str) -> Callable[[WorkerTask], Worker]:
         ) from None
 
 
+def launch(task: ServerTask, worker: str, watch: Watch, *, address: str) -> Outcome:
+    """Make the run: without workers in a thread of this process, else on the Ray at `address`; blocks.
+
+    Raises:
+        DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is missing.
+    """
+    if not task.crew.num_workers:
+        return train_in_process(task, worker, watch)
+    from distsgd.parallel.cluster import train_on_ray  # Loads Ray.
+
+    return train_on_ray(task, worker, watch, address=address)
+
+
 def train_in_process(task: ServerTask, worker: str, watch: Watch) -> Outcome:
     """Train in a thread of this process; blocks, and calls `watch` now and then.
 
     Raises:
         DistSGDError: What `ParameterServer.train` raises.
     """
-    # One BLAS thread, as in a worker process; what the caller had comes back afterwards.
-    with ThreadpoolController().limit(limits=1):
+    with one_blas_thread():  # As in a worker process; what the caller had comes back afterwards.
         server = ParameterServer(task, worker_maker(worker))
         thread = _TrainingThread(server)
         thread.start()

@@ -7,6 +7,8 @@ of the run gets the same environment, and proves by a probe, not by names, that 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -56,17 +58,23 @@ def environment() -> dict[str, str]:
     return variables
 
 
-@cache
-def one_blas_thread() -> None:
-    """Pin the BLAS of this process to one thread: the number of threads may change bits, and workers share the cores."""
-    ThreadpoolController().limit(limits=1)
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Have the BLAS of this process use one thread: their number may change bits, and workers share the cores."""
+    with ThreadpoolController().limit(limits=1):
+        yield
 
 
 @cache
 def probe(dtype: str) -> str:
     """A seeded block, forward and backward, hashed: two processes with equal probes compute equal bits."""
-    one_blas_thread()
     digest = blake3()
+    with one_blas_thread():
+        _probe_into(digest, dtype)
+    return str(digest.hexdigest()[:32])
+
+
+def _probe_into(digest: blake3, dtype: str) -> None:
     for activation in ("relu", "sigmoid", "tanh"):
         model = Model([Dense(48, activation=activation), Dense(10)], "softmax_cross_entropy", (200,))
         weights = model.initialise("glorot", 0, np.dtype(dtype))
@@ -81,7 +89,6 @@ def probe(dtype: str) -> str:
             bound.backward()
             for array in (gradients, bound.losses_N, bound.squared_norms_N):
                 digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _blas() -> dict[str, Any]:

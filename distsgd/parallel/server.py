@@ -104,7 +104,7 @@ class ParameterServer:
         self, task: ServerTask, make_worker: Callable[[WorkerTask], Worker], *, incarnation: int = 0
     ) -> None:
         self._task = task
-        self._incarnation = incarnation
+        self._messages: list[str] = []
         deal, model, crew = task.worker.deal, task.worker.model, task.crew
         slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
         layout = Layout(model.num_parameters, slots, task.worker.dtype)
@@ -122,11 +122,11 @@ class ParameterServer:
             planner=Planner(crew.plan),
             incarnation=incarnation,
             step_timeout_s=crew.step_timeout_s,
+            say=self._messages.append,
         )
         self._training = Training(task.update, self._crew.weights)
         self._recorder: Recorder | None = None
         self._stop = threading.Event()
-        self._messages: list[str] = []
         self._phase: Literal["starting", "training", "evaluating", "saving", "ended"] = "starting"
         self._started_at = 0.0
         self._started_samples = 0
@@ -200,10 +200,10 @@ class ParameterServer:
             self._loop(recorder)
             self._evaluate_if_due(recorder, at_end=True)
         except DivergedError as error:
-            advice = str(error)
+            advice = error.advice
         saved = recorder.save(training, seconds=self._seconds()) if not advice else False
         if not saved and not advice:
-            advice = str(DivergedError(training.step, "the weights are no longer finite numbers"))
+            advice = "the weights are no longer finite numbers; take a smaller [optimizer] learning_rate"
         ended = "done" if training.step >= task.total_steps else "interrupted"
         return self._outcome("diverged" if advice else ended, advice)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,16 +11,23 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
 from distsgd import __version__
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import MANIFEST_FILE
-from distsgd.errors import NumericsError, RunError
+from distsgd.errors import ConfigError, NumericsError, RunError
+from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
+from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import Blueprint
+from distsgd.store.atomic import write_bytes_atomic
 from distsgd.store.run_directory import RunDirectory
 
 Resume = Literal["never", "auto"]
 RUNS = "runs"
+INITIAL_WEIGHTS = "initial_weights.safetensors"
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
 
@@ -50,16 +56,38 @@ def find_run(config: TrainConfig, stem: str, wanted: Path | None, resume: Resume
     return Path(RUNS) / f"{stem}-{now}-{uuid4().hex[:4]}", False
 
 
-def write_beginning(run: RunDirectory, blueprint: Blueprint) -> None:
-    """Write down what the run is made of: configuration, network, data, environment. The configuration comes last,
-    since a directory with one is a run."""
+def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Array | None) -> None:
+    """Write down what the run is made of: data, network, environment, start weights if they were given.
+
+    The configuration comes last, since a directory with one is a run.
+    """
     manifest_copy = run.path / "data" / MANIFEST_FILE
     manifest_copy.parent.mkdir(mode=0o700, exist_ok=True)
     if manifest_copy.parent != blueprint.data:
-        shutil.copyfile(blueprint.data / MANIFEST_FILE, manifest_copy)
+        write_bytes_atomic(manifest_copy, (blueprint.data / MANIFEST_FILE).read_bytes())
+    if initial_weights is not None:
+        write_bytes_atomic(run.path / INITIAL_WEIGHTS, save(blueprint.model.views(initial_weights)))
     run.write_json(run.model_path, blueprint.model.to_dict())
     run.write_json(run.environment_path, environment(blueprint))
     run.write_json(run.config_path, blueprint.config.to_dict())
+
+
+def read_initial_weights(run: RunDirectory, blueprint: Blueprint) -> Array | None:
+    """The start weights that were given to `run`, as one vector; None for random ones."""
+    file = run.path / INITIAL_WEIGHTS
+    if not file.exists():
+        return None
+    return weights_vector(blueprint.model, read_weights(file), blueprint.config.train.dtype)
+
+
+def read_weights(file: Path) -> dict[str, Array]:
+    """The arrays of a safetensors file. Raises ConfigError."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ConfigError(
+            [f"model.initial_weights is {file}; must be a safetensors file ({error})"]
+        ) from None
 
 
 def environment(blueprint: Blueprint) -> dict[str, Any]:

@@ -20,6 +20,11 @@ from distsgd.errors import ConfigError, DataError
 Arrays = tuple[NDArray[Any], NDArray[Any]]  # Features [N, I] and labels [N] or [N, K].
 
 
+def default_cache_dir() -> Path:
+    """Where prepared data are kept unless somebody says otherwise."""
+    return Path.home() / ".cache" / "distsgd"
+
+
 def prepare_options(config: TrainConfig) -> PrepareOptions:
     """How the configuration wants its rows prepared."""
     data = config.data

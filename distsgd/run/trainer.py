@@ -14,12 +14,12 @@ from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.launch import train_in_process
+from distsgd.parallel.launch import launch
 from distsgd.parallel.server import Outcome, Status
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, blueprint
-from distsgd.run.record import Resume
-from distsgd.run.source import Arrays, manifest_of, prepared_arrays, prepared_data
+from distsgd.run.record import Resume, read_weights
+from distsgd.run.source import Arrays, default_cache_dir, manifest_of, prepared_arrays, prepared_data
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
@@ -107,7 +107,7 @@ class Trainer:
         self._initial_weights = initial_weights
         self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
         self._resume: Resume = resume
-        self._cache_dir = Path(cache_dir) if cache_dir else Path.home() / ".cache" / "distsgd"
+        self._cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self._on_progress = on_progress or _silent
         self._say = on_message or _silent
         self._stop = threading.Event()
@@ -180,42 +180,30 @@ class Trainer:
             record.check_environment(run, print_)
             return print_, run
         if self._data is not None:
-            run = RunDirectory.create(path)
+            RunDirectory.create(path)
             print_ = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
         else:
             print_ = self._blueprint(self._prepared_files())
-            self._first_weights(print_)
-            run = RunDirectory.create(path)
-        record.write_beginning(run, print_)
+        first = self._first_weights(print_)
+        run = RunDirectory.create(path)
+        record.write_beginning(run, print_, first)
         return print_, run
 
     def _first_weights(self, print_: Blueprint) -> Array | None:
         """Start weights that were given, as one vector; None for random ones."""
-        dtype = np.dtype(self._config.train.dtype)
-        if self._initial_weights is not None:
-            return weights_vector(print_.model, self._initial_weights, dtype)
-        file = self._config.model.initial_weights
-        if not file:
+        given = self._initial_weights
+        if given is None and self._config.model.initial_weights:
+            given = read_weights(Path(self._config.model.initial_weights))
+        if given is None:
             return None
-        from safetensors.numpy import load_file
-
-        try:
-            arrays = load_file(file)
-        except Exception as error:  # noqa: BLE001 -- whatever the reader finds is the user's file at fault.
-            raise ConfigError(
-                [f"model.initial_weights is {file}; must be a safetensors file ({error})"]
-            ) from None
-        return weights_vector(print_.model, arrays, dtype)
+        return weights_vector(print_.model, given, np.dtype(self._config.train.dtype))
 
     def _train(self, print_: Blueprint, run: RunDirectory) -> Outcome:
-        task = print_.server_task(run.path, self._first_weights(print_))
-        watch = _Watch(print_, self)
-        if not print_.num_workers:
-            return train_in_process(task, WORKER, watch)
-        self._say(f"starting {print_.num_workers} workers on Ray ({self._config.parallel.address})")
-        from distsgd.parallel.cluster import train_on_ray  # Loads Ray.
-
-        return train_on_ray(task, WORKER, watch, address=self._config.parallel.address)
+        task = print_.server_task(run.path, record.read_initial_weights(run, print_))
+        address = self._config.parallel.address
+        if print_.num_workers:
+            self._say(f"starting {print_.num_workers} workers on Ray ({address})")
+        return launch(task, WORKER, _Watch(print_, self), address=address)
 
     def _ended(self, print_: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
         metrics = {

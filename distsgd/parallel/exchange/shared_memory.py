@@ -225,12 +225,12 @@ class SharedMemoryChannel:
 
     def _set_timeout(self, timeout_s: float) -> None:
         # The kernel's own timeout costs one system call a message; Python's would cost a poll before each.
-        seconds = int(timeout_s)
+        seconds, microseconds = divmod(max(1, round(timeout_s * 1e6)), 1_000_000)  # 0 means for ever.
         self._connection.settimeout(None)
         self._connection.setsockopt(
             socket.SOL_SOCKET,
             socket.SO_RCVTIMEO,
-            struct.pack("ll", seconds, int((timeout_s - seconds) * 1e6)),
+            struct.pack("ll", seconds, microseconds),
         )
         self._timeout_s = timeout_s
 

@@ -7,6 +7,8 @@ one; partials come back with the report.
 
 from __future__ import annotations
 
+import contextlib
+import contextlib
 import hmac
 import json
 import time
@@ -30,8 +32,9 @@ from distsgd.parallel.exchange.contract import (
     Reported,
     ServerGone,
 )
-from distsgd.parallel.messages import Description, Order, Report
+from distsgd.parallel.messages import Description, Kind, Order, Report
 
+SEND_TIMEOUT_S = 30.0  # A peer that takes nothing for so long is gone.
 _CLOSED = b""
 _HEARTBEAT_MS = 2_000  # A peer whose node died without a word is noticed after three of these.
 
@@ -49,6 +52,7 @@ class ZeroMQExchange:
         self._socket.curve_server = True
         self._socket.curve_secretkey = private
         self._socket.router_mandatory = True
+        self._socket.sndtimeo = round(SEND_TIMEOUT_S * 1000)
         self._socket.linger = 0
         self._socket.heartbeat_ivl = _HEARTBEAT_MS
         self._socket.heartbeat_timeout = 3 * _HEARTBEAT_MS
@@ -84,10 +88,11 @@ class ZeroMQExchange:
             events, self._lost = self._lost, []
             remaining_ms = max(0, round((deadline - time.monotonic()) * 1000))
             ready = dict(self._poller.poll(0 if events else remaining_ms))
+            # Disconnections first: a worker that came since may have got the descriptor of one that went.
+            if self._monitor in ready:
+                self._notice_disconnects()
             if self._socket in ready:
                 self._read(events)
-            if self._monitor in ready:
-                self._notice_disconnect()
             events += self._lost
             self._lost = []
             if events or time.monotonic() >= deadline:
@@ -121,7 +126,8 @@ class ZeroMQExchange:
             return
         try:
             report = Report.unpack(head)
-            self._partials[worker] = self._rows(frames[2:], len(report.nodes))
+            is_gradient = report.kind is Kind.GRADIENT
+            self._partials[worker] = self._rows(frames[2:], len(report.nodes) if is_gradient else 0)
         except ValueError as error:
             self._forget(identity, str(error))
             return
@@ -156,16 +162,19 @@ class ZeroMQExchange:
         rows: Array = np.frombuffer(buffer, self._layout.dtype)
         return rows.reshape(num_nodes, self._layout.num_parameters)
 
-    def _notice_disconnect(self) -> None:
-        event = recv_monitor_message(self._monitor)
-        identity = self._connections.pop(int(event["value"]), None)
-        if identity in self._workers:
-            self._forget(identity, "its connection ended")
+    def _notice_disconnects(self) -> None:
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            identity = self._connections.pop(int(event["value"]), None)
+            if identity in self._workers:
+                self._forget(identity, "its connection ended")
 
     def _forget(self, identity: bytes, reason: str) -> None:
         worker = self._workers.pop(identity)
         del self._identities[worker]
         self._partials.pop(worker, None)
+        with contextlib.suppress(zmq.ZMQError):  # Whoever is still there need not wait for orders.
+            self._socket.send_multipart([identity, _CLOSED], zmq.NOBLOCK)
         self._lost.append(Lost(worker, reason))
 
 
@@ -181,6 +190,7 @@ class ZeroMQChannel:
         self._socket.linger = 0
         self._socket.heartbeat_ivl = _HEARTBEAT_MS
         self._socket.heartbeat_timeout = 3 * _HEARTBEAT_MS
+        self._socket.sndtimeo = round(SEND_TIMEOUT_S * 1000)
         self._socket.reconnect_ivl = -1  # A server that went away comes back under another address.
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._poller = zmq.Poller()
@@ -188,8 +198,14 @@ class ZeroMQChannel:
         self._poller.register(self._monitor, zmq.POLLIN)
         self._socket.connect(address.name)
         self._socket.send(address.secret + description.pack())
-        layout = self._welcome(address)
-        self.weights = np.zeros(layout.num_parameters, layout.dtype)
+        try:
+            layout = self._welcome(address)
+        except BaseException:
+            self.close()
+            raise
+        self._weights = np.zeros(layout.num_parameters, layout.dtype)
+        self.weights = self._weights.view()
+        self.weights.flags.writeable = False
         self.slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
 
     def receive(self, timeout_s: float) -> Order | None:
@@ -199,18 +215,23 @@ class ZeroMQChannel:
             return None
         if frames[0].bytes == _CLOSED:
             raise ServerGone("it closed the connection")
-        self.weights[:] = np.frombuffer(frames[1].buffer, self.weights.dtype)
+        self._weights[:] = np.frombuffer(frames[1].buffer, self._weights.dtype)
         return Order.unpack(frames[0].bytes)
 
     def report(self, report: Report) -> None:
         """Send `report` and the slots it speaks of."""
-        rows = self.slots[: len(report.nodes)]
-        self._socket.send_multipart([report.pack(), rows.tobytes()])
+        rows = self.slots[: len(report.nodes) if report.kind is Kind.GRADIENT else 0]
+        try:
+            # Without a server there is nobody to send to, and a send would wait for one for ever.
+            self._socket.send_multipart([report.pack(), rows.tobytes()], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            raise ServerGone(str(error)) from None
 
     def close(self) -> None:
         """Say good-bye."""
         if not self._socket.closed:
-            self._socket.send(_CLOSED)
+            with contextlib.suppress(zmq.ZMQError):  # The server left first.
+                self._socket.send(_CLOSED, zmq.NOBLOCK)
             self._socket.disable_monitor()
             self._monitor.close(linger=0)
             self._socket.close(linger=1000)
@@ -219,16 +240,14 @@ class ZeroMQChannel:
     def _welcome(self, address: Address) -> Layout:
         frames = self._receive_frames(HANDSHAKE_TIMEOUT_S)
         if frames is None:
-            self.close()
             raise ExchangeTimeoutError(f"the server's welcome at {address.name}", HANDSHAKE_TIMEOUT_S)
         if not hmac.compare_digest(frames[0].bytes, address.secret):
-            self.close()
             raise ServerGone("it does not know the run's secret")
         layout: dict[str, Any] = json.loads(frames[1].bytes)
         return Layout(**layout)
 
     def _receive_frames(self, timeout_s: float) -> list[zmq.Frame] | None:
-        ready = dict(self._poller.poll(timeout_s * 1000))
+        ready = dict(self._poller.poll(round(timeout_s * 1000)))
         if self._socket in ready:
             return list(self._socket.recv_multipart(copy=False))
         if self._monitor in ready:

@@ -42,7 +42,9 @@ def test_check_restores_chance_before_each_call() -> None:
 
 
 def test_check_fails_on_not_a_number() -> None:
-    assert not check_gradient(lambda x: (float(np.sum(x)), np.full_like(x, np.nan)), np.ones(2)).passed
+    assert not check_gradient(
+        lambda x: (float(np.sum(x)), np.full_like(x, np.nan)), np.ones(2)
+    ).passed
 
 
 def test_check_leaves_its_argument_alone() -> None:

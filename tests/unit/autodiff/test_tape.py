@@ -1,9 +1,10 @@
-"""What a tape records, and the shape of its answers; the numbers are those of well-known tutorials."""
+"""What a tape records, and the shape of its answers; the numbers are those of well-known
+tutorials."""
 
 from __future__ import annotations
 
 import gc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -53,8 +54,10 @@ def test_tape_gives_every_intermediate_gradient_of_a_neuron() -> None:
         loss = error**2
     assert float(v) == 0.5
     by_error, by_y, by_v, by_theta, by_w, by_x = tape.gradient(loss, [error, y, v, theta, w, x])
-    np.testing.assert_allclose([float(y), float(error), float(loss)], [0.6225, -1.3775, 1.8976], atol=5e-5)
-    np.testing.assert_allclose([by_error, by_y, by_v, by_theta], [-2.7551, -2.7551, -0.6475, -0.6475], atol=6e-5)
+    values = [float(y), float(error), float(loss)]
+    np.testing.assert_allclose(values, [0.6225, -1.3775, 1.8976], atol=5e-5)
+    gradients = [by_error, by_y, by_v, by_theta]
+    np.testing.assert_allclose(gradients, [-2.7551, -2.7551, -0.6475, -0.6475], atol=6e-5)
     np.testing.assert_allclose(by_w, [1.9424, -1.2949], atol=6e-5)
     np.testing.assert_allclose(by_x, [0.6475, 0.9712], atol=6e-5)
 
@@ -147,12 +150,13 @@ def test_tape_does_not_take_a_new_variable_for_a_dead_one() -> None:
 
 def test_variable_answers_arrays_and_lists_from_both_sides() -> None:
     x = Variable([1.0, 2.0])
-    both = np.array([10.0, 20.0])
+    both: Any = np.array([10.0, 20.0])
+    eye: Any = np.eye(2)
     assert (both + x).value.tolist() == [11.0, 22.0]
     assert (both - x).value.tolist() == [9.0, 18.0]
     assert ([2, 4] / x).value.tolist() == [2.0, 2.0]
     assert (2 * x).value.tolist() == [2.0, 4.0]
-    assert (np.eye(2) @ Variable([[1.0], [2.0]])).value.tolist() == [[1.0], [2.0]]
+    assert (eye @ Variable([[1.0], [2.0]])).value.tolist() == [[1.0], [2.0]]
     assert (1 - Variable(np.float32(0.5))).dtype == np.float32
 
 

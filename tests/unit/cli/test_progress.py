@@ -6,7 +6,15 @@ from typing import Any
 
 from rich.console import Console
 
-from distsgd.cli.progress import PLAIN_EVERY_S, Live, Plain, Reporter, progress_line, reporter
+from distsgd.cli.progress import (
+    EVALUATION_EVERY_S,
+    PLAIN_EVERY_S,
+    Live,
+    Plain,
+    Reporter,
+    progress_line,
+    reporter,
+)
 
 
 def at(step: int, **known: Any) -> Any:
@@ -29,8 +37,8 @@ def at(step: int, **known: Any) -> Any:
 def test_line_tells_all_that_is_known() -> None:
     line = progress_line(at(20, test_loss=0.25, test_accuracy=0.975))
     assert line == (
-        "step 20/100  epoch 2.0/10  loss 0.5000  test loss 0.2500  test accuracy 0.9750"
-        "  12,346 samples/s  4 s left"
+        "step 20/100  epoch 2.0/10  4.2 s left"
+        "  loss 0.5000  test 0.2500  accuracy 0.9750  12,346 samples/s"
     )
 
 
@@ -49,8 +57,9 @@ def test_plain_reporter_prints_evaluations_pauses_and_the_end() -> None:
         plain.message("cache [made]")
         plain.progress(at(1))
         plain.progress(at(2, test_accuracy=0.5))
+        now_s = EVALUATION_EVERY_S
         plain.progress(at(3, test_accuracy=0.5))
-        now_s = PLAIN_EVERY_S
+        now_s += PLAIN_EVERY_S
         plain.progress(at(4, test_accuracy=0.5))
         plain.progress(at(5, test_accuracy=0.5))
         plain.progress(at(100, test_accuracy=0.5))
@@ -59,24 +68,25 @@ def test_plain_reporter_prints_evaluations_pauses_and_the_end() -> None:
     lines = screen.file.getvalue().splitlines()
     assert lines[0] == "cache [made]"
     assert [line.split("  ")[0] for line in lines[1:]] == [
-        "step 2/100",
+        "step 3/100",
         "step 4/100",
         "step 100/100",
     ]
 
 
 def test_live_display_shows_the_line_and_messages_above_it() -> None:
-    screen = Console(file=io.StringIO(), width=200, force_terminal=True)
+    screen = Console(file=io.StringIO(), width=80, force_terminal=True)
     live = Live(screen)
     with live:
         live.message("cache [made]")
-        live.progress(at(20))
+        live.progress(at(20, test_loss=0.25, test_accuracy=0.975))
         live.progress(at(30, total_steps=None))
-        live.progress(at(40, total_steps=None, total_epochs=None))
+        live.progress(at(40, total_steps=None, total_epochs=None, test_loss=1.0))
     assert isinstance(screen.file, io.StringIO)
     shown = screen.file.getvalue()
     assert "cache [made]" in shown
     assert "step 40" in shown
+    assert "12,346 samples/s" in shown
 
 
 def test_quiet_reporter_shows_nothing(capsys: Any) -> None:

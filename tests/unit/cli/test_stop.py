@@ -13,20 +13,22 @@ def test_first_signal_asks_and_second_forces(number: signal.Signals) -> None:
     asked: list[int] = []
     said: list[str] = []
     before = signal.getsignal(number)
-    with StopSignals(lambda: asked.append(1), said.append):
+    with StopSignals(lambda: asked.append(1), said.append) as signals:
         os.kill(os.getpid(), number)
-        assert asked == [1]
+        assert (asked, said) == ([1], [])
+        signals.keep()
+        signals.keep()
+        assert len(said) == 1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert asked == [1]
-    assert len(said) == 1
     assert signal.getsignal(number) == before
 
 
-def test_hold_takes_a_signal_back() -> None:
+def test_keep_takes_a_signal_back() -> None:
     asked: list[int] = []
     with StopSignals(lambda: asked.append(1), lambda _: None) as signals:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signals.hold()
+        signals.keep()
         os.kill(os.getpid(), signal.SIGTERM)
     assert asked == [1]

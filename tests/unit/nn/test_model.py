@@ -1,4 +1,5 @@
-"""Models against central differences, and every per-sample quantity against a plain loop over samples."""
+"""Models against central differences, and every per-sample quantity against a plain loop over
+samples."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "tanh_without_bias": ([Dense(5, "tanh", bias=False), Dense(2)], (4,)),
     "softmax_inside": ([Dense(5, "softmax"), Dense(3)], (4,)),
     "flatten": ([Flatten(), Dense(3, "tanh"), Dense(2)], (2, 3)),
-    "own_layers": ([Flatten(), ReLU(), Dense(4), Tanh(), Dense(3), Sigmoid(), Dense(2), Softmax()], (2, 2)),
+    "own_layers": (
+        [Flatten(), ReLU(), Dense(4), Tanh(), Dense(3), Sigmoid(), Dense(2), Softmax()],
+        (2, 2),
+    ),
     "wide": ([Dense(70, "relu"), Dense(66, "tanh"), Dense(3)], (65,)),
     "deep": ([Dense(4, "relu"), Dense(4, "sigmoid"), Dense(4, "tanh"), Dense(2)], (3,)),
 }
@@ -99,7 +103,9 @@ def test_per_sample_quantities_are_those_of_a_loop_over_samples(network: str, lo
     together = run(c)
     alone = [run(c, slice(n, n + 1)) for n in range(7)]
     for name in ("losses", "outputs", "norms", "x_gradient"):
-        np.testing.assert_allclose(together[name], np.concatenate([a[name] for a in alone]), rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(
+            together[name], np.concatenate([a[name] for a in alone]), rtol=1e-10, atol=1e-13
+        )
     own = [a["gradients"] for a in alone]
     np.testing.assert_allclose(together["norms"], [g @ g for g in own], rtol=1e-10)
     np.testing.assert_allclose(together["gradients"], sum(own), rtol=1e-10, atol=1e-13)
@@ -113,7 +119,12 @@ def test_per_sample_quantities_are_those_of_a_loop_over_samples(network: str, lo
     rows=st.integers(1, 9),
     bias=st.booleans(),
 )
-def test_per_sample_norms_hold_for_any_shape(sizes: list[int], inputs: int, rows: int, bias: bool) -> None:  # noqa: FBT001 -- drawn.
+def test_per_sample_norms_hold_for_any_shape(
+    sizes: list[int],
+    inputs: int,
+    rows: int,
+    bias: bool,  # noqa: FBT001 -- drawn.
+) -> None:
     layers: list[Layer] = [Dense(n, "tanh", bias=bias) for n in sizes]
     model = Model(layers, "quadratic", (inputs,))
     chance = np.random.default_rng(0)
@@ -135,7 +146,7 @@ def test_bits_are_the_same_wherever_buffers_lie(rows: int, loss: str) -> None:
     c = case("wide", loss, rows=rows, dtype=np.float32)
     first = run(c)
     for offset in range(1, 20, 3):
-        moved = {}
+        moved: dict[str, Any] = {}
         for name, array in c._asdict().items():
             if name == "model":
                 continue
@@ -182,13 +193,16 @@ def test_parameters_lie_in_the_order_of_the_layers() -> None:
         model.views(flat[1:])
 
 
-@pytest.mark.parametrize(("init", "limit"), [("glorot", np.sqrt(6 / 300)), ("he", np.sqrt(6 / 200))])
-def test_start_weights_are_uniform_within_the_limit_of_their_source(init: str, limit: float) -> None:
+LIMITS = [("glorot", np.sqrt(6 / 300)), ("he", np.sqrt(6 / 200))]
+
+
+@pytest.mark.parametrize(("init", "limit"), LIMITS)
+def test_start_weights_are_uniform_within_the_limit(init: str, limit: float) -> None:
     model = Model([Dense(100)], "quadratic", (200,))
     weight = model.views(model.initialise(init, 3, np.float64))["layers.0.weight"]
     assert abs(weight).max() <= limit
     assert abs(weight).max() > 0.999 * limit
-    # The variance of a uniform number is limit² / 3; 20,000 of them are within 3 %.
+    # The variance of a uniform number is limit² / 3; that of 20,000 of them is within 3 %.
     np.testing.assert_allclose(weight.var(), limit**2 / 3, rtol=0.03)
 
 
@@ -219,7 +233,9 @@ def test_predictions_are_what_the_loss_makes_of_the_outputs() -> None:
         c = case("relu", loss, rows=3)
         outputs, predictions = run(c)["outputs"], c.model.predict(c.flat, c.x)
         if loss == "softmax_cross_entropy":
-            np.testing.assert_allclose(predictions, np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True))
+            np.testing.assert_allclose(
+                predictions, np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
+            )
         elif loss == "sigmoid_cross_entropy":
             np.testing.assert_allclose(predictions, 1 / (1 + np.exp(-outputs)))
         else:

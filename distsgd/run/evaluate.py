@@ -1,0 +1,149 @@
+"""What a trained run says of rows: evaluation on held-out or new rows, and predictions. In this process, without Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distsgd.data.prepare import read_features
+from distsgd.errors import DataError, RunError
+from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.exchange.contract import Array, Layout
+from distsgd.parallel.launch import worker_maker
+from distsgd.parallel.messages import Kind
+from distsgd.parallel.numerics import one_blas_thread
+from distsgd.parallel.plan import Planner
+from distsgd.run.blueprint import blueprint
+from distsgd.run.saved import SavedRun
+from distsgd.run.trainer import WORKER
+from distsgd.store.atomic import name_aside
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean loss over `rows` rows; `test_accuracy` is None where the labels are no classes."""
+
+    test_loss: float
+    test_accuracy: float | None
+    rows: int
+
+
+def evaluate(run: Path, data: Path | None = None, *, cache_dir: Path | None = None) -> Evaluation:
+    """Loss and accuracy of `run` on the rows of `data`, or on its own held-out rows. Blocks.
+
+    Raises:
+        RunError: `run` is no trained run, or has no held-out rows and no `data` is given.
+        DataError: The rows cannot be used.
+    """
+    saved = SavedRun.load(run)
+    if data is None and not saved.manifest.test_shards:
+        raise RunError(run, "held no rows out; name a file with --data")
+    with one_blas_thread():
+        if data is None:
+            return _evaluate_held_out(saved, saved.data(cache_dir))
+        return _evaluate_file(saved, data)
+
+
+def predict(run: Path, data: Path, out: Path) -> int:
+    """Write a row of predictions to the Parquet file `out` for every row of `data`; how many. Blocks.
+
+    For classes the columns are ``prediction`` (the class, as it was named), ``probability`` and ``outputs`` (one number
+    a class); for numbers, one column for each label column.
+
+    Raises:
+        RunError: `run` is no trained run.
+        DataError: The rows cannot be used, or `out` exists or cannot be written.
+    """
+    if out.exists():
+        raise DataError(out, "exists already; name a new file for the predictions")
+    saved = SavedRun.load(run)
+    aside, num_rows = name_aside(out), 0
+    writer: pq.ParquetWriter | None = None
+    try:
+        with one_blas_thread():
+            for x_NI, _, _ in read_features(data, saved.manifest, labels="ignored"):
+                table = _predictions(saved, x_NI)
+                writer = writer or pq.ParquetWriter(aside, table.schema, write_page_checksum=True)
+                writer.write_table(table)
+                num_rows += len(table)
+        if writer is not None:
+            writer.close()
+            aside.rename(out)
+    except OSError as error:
+        raise DataError(out, f"cannot be written ({error.strerror}); name another file") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return num_rows
+
+
+def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
+    """On the rows that training held out, in the same blocks and the same tree: the same bits as during training."""
+    print_ = blueprint(saved.config, data, saved.manifest)
+    layout = Layout(saved.model.num_parameters, 1, saved.config.train.dtype)
+    crew = Crew(
+        layout,
+        worker_maker(WORKER)(print_.worker_task()),
+        exchange=None,
+        planner=Planner("all"),
+        incarnation=0,
+        step_timeout_s=math.inf,
+    )
+    np.copyto(crew.weights, saved.weights_P)
+    blocks = print_.deal.evaluation_blocks(saved.manifest.test_rows)
+    sums = crew.gather(Work(Kind.EVALUATE, 0, blocks)).sums
+    accuracy = sums.correct / sums.count if saved.manifest.label_kind == "class" else None
+    return Evaluation(sums.loss_sum / sums.count, accuracy, sums.count)
+
+
+def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
+    losses, correct, rows = [], 0, 0
+    is_class = saved.manifest.label_kind == "class"
+    for x_NI, target, _ in read_features(data, saved.manifest, labels="required"):
+        assert target is not None
+        for x, labels in _blocks(saved, x_NI, target):
+            bound = saved.model.program(len(x), x.dtype, per_sample=False).bind(
+                x, labels, weights=saved.weights_P, gradients=None, x_squared_norms=None
+            )
+            bound.forward()
+            losses.append(float(bound.losses_N.sum(dtype=np.float64)))
+            if is_class:
+                classes = labels if labels.ndim == 1 else labels.argmax(axis=1)
+                correct += int(np.count_nonzero(bound.outputs_NO.argmax(axis=1) == classes))
+        rows += len(x_NI)
+    return Evaluation(math.fsum(losses) / rows, correct / rows if is_class else None, rows)
+
+
+def _blocks(saved: SavedRun, x_NI: Array, target: Array) -> Iterator[tuple[Array, Array]]:
+    """Blocks of rows in the shapes that the network takes: classes as ones among zeros where its loss wants numbers."""
+    if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
+        target = np.eye(saved.manifest.num_targets, dtype=x_NI.dtype)[target]
+    size = saved.config.parallel.block_rows
+    for first in range(0, len(x_NI), size):
+        rows = slice(first, first + size)
+        yield x_NI[rows].reshape(-1, *saved.model.input_shape), target[rows]
+
+
+def _predictions(saved: SavedRun, x_NI: Array) -> Any:
+    outputs_NO = saved.model.predict(
+        saved.weights_P, x_NI.reshape(-1, *saved.model.input_shape)
+    )
+    manifest = saved.manifest
+    if manifest.label_kind == "number":
+        columns = {name: outputs_NO[:, i] for i, name in enumerate(manifest.labels)}
+        return pa.table({name: np.ascontiguousarray(column) for name, column in columns.items()})
+    best_N = outputs_NO.argmax(axis=1)
+    outputs = pa.FixedSizeListArray.from_arrays(pa.array(outputs_NO.ravel()), outputs_NO.shape[1])
+    return pa.table(
+        {
+            "prediction": pa.array(manifest.class_names).take(pa.array(best_N)),
+            "probability": pa.array(outputs_NO[np.arange(len(best_N)), best_N]),
+            "outputs": outputs,
+        }
+    )

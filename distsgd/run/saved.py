@@ -1,0 +1,70 @@
+"""A run as it lies on disk, read back: what evaluation, prediction and verification start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from distsgd.config import TrainConfig
+from distsgd.data.manifest import Manifest
+from distsgd.errors import DataError, RunError
+from distsgd.nn.model import Model
+from distsgd.nn.weights import weights_vector
+from distsgd.parallel.exchange.contract import Array
+from distsgd.run.source import default_cache_dir, manifest_of, prepared_data
+from distsgd.store.checkpoint import Checkpoint, CheckpointStore
+from distsgd.store.run_directory import RunDirectory
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run with everything that takes raw rows to its outputs: statistics, class names, network, weights."""
+
+    directory: RunDirectory
+    config: TrainConfig
+    manifest: Manifest
+    model: Model
+    checkpoint: Checkpoint
+
+    @classmethod
+    def load(cls, run: Path, on_message: Say = lambda _: None) -> SavedRun:
+        """Read `run` with its newest checkpoint.
+
+        Raises:
+            RunError: It is no run, or nothing was trained yet.
+            CheckpointError: The weights are damaged.
+        """
+        directory = RunDirectory.open(run)
+        config = TrainConfig.from_dict(directory.read_json(directory.config_path))
+        model = Model.from_dict(directory.read_json(directory.model_path))
+        checkpoint = CheckpointStore(directory.checkpoints).latest(on_message)
+        if checkpoint is None:
+            raise RunError(run, "has no checkpoint yet; train it first")
+        return cls(directory, config, manifest_of(directory.path / "data"), model, checkpoint)
+
+    @cached_property
+    def weights_P(self) -> Array:  # noqa: N802 -- shape letters.
+        """The newest weights, shape ``[P]``."""
+        return weights_vector(self.model, self.checkpoint.arrays["weights"], self.config.train.dtype)
+
+    def data(self, cache_dir: Path | None = None) -> Path:
+        """The prepared rows the run was trained on: beside it, or in the cache, made again if need be.
+
+        Raises:
+            DataError: They are gone, or have changed.
+        """
+        beside = self.directory.path / "data"
+        if (beside / self.manifest.train_shards[0].file).is_file():
+            return beside
+        found = prepared_data(
+            self.config, cache_dir=cache_dir or default_cache_dir(), on_message=lambda _: None
+        )
+        if manifest_of(found).digest != self.manifest.digest:
+            raise DataError(
+                found, f"is no longer the data that {self.directory.path} was trained on; restore it"
+            )
+        return found

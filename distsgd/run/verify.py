@@ -1,0 +1,116 @@
+"""Verifying a run: it is made again, by any number of workers, and every digest held against the record."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distsgd.errors import CheckpointError
+from distsgd.parallel.launch import launch
+from distsgd.run import record
+from distsgd.run.blueprint import blueprint
+from distsgd.run.saved import SavedRun
+from distsgd.run.trainer import WORKER
+from distsgd.store.digest import DigestLog, weights_digest
+from distsgd.store.history import read_history
+from distsgd.store.run_directory import RunDirectory
+
+Say = Callable[[str], None]
+_NOT_COMPARED = {"seconds"}  # The only column that is no function of configuration, data and seed.
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What held: `steps` made again, `digests` compared."""
+
+    steps: int
+    digests: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What a run directory says about its steps."""
+
+    steps: int
+    digests: dict[int, str]
+    history: list[dict[str, Any]]
+    weights_digest: str
+
+
+def verify(
+    run: Path,
+    *,
+    num_workers: int | None = None,
+    on_message: Say = lambda _: None,
+    cache_dir: Path | None = None,
+) -> Verification:
+    """Make `run` again in a directory of its own and compare digests, history and weights. Blocks.
+
+    Args:
+        run: A run that has a checkpoint.
+        num_workers: 0 unless given: in this process.
+        on_message: Called with what a person should know.
+        cache_dir: Where prepared data are kept.
+
+    Raises:
+        CheckpointError: The record differs; names the first step at which it does.
+        NumericsError: This process computes other bits than those that made the run.
+        RunError, DataError: The run or its data are not there any more.
+    """
+    saved = SavedRun.load(run, on_message)
+    recorded = _read(saved)
+    on_message(f"making {recorded.steps} steps again")
+    with tempfile.TemporaryDirectory(prefix="distsgd-verify-") as temporary:
+        again = _make_again(saved, saved.data(cache_dir), num_workers or 0, Path(temporary))
+    wrong = min(_differences(recorded, again), default=None)
+    if wrong is not None:
+        step, what = wrong
+        raise CheckpointError(
+            run, f"step {step} is the first that is wrong: {what}; nothing from there on can be trusted"
+        )
+    return Verification(recorded.steps, len(recorded.digests))
+
+
+def _read(saved: SavedRun) -> _Record:
+    directory, steps = saved.directory, saved.checkpoint.step
+    return _Record(
+        steps,
+        {row.step: row.digest for row in DigestLog(directory.digests_path).read() if row.step <= steps},
+        [row for row in read_history(directory.history).to_pylist() if row["step"] <= steps],
+        weights_digest(saved.weights_P),
+    )
+
+
+def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) -> _Record:
+    """The same run up to its newest checkpoint, in `temporary`."""
+    parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
+    config = saved.config.model_copy(update={"parallel": parallel})
+    print_ = blueprint(config, data, saved.manifest)
+    record.check_environment(saved.directory, print_)
+    first = record.read_initial_weights(saved.directory, print_)
+    run = RunDirectory.create(temporary / "run")
+    record.write_beginning(run, print_, first)
+    # The schedule keeps the length of the whole run; only the loop ends earlier.
+    task = replace(print_.server_task(run.path, first), total_steps=saved.checkpoint.step)
+    launch(task, WORKER, lambda _: False, address=config.parallel.address)
+    return _read(SavedRun.load(run.path))
+
+
+def _differences(recorded: _Record, again: _Record) -> Iterator[tuple[int, str]]:
+    """Every step at which the record is not what comes out, with what differs."""
+    for step in sorted(recorded.digests.keys() | again.digests.keys()):
+        if recorded.digests.get(step) != again.digests.get(step):
+            yield step, f"digest {recorded.digests.get(step)}, computed {again.digests.get(step)}"
+    by_step = {row["step"]: row for row in recorded.history}
+    for row in again.history:
+        found = by_step.pop(row["step"], {})
+        for name in row.keys() - _NOT_COMPARED:
+            if found.get(name) != row[name]:
+                yield row["step"], f"{name} in the history is {found.get(name)}, computed {row[name]}"
+    for step in by_step:
+        yield step, "a row of the history that no step made"
+    if recorded.weights_digest != again.weights_digest:
+        yield recorded.steps, "the weights of the checkpoint differ"

@@ -1,0 +1,71 @@
+"""The first promise: the number of workers, their plan and interruptions are no input to the bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distsgd.config import TrainConfig
+from distsgd.store.history import read_history
+from tests.integration.crews import server_task, train_with_threads
+
+BATCHES = {"1": 150, "10": 100, "64": 60, "1000": 20, "full": 4}  # Size to steps.
+
+
+def run_of(
+    config: TrainConfig, run: Path, cache_dir: Path, *overrides: str, stop_after: int | None = None
+) -> tuple[str, list[float]]:
+    """The digest of the weights and the losses of all steps."""
+    task = server_task(config.with_overrides(overrides), run, cache_dir=cache_dir)
+    if not task.crew.num_workers:
+        from distsgd.parallel.launch import train_in_process
+
+        outcome = train_in_process(task, "workers.gradient_worker:GradientWorker", lambda _: False)
+    else:
+        outcome = train_with_threads(task, stop_after=stop_after)
+    return outcome.weights_digest, read_history(run / "history")["train_loss"].to_pylist()
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("data", ["digits", "synthetic"])
+def test_any_number_of_workers_gives_the_same_bits(
+    data: str, batch: str, request: pytest.FixtureRequest, tmp_path: Path, cache_dir: Path
+) -> None:
+    config: TrainConfig = request.getfixturevalue(data)
+    common = [f"batch.size={batch}", f"train.steps={BATCHES[batch]}", "train.epochs=1000"]
+    alone = run_of(config, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
+    for workers in (1, 2, 3, 5, 7):
+        for plan in ("all", "measured"):
+            found = run_of(
+                config,
+                tmp_path / f"{workers}-{plan}",
+                cache_dir,
+                *common,
+                f"parallel.workers={workers}",
+                f"parallel.plan={plan}",
+            )
+            assert found == alone, (workers, plan)
+
+
+@pytest.mark.parametrize("exchange", ["shared_memory", "zmq"])
+def test_any_exchange_gives_the_same_bits(
+    exchange: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
+) -> None:
+    common = ["train.steps=60", "parallel.plan=all"]
+    alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
+    several = ["parallel.workers=3", f"parallel.exchange={exchange}"]
+    assert run_of(digits, tmp_path / "several", cache_dir, *common, *several) == alone
+
+
+def test_a_resume_in_mid_epoch_with_other_workers_gives_the_same_bits(
+    digits: TrainConfig, tmp_path: Path, cache_dir: Path
+) -> None:
+    common = ["train.steps=300", "train.epochs=1000", "parallel.plan=all", "checkpoint.every_steps=70"]
+    alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
+    broken = tmp_path / "broken"
+    for workers, stop_after in ((2, 40), (3, 90), (1, 150), (5, None)):
+        found = run_of(
+            digits, broken, cache_dir, *common, f"parallel.workers={workers}", stop_after=stop_after
+        )
+    assert found == alone

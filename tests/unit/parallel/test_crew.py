@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distsgd.chance import Purpose, uniform
+from distsgd.data.deal import Deal
+from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
+from distsgd.parallel.crew import Crew, Root, Work
+from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
+from distsgd.parallel.messages import Description, Kind, Order
+from distsgd.parallel.plan import SERVER, Planner
+from distsgd.parallel.tree import Sums, most_nodes
+from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
+from tests.oracles import tree_over
+
+Array = NDArray[Any]
+Fate = Callable[["LoopExchange", int, Order], None]
+DEAL = Deal.of(300, 64, lanes=8, lane_rows=8, block_rows=3)
+LAYOUT = Layout(33, most_nodes(DEAL.lanes, DEAL.most_blocks_per_lane), "float32")
+STEPS = range(DEAL.steps_per_epoch)
+WEIGHTS = uniform(1, Purpose.PROBE, count=33).astype(np.float32)
+
+
+class Clock:
+    """Time that passes when an exchange has waited in vain."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class LoopExchange:
+    """Fake workers in this process; `fate` says what becomes of an order, and the last answer comes first."""
+
+    def __init__(self, count: int, clock: Clock, *, fate: Fate) -> None:
+        self.weights: Array = np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
+        self.clock, self.fate = clock, fate
+        self.workers: dict[int, FakeWorker] = {}
+        self.slots: dict[int, Array] = {}
+        self.happened: list[list[Event]] = []
+        self.is_closed = False
+        for worker in range(count):
+            self.happened.append([self.join(worker)])
+
+    def join(self, worker: int) -> Event:
+        fake = self.workers[worker] = FakeWorker(DEAL)
+        self.slots[worker] = np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), LAYOUT.dtype)
+        fake.attach(self.weights, self.slots[worker])
+        return Joined(worker, fake.describe(worker))
+
+    def send(self, worker: int, order: Order) -> None:
+        self.fate(self, worker, order)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self.happened:
+            self.clock.now_s += timeout_s
+        events = [event for group in reversed(self.happened) for event in group]
+        self.happened.clear()
+        return events
+
+    def partials(self, worker: int) -> Array:
+        return self.slots[worker]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def answers(exchange: LoopExchange, worker: int, order: Order) -> None:
+    exchange.happened.append([Reported(worker, exchange.workers[worker].compute(order))])
+
+
+def dies(exchange: LoopExchange, worker: int, _order: Order) -> None:
+    exchange.happened.append([Lost(worker, "killed")])
+
+
+def dies_and_comes_back(exchange: LoopExchange, worker: int, _order: Order) -> None:
+    exchange.happened.append([Lost(worker, "killed"), exchange.join(worker)])
+
+
+def answers_and_dies(exchange: LoopExchange, worker: int, order: Order) -> None:
+    report = Reported(worker, exchange.workers[worker].compute(order))
+    exchange.happened.append([report, Lost(worker, "killed")])
+
+
+def answers_late_ones_first(exchange: LoopExchange, worker: int, order: Order) -> None:
+    """Before its answer come those to an older step, to another incarnation, and one from a stranger."""
+    report = exchange.workers[worker].compute(order)
+    stale = [
+        report._replace(step=order.step + 1),
+        report._replace(incarnation=order.incarnation + 1),
+    ]
+    exchange.happened.append([Reported(worker, report)])
+    exchange.happened += [[Reported(worker, late)] for late in stale]
+    exchange.happened.append([Reported(99, report)])
+
+
+def is_silent(_exchange: LoopExchange, _worker: int, _order: Order) -> None:
+    pass
+
+
+def crew_of(
+    count: int, fate: Fate = answers, *, plan: Planner | None = None, clock: Clock | None = None
+) -> tuple[Crew, LoopExchange]:
+    clock = clock or Clock()
+    exchange = LoopExchange(count, clock, fate=fate)
+    crew = Crew(
+        LAYOUT,
+        FakeWorker(DEAL),
+        exchange=exchange if count else None,
+        planner=plan or Planner("all"),
+        incarnation=1,
+        step_timeout_s=10.0,
+        clock=clock,
+    )
+    crew.wait_for_members(count, 5.0)
+    crew.weights[:] = WEIGHTS
+    return crew, exchange
+
+
+def work(step: int) -> Work:
+    return Work(Kind.GRADIENT, step, DEAL.blocks(step), len(DEAL.blocks(step + 1)))
+
+
+def same(root: Root, expected: tuple[Array, Sums]) -> bool:
+    return root.gradient_sum.tobytes() == expected[0].tobytes() and root.sums == expected[1]
+
+
+def expected_root(step: int) -> tuple[Array, Sums]:
+    return tree_over(
+        DEAL.blocks(step),
+        lambda block: block_gradient(WEIGHTS, step, block),
+        lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
+    )
+
+
+def test_the_fakes_show_every_change_of_order() -> None:
+    parts = [block_gradient(WEIGHTS, 0, block)[0] for block in DEAL.blocks(0)]
+    assert np.add.reduce(parts).tobytes() != expected_root(0)[0].tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 7, 40])
+def test_root_is_the_same_bits_for_any_number_of_workers(count: int) -> None:
+    crew, _ = crew_of(count)
+    for step in STEPS:
+        assert same(crew.gather(work(step)), expected_root(step))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> None:
+    crew, _ = crew_of(count, plan=Planner("measured"))
+    ways = set()
+    for i in range(60):
+        ways.add(tuple(share.worker for share in crew._planner.shares(len(DEAL.blocks(0)))))
+        assert same(crew.gather(work(0)), expected_root(0)), i
+    assert (SERVER,) in ways
+    assert len(ways) >= 2
+
+
+@pytest.mark.parametrize("fate", [dies, dies_and_comes_back, answers_and_dies])
+@pytest.mark.parametrize("victims", [{0}, {1}, {2}, {0, 2}, {0, 1}, {0, 1, 2}])
+@pytest.mark.parametrize("has_server", [True, False])
+def test_lost_workers_change_no_bit(fate: Fate, victims: set[int], *, has_server: bool) -> None:
+    def fates(exchange: LoopExchange, worker: int, order: Order) -> None:
+        (fate if worker in victims and order.step == 1 else answers)(exchange, worker, order)
+
+    crew, _ = crew_of(3, fates, plan=WithServer() if has_server else None)
+    for step in STEPS:
+        assert same(crew.gather(work(step)), expected_root(step))
+    left = {0, 1, 2} if fate is dies_and_comes_back else {0, 1, 2} - victims
+    assert set(crew.members) == left
+
+
+class WithServer(Planner):
+    """Has the server and all workers compute in every step."""
+
+    def __init__(self) -> None:
+        super().__init__("all")
+
+    def set_members(self, members: Any) -> None:
+        super().set_members([SERVER, *members])
+
+
+@pytest.mark.parametrize("has_server", [True, False])
+def test_stale_and_foreign_reports_are_not_looked_at(*, has_server: bool) -> None:
+    crew, _ = crew_of(3, answers_late_ones_first, plan=WithServer() if has_server else None)
+    for step in STEPS:
+        assert same(crew.gather(work(step)), expected_root(step))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_evaluation_sums_all_blocks_whatever_their_number(count: int, lanes: int) -> None:
+    # One lane of one block means two slots; 17 test blocks leave workers more nodes than that.
+    crew, exchange = crew_of(count)
+    blocks = DEAL.evaluation_blocks(NUM_TEST_ROWS)
+    slots = most_nodes(lanes, 1)
+    exchange.slots = {worker: slots_SP[:slots] for worker, slots_SP in exchange.slots.items()}
+    crew._own._slots = crew._own._slots[:slots]
+    sums = tree_over(blocks, lambda b: block_gradient(WEIGHTS, 3, b)[1], Sums.joined)
+    assert crew.gather(Work(Kind.EVALUATE, 3, blocks)).sums == sums
+
+
+def test_timeout_names_workers_blocks_and_step() -> None:
+    crew, _ = crew_of(2, is_silent)
+    blocks = len(DEAL.blocks(1))
+    with pytest.raises(ExchangeTimeoutError) as caught:
+        crew.gather(work(1))
+    assert str(caught.value) == (
+        f"waited 10 s for worker 0 (blocks 0 to {blocks // 2}), "
+        f"worker 1 (blocks {blocks // 2} to {blocks}) at step 1, without an answer"
+    )
+
+
+def test_missing_workers_are_named() -> None:
+    crew, exchange = crew_of(1)
+    exchange.happened.append([exchange.join(2)])
+    with pytest.raises(ExchangeTimeoutError, match=r"waited 5 s for workers \[1, 3\] to connect"):
+        crew.wait_for_members(4, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "message"),
+    [
+        ("version", ClusterError, "worker 1 runs distsgd other, the server"),
+        ("data_digest", ClusterError, "worker 1 sees other data than the server"),
+        ("probe", NumericsError, r"worker 1 computes other bits than the server \(probe other"),
+    ],
+)
+def test_worker_that_would_compute_something_else_is_refused(
+    field: str, error: type[ClusterError], message: str
+) -> None:
+    crew, exchange = crew_of(1)
+    own = exchange.workers[0].describe(1)
+    wrong: Description = replace(own, **{field: "other"})
+    exchange.happened.append([Joined(1, wrong)])
+    with pytest.raises(error, match=message):
+        crew.wait_for_members(2, 5.0)
+    assert crew.members == (0,)
+
+
+def test_worker_that_joins_in_the_middle_works_in_the_next_step() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def fates(exchange: LoopExchange, worker: int, order: Order) -> None:
+        seen.append((order.step, worker))
+        if order.step == 0:
+            exchange.happened.append([exchange.join(1)])
+        answers(exchange, worker, order)
+
+    crew, _ = crew_of(1, fates)
+    for step in (0, 1):
+        assert same(crew.gather(work(step)), expected_root(step))
+    assert seen == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_orders_name_the_blocks_that_a_worker_may_expect_next() -> None:
+    orders: list[Order] = []
+
+    def fates(exchange: LoopExchange, worker: int, order: Order) -> None:
+        orders.append(order)
+        answers(exchange, worker, order)
+
+    crew, _ = crew_of(2, fates)
+    for step in (0, 1):
+        crew.gather(work(step))
+    assert [order[5:] for order in orders[:2]] == [order[3:5] for order in orders[2:]]
+
+
+def test_root_can_be_read_until_the_next_step_and_workers_see_the_weights() -> None:
+    crew, exchange = crew_of(3)
+    root = crew.gather(work(0))
+    crew.weights[:] = 0
+    assert same(root, expected_root(0))
+    assert not exchange.weights.any()
+    crew.close()
+    assert exchange.is_closed

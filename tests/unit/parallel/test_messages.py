@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.tree import Sums
+
+UINT32 = st.integers(0, 2**32 - 1)
+FLOAT = st.floats(allow_nan=False)
+ORDERS = st.builds(
+    Order, UINT32, st.sampled_from(Kind), st.integers(0, 2**64 - 1), UINT32, UINT32, UINT32, UINT32
+)
+SUMS = st.builds(Sums, st.integers(0, 2**63 - 1), FLOAT, st.integers(0, 2**63 - 1), FLOAT, FLOAT)
+REPORTS = st.builds(
+    Report,
+    UINT32,
+    st.sampled_from(Kind),
+    st.integers(0, 2**64 - 1),
+    UINT32,
+    UINT32,
+    st.floats(0, 1e9, width=32),
+    st.floats(0, 1e9, width=32),
+    st.lists(SUMS, max_size=30).map(tuple),
+)
+
+
+@given(order=ORDERS)
+def test_order_comes_back_from_its_bytes(order: Order) -> None:
+    back = Order.unpack(order.pack())
+    assert back == order
+    assert type(back.kind) is Kind
+
+
+@given(report=REPORTS)
+def test_report_comes_back_from_its_bytes(report: Report) -> None:
+    back = Report.unpack(report.pack())
+    assert back == report
+    assert type(back.kind) is Kind
+
+
+@given(report=REPORTS, data=st.data())
+def test_report_cut_short_is_refused(report: Report, data: st.DataObject) -> None:
+    packed = report.pack()
+    with pytest.raises(ValueError, match="are no report"):
+        Report.unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
+
+
+@given(noise=st.binary(max_size=200))
+@example(noise=bytes(35))
+def test_noise_is_a_report_or_a_value_error(noise: bytes) -> None:
+    try:
+        assert isinstance(Report.unpack(noise), Report)
+    except ValueError:
+        pass
+
+
+def test_report_answers_its_order_only() -> None:
+    order = Order(1, Kind.GRADIENT, 7, 2, 5, 0, 3)
+    report = Report(1, Kind.GRADIENT, 7, 2, 5, 1.0, 2.0, ())
+    assert report.answers(order)
+    assert report.answers(order._replace(next_last=9))
+    for field, value in (
+        ("incarnation", 2),
+        ("kind", Kind.EVALUATE),
+        ("step", 6),
+        ("first", 1),
+        ("last", 6),
+    ):
+        assert not report.answers(order._replace(**{field: value}))
+
+
+def test_description_comes_back_from_its_bytes() -> None:
+    description = Description(3, "1.2.3", 4567, "probe", "digest")
+    assert Description.unpack(description.pack()) == description
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe", b"[]", b"3", b"{}", json.dumps({"worker": 1}).encode()]
+)
+def test_what_is_no_description_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Description.unpack(data)

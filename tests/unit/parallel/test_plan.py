@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distsgd.parallel.plan import (
+    FIRST_TERM_STEPS,
+    LONGEST_TERM_STEPS,
+    SERVER,
+    TRIAL_STEPS,
+    MeasuredPlan,
+    Planner,
+    Share,
+    shares,
+    ways,
+)
+
+WORKERS = st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True)
+
+
+@given(num_blocks=st.integers(0, 300), workers=WORKERS)
+def test_shares_cover_every_block_once_in_order(num_blocks: int, workers: list[int]) -> None:
+    found = shares(num_blocks, workers)
+    assert [i for share in found for i in range(share.first, share.last)] == list(range(num_blocks))
+    assert [share.worker for share in found] == [
+        w for w in workers if w in {s.worker for s in found}
+    ]
+    sizes = [share.last - share.first for share in found]
+    assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
+
+
+@given(members=WORKERS, num_blocks=st.integers(1, 64))
+def test_ways_differ_and_give_everybody_a_block(members: list[int], num_blocks: int) -> None:
+    found = ways(members, num_blocks)
+    assert found[0] == (SERVER,)
+    assert len(set(found)) == len(found)
+    for way in found:
+        assert len(shares(num_blocks, way)) == len(way)
+        assert set(way) <= {SERVER, *members}
+
+
+def test_ways_include_all_workers_where_there_are_blocks_for_them() -> None:
+    assert ways([0, 1, 2], 8)[-2:] == [(SERVER, 0, 1), (0, 1, 2)]
+    assert ways([0, 1, 2, 3, 4], 16)[-1] == (0, 1, 2, 3, 4)
+    assert ways([0], 8) == [(SERVER,), (SERVER, 0)]
+    assert ways([0, 1], 1) == [(SERVER,)]
+
+
+def run_plan(plan: MeasuredPlan, cost: dict[tuple[int, ...], float], num_steps: int) -> None:
+    for _ in range(num_steps):
+        plan.observe(cost[plan.workers])
+
+
+@pytest.mark.parametrize("fastest", range(3))
+def test_measured_plan_finds_the_fastest_way_and_looks_again_later(fastest: int) -> None:
+    candidates = ways([0, 1], 8)
+    plan = MeasuredPlan(candidates)
+    num_trials = TRIAL_STEPS * len(candidates)
+    cost = {way: 1.0 + abs(i - fastest) for i, way in enumerate(candidates)}
+    run_plan(plan, cost, num_trials)
+    assert plan.workers == candidates[fastest]
+    run_plan(plan, cost, FIRST_TERM_STEPS - 1)
+    assert plan.workers == candidates[fastest]
+    run_plan(plan, cost, 1)
+    changed = {way: 1.0 + abs(i - (fastest + 1) % 3) for i, way in enumerate(candidates)}
+    run_plan(plan, changed, num_trials)
+    assert plan.workers == candidates[(fastest + 1) % 3]
+
+
+def test_measured_plan_passes_over_first_steps_and_single_slow_ones() -> None:
+    candidates = ways([0, 1], 8)
+    plan = MeasuredPlan(candidates)
+    for i in range(len(candidates)):
+        for trial in range(TRIAL_STEPS):
+            is_disturbed = i == 1 and trial in {0, 3}
+            plan.observe(100.0 if is_disturbed else 2.0 - (i == 1))
+    assert plan.workers == candidates[1]
+
+
+def test_measured_plan_looks_again_ever_more_rarely() -> None:
+    plan = MeasuredPlan(ways([0, 1], 8))
+    cost = {way: 1.0 for way in plan.candidates}
+    terms: list[int] = []
+    length = 0
+    while len(terms) < 9:
+        was_trying = plan._trying
+        run_plan(plan, cost, 1)
+        length = 0 if was_trying else length + 1
+        if length and plan._trying:
+            terms.append(length)
+    assert terms[:3] == [FIRST_TERM_STEPS, 2 * FIRST_TERM_STEPS, 4 * FIRST_TERM_STEPS]
+    assert terms[-1] == LONGEST_TERM_STEPS
+
+
+def test_planner_without_members_or_blocks_leaves_all_to_the_server() -> None:
+    for kind in ("measured", "all"):
+        planner = Planner("all" if kind == "all" else "measured")
+        assert planner.shares(5) == [Share(SERVER, 0, 5)]
+        planner.observe(5, 1.0)
+        planner.set_members([0, 1])
+        assert planner.shares(0) == []
+
+
+def test_plan_all_uses_every_member_as_they_come_and_go() -> None:
+    planner = Planner("all")
+    planner.set_members([2, 0])
+    assert planner.members == (0, 2)
+    assert planner.shares(4) == [Share(0, 0, 2), Share(2, 2, 4)]
+    planner.set_members([2])
+    assert planner.shares(4) == [Share(2, 0, 4)]
+    planner.set_members([])
+    assert planner.shares(4) == [Share(SERVER, 0, 4)]
+
+
+def test_planner_measures_each_number_of_blocks_and_anew_when_members_change() -> None:
+    planner = Planner("measured")
+    planner.set_members([0, 1])
+    num_ways = len(ways([0, 1], 8))
+    for i in range(num_ways * TRIAL_STEPS):
+        planner.observe(8, float(num_ways - i // TRIAL_STEPS))
+    assert planner.shares(8) == [Share(0, 0, 4), Share(1, 4, 8)]
+    assert planner.shares(4) == [Share(SERVER, 0, 4)]
+    planner.set_members([0, 1])
+    assert planner.shares(8) == [Share(SERVER, 0, 8)]

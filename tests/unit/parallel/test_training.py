@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distsgd.chance import Purpose, uniform
+from distsgd.errors import CheckpointError, DivergedError
+from distsgd.optim.rules import UpdateRule, make_rule
+from distsgd.optim.schedules import make_schedule
+from distsgd.parallel.crew import Root
+from distsgd.parallel.training import Training, UpdateTask
+from distsgd.parallel.tree import Sums
+from distsgd.store.history import HistoryRow
+
+Array = NDArray[Any]
+P = 11
+SCHEDULE = make_schedule("cosine", learning_rate=0.5, total_steps=20, warmup_steps=3)
+RULES = [
+    make_rule("sgd", weight_decay=0.1),
+    make_rule("momentum", momentum=0.8),
+    make_rule("nesterov", momentum=0.7, decoupled_weight_decay=0.01),
+]
+
+
+def task_of(
+    rule: UpdateRule = RULES[0],
+    *,
+    clip_norm: float | None = None,
+    per_sample: bool = False,
+    history_every: int = 1,
+) -> UpdateTask:
+    return UpdateTask(
+        rule=rule,
+        schedule=SCHEDULE,
+        clip_norm=clip_norm,
+        per_sample=per_sample,
+        history_every=history_every,
+        steps_per_epoch=4,
+    )
+
+
+def training_of(task: UpdateTask) -> Training:
+    return Training(task, uniform(0, Purpose.PROBE, count=P).astype(np.float32))
+
+
+def root_of(step: int, *, per_sample: bool = False) -> Root:
+    """The sum over a mini-batch of 3 to 6 samples."""
+    gradient = uniform(1, Purpose.PROBE, step, count=P).astype(np.float32)
+    count = 3 + step % 4
+    norms = (count * 2.0 + step, 3.0 + step) if per_sample else (0.0, 0.0)
+    return Root(gradient, Sums(count, 1.0 + step / 3, 0, *norms))
+
+
+def run(training: Training, steps: range, *, per_sample: bool = False) -> list[HistoryRow]:
+    rows = (training.apply(root_of(t, per_sample=per_sample), float(t)) for t in steps)
+    return [row for row in rows if row is not None]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+def test_update_is_the_mean_clipped_and_then_the_rule(
+    rule: UpdateRule, clip_norm: float | None
+) -> None:
+    training = training_of(task_of(rule, clip_norm=clip_norm))
+    weights = training.weights.copy()
+    state = rule.init(weights)
+    for step in range(10):
+        root = root_of(step)
+        given = root.gradient_sum.copy()
+        training.apply(root, 0.0)
+        assert np.array_equal(root.gradient_sum, given)
+        mean = given / np.float32(root.sums.count)
+        norm = math.sqrt(float(mean @ mean))
+        if clip_norm is not None and norm > clip_norm:
+            mean *= np.float32(clip_norm / norm)
+        rule.update_inplace(weights, mean, state=state, learning_rate=SCHEDULE.rate(step))
+        assert training.weights.tobytes() == weights.tobytes()
+    assert training.step == 10
+
+
+@pytest.mark.parametrize("loss_sum", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_not_finite_leaves_everything_as_it_was(loss_sum: float) -> None:
+    training = training_of(task_of(RULES[1]))
+    run(training, range(3))
+    before, weights = training.state(), training.weights.copy()
+    velocity = training.rule_state["velocity"].copy()
+    root = root_of(3)
+    with pytest.raises(DivergedError, match=r"step 3: the loss is .*learning_rate") as caught:
+        training.apply(Root(root.gradient_sum, root.sums._replace(loss_sum=loss_sum)), 0.0)
+    assert caught.value.step == 3
+    assert training.state() == before
+    assert training.weights.tobytes() == weights.tobytes()
+    assert training.rule_state["velocity"].tobytes() == velocity.tobytes()
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_history_row_sums_up_the_steps_since_the_last(every: int) -> None:
+    rows = run(
+        training_of(task_of(per_sample=True, history_every=every)), range(10), per_sample=True
+    )
+    assert [row.step for row in rows] == list(range(every, 11, every))
+    for row in rows:
+        roots = [root_of(t, per_sample=True).sums for t in range(row.step - every, row.step)]
+        count = sum(sums.count for sums in roots)
+        assert row.train_loss == pytest.approx(sum(s.loss_sum for s in roots) / count, rel=1e-14)
+        assert row.mean_squared_norm == pytest.approx(
+            sum(s.squared_norm_sum for s in roots) / count, rel=1e-14
+        )
+        assert row.max_squared_norm == max(s.squared_norm_max for s in roots)
+        assert row.samples == sum(root_of(t).sums.count for t in range(row.step))
+        assert row.epoch == row.step / 4
+        assert row.learning_rate == SCHEDULE.rate(row.step - 1)
+        assert row.seconds == row.step - 1
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.2])
+def test_per_sample_columns_are_null_when_they_are_off(clip_norm: float | None) -> None:
+    rows = run(training_of(task_of(clip_norm=clip_norm)), range(5))
+    for row in rows:
+        assert row.mean_squared_norm is row.max_squared_norm is row.noise_scale is None
+        assert (row.grad_norm is None) == (clip_norm is None)
+
+
+def test_gradient_norm_is_that_before_clipping() -> None:
+    clipped = run(training_of(task_of(clip_norm=0.2, per_sample=True)), range(3), per_sample=True)
+    for step, row in enumerate(clipped):
+        root = root_of(step)
+        norm = float(np.linalg.norm(root.gradient_sum.astype(np.float64) / root.sums.count))
+        # A float32 division and sum of P squares.
+        assert row.grad_norm == pytest.approx(norm, rel=P * 2.0**-23)
+        assert row.noise_scale is not None or norm * norm * root.sums.count < 2.0
+
+
+def test_noise_scale_is_that_of_its_formula() -> None:
+    gradient = np.full(P, 4.0, np.float32)
+    training = training_of(task_of(per_sample=True))
+    # Mean gradient of norm² 11; mean squared norm 20, over 4 samples.
+    row = training.apply(Root(gradient, Sums(4, 1.0, 0, 80.0, 30.0)), 0.0)
+    assert row is not None
+    square = (4 * 11.0 - 20.0) / 3
+    assert row.noise_scale == pytest.approx((20.0 - square) / square, rel=1e-6)
+
+
+def test_train_loss_is_that_of_the_present_epoch() -> None:
+    training = training_of(task_of())
+    assert training.train_loss is None
+    losses: list[float | None] = []
+    for step in range(9):
+        run(training, range(step, step + 1))
+        losses.append(training.train_loss)
+    for step, loss in enumerate(losses):
+        sums = [root_of(t).sums for t in range(step - step % 4, step + 1)]
+        assert loss == pytest.approx(sum(s.loss_sum for s in sums) / sum(s.count for s in sums))
+    assert training.epoch == 9 / 4
+    assert training.num_samples == sum(root_of(t).sums.count for t in range(9))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("at", [0, 1, 4, 7])
+def test_restored_training_goes_on_with_the_same_bits(rule: UpdateRule, at: int) -> None:
+    task = task_of(rule, per_sample=True, history_every=3)
+    whole = training_of(task)
+    expected = run(whole, range(12), per_sample=True)
+    first = training_of(task)
+    rows = run(first, range(at), per_sample=True)
+    state = json.loads(json.dumps(first.state()))
+    arrays = {name: array.copy() for name, array in first.rule_state.items()}
+    weights = first.weights.copy()
+    second = Training(task, np.zeros(P, np.float32))
+    seen_by_workers = second.weights
+    second.restore(state, weights, arrays)
+    assert second.state() == first.state()
+    rows += run(second, range(at, 12), per_sample=True)
+    assert rows == expected
+    assert seen_by_workers.tobytes() == whole.weights.tobytes()
+    assert second.state() == whole.state()
+    for name, array in whole.rule_state.items():
+        assert second.rule_state[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("missing", ["step", "num_samples", "epoch_sums", "row_sums", "noise"])
+def test_state_with_something_missing_is_refused(missing: str) -> None:
+    training = training_of(task_of())
+    state = {name: value for name, value in training.state().items() if name != missing}
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        training.restore(state, training.weights, {})
+
+
+@pytest.mark.parametrize(
+    ("weights", "arrays"),
+    [
+        (np.zeros(P + 1, np.float32), {"velocity": np.zeros(P, np.float32)}),
+        (np.zeros(P, np.float32), {"velocity": np.zeros(P - 1, np.float32)}),
+        (np.zeros(P, np.float32), {}),
+        (np.zeros(P, np.float32), {"speed": np.zeros(P, np.float32)}),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(weights: Array, arrays: dict[str, Array]) -> None:
+    training = training_of(task_of(RULES[1]))
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        training.restore(training.state(), weights, arrays)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from distsgd import errors
+
+EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
+    (errors.DistSGDError("root"), 1, "root"),
+    (
+        errors.ConfigError(["batch.size is 0", "train.steps is 0"]),
+        2,
+        "batch.size is 0\ntrain.steps is 0",
+    ),
+    (errors.RunError("runs/a", "is in use"), 2, "runs/a: is in use"),
+    (errors.ModelError("no layers"), 2, "no layers"),
+    (errors.DataError("a.parquet", "has no rows"), 3, "a.parquet: has no rows"),
+    (errors.ShardError("a.arrow", "is damaged"), 3, "a.arrow: is damaged"),
+    (errors.CheckpointError("step-1", "is damaged"), 3, "step-1: is damaged"),
+    (errors.ClusterError("no Ray"), 4, "no Ray"),
+    (
+        errors.ExchangeTimeoutError("worker 1", 2.5),
+        4,
+        "waited 2.5 s for worker 1, without an answer",
+    ),
+    (errors.WorkerError(1, 7, "no rows"), 4, "worker 1, step 7: no rows"),
+    (errors.NumericsError("other bits"), 4, "other bits"),
+    (errors.DivergedError(7, "take a smaller rate"), 5, "step 7: take a smaller rate"),
+    (
+        errors.TrainingInterrupted("runs/a", 7),
+        6,
+        "interrupted after step 7; go on with: distsgd train ... --run-dir runs/a --resume auto",
+    ),
+]
+
+
+def all_errors(
+    root: type[errors.DistSGDError] = errors.DistSGDError,
+) -> set[type[errors.DistSGDError]]:
+    return {root}.union(*(all_errors(child) for child in root.__subclasses__()))
+
+
+def test_examples_hold_every_error() -> None:
+    ours = {kind for kind in all_errors() if kind.__module__ == errors.__name__}
+    assert {type(error) for error, _, _ in EXAMPLES} == ours
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "text"), EXAMPLES, ids=lambda value: type(value).__name__
+)
+def test_error_survives_pickling_and_keeps_its_exit_code(
+    error: errors.DistSGDError, exit_code: int, text: str
+) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copy = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 -- made in the line itself.
+        assert type(copy) is type(error)
+        assert copy.args == error.args
+        assert vars(copy) == vars(error)
+        assert str(copy) == str(error) == text
+    assert error.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "text"), EXAMPLES, ids=lambda value: type(value).__name__
+)
+def test_error_is_drawn_with_its_exit_code(
+    error: errors.DistSGDError, exit_code: int, text: str
+) -> None:  # noqa: ARG001
+    name = type(error).__name__
+    rows = [row.split() for row in str(errors.__doc__).splitlines() if name in row.split()]
+    (row,) = rows
+    assert row[row.index(name) + 1] == ("exit" if name == "DistSGDError" else str(exit_code))
