@@ -1,6 +1,7 @@
 """distsgd: distributed data-parallel mini-batch SGD, the same bits for any number of workers.
 
-Public names are loaded when they are first used: importing the package loads neither numpy nor Ray nor Arrow.
+Public names are loaded when they are first used: importing the package loads neither numpy nor Ray
+nor Arrow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from distsgd.run.trainer import Progress, Result, Trainer
 
 __version__ = "0.1.0"
-__all__ = ["DistSGDError", "GradientTape", "Model", "Progress", "Result", "TrainConfig", "Trainer", "Variable"]
+__all__ = [
+    "DistSGDError",
+    "GradientTape",
+    "Model",
+    "Progress",
+    "Result",
+    "TrainConfig",
+    "Trainer",
+    "Variable",
+]
 
 _HOMES = {
     "DistSGDError": "distsgd.errors",

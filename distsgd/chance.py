@@ -1,8 +1,8 @@
 """Chance as a pure function of a key: Philox raw integers, the only randomness in the package.
 
-`numpy.random.Generator` methods may change between numpy versions; the raw integers of a bit generator do not
-(NEP 19), so everything here is made from them by integer arithmetic. Source: Salmon et al., "Parallel random numbers:
-as easy as 1, 2, 3", SC 2011. No I/O here, no global state.
+`numpy.random.Generator` methods may change between numpy versions; the raw integers of a bit
+generator do not (NEP 19), so everything here is made from them by integer arithmetic. Source:
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. No I/O here, no global state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Purpose(IntEnum):
 
 
 def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:
-    """The first `count` integers of the stream keyed by (`seed`, `purpose`, up to three non-negative integers).
+    """The first `count` integers of a keyed stream.
+
+    The key is (`seed`, `purpose`, up to three non-negative integers).
 
     Returns:
         Shape ``[count]``, uint64, uniform over the whole range.
@@ -39,11 +41,13 @@ def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:
     assert len(key) <= 3, "the counter has room for three integers beside the position"
     counter = [0, *key, *([0] * (3 - len(key)))]
     philox_key = (seed & _MASK_64) | (int(purpose) << 64)
-    return np.random.Philox(key=philox_key, counter=np.array(counter, np.uint64)).random_raw(count)  # type: ignore[no-any-return]
+    return np.random.Philox(key=philox_key, counter=np.array(counter, np.uint64)).random_raw(count)
 
 
 def permutation(seed: int, purpose: Purpose, *key: int, size: int) -> NDArray[np.int64]:
-    """A permutation of ``range(size)``: the order of Philox integers whose low bits were replaced by their index.
+    """A permutation of ``range(size)``.
+
+    The order of Philox integers whose low bits were replaced by their index.
 
     The low bits make ties impossible, so that the order does not depend on the sort algorithm.
 

@@ -1,4 +1,6 @@
-"""Every error this package raises on purpose; the tree is drawn here, and nothing below imports anything of ours.
+"""Every error this package raises on purpose.
+
+The tree is drawn here, and nothing below imports anything of ours.
 
     DistSGDError                    exit code
      ├── ConfigError                2   the configuration cannot be run; lists every problem at once
@@ -14,7 +16,8 @@
      ├── DivergedError              5   the loss is no longer a finite number
      └── TrainingInterrupted        6   stopped on request; resumable
 
-Every field is positional to ``super().__init__``, so that an error survives pickling between processes.
+Every field is positional to ``super().__init__``, so that an error survives pickling between
+processes.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ class DistSGDError(Exception):
 
 
 class ConfigError(DistSGDError):
-    """A configuration cannot be run; `problems` holds every one, each with value, rule and way out."""
+    """A configuration cannot be run.
+
+    `problems` holds every one, each with value, rule and way out.
+    """
 
     exit_code = 2
 
@@ -63,7 +69,10 @@ class ModelError(DistSGDError):
 
 
 class DataError(DistSGDError):
-    """A source cannot be used; `path` is the file or column set, `reason` what is wrong and what to do."""
+    """A source cannot be used.
+
+    `path` is the file or column set, `reason` what is wrong and what to do.
+    """
 
     exit_code = 3
 
@@ -147,4 +156,7 @@ class TrainingInterrupted(DistSGDError):  # noqa: N818 -- not a fault: the run s
         self.path, self.step = Path(path), step
 
     def __str__(self) -> str:
-        return f"interrupted after step {self.step}; go on with: distsgd train ... --run-dir {self.path} --resume auto"
+        return (
+            f"interrupted after step {self.step}; go on with: distsgd train ... --run-dir "
+            f"{self.path} --resume auto"
+        )

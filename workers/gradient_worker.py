@@ -1,9 +1,10 @@
 """The worker: blocks of rows in, partials out.
 
-Between data and server in the loop: it deals like the server does, gathers the rows of its blocks from the memory-mapped
-shards, runs the model's program on each, and sums in the fixed tree what it can. It knows layers, shards and messages;
-not the optimiser, the server, the configuration or Ray. It keeps nothing between orders but rows read ahead, so that any
-worker may be asked for any block, at any time, again.
+Between data and server in the loop: it deals like the server does, gathers the rows of its blocks
+from the memory-mapped shards, runs the model's program on each, and sums in the fixed tree what it
+can. It knows layers, shards and messages; not the optimiser, the server, the configuration or Ray.
+It keeps nothing between orders but rows read ahead, so that any worker may be asked for any block,
+at any time, again.
 
 Legend: N samples, I inputs, P parameters, S slots.
 """
@@ -41,7 +42,9 @@ class BlockBuffer:
         is_class = model.target_kind == "class"
         self.x_NI = np.zeros((most, math.prod(model.input_shape)), dtype)
         self.inputs = self.x_NI.reshape(most, *model.input_shape)
-        self.target = np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype)
+        self.target = (
+            np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype)
+        )
         self.squared_norms_N = np.zeros(most, dtype) if task.per_sample else None
         self.row_numbers_N = np.zeros(most, np.int64)
 
@@ -116,7 +119,10 @@ class GradientWorker:
         return self._task.deal.evaluation_blocks(self._data.test.num_rows)
 
     def _read(self, kind: Kind, step: int, block: Block) -> None:
-        """Have the rows of `block` in the current buffer, which is the other one if they were read ahead."""
+        """Have the rows of `block` in the current buffer.
+
+        Which is the other one if they were read ahead.
+        """
         if self._ahead == (kind, step, block):
             self._current = 1 - self._current
             self._ahead = None
@@ -135,7 +141,7 @@ class GradientWorker:
             buffer.fill(self._data.test, count)
 
     def _bind(self, count: int, slot: int) -> BoundProgram:
-        """The program on `count` rows of the current buffer, its gradients going to `slot` (none below 0)."""
+        """The program on `count` rows of the current buffer; gradients go to `slot`, if not -1."""
         key = (self._current, count, slot)
         bound = self._bound.get(key)
         if bound is None:
@@ -157,7 +163,9 @@ class GradientWorker:
         loss_sum = float(np.add.reduce(bound.losses_N, dtype=np.float64))
         if not self._task.per_sample:
             return Sums(count, loss_sum, 0, 0.0, 0.0)
-        return Sums(count, loss_sum, 0, *squared_norm_sums(bound.squared_norms_N))
+        norms_N = bound.squared_norms_N
+        assert norms_N is not None
+        return Sums(count, loss_sum, 0, *squared_norm_sums(norms_N))
 
     def _evaluate(self, count: int, slot: int) -> Sums:  # noqa: ARG002 -- losses need no slot.
         bound = self._bind(count, -1)

@@ -1,4 +1,6 @@
-"""What is done with per-sample gradients once the gates have given their squared norms: their sum and their largest.
+"""What is done with per-sample gradients once the gates have given their squared norms.
+
+Their sum and their largest.
 
 Legend: N samples. No I/O here.
 """
@@ -17,4 +19,6 @@ def squared_norm_sums(squared_norms_N: NDArray[Any]) -> tuple[float, float]:
     >>> squared_norm_sums(np.array([1.0, 4.0], np.float32))
     (5.0, 4.0)
     """
-    return float(np.add.reduce(squared_norms_N, dtype=np.float64)), float(np.maximum.reduce(squared_norms_N))
+    return float(np.add.reduce(squared_norms_N, dtype=np.float64)), float(
+        np.maximum.reduce(squared_norms_N)
+    )

@@ -1,11 +1,13 @@
 """Dealing: which rows make up a mini-batch, cut into blocks, as a pure function of integers.
 
-First of the four lines of the step loop: ``plan = deal(step)``. Nothing here knows how many workers there are, so the
-same rows meet in the same block wherever it is computed; the state of the data is one integer, the step. No I/O here.
+First of the four lines of the step loop: ``plan = deal(step)``. Nothing here knows how many workers
+there are, so the same rows meet in the same block wherever it is computed; the state of the data is
+one integer, the step. No I/O here.
 
-The rows of a split, in shard order, are owned by lanes, each a range of neighbours. An epoch is `rounds` full rounds in
-which the lanes take turns in strided groups, and a rest that is listed lane by lane and cut into mini-batches, of which
-the last may be short: every row is used exactly once an epoch, and nothing is padded or dropped.
+The rows of a split, in shard order, are owned by lanes, each a range of neighbours. An epoch is
+`rounds` full rounds in which the lanes take turns in strided groups, and a rest that is listed lane
+by lane and cut into mini-batches, of which the last may be short: every row is used exactly once an
+epoch, and nothing is padded or dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def cut(lane: int, first: int, last: int, block_rows: int) -> list[Block]:
     """Cut a run of positions into equal pieces of at most `block_rows` rows.
 
     >>> cut(3, 0, 10, 4)
-    [Block(lane=3, piece=0, first=0, last=3), Block(lane=3, piece=1, first=3, last=6), Block(lane=3, piece=2, first=6, last=10)]
+    [Block(lane=3, piece=0, first=0, last=3), Block(lane=3, piece=1, first=3, last=6), Block(lane=3,
+    piece=2, first=6, last=10)]
     """
     size = last - first
     if size <= block_rows:
@@ -88,7 +91,8 @@ class Deal:
         ...     [(b.lane, b.first, b.last) for b in deal.blocks(t)]
         ...     for t in range(deal.steps_per_epoch)
         ... ]
-        [[(0, 0, 3), (2, 0, 3)], [(1, 0, 3), (3, 0, 3)], [(0, 3, 5), (1, 3, 5), (2, 3, 5)], [(3, 3, 5)]]
+        [[(0, 0, 3), (2, 0, 3)], [(1, 0, 3), (3, 0, 3)], [(0, 3, 5), (1, 3, 5), (2, 3, 5)], [(3, 3,
+        5)]]
         """
         assert num_rows >= 1
         assert batch_rows >= 1
@@ -144,7 +148,7 @@ class Deal:
         return blocks
 
     def evaluation_blocks(self, num_rows: int) -> list[Block]:
-        """The blocks of another split of `num_rows` rows, taken in order as if one lane held them all."""
+        """The blocks of `num_rows` rows of another split, in order, as of one lane."""
         return cut(0, 0, num_rows, self.block_rows)
 
     @property
@@ -183,14 +187,20 @@ class Deal:
 
 
 def rows_in_window(row_bytes: int) -> int:
-    """Rows of one window: the largest power of two that fits into 16 MiB, so that big data is read in neighbourhoods."""
+    """Rows of one window: the largest power of two that fits into 16 MiB.
+
+    So that big data is read in neighbourhoods.
+    """
     return 1 << (max(1, WINDOW_BYTES // row_bytes).bit_length() - 1)
 
 
 class RowOrder:
-    """Positions of a lane to row numbers: each epoch visits the lane's windows, and the rows in each, in a keyed order.
+    """Positions of a lane to row numbers.
 
-    Keeps the order of one window a lane; a process that reads some lanes in sequence sorts each window once an epoch.
+    Each epoch visits the lane's windows, and the rows in each, in a keyed order.
+
+    Keeps the order of one window a lane; a process that reads some lanes in sequence sorts each
+    window once an epoch.
     """
 
     def __init__(self, deal: Deal, *, seed: int, row_bytes: int) -> None:
@@ -201,7 +211,7 @@ class RowOrder:
         self._orders: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
     def rows_inplace(self, epoch: int, block: Block, rows_N: NDArray[np.int64]) -> None:
-        """Write the row numbers of `block` in `epoch` into `rows_N`, int64 of the block's length."""
+        """Write the row numbers of `block` in `epoch` into `rows_N`, int64 ``[N]``."""
         position, done = block.first, 0
         while position < block.last:
             visit, offset, length = self._locate(epoch, block.lane, position)
@@ -212,7 +222,7 @@ class RowOrder:
             done += count
 
     def _locate(self, epoch: int, lane: int, position: int) -> tuple[int, int, int]:
-        """The number of the visit that holds `position`, the offset in it, and its length in rows."""
+        """The visit that holds `position`, the offset in it, its length in rows."""
         window = self._window
         size = self._starts[lane + 1] - self._starts[lane]
         short = size % window

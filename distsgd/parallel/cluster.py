@@ -1,4 +1,6 @@
-"""Ray: it places, starts and supervises the server and the workers, and hands out the run's secret. No arrays go through it.
+"""Ray: it places, starts and supervises the server and the workers, and hands out the run's secret.
+
+No arrays go through it.
 
 The only module that imports ray, and only once its settings are in the environment.
 """
@@ -8,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import secrets
-import time
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +77,8 @@ def refuse_shadowing(worker: str) -> None:
         for other in (here, here.with_suffix(".py")):
             if other.exists() and ours is not None and other.resolve() != ours:
                 raise ClusterError(
-                    f"{other} would hide the package {name} in {ours}, because Ray looks in the current "
+                    f"{other} would hide the package {name} in {ours}, because Ray looks in "
+                    "the current "
                     "directory first; rename it, or start from another directory"
                 )
 
@@ -95,16 +99,30 @@ def _ray(address: str, *, num_cpus: int) -> Iterator[Any]:
             }
         ray = _import_ray(is_local=address == "local")
         try:
-            ray.init(configure_logging=False, **options)
+            with _signals_kept():
+                ray.init(configure_logging=False, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise ClusterError(f'Ray at "{address}" cannot be used: {error}') from error
         stack.callback(ray.shutdown)
         yield ray
 
 
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handler of SIGTERM that `ray.init` replaces by its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _import_ray(*, is_local: bool) -> Any:
-    import ray
-    from ray._private import ray_constants
+    import ray  # noqa: PLC0415 -- not before its settings are in the environment.
+    from ray._private import ray_constants  # noqa: PLC0415 -- the same.
 
     if ray.is_initialized():
         raise ClusterError(
@@ -140,8 +158,8 @@ class ServerActor(ParameterServer):
 class _Supervisor:
     """Keeps one server and its workers running until the run has ended.
 
-    A dead worker's actor is started again by Ray, and told again whom to serve. A dead server is started as a new
-    incarnation that goes on from the last durable state; its workers follow it.
+    A dead worker's actor is started again by Ray, and told again whom to serve. A dead server is
+    started as a new incarnation that goes on from the last durable state; its workers follow it.
     """
 
     def __init__(self, ray: Any, task: ServerTask, worker: str) -> None:
@@ -178,7 +196,9 @@ class _Supervisor:
                 while True:
                     done, _ = self._ray.wait([training], timeout=LOOK_S)
                     if done:
-                        return self._get(training, "training to end", START_TIMEOUT_S)
+                        outcome: Outcome = self._get(training, "training to end", START_TIMEOUT_S)
+                        self._look(watch, step)
+                        return outcome
                     self._look_after_workers()
                     step = self._look(watch, step)
             except _ServerDied as death:
@@ -222,14 +242,11 @@ class _Supervisor:
 
     def _look_after_workers(self) -> None:
         """Send workers that came back to the server; an error of ours in a worker ends the run."""
-        ended, _ = self._ray.wait(
-            list(self._services), num_returns=len(self._services), timeout=0
-        )
+        ended, _ = self._ray.wait(list(self._services), num_returns=len(self._services), timeout=0)
         for service in ended:
             number = self._services.pop(service)
             try:
-                self._ray.get(service)
-                time.sleep(0)  # It lost the server and lives; it is asked again below.
+                self._ray.get(service)  # It lost the server and lives.
             except self._ray.exceptions.RayActorError:
                 pass  # Its process ended; Ray starts it again before it serves.
             except self._ray.exceptions.RayTaskError as error:

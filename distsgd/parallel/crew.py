@@ -1,7 +1,10 @@
-"""The crew: the server's hands. It sends a step's blocks to workers, gathers their partials and sums them in the fixed tree.
+"""The crew: the server's hands.
 
-Second and third lines of the step loop. A worker that is lost in the middle of a step costs only its blocks: the server
-computes them itself, and the same bits come out. What arrives late, from an earlier step or incarnation, is not looked at.
+It sends a step's blocks to workers, gathers their partials and sums them in the fixed tree.
+
+Second and third lines of the step loop. A worker that is lost in the middle of a step costs only
+its blocks: the server computes them itself, and the same bits come out. What arrives late, from an
+earlier step or incarnation, is not looked at.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ _NO_GRADIENT: Array = np.empty(0)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Blocks to be computed: those of training step `step`, or, for an evaluation, of the test rows."""
+    """Blocks to be computed.
+
+    Those of training step `step`, or, for an evaluation, of the test rows.
+    """
 
     kind: Kind
     step: int
@@ -53,7 +59,10 @@ class Root:
 
 
 class Crew:
-    """All that computes for one server: itself and, if there is an exchange, the workers connected to it."""
+    """All that computes for one server.
+
+    Itself and, if there is an exchange, the workers connected to it.
+    """
 
     def __init__(
         self,
@@ -67,7 +76,9 @@ class Crew:
         say: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self.weights = exchange.weights if exchange else np.zeros(layout.num_parameters, layout.dtype)
+        self.weights = (
+            exchange.weights if exchange else np.zeros(layout.num_parameters, layout.dtype)
+        )
         self._identity = own.describe(SERVER)
         self._own = InProcessExchange(layout, own, weights=self.weights, worker_id=SERVER)
         self._exchange = exchange
@@ -158,9 +169,7 @@ class Crew:
                     continue
                 if isinstance(event, Reported) and event.report.answers(order):
                     del waiting[event.worker]
-                    parts.append(
-                        _Part(event.worker, event.report, self._partials(event.worker))
-                    )
+                    parts.append(_Part(event.worker, event.report, self._partials(event.worker)))
                 elif isinstance(event, Lost):
                     del waiting[event.worker]
                     parts.append(self._redo(order, parts))
@@ -212,7 +221,8 @@ class Crew:
         if found.probe != own.probe:
             raise NumericsError(
                 f"worker {found.worker} computes other bits than the server (probe {found.probe}, "
-                f"not {own.probe}); give every process the same numpy, processor kind and OPENBLAS_CORETYPE"
+                f"not {own.probe}); give every process the same numpy, processor kind and "
+                "OPENBLAS_CORETYPE"
             )
 
     def _partials(self, worker: int) -> Array:
@@ -222,7 +232,10 @@ class Crew:
         return self._exchange.partials(worker)
 
     def _redo(self, order: Order, parts: Sequence[_Part]) -> _Part:
-        """Compute the blocks of a lost worker here; what lies in the server's own slots is saved first."""
+        """Compute the blocks of a lost worker here.
+
+        What lies in the server's own slots is saved first.
+        """
         for part in parts:
             if part.worker == SERVER:
                 part.gradients = part.gradients[: len(part.report.nodes)].copy()
@@ -234,18 +247,17 @@ class Crew:
     def _finish(self, parts: Sequence[_Part], edges: tuple[int, ...]) -> Root:
         """Go on in the tree where the workers stopped."""
         if len(parts) == 1 and len(parts[0].report.nodes) == 1:
-            return Root(parts[0].gradients[0], parts[0].report.nodes[0])
-        is_gradient = parts[0].report.kind is Kind.GRADIENT
+            return parts[0].roots()[0]
         open_edges: tuple[int, ...] = ()
         nodes: list[Root] = []
         for part in parts:
             report = part.report
             schedule = _joins(edges[report.first : report.last + 1])
             open_edges = (*open_edges[:-1], *schedule.edges)
-            # An evaluation uses no slots, and may leave more nodes than there are.
-            gradients = part.gradients if is_gradient else [_NO_GRADIENT] * len(report.nodes)
-            nodes += [Root(gradients[i], sums) for i, sums in enumerate(report.nodes)]
-        return self._sum(nodes, _joins(open_edges), is_gradient=is_gradient)
+            nodes += part.roots()
+        return self._sum(
+            nodes, _joins(open_edges), is_gradient=parts[0].report.kind is Kind.GRADIENT
+        )
 
     def _sum(self, nodes: Sequence[Root], schedule: Joins, *, is_gradient: bool) -> Root:
         stack: list[Root] = []
@@ -275,4 +287,11 @@ class _Part:
 
     worker: int
     report: Report
-    gradients: Array  # [nodes or more, P]
+    gradients: Array  # [nodes or more, P]; of no meaning in an evaluation.
+
+    def roots(self) -> list[Root]:
+        """The nodes with their gradient sums."""
+        if self.report.kind is Kind.EVALUATE:
+            # It uses no slots, and may leave more nodes than there are.
+            return [Root(_NO_GRADIENT, sums) for sums in self.report.nodes]
+        return [Root(self.gradients[i], sums) for i, sums in enumerate(self.report.nodes)]

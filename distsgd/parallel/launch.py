@@ -34,19 +34,23 @@ def worker_maker(path: str) -> Callable[[WorkerTask], Worker]:
         return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
         raise ClusterError(
-            f'the worker "{path}" cannot be loaded: {error}; is another "{module.split(".")[0]}" first on the path?'
+            f'the worker "{path}" cannot be loaded: {error}; is another '
+            f'"{module.split(".")[0]}" first on the path?'
         ) from None
 
 
 def launch(task: ServerTask, worker: str, watch: Watch, *, address: str) -> Outcome:
-    """Make the run: without workers in a thread of this process, else on the Ray at `address`; blocks.
+    """Make the run: without workers in a thread of this process, else on the Ray at `address`.
+
+    Blocks.
 
     Raises:
-        DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is missing.
+        DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is
+            missing.
     """
     if not task.crew.num_workers:
         return train_in_process(task, worker, watch)
-    from distsgd.parallel.cluster import train_on_ray  # Loads Ray.
+    from distsgd.parallel.cluster import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
     return train_on_ray(task, worker, watch, address=address)
 

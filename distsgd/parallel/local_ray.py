@@ -1,6 +1,9 @@
-"""Starting a Ray of one's own: on loopback only, with token authentication, at full priority, in a private directory.
+"""Starting a Ray of one's own.
 
-Ray reads most of this from the environment, before it is imported or when it starts. No Ray is imported here.
+On loopback only, with token authentication, at full priority, in a private directory.
+
+Ray reads most of this from the environment, before it is imported or when it starts. No Ray is
+imported here.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _LONGEST_PATH = 107 - 75
 
 _SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # All listeners on loopback.
-    "RAY_worker_niceness": "0",  # Ray's own default, 15, makes a step twenty times slower beside busy processes.
+    "RAY_worker_niceness": "0",  # At 15, steps are twenty times slower beside busy processes.
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -47,7 +50,10 @@ def environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def private_directory() -> Iterator[Path]:
-    """A new directory that only this user can enter, removed at the end; what killed runs left is removed first."""
+    """A new directory that only this user can enter, removed at the end.
+
+    What killed runs left is removed first.
+    """
     root = Path(tempfile.gettempdir())
     if len(str(root)) + len(_PREFIX) + 12 > _LONGEST_PATH:
         root = Path("/tmp")  # noqa: S108 -- private by its mode; the usual place is too long a path for Ray's sockets.

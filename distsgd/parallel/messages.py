@@ -1,6 +1,9 @@
-"""The words on the wire: what the server asks of a worker, and what it answers. Numbers only; nothing is ever unpickled.
+"""The words on the wire: what the server asks of a worker, and what it answers. Numbers only.
 
-An `Order` names blocks by step and range, since both sides can deal; the arrays travel beside it (see `exchange`).
+Nothing is ever unpickled.
+
+An `Order` names blocks by step and range, since both sides can deal; the arrays travel beside it
+(see `exchange`).
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ class Order(NamedTuple):
     step: int
     first: int
     last: int
-    next_first: int  # The blocks of the following step that this worker may expect; empty when unknown.
+    next_first: (
+        int  # The blocks of the following step that this worker may expect; empty when unknown.
+    )
     next_last: int
 
     def pack(self) -> bytes:
@@ -47,7 +52,10 @@ class Order(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What came of an order: a partial for each subtree of the blocks that could be summed, in order."""
+    """What came of an order.
+
+    A partial for each subtree of the blocks that could be summed, in order.
+    """
 
     incarnation: int
     kind: Kind
@@ -71,14 +79,14 @@ class Report(NamedTuple):
             ValueError: `data` is too short, or not a report.
         """
         try:
-            *head, num_nodes = _REPORT.unpack_from(data)
-            head[1] = Kind(head[1])
+            incarnation, kind, *rest, num_nodes = _REPORT.unpack_from(data)
+            head = (incarnation, Kind(kind), *rest)
             end = _REPORT.size + num_nodes * _SUMS.size
             starts = range(_REPORT.size, end, _SUMS.size)
             nodes = tuple(Sums(*_SUMS.unpack_from(data, at)) for at in starts)
         except (struct.error, ValueError) as error:
             raise ValueError(f"{len(data)} bytes are no report: {error}") from None
-        return cls(*head, nodes)
+        return cls._make((*head, nodes))
 
     def answers(self, order: Order) -> bool:
         """Is this the report on `order`, and not on an older one?"""

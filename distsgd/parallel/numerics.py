@@ -1,7 +1,8 @@
 """The numerics profile: what decides about the bits beside configuration, data and seed.
 
-numpy's version, the BLAS, the kernel it chose for this processor, and one thread. It is fixed once a run: every process
-of the run gets the same environment, and proves by a probe, not by names, that it computes the same bits.
+numpy's version, the BLAS, the kernel it chose for this processor, and one thread. It is fixed once
+a run: every process of the run gets the same environment, and proves by a probe, not by names, that
+it computes the same bits.
 """
 
 from __future__ import annotations
@@ -60,14 +61,20 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Have the BLAS of this process use one thread: their number may change bits, and workers share the cores."""
+    """Have the BLAS of this process use one thread.
+
+    Their number may change bits, and workers share the cores.
+    """
     with ThreadpoolController().limit(limits=1):
         yield
 
 
 @cache
 def probe(dtype: str) -> str:
-    """A seeded block, forward and backward, hashed: two processes with equal probes compute equal bits."""
+    """A seeded block, forward and backward, hashed.
+
+    Two processes with equal probes compute equal bits.
+    """
     digest = blake3()
     with one_blas_thread():
         _probe_into(digest, dtype)
@@ -76,7 +83,9 @@ def probe(dtype: str) -> str:
 
 def _probe_into(digest: blake3, dtype: str) -> None:
     for activation in ("relu", "sigmoid", "tanh"):
-        model = Model([Dense(48, activation=activation), Dense(10)], "softmax_cross_entropy", (200,))
+        model = Model(
+            [Dense(48, activation=activation), Dense(10)], "softmax_cross_entropy", (200,)
+        )
         weights = model.initialise("glorot", 0, np.dtype(dtype))
         program = model.program(96, np.dtype(dtype), per_sample=True)
         for rows in (1, 31, 96):

@@ -1,8 +1,8 @@
 """The plan: who computes a step. No input to the bits, only to the time.
 
-A step's blocks are shared among neighbours in lane order. How many processes a step is worth is found out by trying: each
-way is timed on real steps (all give the same bits), the fastest is used, and now and then all are tried again. Pure; the
-time comes in from outside.
+A step's blocks are shared among neighbours in lane order. How many processes a step is worth is
+found out by trying: each way is timed on real steps (all give the same bits), the fastest is used,
+and now and then all are tried again. Pure; the time comes in from outside.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Share(NamedTuple):
 
 
 def shares(num_blocks: int, workers: Sequence[int]) -> list[Share]:
-    """Cut the blocks of a step into a run for each of `workers`; those who would have none are left out.
+    """Cut the blocks of a step into a run for each of `workers`.
+
+    Those who would have none are left out.
 
     >>> shares(5, [0, 1])
     [Share(worker=0, first=0, last=2), Share(worker=1, first=2, last=5)]
@@ -42,7 +44,9 @@ def shares(num_blocks: int, workers: Sequence[int]) -> list[Share]:
 
 
 def ways(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
-    """The sets of processes worth trying for `num_blocks` blocks: the server alone, with workers, workers alone.
+    """The sets of processes worth trying for `num_blocks` blocks.
+
+    The server alone, with workers, workers alone.
 
     >>> ways([0, 1], 8)
     [(-1,), (-1, 0), (0, 1)]
@@ -107,7 +111,10 @@ PlanKind = Literal["measured", "all"]
 
 
 class Planner:
-    """Who computes which blocks, for a changing crew; `kind` "all" makes every worker work in every step."""
+    """Who computes which blocks, for a changing crew.
+
+    `kind` "all" makes every worker work in every step.
+    """
 
     def __init__(self, kind: PlanKind) -> None:
         self._kind = kind

@@ -1,7 +1,9 @@
-"""What a run leaves on disk while it trains: history, evaluations, digests, checkpoints. No input to the bits.
+"""What a run leaves on disk while it trains: history, evaluations, digests, checkpoints.
 
-Rows lie in memory until a checkpoint makes them durable together with the state they lead to, so that what is on disk
-never runs ahead of what a resume goes on from.
+No input to the bits.
+
+Rows lie in memory until a checkpoint makes them durable together with the state they lead to, so
+that what is on disk never runs ahead of what a resume goes on from.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from distsgd.errors import CheckpointError, ModelError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
@@ -63,7 +66,10 @@ class Recorder:
             self._digests.append(training.step, self._chain.extend(training.step, training.weights))
 
     def evaluated(self, row: EvaluationRow, training: Training, *, seconds: float) -> None:
-        """Record an evaluation; the best so far is kept in memory until the next checkpoint writes it."""
+        """Record an evaluation.
+
+        The best so far is kept in memory until the next checkpoint writes it.
+        """
         self._evaluations.append(row)
         self.evaluation = row
         loss, best = row.test_loss, self.best_test_loss
@@ -81,7 +87,9 @@ class Recorder:
         )
 
     def save(self, training: Training, *, seconds: float) -> bool:
-        """Make everything durable up to the present step; False where the weights are no longer finite. Blocks.
+        """Make everything durable up to the present step.
+
+        False where the weights are no longer finite. Blocks.
 
         Raises:
             RunError: The disk refuses; nothing that was saved before is lost.
@@ -122,7 +130,8 @@ class Recorder:
         """Put `training` back to the newest whole checkpoint and drop what was recorded beyond it.
 
         Returns:
-            The seconds spent until then; None where there is no checkpoint, and nothing was changed.
+            The seconds spent until then; None where there is no checkpoint, and nothing was
+            changed.
 
         Raises:
             CheckpointError: All checkpoints are damaged, or they do not fit.
@@ -139,7 +148,13 @@ class Recorder:
         return float(found.state["seconds"])
 
     def _restore(self, training: Training, found: Checkpoint) -> None:
-        weights = weights_vector(self._model, found.arrays["weights"], training.weights.dtype)
+        try:
+            weights = weights_vector(self._model, found.arrays["weights"], training.weights.dtype)
+        except ModelError as error:
+            raise CheckpointError(
+                "checkpoint",
+                f"does not fit this run ({error}); use the configuration it was made with",
+            ) from None
         training.restore(found.state["training"], weights, found.arrays["optimizer"])
         self._chain = DigestChain(found.state["digest"])
         self.best_test_loss = found.state["best_test_loss"]

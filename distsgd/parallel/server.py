@@ -1,12 +1,15 @@
-"""The parameter server: it holds the weights and runs the step loop. Workers compute, the server averages and updates.
+"""The parameter server: it holds the weights and runs the step loop.
+
+Workers compute, the server averages and updates.
 
     work    = deal(step)                  which rows, cut into blocks
-    root    = crew.gather(work)           workers read the weights in place and write sums; one fixed tree
+    root    = crew.gather(work)           workers read the weights in place and write sums; one
+    fixed tree
     row     = training.apply(root)        the mean, the update
     recorder.step_done(training, row)     history, digest; now and then a checkpoint
 
-A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process. `train` blocks; all other
-methods may be called meanwhile, from another thread.
+A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
+`train` blocks; all other methods may be called meanwhile, from another thread.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from distsgd.parallel.crew import Crew, Root, Work
 from distsgd.parallel.exchange import ExchangeKind, open_exchange
 from distsgd.parallel.exchange.contract import Address, Array, Layout, Worker
 from distsgd.parallel.messages import Kind, WorkerTask
-from distsgd.parallel.plan import Planner, PlanKind
+from distsgd.parallel.plan import PlanKind, Planner
 from distsgd.parallel.recorder import Recorder, RecordTask
 from distsgd.parallel.training import Training, UpdateTask
 from distsgd.parallel.tree import most_nodes
@@ -34,8 +37,12 @@ from distsgd.store.digest import weights_digest
 from distsgd.store.evaluations import EvaluationRow
 from distsgd.store.run_directory import RunDirectory
 
+Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
+Ending = Literal["done", "interrupted", "diverged"]
 JOIN_TIMEOUT_S = 120.0
-LOCK_TIMEOUT_S = 30.0  # A prompt resume after a killed driver overlaps the old server by about 1.5 s.
+LOCK_TIMEOUT_S = (
+    30.0  # A prompt resume after a killed driver overlaps the old server by about 1.5 s.
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class ServerTask:
 class Status:
     """Where a run is, for whoever looks on."""
 
-    phase: Literal["starting", "training", "evaluating", "saving", "ended"]
+    phase: Phase
     step: int
     epoch: float
     train_loss: float | None
@@ -78,14 +85,15 @@ class Status:
     num_samples: int  # Since this server started to train.
     seconds: float  # The same.
     num_workers: int
-    messages: tuple[str, ...]  # All so far.
+    incarnation: int
+    messages: tuple[str, ...]  # All of this incarnation so far.
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How training ended; losses are means, `seconds` counts all sessions of the run."""
 
-    status: Literal["done", "interrupted", "diverged"]
+    status: Ending
     advice: str
     step: int
     epoch: float
@@ -104,6 +112,7 @@ class ParameterServer:
         self, task: ServerTask, make_worker: Callable[[WorkerTask], Worker], *, incarnation: int = 0
     ) -> None:
         self._task = task
+        self._incarnation = incarnation
         self._messages: list[str] = []
         deal, model, crew = task.worker.deal, task.worker.model, task.crew
         slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
@@ -127,7 +136,7 @@ class ParameterServer:
         self._training = Training(task.update, self._crew.weights)
         self._recorder: Recorder | None = None
         self._stop = threading.Event()
-        self._phase: Literal["starting", "training", "evaluating", "saving", "ended"] = "starting"
+        self._phase: Phase = "starting"
         self._started_at = 0.0
         self._started_samples = 0
         self._seconds_before = 0.0
@@ -155,6 +164,7 @@ class ParameterServer:
             training.num_samples - self._started_samples,
             monotonic() - self._started_at if self._started_at else 0.0,
             len(self._crew.members),
+            self._incarnation,
             tuple(self._messages),
         )
 
@@ -197,15 +207,21 @@ class ParameterServer:
         self._phase = "training"
         advice = ""
         try:
-            self._loop(recorder)
-            self._evaluate_if_due(recorder, at_end=True)
+            with np.errstate(
+                all="ignore"
+            ):  # A loss that is not finite is noticed, and named, step by step.
+                self._loop(recorder)
+                self._evaluate_if_due(recorder, at_end=True)
         except DivergedError as error:
             advice = error.advice
         saved = recorder.save(training, seconds=self._seconds()) if not advice else False
         if not saved and not advice:
-            advice = "the weights are no longer finite numbers; take a smaller [optimizer] learning_rate"
-        ended = "done" if training.step >= task.total_steps else "interrupted"
-        return self._outcome("diverged" if advice else ended, advice)
+            advice = (
+                "the weights are no longer finite numbers; take a smaller [optimizer] learning_rate"
+            )
+        if advice:
+            return self._outcome("diverged", advice)
+        return self._outcome("done" if training.step >= task.total_steps else "interrupted")
 
     def _loop(self, recorder: Recorder) -> None:
         """The step loop."""
@@ -225,7 +241,7 @@ class ParameterServer:
                 self._phase = "training"
 
     def _evaluate_if_due(self, recorder: Recorder, *, at_end: bool = False) -> None:
-        """Evaluate on the held-out rows, unless there are none, or it was done after this very step."""
+        """Evaluate on the held-out rows, if there are any and it is not done yet."""
         training, task = self._training, self._task
         done = recorder.evaluation is not None and recorder.evaluation.step == training.step
         if not task.num_test_rows or done or (at_end and training.step < task.total_steps):
@@ -244,16 +260,16 @@ class ParameterServer:
         return EvaluationRow(
             training.step,
             training.epoch,
-            sums.loss_sum / sums.count,
-            sums.correct / sums.count if is_class else None,
-            sums.count,
+            sums.loss_sum / sums.num_samples,
+            sums.correct / sums.num_samples if is_class else None,
+            sums.num_samples,
         )
 
     def _seconds(self) -> float:
         """Time spent training in all sessions of this run."""
         return self._seconds_before + monotonic() - self._started_at
 
-    def _outcome(self, status: Literal["done", "interrupted", "diverged"], advice: str) -> Outcome:
+    def _outcome(self, status: Ending, advice: str = "") -> Outcome:
         training, now = self._training, self.status()
         return Outcome(
             status,

@@ -1,6 +1,11 @@
-"""A worker's life inside its process: connect, then compute what the server orders until the server is gone."""
+"""A worker's life inside its process.
+
+Connect, then compute what the server orders until the server is gone.
+"""
 
 from __future__ import annotations
+
+import numpy as np
 
 from distsgd.parallel.exchange import connect
 from distsgd.parallel.exchange.contract import Address, ServerGone, Worker
@@ -24,13 +29,16 @@ def serve(worker: Worker, address: Address, number: int) -> int:
         return num_orders
     try:
         worker.attach(channel.weights, channel.slots)
-        while True:
-            order = channel.receive(QUIET_S)
-            if order is None:
-                continue
-            channel.report(worker.compute(order))
-            num_orders += 1
-            worker.read_ahead(order)
+        with np.errstate(
+            all="ignore"
+        ):  # The server notices a loss that is not finite, and names the step.
+            while True:
+                order = channel.receive(QUIET_S)
+                if order is None:
+                    continue
+                channel.report(worker.compute(order))
+                num_orders += 1
+                worker.read_ahead(order)
     except ServerGone:
         return num_orders
     finally:

@@ -1,7 +1,7 @@
 """The state of a training run between two steps, and the one door through which it changes.
 
-Fourth line of the step loop: ``weights = update(weights, root.mean())``. No I/O and no waiting here: a root comes in, the
-weights move, and what is worth writing down comes out.
+Fourth line of the step loop: ``weights = update(weights, root.mean())``. No I/O and no waiting
+here: a root comes in, the weights move, and what is worth writing down comes out.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Training:
     def train_loss(self) -> float | None:
         """Mean loss over the samples of the present epoch; None before its first step."""
         sums = self.epoch_sums
-        return sums.loss_sum / sums.count if sums.count else None
+        return sums.loss_sum / sums.num_samples if sums.num_samples else None
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
         """Make one update by the mean of `root`.
@@ -85,14 +85,16 @@ class Training:
         task, sums = self._task, root.sums
         rate = task.schedule.rate(self.step)
         self._check_finite(sums, rate)
-        mean = np.divide(root.gradient_sum, root.gradient_sum.dtype.type(sums.count), out=self._mean)
+        mean = np.divide(
+            root.gradient_sum, root.gradient_sum.dtype.type(sums.num_samples), out=self._mean
+        )
         grad_norm = self._norm_and_clip(mean, sums)
         task.rule.update_inplace(self.weights, mean, state=self.rule_state, learning_rate=rate)
         at_start = self.step % task.steps_per_epoch == 0
         self.epoch_sums = sums if at_start else self.epoch_sums.joined(sums)
         self._row_sums = self._row_sums.joined(sums)
         self.step += 1
-        self.num_samples += sums.count
+        self.num_samples += sums.num_samples
         if self.step % task.history_every:
             return None
         return self._row(rate, grad_norm, seconds)
@@ -101,8 +103,10 @@ class Training:
         if not math.isfinite(sums.loss_sum):
             raise DivergedError(
                 self.step,
-                f"the loss is {sums.loss_sum / sums.count}, the learning rate {rate:g}; training cannot go on. "
-                "Take a smaller [optimizer] learning_rate, a warm-up ([schedule] warmup_steps) or [optimizer] clip_norm",
+                f"the loss is {sums.loss_sum / sums.num_samples}, the learning rate {rate:g}; "
+                "training cannot go on. "
+                "Take a smaller [optimizer] learning_rate, a warm-up ([schedule] warmup_steps) "
+                "or [optimizer] clip_norm",
             )
 
     def _norm_and_clip(self, mean: Array, sums: Sums) -> float | None:
@@ -115,7 +119,9 @@ class Training:
         else:
             return None
         if task.per_sample:
-            self._noise.update(sums.count, sums.squared_norm_sum / sums.count, norm * norm)
+            self._noise.update(
+                sums.num_samples, sums.squared_norm_sum / sums.num_samples, norm * norm
+            )
         return norm
 
     def _row(self, rate: float, grad_norm: float | None, seconds: float) -> HistoryRow:
@@ -126,9 +132,9 @@ class Training:
             epoch=self.epoch,
             samples=self.num_samples,
             learning_rate=rate,
-            train_loss=sums.loss_sum / sums.count,
+            train_loss=sums.loss_sum / sums.num_samples,
             grad_norm=grad_norm,
-            mean_squared_norm=sums.squared_norm_sum / sums.count if per_sample else None,
+            mean_squared_norm=sums.squared_norm_sum / sums.num_samples if per_sample else None,
             max_squared_norm=sums.squared_norm_max if per_sample else None,
             noise_scale=self._noise.value if per_sample else None,
             seconds=seconds,
@@ -144,7 +150,9 @@ class Training:
             "noise": self._noise.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any], weights: Array, rule_state: Mapping[str, Array]) -> None:
+    def restore(
+        self, state: Mapping[str, Any], weights: Array, rule_state: Mapping[str, Array]
+    ) -> None:
         """Go back to what :meth:`state` gave, in place: the workers keep seeing the same vector.
 
         Raises:
@@ -162,5 +170,6 @@ class Training:
                 np.copyto(array, rule_state[name])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                "checkpoint", f"does not fit this run ({error}); use the configuration it was made with"
+                "checkpoint",
+                f"does not fit this run ({error}); use the configuration it was made with",
             ) from None

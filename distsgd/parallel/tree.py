@@ -1,17 +1,20 @@
 """The fixed tree in which partials are summed: over the blocks of a lane, then over the lanes.
 
-Third of the four lines of the step loop: ``root = tree_sum(partials)``. Float addition is not associative, so the order
-of the additions must not depend on who computed what, or when. The tree is the binary trie of the blocks' (lane, piece)
-numbers: two neighbours are joined at the highest bit in which their numbers differ, lowest bits first; a missing sibling
-passes through and no zeros are added. Between two neighbouring blocks that bit is their *separator*, and the separators
-alone determine the tree: whoever holds a range of neighbouring blocks can join what is complete in it, with a stack, and
-somebody else can go on from there and arrive at the same sum, bit for bit. Pure; no arrays here.
+Third of the four lines of the step loop: ``root = tree_sum(partials)``. Float addition is not
+associative, so the order of the additions must not depend on who computed what, or when. The tree
+is the binary trie of the blocks' (lane, piece) numbers: two neighbours are joined at the highest
+bit in which their numbers differ, lowest bits first; a missing sibling passes through and no zeros
+are added. Between two neighbouring blocks that bit is their *separator*, and the separators alone
+determine the tree: whoever holds a range of neighbouring blocks can join what is complete in it,
+with a stack, and somebody else can go on from there and arrive at the same sum, bit for bit. Pure;
+no arrays here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from distsgd.data.deal import Block
@@ -21,9 +24,12 @@ NO_NEIGHBOUR = 1 << 16  # Higher than every separator: the subtree ends here.
 
 
 class Sums(NamedTuple):
-    """What a partial says beside its gradient sum; float64 and whole numbers, summed in the tree."""
+    """What a partial says beside its gradient sum.
 
-    count: int  # Samples.
+    Float64 and whole numbers, summed in the tree.
+    """
+
+    num_samples: int
     loss_sum: float
     correct: int  # Samples whose largest output is their class; counted in evaluations only.
     squared_norm_sum: float  # Of the per-sample gradients; 0 when they are not asked for.
@@ -32,7 +38,7 @@ class Sums(NamedTuple):
     def joined(self, other: Sums) -> Sums:
         """The sums of both sides; `self` is the left one."""
         return Sums(
-            self.count + other.count,
+            self.num_samples + other.num_samples,
             self.loss_sum + other.loss_sum,
             self.correct + other.correct,
             self.squared_norm_sum + other.squared_norm_sum,
@@ -47,7 +53,7 @@ def separators(blocks: Sequence[Block]) -> tuple[int, ...]:
     (65536, 41, 42, 65536)
     """
     keys = [(block.lane << PIECE_BITS) | block.piece for block in blocks]
-    between = [(a ^ b).bit_length() for a, b in zip(keys, keys[1:], strict=False)]
+    between = [(a ^ b).bit_length() for a, b in pairwise(keys)]
     return (NO_NEIGHBOUR, *between, NO_NEIGHBOUR)
 
 
@@ -55,8 +61,9 @@ def separators(blocks: Sequence[Block]) -> tuple[int, ...]:
 class Joins:
     """How a range of neighbouring nodes is summed by a stack.
 
-    `pops[i]` is how often the two topmost nodes are joined after node `i` was pushed; `edges` are the separators around
-    the nodes that then lie on the stack, which nobody can join without seeing more.
+    `pops[i]` is how often the two topmost nodes are joined after node `i` was pushed; `edges` are
+    the separators around the nodes that then lie on the stack, which nobody can join without seeing
+    more.
     """
 
     pops: tuple[int, ...]
@@ -79,7 +86,9 @@ class Joins:
 
 
 def joins(edges: Sequence[int]) -> Joins:
-    """Sum what can be summed of ``len(edges) - 1`` neighbouring nodes; `edges` are the separators around each.
+    """Sum what can be summed of ``len(edges) - 1`` neighbouring nodes.
+
+    `edges` are the separators around each.
 
     >>> joins((NO_NEIGHBOUR, 41, 42, NO_NEIGHBOUR))
     Joins(pops=(0, 1, 1), edges=(65536, 65536))
@@ -94,7 +103,8 @@ def joins(edges: Sequence[int]) -> Joins:
         if i:
             open_edges.append(edges[i])
         behind, count = edges[i + 1], 0
-        # Two nodes are siblings when both separators around the pair are higher than the one between them.
+        # Two nodes are siblings when both separators around the pair are higher than the one
+        # between them.
         while len(open_edges) > 1 and open_edges[-1] < behind and open_edges[-1] < open_edges[-2]:
             open_edges.pop()
             count += 1

@@ -1,4 +1,4 @@
-"""From a configuration and a prepared data set to everything that is fixed about a run before it starts. No I/O here."""
+"""All that is fixed about a run before it starts, from its configuration and its data. No I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from distsgd.parallel.server import CrewTask, ServerTask
 from distsgd.parallel.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
 
-PROCESS_BYTES = 150 << 20  # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+PROCESS_BYTES = (
+    150 << 20
+)  # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,10 @@ class Blueprint:
         )
 
     def memory_per_process_bytes(self) -> int:
-        """About what a worker needs: the process, the weights, partials in use, rows and activations of a block."""
+        """About what a worker needs.
+
+        The process, the weights, partials in use, rows and activations of a block.
+        """
         itemsize = np.dtype(self.config.train.dtype).itemsize
         rows = min(self.deal.block_rows, self.deal.num_rows)
         widths = [size for shape in _shapes(self.model) for size in shape]
@@ -131,10 +136,13 @@ class Blueprint:
         found = []
         if self.num_workers > num_cores():
             found.append(
-                f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores here; they will take turns"
+                f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores "
+                "here; they will take turns"
             )
         if not self.manifest.test_rows:
-            found.append("no rows are held out; set [data] test_fraction or test_path to measure accuracy")
+            found.append(
+                "no rows are held out; set [data] test_fraction or test_path to measure accuracy"
+            )
         return tuple(found)
 
 
@@ -147,20 +155,23 @@ def blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
     """Hold the configuration against the data.
 
     Raises:
-        ConfigError: The batch is larger than the data, or the network does not fit the rows; all problems at once.
+        ConfigError: The batch is larger than the data, or the network does not fit the rows; all
+            problems at once.
         ModelError: The network cannot be built.
     """
     rows, size = manifest.train_rows, config.batch.size
     problems = []
     if size != "full" and size > rows:
         problems.append(
-            f'batch.size is {size}; must be 1 to {rows} (the training rows) or "full" (set [batch] size)'
+            f'batch.size is {size}; must be 1 to {rows} (the training rows) or "full" (set '
+            "[batch] size)"
         )
     model = build_model(config, manifest.num_features)
     if model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
         problems.append(
-            f"model.layers ends in {model.num_outputs} outputs; must be {manifest.num_targets}, the number of {what} "
+            f"model.layers ends in {model.num_outputs} outputs; must be "
+            f"{manifest.num_targets}, the number of {what} "
             "(set units of the last dense layer)"
         )
     if problems:

@@ -1,4 +1,7 @@
-"""What a trained run says of rows: evaluation on held-out or new rows, and predictions. In this process, without Ray."""
+"""What a trained run says of rows: evaluation on held-out or new rows, and predictions.
+
+In this process, without Ray.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +55,12 @@ def evaluate(run: Path, data: Path | None = None, *, cache_dir: Path | None = No
 
 
 def predict(run: Path, data: Path, out: Path) -> int:
-    """Write a row of predictions to the Parquet file `out` for every row of `data`; how many. Blocks.
+    """Write a row of predictions to the Parquet file `out` for every row of `data`; how many.
 
-    For classes the columns are ``prediction`` (the class, as it was named), ``probability`` and ``outputs`` (one number
-    a class); for numbers, one column for each label column.
+    Blocks.
+
+    For classes the columns are ``prediction`` (the class, as it was named), ``probability`` and
+    ``outputs`` (one number a class); for numbers, one column for each label column.
 
     Raises:
         RunError: `run` is no trained run.
@@ -84,7 +89,10 @@ def predict(run: Path, data: Path, out: Path) -> int:
 
 
 def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
-    """On the rows that training held out, in the same blocks and the same tree: the same bits as during training."""
+    """On the rows that training held out, in the same blocks and the same tree.
+
+    The same bits as during training.
+    """
     print_ = blueprint(saved.config, data, saved.manifest)
     layout = Layout(saved.model.num_parameters, 1, saved.config.train.dtype)
     crew = Crew(
@@ -98,8 +106,8 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
     np.copyto(crew.weights, saved.weights_P)
     blocks = print_.deal.evaluation_blocks(saved.manifest.test_rows)
     sums = crew.gather(Work(Kind.EVALUATE, 0, blocks)).sums
-    accuracy = sums.correct / sums.count if saved.manifest.label_kind == "class" else None
-    return Evaluation(sums.loss_sum / sums.count, accuracy, sums.count)
+    accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
+    return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
 
 
 def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
@@ -121,7 +129,10 @@ def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
 
 
 def _blocks(saved: SavedRun, x_NI: Array, target: Array) -> Iterator[tuple[Array, Array]]:
-    """Blocks of rows in the shapes that the network takes: classes as ones among zeros where its loss wants numbers."""
+    """Blocks of rows in the shapes that the network takes.
+
+    Classes as ones among zeros where its loss wants numbers.
+    """
     if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
         target = np.eye(saved.manifest.num_targets, dtype=x_NI.dtype)[target]
     size = saved.config.parallel.block_rows
@@ -131,9 +142,7 @@ def _blocks(saved: SavedRun, x_NI: Array, target: Array) -> Iterator[tuple[Array
 
 
 def _predictions(saved: SavedRun, x_NI: Array) -> Any:
-    outputs_NO = saved.model.predict(
-        saved.weights_P, x_NI.reshape(-1, *saved.model.input_shape)
-    )
+    outputs_NO = saved.model.predict(saved.weights_P, x_NI.reshape(-1, *saved.model.input_shape))
     manifest = saved.manifest
     if manifest.label_kind == "number":
         columns = {name: outputs_NO[:, i] for i, name in enumerate(manifest.labels)}

@@ -1,4 +1,4 @@
-"""What is written into a run directory before and after training, and what a resume is held against."""
+"""What is written into a run before it trains, and what a resume is held against."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ INITIAL_WEIGHTS = "initial_weights.safetensors"
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
 
-def find_run(config: TrainConfig, stem: str, wanted: Path | None, resume: Resume) -> tuple[Path, bool]:
+def find_run(
+    config: TrainConfig, stem: str, wanted: Path | None, resume: Resume
+) -> tuple[Path, bool]:
     """The directory of this run, and whether it is there already.
 
-    Without a directory of one's own, a resume finds the newest run of the same configuration under ``runs/``.
+    Without a directory of one's own, a resume finds the newest run of the same configuration under
+    ``runs/``.
 
     Raises:
-        RunError: The directory holds a run, and is not to be resumed, or belongs to another configuration.
+        RunError: The directory holds a run, and is not to be resumed, or belongs to another
+            configuration.
     """
     if wanted is not None:
         if not RunDirectory.is_run(wanted):
@@ -57,7 +61,9 @@ def find_run(config: TrainConfig, stem: str, wanted: Path | None, resume: Resume
 
 
 def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Array | None) -> None:
-    """Write down what the run is made of: data, network, environment, start weights if they were given.
+    """Write down what the run is made of.
+
+    Data, network, environment, start weights if they were given.
 
     The configuration comes last, since a directory with one is a run.
     """
@@ -115,17 +121,22 @@ def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
     if before.get("data_digest") != blueprint.manifest.digest:
         raise RunError(
             run.path,
-            f"was made with other data (digest {before.get('data_digest')}, now {blueprint.manifest.digest}); "
+            f"was made with other data (digest {before.get('data_digest')}, now "
+            f"{blueprint.manifest.digest}); "
             "restore the data, or train into another --run-dir",
         )
     then, now = before.get("numerics", {}), asdict(numerics.profile(blueprint.config.train.dtype))
     if then.get("probe") != now["probe"]:
         changed = ", ".join(
-            f"{key} {then.get(key)} (now {value})" for key, value in now.items() if then.get(key) != value
+            f"{key} {then.get(key)} (now {value})"
+            for key, value in now.items()
+            if then.get(key) != value
         )
         raise NumericsError(
-            f"{run.path} was made under another numerics profile, other bits would come out: {changed}; "
-            f"use that numpy, or set OPENBLAS_CORETYPE={then.get('kernel')}, or train into another --run-dir"
+            f"{run.path} was made under another numerics profile, other bits would come out: "
+            f"{changed}; "
+            f"use that numpy, or set OPENBLAS_CORETYPE={then.get('kernel')}, or train into "
+            "another --run-dir"
         )
 
 
@@ -148,11 +159,14 @@ def _check_same_configuration(path: Path, config: TrainConfig) -> None:
     if changed:
         raise RunError(
             path,
-            f"belongs to another configuration ({'; '.join(changed)}); use that one, or another --run-dir",
+            f"belongs to another configuration ({'; '.join(changed)}); use that one, or "
+            "another --run-dir",
         )
 
 
 def _flat(canonical: dict[str, Any]) -> dict[str, Any]:
     return {
-        f"{section}.{key}": value for section, table in canonical.items() for key, value in table.items()
+        f"{section}.{key}": value
+        for section, table in canonical.items()
+        for key, value in table.items()
     }

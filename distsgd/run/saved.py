@@ -22,7 +22,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run with everything that takes raw rows to its outputs: statistics, class names, network, weights."""
+    """A run with everything that takes raw rows to its outputs.
+
+    Statistics, class names, network, weights.
+    """
 
     directory: RunDirectory
     config: TrainConfig
@@ -49,10 +52,14 @@ class SavedRun:
     @cached_property
     def weights_P(self) -> Array:  # noqa: N802 -- shape letters.
         """The newest weights, shape ``[P]``."""
-        return weights_vector(self.model, self.checkpoint.arrays["weights"], self.config.train.dtype)
+        return weights_vector(
+            self.model, self.checkpoint.arrays["weights"], self.config.train.dtype
+        )
 
     def data(self, cache_dir: Path | None = None) -> Path:
-        """The prepared rows the run was trained on: beside it, or in the cache, made again if need be.
+        """The prepared rows the run was trained on.
+
+        Beside it, or in the cache, made again if need be.
 
         Raises:
             DataError: They are gone, or have changed.
@@ -65,6 +72,7 @@ class SavedRun:
         )
         if manifest_of(found).digest != self.manifest.digest:
             raise DataError(
-                found, f"is no longer the data that {self.directory.path} was trained on; restore it"
+                found,
+                f"is no longer the data that {self.directory.path} was trained on; restore it",
             )
         return found

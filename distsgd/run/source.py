@@ -1,4 +1,7 @@
-"""From ``[data]`` to a prepared data set: a directory that is one already, the cache, or arrays beside the run."""
+"""From ``[data]`` to a prepared data set.
+
+A directory that is one already, the cache, or arrays beside the run.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
 def prepared_data(
     config: TrainConfig, *, cache_dir: Path, on_message: Callable[[str], None]
 ) -> Path:
-    """The prepared directory of the configured rows; prepared once into the cache where they are raw. Blocks.
+    """The prepared directory of the configured rows.
+
+    Prepared once into the cache where they are raw. Blocks.
 
     Raises:
         DataError: The rows cannot be used.
@@ -59,7 +64,9 @@ def prepared_data(
     for path in paths:
         if Path(path).is_dir():
             raise DataError(
-                path, "is a directory without a manifest.json; name files, a glob, or a prepared directory"
+                path,
+                "is a directory without a manifest.json; name files, a glob, or a prepared "
+                "directory",
             )
     options = prepare_options(config)
     return cached(paths, options=options, cache_dir=cache_dir, on_message=on_message)

@@ -1,4 +1,7 @@
-"""The trainer: what a user calls. It prepares the data, fixes the run, has it made, and says how it ended."""
+"""The trainer: what a user calls.
+
+It prepares the data, fixes the run, has it made, and says how it ended.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,13 @@ from distsgd.parallel.server import Outcome, Status
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, blueprint
 from distsgd.run.record import Resume, read_weights
-from distsgd.run.source import Arrays, default_cache_dir, manifest_of, prepared_arrays, prepared_data
+from distsgd.run.source import (
+    Arrays,
+    default_cache_dir,
+    manifest_of,
+    prepared_arrays,
+    prepared_data,
+)
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
@@ -68,7 +77,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished run: weights by name, history (a pyarrow Table), the metrics of ``--json``, and where it lies."""
+    """A finished run.
+
+    Weights by name, history (a pyarrow Table), the metrics of ``--json``, and where it lies.
+    """
 
     weights: dict[str, Array]
     history: Any
@@ -81,7 +93,8 @@ class Trainer:
 
     Args:
         config: The whole configuration.
-        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that `config` names.
+        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that
+            `config` names.
         initial_weights: By parameter name, instead of random ones.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
@@ -90,7 +103,7 @@ class Trainer:
         on_message: Called with what a person should know.
     """
 
-    def __init__(  # noqa: PLR0913 -- each is something a caller says, and all but one have a default.
+    def __init__(
         self,
         config: TrainConfig,
         *,
@@ -117,7 +130,9 @@ class Trainer:
         self._stop.set()
 
     def plan(self) -> Plan:
-        """Check configuration and data and say what a run would do; prepares the data, loads no Ray.
+        """Check configuration and data and say what a run would do.
+
+        Prepares the data, loads no Ray.
 
         Raises:
             ConfigError: The configuration cannot be run.
@@ -241,13 +256,15 @@ class _Watch:
     def __init__(self, print_: Blueprint, trainer: Trainer) -> None:
         self._print = print_
         self._trainer = trainer
-        self._told = 0
+        self._told: dict[
+            int, int
+        ] = {}  # Messages of each incarnation of the server that were said.
 
     def __call__(self, status: Status) -> bool:
         trainer, total = self._trainer, self._print.total_steps
-        for message in status.messages[self._told :]:
+        for message in status.messages[self._told.get(status.incarnation, 0) :]:
             trainer._say(message)  # noqa: SLF001 -- the trainer's own watch.
-        self._told = len(status.messages)
+        self._told[status.incarnation] = len(status.messages)
         if status.phase != "starting":
             rate = status.num_samples / status.seconds if status.seconds else 0.0
             rows_left = (total - status.step) * self._print.deal.batch_rows

@@ -1,4 +1,7 @@
-"""Verifying a run: it is made again, by any number of workers, and every digest held against the record."""
+"""Verifying a run.
+
+It is made again, by any number of workers, and every digest held against the record.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,8 @@ def verify(
     if wrong is not None:
         step, what = wrong
         raise CheckpointError(
-            run, f"step {step} is the first that is wrong: {what}; nothing from there on can be trusted"
+            run,
+            f"step {step} is the first that is wrong: {what}; nothing from there on can be trusted",
         )
     return Verification(recorded.steps, len(recorded.digests))
 
@@ -78,7 +82,11 @@ def _read(saved: SavedRun) -> _Record:
     directory, steps = saved.directory, saved.checkpoint.step
     return _Record(
         steps,
-        {row.step: row.digest for row in DigestLog(directory.digests_path).read() if row.step <= steps},
+        {
+            row.step: row.digest
+            for row in DigestLog(directory.digests_path).read()
+            if row.step <= steps
+        },
         [row for row in read_history(directory.history).to_pylist() if row["step"] <= steps],
         weights_digest(saved.weights_P),
     )
@@ -109,7 +117,10 @@ def _differences(recorded: _Record, again: _Record) -> Iterator[tuple[int, str]]
         found = by_step.pop(row["step"], {})
         for name in row.keys() - _NOT_COMPARED:
             if found.get(name) != row[name]:
-                yield row["step"], f"{name} in the history is {found.get(name)}, computed {row[name]}"
+                yield (
+                    row["step"],
+                    f"{name} in the history is {found.get(name)}, computed {row[name]}",
+                )
     for step in by_step:
         yield step, "a row of the history that no step made"
     if recorded.weights_digest != again.weights_digest:

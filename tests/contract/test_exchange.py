@@ -171,7 +171,7 @@ def test_evaluation_brings_sums_without_partials(served: Exchange) -> None:
     blocks = DEAL.evaluation_blocks(NUM_TEST_ROWS)
     for first in range(len(blocks)):
         report = answer(served, order(0, first, len(blocks), Kind.EVALUATE))
-        assert sum(node.count for node in report.nodes) == NUM_TEST_ROWS - blocks[first].first
+        assert sum(node.num_samples for node in report.nodes) == NUM_TEST_ROWS - blocks[first].first
 
 
 def test_wait_without_anything_to_happen_ends_in_time(served: Exchange) -> None:

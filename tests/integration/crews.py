@@ -1,4 +1,7 @@
-"""Runs with real servers, exchanges and workers, the workers in threads: a Ray is started only where Ray is under test."""
+"""Runs with real servers, exchanges and workers, the workers in threads.
+
+A Ray is started only where Ray is under test.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ def train_with_threads(task: ServerTask, *, stop_after: int | None = None) -> Ou
         server = ParameterServer(task, GradientWorker)
         crew = [
             threading.Thread(
-                target=serve, args=(GradientWorker(task.worker), server.address(), number), daemon=True
+                target=serve,
+                args=(GradientWorker(task.worker), server.address(), number),
+                daemon=True,
             )
             for number in range(task.crew.num_workers)
         ]

@@ -1,4 +1,7 @@
-"""The first promise: the number of workers, their plan and interruptions are no input to the bits."""
+"""The first promise.
+
+The number of workers, their plan and interruptions are no input to the bits.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,12 @@ def test_any_exchange_gives_the_same_bits(
 def test_a_resume_in_mid_epoch_with_other_workers_gives_the_same_bits(
     digits: TrainConfig, tmp_path: Path, cache_dir: Path
 ) -> None:
-    common = ["train.steps=300", "train.epochs=1000", "parallel.plan=all", "checkpoint.every_steps=70"]
+    common = [
+        "train.steps=300",
+        "train.epochs=1000",
+        "parallel.plan=all",
+        "checkpoint.every_steps=70",
+    ]
     alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
     broken = tmp_path / "broken"
     for workers, stop_after in ((2, 40), (3, 90), (1, 150), (5, None)):

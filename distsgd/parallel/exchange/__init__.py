@@ -1,8 +1,11 @@
-"""Exchanges: the direct way of weights and partials between the server and its workers; see `contract`."""
+"""Exchanges: the direct way of weights and partials between the server and its workers.
+
+See `contract`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from distsgd.errors import ClusterError
 from distsgd.parallel.exchange import shared_memory
@@ -10,13 +13,18 @@ from distsgd.parallel.exchange.contract import Address, Channel, Layout
 from distsgd.parallel.exchange.shared_memory import SharedMemoryChannel, SharedMemoryExchange
 from distsgd.parallel.messages import Description
 
+if TYPE_CHECKING:  # Loaded when it is used.
+    from distsgd.parallel.exchange.zeromq import ZeroMQExchange
+
 ExchangeKind = Literal["auto", "shared_memory", "zmq"]
 
 
 def open_exchange(
     kind: ExchangeKind, layout: Layout, *, secret: bytes, incarnation: int, host: str
-) -> SharedMemoryExchange | ZeroMQExchange:  # noqa: F821 -- imported when it is used.
-    """The server's side of the exchange named `kind`; "auto" is shared memory where the platform has it.
+) -> SharedMemoryExchange | ZeroMQExchange:
+    """The server's side of the exchange named `kind`.
+
+    "auto" is shared memory where the platform has it.
 
     Raises:
         ClusterError: Shared memory was asked for by name and is not there.
@@ -25,9 +33,10 @@ def open_exchange(
         return SharedMemoryExchange(layout, secret=secret, incarnation=incarnation)
     if kind == "shared_memory":
         raise ClusterError(
-            'parallel.exchange is "shared_memory", which needs Linux (memfd); set it to "auto" or "zmq"'
+            'parallel.exchange is "shared_memory", which needs Linux (memfd); set it to "auto" '
+            'or "zmq"'
         )
-    from distsgd.parallel.exchange.zeromq import ZeroMQExchange
+    from distsgd.parallel.exchange.zeromq import ZeroMQExchange  # noqa: PLC0415 -- when used.
 
     return ZeroMQExchange(layout, secret=secret, incarnation=incarnation, host=host)
 
@@ -41,6 +50,6 @@ def connect(address: Address, description: Description) -> Channel:
     """
     if address.kind == "shared_memory":
         return SharedMemoryChannel(address, description)
-    from distsgd.parallel.exchange.zeromq import ZeroMQChannel
+    from distsgd.parallel.exchange.zeromq import ZeroMQChannel  # noqa: PLC0415 -- when used.
 
     return ZeroMQChannel(address, description)

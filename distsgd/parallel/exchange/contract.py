@@ -1,8 +1,9 @@
 """What an exchange is: the way of weights and partials between the server and its workers.
 
-Second of the four lines of the step loop: ``partials = exchange.gather(step, plan)``. The server's side hands out
-orders and collects events; the worker's side receives orders and reports. Three exchanges keep this contract, and one
-test holds them to it: `in_process`, `shared_memory` and `zeromq`. Arrays never travel through Ray.
+Second of the four lines of the step loop: ``partials = exchange.gather(step, plan)``. The server's
+side hands out orders and collects events; the worker's side receives orders and reports. Three
+exchanges keep this contract, and one test holds them to it: `in_process`, `shared_memory` and
+`zeromq`. Arrays never travel through Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ HANDSHAKE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shapes both sides share: weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials."""
+    """The shapes both sides share.
+
+    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials.
+    """
 
     num_parameters: int
     num_slots: int
@@ -59,7 +63,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and what proves to both sides that they belong to one run; Ray hands it out."""
+    """Where a server is, and what proves to both sides that they belong to one run.
+
+    Ray hands it out.
+    """
 
     kind: Literal["shared_memory", "zmq"]
     name: str
@@ -99,13 +106,19 @@ class Exchange(Protocol):
     weights: Array  # [P], written by the server between steps, seen by all workers.
 
     def send(self, worker: int, order: Order) -> None:
-        """Send `order`, with the weights as they are now; a worker that is gone shows as `Lost` in `wait`."""
+        """Send `order`, with the weights as they are now.
+
+        A worker that is gone shows as `Lost` in `wait`.
+        """
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What has happened, in any order; blocks until something has, or `timeout_s` seconds."""
 
     def partials(self, worker: int) -> Array:
-        """The gradient sums of the worker's last report: shape ``[S, P]``, one row for each of its nodes; read only."""
+        """The gradient sums of the worker's last report.
+
+        Shape ``[S, P]``, one row for each of its nodes; read only.
+        """
 
     def close(self) -> None:
         """Tell the workers that there is nothing more to do, and free everything."""
@@ -136,7 +149,10 @@ class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a
 
 
 class Worker(Protocol):
-    """What computes blocks; pure between orders, so that any worker may be asked for any block at any time."""
+    """What computes blocks; pure between orders.
+
+    So that any worker may be asked for any block at any time.
+    """
 
     def describe(self, worker: int) -> Description:
         """Who computes, with what, on which data; `worker` is its number in the run."""

@@ -1,4 +1,7 @@
-"""The exchange of a server that computes by itself: no Ray, no sockets, the same code on both sides of it."""
+"""The exchange of a server that computes by itself.
+
+No Ray, no sockets, the same code on both sides of it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from distsgd.parallel.messages import Order
 
 
 class InProcessExchange:
-    """One worker, number `worker_id`, that computes when it is sent an order and has answered when `wait` is called."""
+    """One worker, number `worker_id`, that computes while it is sent an order."""
 
-    def __init__(self, layout: Layout, worker: Worker, *, weights: Array, worker_id: int = 0) -> None:
+    def __init__(
+        self, layout: Layout, worker: Worker, *, weights: Array, worker_id: int = 0
+    ) -> None:
         self.weights = weights
         self._worker = worker
         self._worker_id = worker_id

@@ -1,10 +1,13 @@
-"""The exchange on one node: weights and partials in shared memory, a few bytes over a Unix socket to say go and done.
+"""The exchange on one node.
 
-The server creates anonymous memory (memfd: nothing to leak when anyone is killed) and passes it over an abstract socket
-of random name, to processes of the same user that know the run's secret. Workers compute from the weights in place and
-write partials into slots of their own; end-of-file on the socket is a death notice within a millisecond. Weights are
-sealed against every writer but the server's own mapping, slots against a change of size: a peer that truncates a mapped
-file would kill whoever reads it.
+Weights and partials in shared memory, a few bytes over a Unix socket to say go and done.
+
+The server creates anonymous memory (memfd: nothing to leak when anyone is killed) and passes it
+over an abstract socket of random name, to processes of the same user that know the run's secret.
+Workers compute from the weights in place and write partials into slots of their own; end-of-file on
+the socket is a death notice within a millisecond. Weights are sealed against every writer but the
+server's own mapping, slots against a change of size: a peer that truncates a mapped file would kill
+whoever reads it.
 """
 
 from __future__ import annotations
@@ -58,7 +61,10 @@ class _Peer:
 
 
 class SharedMemoryExchange:
-    """The server's side; see `contract.Exchange`. Nobody but the owner's processes on this node can connect."""
+    """The server's side; see `contract.Exchange`.
+
+    Nobody but the owner's processes on this node can connect.
+    """
 
     def __init__(self, layout: Layout, *, secret: bytes, incarnation: int) -> None:
         self._layout = layout
@@ -136,7 +142,10 @@ class SharedMemoryExchange:
         events.append(Joined(peer.worker, description))
 
     def _greet(self, connection: socket.socket) -> tuple[_Peer, Description]:
-        """Check who called, and hand over the memory: slots of its own, which no predecessor can write."""
+        """Check who called, and hand over the memory: slots of its own.
+
+        Which no predecessor can write.
+        """
         connection.settimeout(HANDSHAKE_TIMEOUT_S)
         if _credentials(connection)[1] != os.getuid():
             raise ValueError("another user")
@@ -151,7 +160,9 @@ class SharedMemoryExchange:
             socket.send_fds(connection, [welcome], [self._weights_fd, slots_fd])
         finally:
             os.close(slots_fd)
-        return _Peer(description.worker, connection, memory, self._layout.slots(memory)), description
+        return _Peer(
+            description.worker, connection, memory, self._layout.slots(memory)
+        ), description
 
     def _read(self, peer: _Peer, events: list[Event]) -> None:
         if self._peers.get(peer.worker) is not peer:
@@ -224,8 +235,11 @@ class SharedMemoryChannel:
         self._connection.close()
 
     def _set_timeout(self, timeout_s: float) -> None:
-        # The kernel's own timeout costs one system call a message; Python's would cost a poll before each.
-        seconds, microseconds = divmod(max(1, round(timeout_s * 1e6)), 1_000_000)  # 0 means for ever.
+        # The kernel's own timeout costs one system call a message; Python's would cost a poll
+        # before each.
+        seconds, microseconds = divmod(
+            max(1, round(timeout_s * 1e6)), 1_000_000
+        )  # 0 means for ever.
         self._connection.settimeout(None)
         self._connection.setsockopt(
             socket.SOL_SOCKET,

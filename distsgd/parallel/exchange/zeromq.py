@@ -1,13 +1,14 @@
-"""The exchange over TCP, for workers on other nodes and for platforms without memfd: ZeroMQ, encrypted with CURVE.
+"""The exchange over TCP, for workers on other nodes and for platforms without memfd.
 
-The server's public key and the run's secret are handed out by Ray; whoever lacks the key cannot speak to the socket, and
-whoever lacks the secret is not answered. Weights go out with an order when they have changed since the worker's last
-one; partials come back with the report.
+ZeroMQ, encrypted with CURVE.
+
+The server's public key and the run's secret are handed out by Ray; whoever lacks the key cannot
+speak to the socket, and whoever lacks the secret is not answered. Weights go out with an order when
+they have changed since the worker's last one; partials come back with the report.
 """
 
 from __future__ import annotations
 
-import contextlib
 import contextlib
 import hmac
 import json
@@ -40,7 +41,10 @@ _HEARTBEAT_MS = 2_000  # A peer whose node died without a word is noticed after 
 
 
 class ZeroMQExchange:
-    """The server's side; see `contract.Exchange`. Listens on `host` alone, on a port the system chooses."""
+    """The server's side; see `contract.Exchange`.
+
+    Listens on `host` alone, on a port the system chooses.
+    """
 
     def __init__(self, layout: Layout, *, secret: bytes, incarnation: int, host: str) -> None:
         self._layout = layout
@@ -76,7 +80,8 @@ class ZeroMQExchange:
             self._lost.append(Lost(worker, "it is not connected"))
             return
         try:
-            # A copy: the server may go on to the next step while the last bytes of an answered order are on their way.
+            # A copy: the server may go on to the next step while the last bytes of an answered
+            # order are on their way.
             self._socket.send_multipart([identity, order.pack(), self.weights.tobytes()])
         except zmq.ZMQError as error:
             self._forget(identity, str(error))
@@ -88,7 +93,8 @@ class ZeroMQExchange:
             events, self._lost = self._lost, []
             remaining_ms = max(0, round((deadline - time.monotonic()) * 1000))
             ready = dict(self._poller.poll(0 if events else remaining_ms))
-            # Disconnections first: a worker that came since may have got the descriptor of one that went.
+            # Disconnections first: a worker that came since may have got the descriptor of one that
+            # went.
             if self._monitor in ready:
                 self._notice_disconnects()
             if self._socket in ready:
@@ -196,6 +202,7 @@ class ZeroMQChannel:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        self._is_welcome = False  # Is there a server that a good-bye would reach?
         self._socket.connect(address.name)
         self._socket.send(address.secret + description.pack())
         try:
@@ -203,17 +210,22 @@ class ZeroMQChannel:
         except BaseException:
             self.close()
             raise
+        self._is_welcome = True
         self._weights = np.zeros(layout.num_parameters, layout.dtype)
         self.weights = self._weights.view()
         self.weights.flags.writeable = False
         self.slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
 
     def receive(self, timeout_s: float) -> Order | None:
-        """The next order, with its weights in place; None after `timeout_s` seconds. Raises ServerGone."""
+        """The next order, with its weights in place; None after `timeout_s` seconds.
+
+        Raises ServerGone.
+        """
         frames = self._receive_frames(timeout_s)
         if frames is None:
             return None
         if frames[0].bytes == _CLOSED:
+            self._is_welcome = False
             raise ServerGone("it closed the connection")
         self._weights[:] = np.frombuffer(frames[1].buffer, self._weights.dtype)
         return Order.unpack(frames[0].bytes)
@@ -228,19 +240,22 @@ class ZeroMQChannel:
             raise ServerGone(str(error)) from None
 
     def close(self) -> None:
-        """Say good-bye."""
+        """Say good-bye, unless the server left first."""
         if not self._socket.closed:
-            with contextlib.suppress(zmq.ZMQError):  # The server left first.
-                self._socket.send(_CLOSED, zmq.NOBLOCK)
+            if self._is_welcome:
+                with contextlib.suppress(zmq.ZMQError):  # It leaves just now.
+                    self._socket.send(_CLOSED, zmq.NOBLOCK)
             self._socket.disable_monitor()
             self._monitor.close(linger=0)
-            self._socket.close(linger=1000)
+            self._socket.close(linger=1000 if self._is_welcome else 0)
             self._context.term()
 
     def _welcome(self, address: Address) -> Layout:
         frames = self._receive_frames(HANDSHAKE_TIMEOUT_S)
         if frames is None:
-            raise ExchangeTimeoutError(f"the server's welcome at {address.name}", HANDSHAKE_TIMEOUT_S)
+            raise ExchangeTimeoutError(
+                f"the server's welcome at {address.name}", HANDSHAKE_TIMEOUT_S
+            )
         if not hmac.compare_digest(frames[0].bytes, address.secret):
             raise ServerGone("it does not know the run's secret")
         layout: dict[str, Any] = json.loads(frames[1].bytes)
@@ -252,5 +267,6 @@ class ZeroMQChannel:
             return list(self._socket.recv_multipart(copy=False))
         if self._monitor in ready:
             recv_monitor_message(self._monitor)
+            self._is_welcome = False
             raise ServerGone("its connection ended")
         return None

@@ -13,7 +13,7 @@ from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
 from distsgd.parallel.crew import Crew, Root, Work
 from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
-from distsgd.parallel.messages import Description, Kind, Order
+from distsgd.parallel.messages import Kind, Order
 from distsgd.parallel.plan import SERVER, Planner
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
@@ -227,20 +227,23 @@ def test_missing_workers_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "error", "message"),
+    ("change", "error", "message"),
     [
-        ("version", ClusterError, "worker 1 runs distsgd other, the server"),
-        ("data_digest", ClusterError, "worker 1 sees other data than the server"),
-        ("probe", NumericsError, r"worker 1 computes other bits than the server \(probe other"),
+        ({"version": "other"}, ClusterError, "worker 1 runs distsgd other, the server"),
+        ({"data_digest": "other"}, ClusterError, "worker 1 sees other data than the server"),
+        (
+            {"probe": "other"},
+            NumericsError,
+            r"worker 1 computes other bits than the server \(probe other",
+        ),
     ],
 )
 def test_worker_that_would_compute_something_else_is_refused(
-    field: str, error: type[ClusterError], message: str
+    change: Any, error: type[ClusterError], message: str
 ) -> None:
     crew, exchange = crew_of(1)
     own = exchange.workers[0].describe(1)
-    wrong: Description = replace(own, **{field: "other"})
-    exchange.happened.append([Joined(1, wrong)])
+    exchange.happened.append([Joined(1, replace(own, **change))])
     with pytest.raises(error, match=message):
         crew.wait_for_members(2, 5.0)
     assert crew.members == (0,)

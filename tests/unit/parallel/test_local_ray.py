@@ -4,6 +4,7 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from distsgd.parallel import local_ray
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place for temporary files of this test, short enough for Ray."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as short:  # noqa: S108 -- its path must be short.
         monkeypatch.setattr(tempfile, "tempdir", short)
-        assert tmp_path.exists()
-        return Path(short)
+        monkeypatch.setattr(local_ray, "_LONGEST_PATH", 50)
+        yield Path(short)
 
 
 def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +44,46 @@ def test_every_ray_gets_a_token_of_its_own() -> None:
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
     assert len(tokens) == 3
     assert all(len(token) == 64 for token in tokens)
+
+
+def test_private_directory_is_closed_to_others_and_goes_at_the_end(root: Path) -> None:
+    with local_ray.private_directory() as directory:
+        outer = directory.parent
+        assert outer.parent == root
+        assert stat.S_IMODE(outer.stat().st_mode) == 0o700
+        directory.mkdir()
+        (directory / "session").write_text("x")
+    assert list(root.iterdir()) == []
+    with pytest.raises(KeyError), local_ray.private_directory():
+        raise KeyError
+    assert list(root.iterdir()) == []
+
+
+def test_sweep_takes_what_killed_runs_left_and_nothing_else(root: Path) -> None:
+    prefix = f"dsgd-{os.getuid()}-"
+    for name in (f"{prefix}dead", f"{prefix}alive", f"{prefix}young", "dsgd-other", "mine"):
+        (root / name).mkdir()
+        if name != f"{prefix}young":  # Just made: it has no lock yet.
+            (root / name / "lock").touch()
+    (root / "target").mkdir()
+    (root / "target" / "lock").touch()
+    (root / f"{prefix}link").symlink_to(root / "target")
+    with (root / f"{prefix}alive" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert local_ray.sweep(root) == [root / f"{prefix}dead"]
+        assert {path.name for path in root.iterdir()} == {
+            f"{prefix}alive",
+            f"{prefix}young",
+            f"{prefix}link",
+            "dsgd-other",
+            "mine",
+            "target",
+        }
+    assert local_ray.sweep(root) == [root / f"{prefix}alive"]
+
+
+def test_runs_side_by_side_leave_each_other_alone(root: Path) -> None:
+    with local_ray.private_directory() as first, local_ray.private_directory() as second:
+        assert first != second
+        assert first.parent.exists()
+        assert local_ray.sweep(root) == []

@@ -74,7 +74,7 @@ def test_update_is_the_mean_clipped_and_then_the_rule(
         given = root.gradient_sum.copy()
         training.apply(root, 0.0)
         assert np.array_equal(root.gradient_sum, given)
-        mean = given / np.float32(root.sums.count)
+        mean = given / np.float32(root.sums.num_samples)
         norm = math.sqrt(float(mean @ mean))
         if clip_norm is not None and norm > clip_norm:
             mean *= np.float32(clip_norm / norm)
@@ -106,13 +106,13 @@ def test_history_row_sums_up_the_steps_since_the_last(every: int) -> None:
     assert [row.step for row in rows] == list(range(every, 11, every))
     for row in rows:
         roots = [root_of(t, per_sample=True).sums for t in range(row.step - every, row.step)]
-        count = sum(sums.count for sums in roots)
+        count = sum(sums.num_samples for sums in roots)
         assert row.train_loss == pytest.approx(sum(s.loss_sum for s in roots) / count, rel=1e-14)
         assert row.mean_squared_norm == pytest.approx(
             sum(s.squared_norm_sum for s in roots) / count, rel=1e-14
         )
         assert row.max_squared_norm == max(s.squared_norm_max for s in roots)
-        assert row.samples == sum(root_of(t).sums.count for t in range(row.step))
+        assert row.samples == sum(root_of(t).sums.num_samples for t in range(row.step))
         assert row.epoch == row.step / 4
         assert row.learning_rate == SCHEDULE.rate(row.step - 1)
         assert row.seconds == row.step - 1
@@ -130,10 +130,10 @@ def test_gradient_norm_is_that_before_clipping() -> None:
     clipped = run(training_of(task_of(clip_norm=0.2, per_sample=True)), range(3), per_sample=True)
     for step, row in enumerate(clipped):
         root = root_of(step)
-        norm = float(np.linalg.norm(root.gradient_sum.astype(np.float64) / root.sums.count))
+        norm = float(np.linalg.norm(root.gradient_sum.astype(np.float64) / root.sums.num_samples))
         # A float32 division and sum of P squares.
         assert row.grad_norm == pytest.approx(norm, rel=P * 2.0**-23)
-        assert row.noise_scale is not None or norm * norm * root.sums.count < 2.0
+        assert row.noise_scale is not None or norm * norm * root.sums.num_samples < 2.0
 
 
 def test_noise_scale_is_that_of_its_formula() -> None:
@@ -155,9 +155,11 @@ def test_train_loss_is_that_of_the_present_epoch() -> None:
         losses.append(training.train_loss)
     for step, loss in enumerate(losses):
         sums = [root_of(t).sums for t in range(step - step % 4, step + 1)]
-        assert loss == pytest.approx(sum(s.loss_sum for s in sums) / sum(s.count for s in sums))
+        assert loss == pytest.approx(
+            sum(s.loss_sum for s in sums) / sum(s.num_samples for s in sums)
+        )
     assert training.epoch == 9 / 4
-    assert training.num_samples == sum(root_of(t).sums.count for t in range(9))
+    assert training.num_samples == sum(root_of(t).sums.num_samples for t in range(9))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)

@@ -79,7 +79,7 @@ def test_dealt_blocks_are_summed_alike_by_any_number_of_workers(
         assert tree_of_cuts(blocks, cuts) == whole_tree(blocks)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(deal=DEALS, data=st.data())
 def test_no_stack_of_a_deal_outgrows_its_slots(deal: Deal, data: st.DataObject) -> None:
     most = most_nodes(deal.lanes, deal.most_blocks_per_lane)

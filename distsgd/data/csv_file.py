@@ -1,0 +1,134 @@
+"""CSV files, compressed or not: a header line of names, then rows.
+
+A first reading of the whole file finds the type of each column, so that no row far down can have
+another; a second reading gives the rows. Both see text and turn it into values by the same rule.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from distsgd.data.paths import file_stamp
+from distsgd.data.source import arrow_errors
+from distsgd.errors import DataError
+
+_BLOCK_BYTES = 4 << 20
+_MAX_HEADER_BYTES = 4 << 20
+_DELIMITERS = ",;\t"
+_NULLS = pa.array(["", "NA", "N/A", "null", "NULL"])
+# The first that every value of a column has is its type; what is none of them is text.
+_KINDS = (pa.int64(), pa.float64(), pa.bool_())
+
+
+class CsvSource:
+    """One CSV file, read a block of about 4 MiB at a time.
+
+    Separated by comma, semicolon or tab, whichever the header has most of. In columns of numbers an
+    empty field, ``NA``, ``N/A`` and ``null`` are nulls, in columns of text an empty field is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        self.files = (path,)
+        self._stamp = file_stamp(path)
+        self.num_bytes = self._stamp[0]
+        with arrow_errors(self.name):
+            self._names, self._delimiter = _read_header(path)
+            kinds, self.num_rows = self._scan()
+        self.schema: pa.Schema = pa.schema(list(zip(self._names, kinds, strict=True)))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows in order, of these columns."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        with arrow_errors(self.name):
+            for batch in self._text_batches():
+                arrays = [
+                    _as_kind(batch.column(self._names.index(field.name)), field.type)
+                    for field in schema
+                ]
+                yield pa.record_batch(arrays, schema=schema)
+
+    def check_unchanged(self) -> None:
+        """Raise DataError when the file has another size or time of change than when opened."""
+        if file_stamp(self.path) != self._stamp:
+            raise DataError(self.path, "changed while it was read; try again when it is complete")
+
+    def _scan(self) -> tuple[list[pa.DataType], int]:
+        possible = [list(_KINDS) for _ in self._names]
+        num_rows = 0
+        for batch in self._text_batches():
+            num_rows += batch.num_rows
+            for kinds, values in zip(possible, batch.columns, strict=True):
+                kinds[:] = [kind for kind in kinds if _can_be(values, kind)]
+        return [kinds[0] if kinds else pa.string() for kinds in possible], num_rows
+
+    def _text_batches(self) -> Iterator[pa.RecordBatch]:
+        # Columns are called by their place: names may be there twice, which is reported later.
+        places = [str(i) for i in range(len(self._names))]
+        with _opened(self.path) as file:
+            yield from pacsv.open_csv(
+                file,
+                read_options=pacsv.ReadOptions(
+                    block_size=_BLOCK_BYTES, column_names=places, skip_rows=1, use_threads=False
+                ),
+                parse_options=pacsv.ParseOptions(delimiter=self._delimiter),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
+                ),
+            )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pa.NativeFile]:
+    # A name like rows.csv.gz says how it is compressed.
+    with pa.input_stream(str(path), compression="detect") as file:
+        yield file
+
+
+def _read_header(path: Path) -> tuple[list[str], str]:
+    with _opened(path) as file:
+        block = file.read(_MAX_HEADER_BYTES)
+    text = block.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+    if not block.strip():
+        raise DataError(path, "is empty; write it again")
+    delimiter = max(_DELIMITERS, key=text.count)
+    names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+    if not names or not all(names):
+        raise DataError(path, f"has a column without a name (header {text[:60]!r}); name it")
+    if all(_is_number(name) for name in names):
+        reason = f"has no header: its first line is {text[:60]!r}; put the names of the columns"
+        raise DataError(path, f"{reason} before it")
+    return names, delimiter
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _can_be(values: pa.Array, kind: pa.DataType) -> bool:
+    try:
+        _as_kind(values, kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _as_kind(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Text as values of a type; ArrowInvalid where one is not."""
+    values = pc.utf8_trim_whitespace(values)
+    is_text = pa.types.is_string(kind)
+    nulls = pc.equal(values, "") if is_text else pc.is_in(values, value_set=_NULLS)
+    values = pc.if_else(nulls, None, values)
+    return values if is_text else values.cast(kind)

@@ -1,0 +1,116 @@
+"""Parquet files, decoded a bounded batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distsgd.data.labels import is_text
+from distsgd.data.paths import file_stamp
+from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
+from distsgd.errors import DataError
+
+# Footers beyond these are forged or not meant for this program.
+_THRIFT_LIMITS = {
+    "thrift_string_size_limit": 64 << 20,
+    "thrift_container_size_limit": 4 << 20,
+    "schema_depth_limit": 32,
+}
+
+
+class ParquetSource:
+    """One Parquet file, read a bounded batch at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        self.files = (path,)
+        self._stamp = file_stamp(path)
+        self.num_bytes = self._stamp[0]
+        _check_magic(path, self.num_bytes)
+        with arrow_errors(self.name), self._open(()) as file:
+            self.schema: pa.Schema = file.schema_arrow
+            self.num_rows: int = file.metadata.num_rows
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows in order, decoded in batches of about 16 MiB."""
+        num_rows = 0
+        with arrow_errors(self.name), self._open(columns) as file:
+            for group in range(file.metadata.num_row_groups):
+                batch_rows = self._batch_rows(file.metadata.row_group(group), group, columns)
+                for batch in file.iter_batches(
+                    batch_rows, row_groups=[group], columns=list(columns)
+                ):
+                    num_rows += batch.num_rows
+                    yield batch
+        if num_rows != self.num_rows:
+            damage = "the file is damaged, write it again"
+            reason = f"holds {num_rows} rows but says {self.num_rows}; {damage}"
+            raise DataError(self.path, reason)
+
+    def check_unchanged(self) -> None:
+        """Raise DataError when the file has another size or time of change than when opened."""
+        if file_stamp(self.path) != self._stamp:
+            raise DataError(self.path, "changed while it was read; try again when it is complete")
+
+    def _open(self, columns: Sequence[str]) -> Any:
+        # Text comes as a dictionary: a page that repeats one long text a million times then stays
+        # one text.
+        texts = [name for name in columns if _is_text(self.schema.field(name).type)]
+        return pq.ParquetFile(
+            self.path,
+            read_dictionary=texts,
+            # Streaming: without these, pyarrow holds the compressed columns of whole row groups.
+            pre_buffer=False,
+            buffer_size=max(4 << 10, min(1 << 20, (32 << 20) // max(len(columns), 1))),
+            page_checksum_verification=True,
+            arrow_extensions_enabled=False,
+            **_THRIFT_LIMITS,
+        )
+
+    def _batch_rows(self, group: Any, number: int, columns: Sequence[str]) -> int:
+        """Rows of a row group to decode at once; DataError where even one row is too much."""
+        # The metadata of column chunks would tell more, but pyarrow ends the whole process when a
+        # damaged one is looked at. What a row group says of its bytes may be a lie (91 KB can
+        # decode to 160 MB), so that it can only make batches smaller.
+        claimed = group.total_byte_size // max(group.num_rows, 1)
+        width = max(row_bytes(self.schema, columns), claimed)
+        if width > MAX_ROW_BYTES:
+            reason = (
+                f"row group {number} has rows of {width >> 20} MiB; the limit is"
+                f" {MAX_ROW_BYTES >> 20} MiB a row; make the rows shorter"
+            )
+            raise DataError(self.path, reason)
+        return batch_rows(width)
+
+
+def _check_magic(path: Path, num_bytes: int) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            file.seek(max(num_bytes - 4, 0))
+            tail = file.read(4)
+    except OSError as error:
+        raise DataError(
+            path, f"cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if num_bytes == 0:
+        raise DataError(path, "is empty; write it again")
+    if b"PARE" in {head, tail}:
+        raise DataError(
+            path, "is an encrypted Parquet file, which is not supported; decrypt it first"
+        )
+    if head != b"PAR1":
+        raise DataError(
+            path, f"is not a Parquet file (it begins with {head!r}); convert it to Parquet"
+        )
+    if tail != b"PAR1" or num_bytes < 12:
+        raise DataError(
+            path, "is a Parquet file cut short (its end is missing); copy or write it again"
+        )
+
+

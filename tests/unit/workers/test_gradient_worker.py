@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from distsgd import __version__
+from distsgd.chance import Purpose, uniform
+from distsgd.data.deal import Block, Deal, RowOrder
+from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare import prepare
+from distsgd.data.shards import DataSet
+from distsgd.data.source import arrays_source
+from distsgd.nn.layers import Dense
+from distsgd.nn.model import Model
+from distsgd.parallel.exchange.contract import Layout
+from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
+from distsgd.parallel.numerics import probe
+from distsgd.parallel.tree import Sums, most_nodes
+from tests.oracles import tree_over
+from workers.gradient_worker import GradientWorker
+
+Array = NDArray[Any]
+Labels = Literal["class", "one_hot", "number"]
+NUM_ROWS, NUM_FEATURES, NUM_CLASSES = 230, 7, 3
+BLOCK_ROWS = 5
+LABELS: tuple[Labels, ...] = ("class", "one_hot", "number")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, and a network on it."""
+
+    task: WorkerTask
+    data: DataSet
+    weights_P: Array
+
+    @property
+    def layout(self) -> Layout:
+        deal = self.task.deal
+        slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
+        return Layout(self.task.model.num_parameters, slots, self.task.dtype)
+
+    def worker(self) -> tuple[GradientWorker, Array]:
+        """A new worker, and its slots."""
+        layout, worker = self.layout, GradientWorker(self.task)
+        slots_SP = layout.slots(bytearray(layout.slots_bytes))
+        worker.attach(self.weights_P, slots_SP)
+        return worker, slots_SP
+
+    def blocks(self, kind: Kind, step: int) -> list[Block]:
+        deal = self.task.deal
+        if kind is Kind.GRADIENT:
+            return deal.blocks(step)
+        return deal.evaluation_blocks(self.data.test.num_rows)
+
+    def rows_of(self, kind: Kind, step: int, block: Block) -> tuple[Array, Array, Array]:
+        """Rows of a block: features, target, squared norms."""
+        task, count = self.task, block.last - block.first
+        rows_N = np.arange(block.first, block.last)
+        if kind is Kind.GRADIENT:
+            row_bytes = NUM_FEATURES * np.dtype(task.dtype).itemsize
+            order = RowOrder(task.deal, seed=task.seed, row_bytes=row_bytes)
+            order.rows_inplace(step // task.deal.steps_per_epoch, block, rows_N)
+        x_NI = np.zeros((count, NUM_FEATURES), task.dtype)
+        is_class = task.model.target_kind == "class"
+        shape = (count,) if is_class else (count, task.model.num_outputs)
+        target = np.zeros(shape, np.int64 if is_class else task.dtype)
+        norms_N = np.zeros(count, task.dtype)
+        rows = self.data.train if kind is Kind.GRADIENT else self.data.test
+        rows.gather_inplace(rows_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
+        return x_NI, target, norms_N
+
+    def of_block(self, kind: Kind, step: int, block: Block) -> tuple[Array, Sums]:
+        """Gradient and sums of one block, by a program of its own."""
+        task = self.task
+        x_NI, target, norms_N = self.rows_of(kind, step, block)
+        gradient_P = np.zeros_like(self.weights_P)
+        program = task.model.program(len(x_NI), task.dtype, per_sample=task.per_sample)
+        bound = program.bind(
+            x_NI,
+            target,
+            weights=self.weights_P,
+            gradients=gradient_P,
+            x_squared_norms=norms_N if task.per_sample else None,
+        )
+        bound.forward()
+        loss_sum = float(bound.losses_N.astype(np.float64).sum())
+        if kind is Kind.EVALUATE:
+            classes_N = target if target.ndim == 1 else target.argmax(axis=1)
+            is_right_N = bound.outputs_NO.argmax(axis=1) == classes_N
+            correct = int(is_right_N.sum()) if task.has_classes else 0
+            return gradient_P, Sums(len(x_NI), loss_sum, correct, 0.0, 0.0)
+        bound.backward()
+        if bound.squared_norms_N is None:
+            return gradient_P, Sums(len(x_NI), loss_sum, 0, 0.0, 0.0)
+        norm_sum = float(bound.squared_norms_N.astype(np.float64).sum())
+        norm_max = float(bound.squared_norms_N.max())
+        return gradient_P, Sums(len(x_NI), loss_sum, 0, norm_sum, norm_max)
+
+    def expected(self, kind: Kind, step: int) -> tuple[Array, Sums]:
+        """The sum over all blocks, in the tree."""
+        return tree_over(
+            self.blocks(kind, step),
+            lambda block: self.of_block(kind, step, block),
+            lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
+        )
+
+    def order(self, kind: Kind, step: int, first: int = 0, last: int | None = None) -> Order:
+        num_blocks = len(self.blocks(kind, step))
+        last = num_blocks if last is None else last
+        num_next = len(self.blocks(kind, step + 1)) if kind is Kind.GRADIENT else 0
+        return Order(1, kind, step, first, last, min(first, num_next), num_next)
+
+
+Settings = Callable[..., Setting]
+
+
+@pytest.fixture(scope="module")
+def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Makes settings; data sets are prepared once."""
+    root = tmp_path_factory.mktemp("prepared")
+
+    def data_of(labels: Labels) -> Path:
+        path = root / ("numbers" if labels == "number" else "classes")
+        if not path.exists():
+            x_NI = (
+                uniform(3, Purpose.PROBE, count=NUM_ROWS * NUM_FEATURES).reshape(NUM_ROWS, -1) - 0.5
+            )
+            y = np.stack([x_NI[:, :2].sum(axis=1), x_NI[:, 2]], axis=1)
+            if labels == "number":
+                source, label = arrays_source(x_NI, y), ("label_0", "label_1")
+            else:
+                source, label = (
+                    arrays_source(x_NI, x_NI[:, :NUM_CLASSES].argmax(axis=1)),
+                    ("label",),
+                )
+            prepare(source, path, options=PrepareOptions(label, test_fraction=0.2, shards=3))
+        return path
+
+    def make(
+        labels: Labels = "class",
+        *,
+        per_sample: bool = True,
+        batch_rows: int = 64,
+        hidden: tuple[str | None, ...] = ("relu",),
+    ) -> Setting:
+        path = data_of(labels)
+        data = DataSet.open(path)
+        loss = "softmax_cross_entropy" if labels == "class" else "quadratic"
+        outputs = 2 if labels == "number" else NUM_CLASSES
+        model = Model([*(Dense(6, name) for name in hidden), Dense(outputs)], loss, (NUM_FEATURES,))
+        deal = Deal.of(data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS)
+        task = WorkerTask(path, model, deal, "float32", 7, per_sample, labels != "number")
+        weights_P = model.initialise("glorot", 0, "float32")
+        weights_P.flags.writeable = False
+        return Setting(task, data, weights_P)
+
+    return make
+
+
+def same(report: Report, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
+    """One node, with the expected bits; no gradient is held against those of an evaluation."""
+    is_same_gradient = (
+        report.kind is Kind.EVALUATE or slots_SP[0].tobytes() == expected[0].tobytes()
+    )
+    return report.nodes == (expected[1],) and is_same_gradient
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("batch_rows", [1, 2, 64, 10_000])
+def test_order_of_all_blocks_equals_a_loop_over_them(
+    make_setting: Settings, labels: Labels, batch_rows: int, *, per_sample: bool
+) -> None:
+    setting = make_setting(labels, per_sample=per_sample, batch_rows=batch_rows)
+    worker, slots_SP = setting.worker()
+    last = setting.task.deal.steps_per_epoch - 1
+    for step in (0, 1, last, last + 1):
+        report = worker.compute(setting.order(Kind.GRADIENT, step))
+        assert same(report, slots_SP, setting.expected(Kind.GRADIENT, step))
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_evaluation_counts_correct_answers_of_classes(
+    make_setting: Settings, labels: Labels
+) -> None:
+    setting = make_setting(labels)
+    worker, slots_SP = setting.worker()
+    report = worker.compute(setting.order(Kind.EVALUATE, 5))
+    assert same(report, slots_SP, setting.expected(Kind.EVALUATE, 5))
+    (sums,) = report.nodes
+    x_NI, target, _ = setting.rows_of(Kind.EVALUATE, 0, Block(0, 0, 0, setting.data.test.num_rows))
+    assert sums.num_samples == len(x_NI) > 20
+    if labels != "number":
+        classes_N = target if labels == "class" else target.argmax(axis=1)
+        outputs_NO = setting.task.model.predict(setting.weights_P, x_NI)
+        assert 0 < sums.correct == int((outputs_NO.argmax(axis=1) == classes_N).sum()) < len(x_NI)
+    else:
+        assert sums.correct == 0
+
+
+def test_evaluation_leaves_the_slots_alone(make_setting: Settings) -> None:
+    setting = make_setting()
+    worker, slots_SP = setting.worker()
+    slots_SP[:] = 3
+    worker.compute(setting.order(Kind.EVALUATE, 0))
+    assert set(slots_SP.flat) == {3}
+
+
+def test_mean_gradient_is_that_of_a_loop_over_single_samples(make_setting: Settings) -> None:
+    setting = make_setting(per_sample=True)
+    worker, slots_SP = setting.worker()
+    (sums,) = worker.compute(setting.order(Kind.GRADIENT, 0)).nodes
+    gradients = []
+    for block in setting.blocks(Kind.GRADIENT, 0):
+        x_NI, target, _ = setting.rows_of(Kind.GRADIENT, 0, block)
+        for i in range(len(x_NI)):
+            gradient_P = np.zeros(setting.layout.num_parameters)
+            bound = setting.task.model.program(1, "float64", per_sample=False).bind(
+                x_NI[i : i + 1].astype(np.float64),
+                target[i : i + 1],
+                weights=setting.weights_P.astype(np.float64),
+                gradients=gradient_P,
+            )
+            bound.forward()
+            bound.backward()
+            gradients.append(gradient_P)
+    gradients_NP = np.array(gradients)
+    assert sums.num_samples == len(gradients_NP) == 64
+    # Sums of 64 float32 numbers.
+    scale = float(np.abs(gradients_NP).sum(axis=0).max())
+    assert np.abs(slots_SP[0] - gradients_NP.sum(axis=0)).max() <= 64 * 2.0**-23 * scale
+    squares_N = np.square(gradients_NP).sum(axis=1)
+    assert sums.squared_norm_sum == pytest.approx(float(squares_N.sum()), rel=64 * 2.0**-23)
+    assert sums.squared_norm_max == pytest.approx(float(squares_N.max()), rel=64 * 2.0**-23)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_worker_can_be_asked_for_anything_in_any_order(
+    make_setting: Settings, data: st.DataObject
+) -> None:
+    setting = make_setting(data.draw(st.sampled_from(LABELS)), hidden=())
+    used, used_slots_SP = setting.worker()
+    for _ in range(6):
+        kind = data.draw(st.sampled_from(Kind))
+        step = data.draw(st.integers(0, 2 * setting.task.deal.steps_per_epoch))
+        first = data.draw(st.integers(0, len(setting.blocks(kind, step)) - 1))
+        last = data.draw(st.integers(first + 1, len(setting.blocks(kind, step))))
+        order = setting.order(kind, step, first, last)
+        fresh, slots_SP = setting.worker()
+        report, expected = used.compute(order), fresh.compute(order)
+        assert report[:5] == order[:5]
+        assert report.nodes == expected.nodes
+        num_nodes = len(report.nodes) if kind is Kind.GRADIENT else 0
+        assert used_slots_SP[:num_nodes].tobytes() == slots_SP[:num_nodes].tobytes()
+        if data.draw(st.booleans()):
+            used.read_ahead(order)
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (5,), (3, 4, 9)])
+def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]) -> None:
+    setting = make_setting()
+    reading, reading_slots_SP = setting.worker()
+    plain, slots_SP = setting.worker()
+    # Over the end of an epoch, where the order of the rows changes.
+    for step in range(2 * setting.task.deal.steps_per_epoch + 1):
+        num_blocks = len(setting.blocks(Kind.GRADIENT, step))
+        edges = [0, *(cut for cut in cuts if cut < num_blocks), num_blocks]
+        for first, last in zip(edges, edges[1:], strict=False):
+            order = setting.order(Kind.GRADIENT, step, first, last)
+            report, expected = reading.compute(order), plain.compute(order)
+            assert report.nodes == expected.nodes
+            num_nodes = len(report.nodes)
+            assert reading_slots_SP[:num_nodes].tobytes() == slots_SP[:num_nodes].tobytes()
+            reading.read_ahead(order)
+
+
+def test_block_read_ahead_is_used_and_only_for_its_order(make_setting: Settings) -> None:
+    setting = make_setting()
+    worker, slots_SP = setting.worker()
+    worker.read_ahead(setting.order(Kind.GRADIENT, 0))
+    assert worker._ahead == (Kind.GRADIENT, 1, setting.blocks(Kind.GRADIENT, 1)[0])
+    worker.compute(setting.order(Kind.EVALUATE, 1))
+    assert worker._ahead is not None
+    report = worker.compute(setting.order(Kind.GRADIENT, 1))
+    assert worker._ahead is None
+    assert same(report, slots_SP, setting.expected(Kind.GRADIENT, 1))
+    worker.read_ahead(setting.order(Kind.GRADIENT, 1)._replace(next_first=0, next_last=0))
+    assert worker._ahead is None
+
+
+def test_worker_attached_anew_reads_and_writes_there(make_setting: Settings) -> None:
+    setting = make_setting()
+    worker, old_SP = setting.worker()
+    worker.compute(setting.order(Kind.GRADIENT, 0))
+    before = old_SP.copy()
+    moved = replace(setting, weights_P=setting.weights_P * np.float32(2))
+    new_SP = np.zeros_like(old_SP)
+    worker.attach(moved.weights_P, new_SP)
+    report = worker.compute(moved.order(Kind.GRADIENT, 0))
+    assert same(report, new_SP, moved.expected(Kind.GRADIENT, 0))
+    assert old_SP.tobytes() == before.tobytes()
+
+
+def test_weights_are_read_as_they_are_at_the_time(make_setting: Settings) -> None:
+    setting = make_setting()
+    weights_P = setting.weights_P.copy()
+    live = replace(setting, weights_P=weights_P)
+    worker, slots_SP = live.worker()
+    for factor in (1, 2, 3):
+        weights_P *= np.float32(factor)
+        report = worker.compute(live.order(Kind.GRADIENT, 0))
+        assert same(report, slots_SP, live.expected(Kind.GRADIENT, 0))
+
+
+def test_worker_describes_its_process_its_bits_and_its_data(make_setting: Settings) -> None:
+    setting = make_setting()
+    found = setting.worker()[0].describe(4)
+    assert (found.worker, found.version, found.pid) == (4, __version__, os.getpid())
+    assert found.probe == probe("float32")
+    assert found.data_digest == setting.data.manifest.digest
