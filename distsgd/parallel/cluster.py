@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +62,19 @@ def train_on_ray(task: ServerTask, worker: str, watch: Watch, *, address: str) -
             return supervisor.run(watch)
         finally:
             supervisor.end()
+
+
+def examine_ray() -> dict[str, float]:
+    """Start a Ray of our own and end it: how long that takes, and how nice its workers are."""
+    started = time.monotonic()
+    with _ray("local", num_cpus=1) as ray:
+        start_s = time.monotonic() - started
+        found = ray.get(ray.remote(_niceness).remote(), timeout=START_TIMEOUT_S)
+    return {"ray_start_s": round(start_s, 2), "worker_niceness": found}
+
+
+def _niceness() -> int:
+    return os.nice(0)
 
 
 def refuse_shadowing(worker: str) -> None:

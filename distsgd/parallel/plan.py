@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -26,21 +27,22 @@ class Share(NamedTuple):
     last: int
 
 
-def shares(num_blocks: int, workers: Sequence[int]) -> list[Share]:
+@lru_cache(maxsize=4096)
+def shares(num_blocks: int, workers: tuple[int, ...]) -> tuple[Share, ...]:
     """Cut the blocks of a step into a run for each of `workers`.
 
     Those who would have none are left out.
 
-    >>> shares(5, [0, 1])
-    [Share(worker=0, first=0, last=2), Share(worker=1, first=2, last=5)]
+    >>> shares(5, (0, 1))
+    (Share(worker=0, first=0, last=2), Share(worker=1, first=2, last=5))
     """
     count = len(workers)
     cuts = [num_blocks * i // count for i in range(count + 1)]
-    return [
+    return tuple(
         Share(worker, first, last)
         for worker, first, last in zip(workers, cuts, cuts[1:], strict=False)
         if first < last
-    ]
+    )
 
 
 def ways(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
@@ -131,7 +133,7 @@ class Planner:
         self._members = tuple(sorted(members))
         self._plans.clear()
 
-    def shares(self, num_blocks: int) -> list[Share]:
+    def shares(self, num_blocks: int) -> tuple[Share, ...]:
         """Who computes the next step of `num_blocks` blocks."""
         if not self._members or not num_blocks:
             return shares(num_blocks, (SERVER,))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Literal
 
@@ -25,12 +25,14 @@ import numpy as np
 
 from distsgd.data.deal import Block
 from distsgd.errors import DivergedError
-from distsgd.parallel.crew import Crew, Root, Work
+from distsgd.parallel.crew import Crew, Work
 from distsgd.parallel.exchange import ExchangeKind, open_exchange
 from distsgd.parallel.exchange.contract import Address, Array, Layout, Worker
 from distsgd.parallel.messages import Kind, WorkerTask
+from distsgd.parallel.phases import Phases
 from distsgd.parallel.plan import PlanKind, Planner
 from distsgd.parallel.recorder import Recorder, RecordTask
+from distsgd.parallel.reduction import Root
 from distsgd.parallel.training import Training, UpdateTask
 from distsgd.parallel.tree import most_nodes
 from distsgd.store.digest import weights_digest
@@ -86,6 +88,8 @@ class Status:
     seconds: float  # The same.
     num_workers: int
     incarnation: int
+    phases: Phases  # Of the steps made by this incarnation.
+    plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
     messages: tuple[str, ...]  # All of this incarnation so far.
 
 
@@ -114,6 +118,7 @@ class ParameterServer:
         self._task = task
         self._incarnation = incarnation
         self._messages: list[str] = []
+        self._blocks_per_step = len(task.worker.deal.blocks(0))
         deal, model, crew = task.worker.deal, task.worker.model, task.crew
         slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
         layout = Layout(model.num_parameters, slots, task.worker.dtype)
@@ -165,6 +170,8 @@ class ParameterServer:
             monotonic() - self._started_at if self._started_at else 0.0,
             len(self._crew.members),
             self._incarnation,
+            replace(self._crew.phases),
+            self._crew.plan(self._blocks_per_step),
             tuple(self._messages),
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from distsgd.errors import ExchangeTimeoutError
 from distsgd.parallel.exchange import connect
 from distsgd.parallel.exchange.contract import Address, ServerGone, Worker
 
@@ -18,15 +19,12 @@ def serve(worker: Worker, address: Address, number: int) -> int:
 
     Returns:
         How many orders were computed.
-
-    Raises:
-        ExchangeTimeoutError: The server did not greet in time.
     """
     num_orders = 0
     try:
         channel = connect(address, worker.describe(number))
-    except ServerGone:
-        return num_orders
+    except (ServerGone, ExchangeTimeoutError):
+        return num_orders  # Whoever supervises asks again, and knows how long that makes sense.
     try:
         worker.attach(channel.weights, channel.slots)
         with np.errstate(

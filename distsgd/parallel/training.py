@@ -17,8 +17,8 @@ from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import clip_by_global_norm_inplace, squared_norm
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
-from distsgd.parallel.crew import Root
 from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.reduction import Root
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.history import HistoryRow

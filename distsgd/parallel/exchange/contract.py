@@ -120,6 +120,9 @@ class Exchange(Protocol):
         Shape ``[S, P]``, one row for each of its nodes; read only.
         """
 
+    def end(self, worker: int) -> None:
+        """Have the process of `worker`, which does not answer, ended; it shows as `Lost`."""
+
     def close(self) -> None:
         """Tell the workers that there is nothing more to do, and free everything."""
 

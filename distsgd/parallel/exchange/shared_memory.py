@@ -12,6 +12,7 @@ whoever reads it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -19,6 +20,7 @@ import json
 import mmap
 import os
 import selectors
+import signal
 import socket
 import struct
 import time
@@ -74,6 +76,7 @@ class SharedMemoryExchange:
         fcntl.fcntl(self._weights_fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
         self.weights = layout.weights(self._weights_memory)
         self._peers: dict[int, _Peer] = {}
+        self._reported: dict[int, Array] = {}  # Slots outlive a worker that reports and then dies.
         self._lost: list[Event] = []
         name = f"distsgd-{os.urandom(12).hex()}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,11 +112,26 @@ class SharedMemoryExchange:
 
     def partials(self, worker: int) -> Array:
         """The worker's slots, shape ``[S, P]``."""
-        return self._peers[worker].slots
+        return self._reported[worker]
 
     def pid(self, worker: int) -> int:
         """The process at the other end, as the kernel says."""
         return _credentials(self._peers[worker].connection)[0]
+
+    def end(self, worker: int) -> None:
+        """Kill the process at the other end, which holds the run's secret and so is the run's."""
+        peer = self._peers.get(worker)
+        if peer is None:
+            return
+        pid = _credentials(peer.connection)[0]
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                try:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                finally:
+                    os.close(descriptor)
+        self._drop(peer, "it did not answer and was ended")
 
     def close(self) -> None:
         """Hang up on everybody; the memory is gone with its last mapping."""
@@ -171,6 +189,7 @@ class SharedMemoryExchange:
             data = peer.connection.recv(MESSAGE_BYTES)
             if data:
                 events.append(Reported(peer.worker, Report.unpack(data)))
+                self._reported[peer.worker] = peer.slots
                 return
             reason = "its process ended"
         except BlockingIOError:

@@ -108,6 +108,12 @@ class ZeroMQExchange:
         """The gradient sums that came with the worker's last report; shape ``[nodes, P]``."""
         return self._partials[worker]
 
+    def end(self, worker: int) -> None:
+        """Hang up: its process may be on another node, where its own timeout ends it."""
+        identity = self._identities.get(worker)
+        if identity is not None:
+            self._forget(identity, "it did not answer")
+
     def close(self) -> None:
         """Tell everybody that there is no more to do."""
         for identity in list(self._workers):

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
-from distsgd.parallel.crew import Crew, Root, Work
+from distsgd.parallel.crew import LOOK_S, Crew, Work
 from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
+from distsgd.parallel.lateness import END_AFTER_S
 from distsgd.parallel.messages import Kind, Order
-from distsgd.parallel.plan import SERVER, Planner
+from distsgd.parallel.plan import SERVER, PlanKind, Planner
+from distsgd.parallel.reduction import Root
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
 from tests.oracles import tree_over
@@ -38,7 +40,7 @@ class Clock:
 
 
 class LoopExchange:
-    """Fake workers in this process; `fate` says what becomes of an order, and the last answer comes first."""
+    """Fake workers in this process; `fate` decides about an order; the last answer comes first."""
 
     def __init__(self, count: int, clock: Clock, *, fate: Fate) -> None:
         self.weights: Array = np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
@@ -69,6 +71,9 @@ class LoopExchange:
     def partials(self, worker: int) -> Array:
         return self.slots[worker]
 
+    def end(self, worker: int) -> None:
+        self.happened.append([Lost(worker, "ended")])
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -91,11 +96,14 @@ def answers_and_dies(exchange: LoopExchange, worker: int, order: Order) -> None:
 
 
 def answers_late_ones_first(exchange: LoopExchange, worker: int, order: Order) -> None:
-    """Before its answer come those to an older step, to another incarnation, and one from a stranger."""
+    """Before its answer come those to another step and incarnation, and a stranger's."""
     report = exchange.workers[worker].compute(order)
+    wrong = report._replace(nodes=tuple(node._replace(loss_sum=-1.0) for node in report.nodes))
     stale = [
-        report._replace(step=order.step + 1),
-        report._replace(incarnation=order.incarnation + 1),
+        wrong._replace(step=order.step + 1),
+        wrong._replace(incarnation=order.incarnation + 1),
+        wrong._replace(last=order.last + 1),
+        wrong._replace(kind=Kind.EVALUATE),
     ]
     exchange.happened.append([Reported(worker, report)])
     exchange.happened += [[Reported(worker, late)] for late in stale]
@@ -208,6 +216,34 @@ def test_evaluation_sums_all_blocks_whatever_their_number(count: int, lanes: int
     assert crew.gather(Work(Kind.EVALUATE, 3, blocks)).sums == sums
 
 
+def falls_silent(exchange: LoopExchange, worker: int, order: Order) -> None:
+    """Worker 0 answers the first three steps only."""
+    exchange.clock.now_s += 0.001
+    if worker or order.step < 3:
+        answers(exchange, worker, order)
+
+
+def test_a_late_worker_is_outrun_gets_no_work_and_is_ended() -> None:
+    clock = Clock()
+    crew, exchange = crew_of(2, falls_silent, clock=clock)
+    alone, _ = crew_of(0)
+    for step in range(3):
+        crew.gather(work(step))
+    before = clock.now_s
+    found = crew.gather(work(3))
+    assert clock.now_s - before < 1.0
+    expected = alone.gather(work(3))
+    assert found.sums == expected.sums
+    assert np.array_equal(found.gradient_sum, expected.gradient_sum)
+    assert crew.plan(len(work(4).blocks)) == (0, 1)
+    crew.gather(work(4))
+    assert crew.plan(len(work(4).blocks)) == (1,)
+    clock.now_s += END_AFTER_S + LOOK_S
+    crew.gather(work(5))
+    crew.gather(work(6))
+    assert crew.members == (1,)
+
+
 def test_timeout_names_workers_blocks_and_step() -> None:
     crew, _ = crew_of(2, is_silent)
     blocks = len(DEAL.blocks(1))
@@ -262,6 +298,20 @@ def test_worker_that_joins_in_the_middle_works_in_the_next_step() -> None:
     for step in (0, 1):
         assert same(crew.gather(work(step)), expected_root(step))
     assert seen == [(0, 0), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("kind", ["all", "measured"])
+def test_worker_that_joins_a_server_that_computes_alone_is_seen(kind: PlanKind) -> None:
+    clock = Clock()
+    crew, exchange = crew_of(1, plan=Planner(kind), clock=clock)
+    exchange.happened.append([Lost(0, "killed")])
+    clock.now_s += LOOK_S
+    crew.gather(work(0))
+    assert list(crew.members) == []
+    exchange.happened.append([exchange.join(0)])
+    clock.now_s += LOOK_S
+    assert same(crew.gather(work(1)), expected_root(1))
+    assert list(crew.members) == [0]
 
 
 def test_orders_name_the_blocks_that_a_worker_may_expect_next() -> None:

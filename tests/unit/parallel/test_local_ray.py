@@ -11,11 +11,13 @@ import pytest
 
 from distsgd.parallel import local_ray
 
+NICENESS = "RAY_worker_niceness"
+
 
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place for temporary files of this test, short enough for Ray."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as short:  # noqa: S108 -- its path must be short.
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as short:  # Its path must be short.
         monkeypatch.setattr(tempfile, "tempdir", short)
         monkeypatch.setattr(local_ray, "_LONGEST_PATH", 50)
         yield Path(short)
@@ -24,11 +26,11 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_ADDRESS", "somewhere")
-    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    monkeypatch.delenv(NICENESS, raising=False)
     before = dict(os.environ)
     with local_ray.environment():
         assert os.environ["RAY_AUTH_MODE"] == "token"
-        assert os.environ["RAY_worker_niceness"] == "0"
+        assert os.environ[NICENESS] == "0"
         assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
         assert "RAY_ADDRESS" not in os.environ
     assert dict(os.environ) == before

@@ -46,7 +46,10 @@ def test_profile_names_what_decides_about_the_bits() -> None:
 
 
 def test_process_with_this_environment_computes_the_same_bits() -> None:
-    code = "from distsgd.parallel.numerics import probe, _blas; print(probe('float32'), _blas()['num_threads'])"
+    code = (
+        "from distsgd.parallel.numerics import probe, _blas;"
+        "print(probe('float32'), _blas()['num_threads'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment(), "PYTHONPATH": os.pathsep.join(sys.path)},

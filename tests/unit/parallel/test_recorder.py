@@ -10,8 +10,8 @@ from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
-from distsgd.parallel.crew import Root
 from distsgd.parallel.recorder import Recorder, RecordTask
+from distsgd.parallel.reduction import Root
 from distsgd.parallel.training import Training, UpdateTask
 from distsgd.parallel.tree import Sums
 from distsgd.store.checkpoint import CheckpointStore

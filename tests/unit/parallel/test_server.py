@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def server_task(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> S
 
 
 @pytest.fixture
-def new_run(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+def new_run(tmp_path: Path) -> Callable[[], Path]:
     """Makes run directories."""
     numbers = iter(range(1000))
 

@@ -12,7 +12,7 @@ from distsgd.chance import Purpose, uniform
 from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
-from distsgd.parallel.crew import Root
+from distsgd.parallel.reduction import Root
 from distsgd.parallel.training import Training, UpdateTask
 from distsgd.parallel.tree import Sums
 from distsgd.store.history import HistoryRow

@@ -1,0 +1,49 @@
+"""The commands that measure: ``bench`` and ``doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+from distsgd.cli.messages import print_facts, print_json, say
+from distsgd.errors import ConfigError
+from distsgd.run.bench import Bench, describe, run_bench
+from distsgd.run.doctor import examine
+
+
+def show_bench(
+    *,
+    layers: str,
+    batch: int,
+    num_workers: int,
+    seconds: float,
+    statistics: Literal["none", "norms"],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time steps and print what was found."""
+    try:
+        sizes = tuple(int(size) for size in layers.split(","))
+    except ValueError:
+        raise ConfigError(
+            [f"--layers is {layers}; must be sizes with commas, as 784,128,10"]
+        ) from None
+    bench = Bench(sizes, batch, num_workers, seconds, statistics, overrides)
+    found = run_bench(bench)
+    if as_json:
+        print_json(found)
+    else:
+        describe(bench, found, say)
+
+
+def show_doctor(*, as_json: bool) -> None:
+    """Examine this machine and print what was found."""
+    report = examine()
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_facts([(name.replace("_", " "), str(value)) for name, value in report.facts.items()])
+    for advice in report.advice:
+        say(f"to mend: {advice}")
+    if not report.advice:
+        say("nothing is wrong")

@@ -1,0 +1,92 @@
+"""Who is late, and what follows from it. No input to the bits.
+
+A late worker's blocks are computed by somebody else.
+
+A block is late when it takes a stated factor longer than blocks have been taking. The late worker
+owes a report; until it has sent it, it gets no work, and after that it rests, the longer the more
+often it was late. One that owes for long is ended: a stopped process (SIGSTOP) holds its
+connection, and nobody else would ever notice. Pure; the time comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LATE_FACTOR = 4.0
+LATE_FLOOR_S = 0.05  # Shorter delays are the operating system's.
+END_AFTER_S = 5.0
+SMOOTHING = 0.1
+FIRST_REST_STEPS = 64
+LONGEST_REST_STEPS = 1 << 16
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of a worker that was late."""
+
+    owes_since_s: float | None = None
+    rests_until_step: int = 0
+    rest_steps: int = FIRST_REST_STEPS
+
+
+@dataclass(slots=True)
+class Lateness:
+    """Watches how long blocks take; times are seconds of one clock."""
+
+    _block_s: float = 0.0  # Moving average over all workers; 0: nothing seen yet.
+    _records: dict[int, _Record] = field(default_factory=dict)
+
+    def took(self, num_blocks: int, seconds: float) -> None:
+        """Blocks were computed, by whomever, in `seconds` each counted from the order."""
+        each = seconds / num_blocks
+        self._block_s = (
+            each if not self._block_s else self._block_s + SMOOTHING * (each - self._block_s)
+        )
+
+    def allowed_s(self, num_blocks: int) -> float | None:
+        """How long blocks may take before somebody else computes them; None: nothing is known."""
+        if not self._block_s:
+            return None
+        return max(LATE_FLOOR_S, LATE_FACTOR * self._block_s * num_blocks)
+
+    def owes(self, worker: int, *, since_s: float, step: int) -> None:
+        """`worker` was outrun at `step`: its report, when it comes, is for nobody."""
+        record = self._records.setdefault(worker, _Record())
+        record.owes_since_s = since_s
+        record.rests_until_step = step + record.rest_steps
+        record.rest_steps = min(2 * record.rest_steps, LONGEST_REST_STEPS)
+
+    def answered(self, worker: int) -> bool:
+        """`worker` has reported; did it owe that?"""
+        record = self._records.get(worker)
+        if record is None or record.owes_since_s is None:
+            return False
+        record.owes_since_s = None
+        return True
+
+    def forget(self, worker: int) -> None:
+        """`worker` is a new process."""
+        self._records.pop(worker, None)
+
+    def fit(self, workers: Iterable[int], step: int) -> tuple[int, ...]:
+        """Those of `workers` that can be given work at `step`."""
+        return tuple(
+            worker
+            for worker in workers
+            if (record := self._records.get(worker)) is None
+            or (record.owes_since_s is None and record.rests_until_step <= step)
+        )
+
+    def overdue(self, now_s: float) -> list[int]:
+        """Workers that have owed a report for so long that they should be ended."""
+        return [
+            worker
+            for worker, record in self._records.items()
+            if record.owes_since_s is not None and now_s - record.owes_since_s > END_AFTER_S
+        ]
+
+    @property
+    def is_watching(self) -> bool:
+        """Is anybody resting or owing?"""
+        return bool(self._records)

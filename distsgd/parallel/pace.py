@@ -1,0 +1,123 @@
+"""The pace of a run: does its loss grow without bound, or hardly move? Pure numbers; no I/O here.
+
+All rules are functions of the losses of the steps, so that they give the same answer for any number
+of workers and after any resume. They speak of windows: a window is an epoch, or `LONGEST_WINDOW`
+steps where an epoch is longer.
+
+*Diverged*: the mean loss of a step is no finite number, or it is more than `GROWTH` times the
+largest of the first window, in which every row was seen once. A run whose error grows nine-fold a
+step on one row is found out at its eighth step.
+
+*Hardly moves*, at the end of a run of at least `FEWEST_STEPS` steps: the mean loss of its last
+window is not lower by a hundredth than that of its first, and the weights are not just swinging:
+they came farther than two of their last steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from distsgd.optim.clip import squared_norm
+from distsgd.parallel.exchange.contract import Array
+
+GROWTH = 1e6
+LONGEST_WINDOW = 1000
+FEWEST_STEPS = 10
+LEAST_FALL = 0.01
+
+TOO_HIGH = (
+    "Take a smaller [optimizer] learning_rate, a warm-up ([schedule] warmup_steps) or [optimizer] "
+    'clip_norm, or set [train] on_divergence = "halve_lr"'
+)
+
+
+@dataclass(slots=True)
+class Pace:
+    """What is remembered of the losses so far.
+
+    Attributes:
+        window: Steps of a window.
+        num_steps: Losses seen.
+        reference: The largest mean loss of a step in the first window.
+        first_mean: Mean of the first window; None before its end.
+        last_mean: Mean of the last whole window.
+        loss_sum: Over the steps of the present window.
+    """
+
+    window: int
+    num_steps: int = 0
+    reference: float = 0.0
+    first_mean: float | None = None
+    last_mean: float | None = None
+    loss_sum: float = 0.0
+
+    @classmethod
+    def of(cls, steps_per_epoch: int) -> Self:
+        """At the beginning of a run."""
+        return cls(min(steps_per_epoch, LONGEST_WINDOW))
+
+    def has_diverged(self, loss: float) -> bool:
+        """Does a step of mean loss `loss` show that the run grows without bound?"""
+        if not math.isfinite(loss):
+            return True
+        return self.first_mean is not None and 0.0 < GROWTH * self.reference < loss
+
+    def note(self, loss: float) -> float | None:
+        """A step of mean loss `loss` is made; the mean of its window where that ends with it."""
+        self.num_steps += 1
+        self.loss_sum += loss
+        if self.first_mean is None:
+            self.reference = max(self.reference, loss)
+        if self.num_steps % self.window:
+            return None
+        self.last_mean = mean = self.loss_sum / self.window
+        self.loss_sum = 0.0
+        if self.first_mean is None:
+            self.first_mean = mean
+        return mean
+
+    def hardly_fell(self) -> bool:
+        """Is the loss at the end not lower than at the beginning by a hundredth?"""
+        if self.num_steps < max(FEWEST_STEPS, 2 * self.window):
+            return False
+        assert self.first_mean is not None
+        assert self.last_mean is not None
+        return self.last_mean > (1.0 - LEAST_FALL) * self.first_mean
+
+    def state(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def too_high(step: int, loss: float, rate: float) -> str:
+    """Advice for a run that has diverged at `step`."""
+    what = f"is {loss}" if not math.isfinite(loss) else f"has grown to {loss:.4g}"
+    return (
+        f"the loss {what} at a learning rate of {rate:g}, which is too high: training cannot go on "
+        f"after {step} steps. {TOO_HIGH}"
+    )
+
+
+def too_low(pace: Pace, rate: float) -> str:
+    """Advice for a run that hardly moved."""
+    return (
+        f"the loss hardly moved: {pace.first_mean:.6g} at the beginning, {pace.last_mean:.6g} at "
+        f"the end; the learning rate {rate:g} is probably too low (take a larger [optimizer] "
+        "learning_rate)"
+    )
+
+
+def goes_somewhere(first: Array, before: Array, after: Array) -> bool:
+    """Did the weights come farther than two of their last steps, or nowhere at all?
+
+    Args:
+        first: At the beginning of the run.
+        before: Before its last step.
+        after: At its end.
+    """
+    way, last = (math.sqrt(squared_norm(after - other)) for other in (first, before))
+    return way >= 2.0 * last and bool(np.isfinite(way))

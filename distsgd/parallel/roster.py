@@ -1,0 +1,81 @@
+"""Who is there: the workers that are connected, checked, and fit to be given work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distsgd.errors import ClusterError, NumericsError
+from distsgd.parallel.exchange.contract import Event, Joined, Lost, Reported
+from distsgd.parallel.lateness import Lateness
+from distsgd.parallel.messages import Description
+from distsgd.parallel.plan import Planner
+
+
+class Roster:
+    """Keeps the planner told of who can be given work; `own` describes the server's process."""
+
+    def __init__(
+        self, own: Description, planner: Planner, *, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._own = own
+        self._planner = planner
+        self._say = say
+        self._workers: dict[int, Description] = {}
+        self._fit: tuple[int, ...] = ()
+        self.lateness = Lateness()
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The workers that are connected."""
+        return tuple(self._workers)
+
+    def notice(self, event: Event) -> None:
+        """Workers come and go, and answer late.
+
+        Raises:
+            ClusterError: A worker came that would compute something else than this process.
+        """
+        worker = event.worker
+        if isinstance(event, Joined):
+            self._check(event.description)
+            self._workers[worker] = event.description
+            self.lateness.forget(worker)
+            self._say(f"worker {worker} is there (process {event.description.pid})")
+        elif isinstance(event, Lost):
+            self._workers.pop(worker, None)
+            self.lateness.forget(worker)
+            self._say(f"worker {worker} is lost ({event.reason}); others compute its blocks")
+        elif isinstance(event, Reported) and self.lateness.is_watching:
+            self.lateness.answered(worker)
+
+    def outran(self, worker: int, *, now_s: float, step: int) -> None:
+        """Somebody else computed the blocks of `worker` at `step`."""
+        self.lateness.owes(worker, since_s=now_s, step=step)
+        self._say(f"worker {worker} is late at step {step}; others compute its blocks")
+
+    def update_plan(self, step: int) -> None:
+        """Tell the planner who can be given work at `step`, if that has changed."""
+        fit = self.lateness.fit(self._workers, step)
+        if fit != self._fit:
+            self._fit = fit
+            self._planner.set_members(fit)
+
+    def _check(self, found: Description) -> None:
+        """Refuse a worker that would compute something else than this process."""
+        own = self._own
+        if found.version != own.version:
+            raise ClusterError(
+                f"worker {found.worker} runs distsgd {found.version}, the server {own.version}; "
+                "install the same version on every node"
+            )
+        if found.data_digest != own.data_digest:
+            raise ClusterError(
+                f"worker {found.worker} sees other data than the server; "
+                "the prepared data set must be the same on every node"
+            )
+        if found.probe != own.probe:
+            raise NumericsError(
+                f"worker {found.worker} computes other bits than the server (probe {found.probe}, "
+                f"not {own.probe}); give every process the same numpy, processor kind and "
+                "OPENBLAS_CORETYPE"
+            )

@@ -1,0 +1,167 @@
+"""How long a step takes: a real run on synthetic rows, looked at from outside while it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from distsgd.chance import Purpose, uniform
+from distsgd.config import TrainConfig
+from distsgd.errors import ConfigError
+from distsgd.parallel.launch import launch
+from distsgd.parallel.plan import SERVER
+from distsgd.parallel.server import Status
+from distsgd.run import record
+from distsgd.run.blueprint import Blueprint, blueprint
+from distsgd.run.source import manifest_of, prepared_arrays
+from distsgd.run.trainer import WORKER
+from distsgd.store.run_directory import RunDirectory
+
+NUM_ROWS = 8192
+ROUNDS = 5
+MIN_ROUND_STEPS = 3
+WARM_UP_SHARE = 0.5  # Of the seconds: the plan is found, files are in the cache.
+_PHASES = ("read", "compute", "signal", "reduce")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a look at a run showed."""
+
+    step: int
+    seconds: float
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What to time: a ReLU network with softmax cross-entropy under plain SGD."""
+
+    layers: tuple[int, ...]
+    batch: int
+    num_workers: int
+    seconds: float
+    statistics: Literal["none", "norms"] = "norms"
+    overrides: tuple[str, ...] = ()
+
+    def config(self) -> TrainConfig:
+        """The run that is timed. Raises ConfigError."""
+        if len(self.layers) < 2 or min(self.layers) < 1:
+            raise ConfigError(
+                [f"layers are {self.layers}; must be at least two sizes of 1 or more"]
+            )
+        hidden = [{"type": "dense", "units": n, "activation": "relu"} for n in self.layers[1:-1]]
+        values: dict[str, Any] = {
+            "data": {"path": "synthetic", "label": "label", "standardise": "none"},
+            "model": {
+                "layers": [*hidden, {"type": "dense", "units": self.layers[-1]}],
+                "loss": "softmax_cross_entropy",
+            },
+            "optimizer": {"learning_rate": 0.01},
+            "batch": {"size": self.batch},
+            "train": {"steps": 1 << 40},
+            "parallel": {"workers": self.num_workers},
+            "statistics": {"per_sample": self.statistics == "norms"},
+            "checkpoint": {"every_s": 0.0},
+        }
+        return TrainConfig.from_dict(values).with_overrides(self.overrides)
+
+
+def run_bench(bench: Bench) -> dict[str, Any]:
+    """Time steps of a run; blocks for about 1.5 times `bench.seconds`, and the start of Ray.
+
+    Everything is as in a run: the server and its workers, prepared shards, dealing, history,
+    digests and statistics. Steps are counted from outside; the median over five rounds is given.
+
+    Raises:
+        ConfigError: The sizes or overrides cannot be run.
+    """
+    config = bench.config()
+    with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
+        run = RunDirectory.create(Path(directory) / "run")
+        num_rows = max(NUM_ROWS, 2 * bench.batch)
+        data = prepared_arrays(config, synthetic(num_rows, bench.layers), run.path / "data")
+        print_ = blueprint(config, data, manifest_of(data))
+        record.write_beginning(run, print_, None)
+        look = _Look(bench.seconds)
+        address = config.parallel.address
+        launch(print_.server_task(run.path, None), WORKER, look, address=address)
+    return _summary(bench, print_, look.samples)
+
+
+def synthetic(num_rows: int, layers: tuple[int, ...]) -> tuple[Any, Any]:
+    """Rows of uniform numbers in [-1, 1), classes in turn."""
+    x = uniform(0, Purpose.PROBE, count=num_rows * layers[0]).reshape(num_rows, layers[0])
+    return (2.0 * x - 1.0).astype(np.float32), np.arange(num_rows) % layers[-1]
+
+
+class _Look:
+    """Looks on, keeps what it saw after the warm-up, and stops the run when it has seen enough."""
+
+    def __init__(self, seconds: float) -> None:
+        self._warm_up_s = WARM_UP_SHARE * seconds
+        self._seconds = seconds
+        self.samples: list[Sample] = []
+
+    def __call__(self, status: Status) -> bool:
+        if status.phase != "training" or status.seconds < self._warm_up_s:
+            return False
+        self.samples.append(Sample(status.step, status.seconds, status))
+        first, last = self.samples[0], self.samples[-1]
+        enough_steps = last.step - first.step >= ROUNDS * MIN_ROUND_STEPS
+        return last.seconds - first.seconds >= self._seconds and enough_steps
+
+
+def _summary(bench: Bench, print_: Blueprint, samples: list[Sample]) -> dict[str, Any]:
+    step_s = _median_step_s(samples)
+    first, last = samples[0].status, samples[-1].status
+    steps = last.step - first.step
+    phases = {
+        name: (getattr(last.phases, name) - getattr(first.phases, name)) / steps * 1e6
+        for name in _PHASES
+    }
+    mean_us = (last.seconds - first.seconds) / steps * 1e6
+    return {
+        "peer": "distsgd",
+        "layers": list(bench.layers),
+        "batch": bench.batch,
+        "procs": max(1, bench.num_workers),
+        "step_us": round(step_s * 1e6, 1),
+        "samples_per_s": round(print_.deal.batch_rows / step_s),
+        "phases_us": {
+            **{name: round(value, 1) for name, value in phases.items()},
+            "update": round(mean_us - sum(phases.values()), 1),
+            "wait": round((last.phases.idle - first.phases.idle) / steps * 1e6, 1),
+        },
+        "plan": ["server" if worker == SERVER else f"worker {worker}" for worker in last.plan],
+        "statistics": bench.statistics,
+    }
+
+
+def _median_step_s(samples: list[Sample]) -> float:
+    """The median over the rounds of the seconds a step takes."""
+    cuts = [len(samples) * i // ROUNDS for i in range(ROUNDS)] + [len(samples) - 1]
+    rounds = [
+        (samples[b].seconds - samples[a].seconds) / (samples[b].step - samples[a].step)
+        for a, b in itertools.pairwise(cuts)
+        if samples[b].step > samples[a].step
+    ]
+    return median(rounds)
+
+
+def describe(bench: Bench, found: dict[str, Any], say: Callable[[str], None]) -> None:
+    """The summary for people."""
+    phases = ", ".join(f"{name} {value}" for name, value in found["phases_us"].items())
+    say(
+        f"{found['step_us']} us a step, {found['samples_per_s']:,} samples/s"
+        f" ({asdict(bench)['layers']}, batch {bench.batch})"
+    )
+    say(f"us a step: {phases}")
+    say(f"computed by {', '.join(found['plan'])}")

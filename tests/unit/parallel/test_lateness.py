@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from distsgd.parallel.lateness import (
+    END_AFTER_S,
+    FIRST_REST_STEPS,
+    LATE_FACTOR,
+    LATE_FLOOR_S,
+    Lateness,
+)
+
+
+def test_nobody_is_late_while_nothing_is_known() -> None:
+    assert Lateness().allowed_s(4) is None
+
+
+def test_allowed_time_follows_the_blocks_and_has_a_floor() -> None:
+    lateness = Lateness()
+    lateness.took(2, 2.0)
+    assert lateness.allowed_s(3) == LATE_FACTOR * 3.0
+    quick = Lateness()
+    quick.took(1, 1e-6)
+    assert quick.allowed_s(1) == LATE_FLOOR_S
+
+
+def test_a_late_worker_gets_no_work_until_it_has_answered_and_rested() -> None:
+    lateness = Lateness()
+    lateness.owes(1, since_s=0.0, step=10)
+    assert lateness.fit((0, 1), 10**9) == (0,)
+    assert lateness.answered(1)
+    assert not lateness.answered(1)
+    assert lateness.fit((0, 1), 11) == (0,)
+    assert lateness.fit((0, 1), 10 + FIRST_REST_STEPS) == (0, 1)
+
+
+def test_each_time_a_worker_is_late_it_rests_twice_as_long() -> None:
+    lateness = Lateness()
+    for _ in range(3):
+        lateness.owes(0, since_s=0.0, step=0)
+        lateness.answered(0)
+    assert lateness.fit((0,), 4 * FIRST_REST_STEPS - 1) == ()
+    assert lateness.fit((0,), 4 * FIRST_REST_STEPS) == (0,)
+
+
+def test_one_that_owes_for_long_is_overdue_and_a_new_process_owes_nothing() -> None:
+    lateness = Lateness()
+    lateness.owes(0, since_s=1.0, step=0)
+    assert lateness.overdue(1.0 + END_AFTER_S) == []
+    assert lateness.overdue(1.1 + END_AFTER_S) == [0]
+    lateness.forget(0)
+    assert lateness.overdue(100.0) == []
+    assert lateness.fit((0,), 0) == (0,)
