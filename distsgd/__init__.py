@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from distsgd.config import TrainConfig
     from distsgd.errors import DistSGDError
     from distsgd.nn.model import Model
-    from distsgd.run.trainer import Progress, Result, Trainer
+    from distsgd.parallel.step_view import StepView
+    from distsgd.run.progress import Progress
+    from distsgd.run.trainer import Result, Trainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Model",
     "Progress",
     "Result",
+    "StepView",
     "TrainConfig",
     "Trainer",
     "Variable",
@@ -32,8 +35,9 @@ _HOMES = {
     "DistSGDError": "distsgd.errors",
     "GradientTape": "distsgd.autodiff.tape",
     "Model": "distsgd.nn.model",
-    "Progress": "distsgd.run.trainer",
+    "Progress": "distsgd.run.progress",
     "Result": "distsgd.run.trainer",
+    "StepView": "distsgd.parallel.step_view",
     "TrainConfig": "distsgd.config",
     "Trainer": "distsgd.run.trainer",
     "Variable": "distsgd.autodiff.tape",

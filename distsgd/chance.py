@@ -7,7 +7,9 @@ Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. No I/O he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ class Purpose(IntEnum):
     DROPOUT = 7
     SAMPLING = 8
     PROBE = 9
+    FAULT = 10
 
 
 def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:
@@ -67,3 +70,59 @@ def uniform(seed: int, purpose: Purpose, *key: int, count: int) -> NDArray[np.fl
     """Uniform float64 in [0, 1) with 53 random bits each; shape ``[count]``."""
     raw = raw_integers(seed, purpose, *key, count=count) >> np.uint64(11)
     return raw.astype(np.float64) * 2.0**-53
+
+
+GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's step: 2**64 divided by the golden ratio.
+_MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, None))
+
+
+def stage_mixed(bits: UInt64, spare: UInt64) -> list[Callable[[], object]]:
+    """Operations that mix each integer of `bits` in place by SplitMix64's finaliser.
+
+    It is one-to-one, and turns a counter into chance. Source: Steele, Lea, Flood, "Fast splittable
+    pseudorandom number generators", OOPSLA 2014 (constants by Stafford, "Better bit mixing", 2011).
+
+    Args:
+        bits: Any shape, uint64; overwritten.
+        spare: Room of the same shape.
+    """
+    operations: list[Callable[[], object]] = []
+    for shift, factor in _MIXING:
+        operations += [
+            partial(np.right_shift, bits, np.array(shift, np.uint64), spare),
+            partial(np.bitwise_xor, bits, spare, bits),
+        ]
+        if factor is not None:
+            operations.append(partial(np.multiply, bits, np.array(factor, np.uint64), bits))
+    return operations
+
+
+def row_keys_inplace(
+    seed: int, purpose: Purpose, step: int, *, rows_N: NDArray[np.int64], keys_N: UInt64
+) -> None:
+    """Write a key for each row into `keys_N`: a pure function of (`seed`, `purpose`, `step`, row).
+
+    Args:
+        seed: The run's.
+        purpose: What the keys are for.
+        step: Number of the update.
+        rows_N: Row numbers of the data set, shape ``[N]``.
+        keys_N: Shape ``[N]``; overwritten.
+    """
+    start = seed & _MASK_64
+    for part in (int(purpose), step):
+        start = (_mixed(start + GOLDEN) + part) & _MASK_64
+    np.multiply(rows_N.view(np.uint64), np.array(GOLDEN, np.uint64), keys_N)
+    np.add(keys_N, np.array(_mixed(start + GOLDEN), np.uint64), keys_N)
+    for operation in stage_mixed(keys_N, np.empty_like(keys_N)):
+        operation()
+
+
+def _mixed(integer: int) -> int:
+    """SplitMix64's finaliser of one integer, modulo 2**64."""
+    integer &= _MASK_64
+    for shift, factor in _MIXING:
+        integer ^= integer >> shift
+        if factor is not None:
+            integer = integer * factor & _MASK_64
+    return integer

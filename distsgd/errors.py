@@ -5,7 +5,9 @@ The tree is drawn here, and nothing below imports anything of ours.
     DistSGDError                    exit code
      ├── ConfigError                2   the configuration cannot be run; lists every problem at once
      ├── RunError                   2   the run directory cannot be used for this
+     │    └── DiskError             4   the disk refuses to write; resumable when it does not
      ├── ModelError                 2   a network or loss that cannot be built or differentiated
+     ├── MissingExtraError          2   an optional package is not installed
      ├── DataError                  3   a source, a row or a label cannot be used
      │    └── ShardError            3   a prepared data set is damaged
      ├── CheckpointError            3   a saved artefact is damaged
@@ -62,10 +64,34 @@ class RunError(DistSGDError):
         return f"{self.path}: {self.reason}"
 
 
+class DiskError(RunError):
+    """The disk refuses to write at `path`: full, read-only or broken.
+
+    What was written before is as it was; `reason` says what to do before going on.
+    """
+
+    exit_code = 4
+
+
 class ModelError(DistSGDError):
     """A network, loss or gate cannot be built or differentiated."""
 
     exit_code = 2
+
+
+class MissingExtraError(DistSGDError):
+    """What was asked for needs `package`, which comes with the optional dependencies `extra`."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package, self.extra = package, extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.package} is not installed; install it with: pip install 'distsgd[{self.extra}]'"
+        )
 
 
 class DataError(DistSGDError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from distsgd import __version__
 from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Block, Deal
-from distsgd.parallel.exchange.contract import Address
+from distsgd.data.two_stage import TwoStageDeal
+from distsgd.parallel.exchange.contract import Address, Seen
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.service import serve
 from distsgd.parallel.tree import Sums, joins, separators
@@ -22,7 +24,7 @@ NUM_TEST_ROWS = 50
 
 
 def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Sums]:
-    """Gradient sum and sums of one block: floats that show every change of the order of additions."""
+    """Gradient sum and sums of one block: floats that show every change of order."""
     count = block.last - block.first
     key = (step, block.lane, block.first)
     target_P = uniform(0, Purpose.PROBE, *key, count=len(weights_P)).astype(weights_P.dtype)
@@ -34,7 +36,9 @@ def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Su
 class FakeWorker:
     """Keeps the worker's protocol; `before` sees each order first."""
 
-    def __init__(self, deal: Deal, before: Callable[[Order], None] = lambda _: None) -> None:
+    def __init__(
+        self, deal: Deal | TwoStageDeal, before: Callable[[Order], None] = lambda _: None
+    ) -> None:
         self._deal, self._before = deal, before
 
     def describe(self, worker: int) -> Description:
@@ -47,7 +51,8 @@ class FakeWorker:
         self._before(order)
         is_gradient = order.kind is Kind.GRADIENT
         deal = self._deal
-        blocks = deal.blocks(order.step) if is_gradient else deal.evaluation_blocks(NUM_TEST_ROWS)
+        is_test = order.kind is Kind.EVALUATE
+        blocks = deal.evaluation_blocks(NUM_TEST_ROWS) if is_test else deal.blocks(order.step)
         edges = separators(blocks)[order.first : order.last + 1]
         stack: list[Sums] = []
         for block, pops in zip(blocks[order.first : order.last], joins(edges).pops, strict=True):
@@ -62,10 +67,16 @@ class FakeWorker:
                 stack[-1] = stack[-1].joined(right)
         return Report(*order[:5], 0.0, 0.0, tuple(stack))
 
+    def view(self, step: int) -> Seen:
+        """As many rows as the step has, each told apart by its step."""
+        outputs_BO = np.full((self._deal.num_samples(step), 1), float(step))
+        return Seen(outputs_BO, -outputs_BO, 2.0 * outputs_BO)
+
     def read_ahead(self, order: Order) -> None:
         pass
 
 
-def serve_fake(address: Address, number: int, deal: Deal) -> None:
-    """A fake worker's life, for a process of its own."""
+def serve_fake(address: Address, number: int, deal: Deal, is_time: Event | None = None) -> None:
+    """A fake worker's life, for a process of its own; it connects when `is_time`."""
+    assert is_time is None or is_time.wait(60)
     serve(FakeWorker(deal), address, number)

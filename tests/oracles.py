@@ -18,7 +18,7 @@ def tree_over(
     *,
     bit: int = PIECE_BITS + 16,
 ) -> T:
-    """The trie of the blocks' numbers, split at the highest bit first; a missing side passes through."""
+    """The trie of the blocks' numbers, split at the highest bit first."""
     if len(blocks) == 1:
         return leaf(blocks[0])
     sides: tuple[list[Block], list[Block]] = ([], [])

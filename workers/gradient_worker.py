@@ -23,14 +23,19 @@ from numpy.typing import NDArray
 
 from distsgd import __version__
 from distsgd.autodiff.program import BoundProgram
-from distsgd.data.deal import Block, RowOrder
+from distsgd.chance import Purpose, row_keys_inplace
+from distsgd.data.deal import Block
 from distsgd.data.shards import DataSet, Rows
+from distsgd.parallel.exchange.contract import Seen
 from distsgd.parallel.messages import Description, Kind, Order, Report, WorkerTask
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.tree import Joins, Sums, joins, separators
 from workers.per_sample import squared_norm_sums
+from workers.step_view import seen
 
 Array = NDArray[Any]
+NO_SLOT = -1  # Losses as in an evaluation.
+NO_SLOT_IN_TRAINING = -2  # Losses as in training, with what it leaves to chance.
 _joins: Callable[[tuple[int, ...]], Joins] = lru_cache(maxsize=1024)(joins)
 
 
@@ -47,6 +52,7 @@ class BlockBuffer:
         )
         self.squared_norms_N = np.zeros(most, dtype) if task.per_sample else None
         self.row_numbers_N = np.zeros(most, np.int64)
+        self.keys_N = np.zeros(most, np.uint64) if model.has_keys else None
 
     def fill(self, rows: Rows, count: int) -> None:
         """Gather the first `count` rows of `row_numbers_N`."""
@@ -66,7 +72,7 @@ class GradientWorker:
         self._task = task
         self._data = DataSet.open(task.data, verify=False)
         row_bytes = self._data.manifest.num_features * np.dtype(task.dtype).itemsize
-        self._row_order = RowOrder(task.deal, seed=task.seed, row_bytes=row_bytes)
+        self._row_order = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
         self._buffers = (BlockBuffer(task), BlockBuffer(task))
         self._current = 0
         self._ahead: tuple[Kind, int, Block] | None = None  # What the other buffer holds.
@@ -93,7 +99,11 @@ class GradientWorker:
         started, read_s = perf_counter(), 0.0
         blocks = self._deal(order.kind, order.step)
         schedule = _joins(separators(blocks)[order.first : order.last + 1])
-        compute = self._gradient if order.kind is Kind.GRADIENT else self._evaluate
+        compute = {
+            Kind.GRADIENT: self._gradient,
+            Kind.EVALUATE: self._evaluate,
+            Kind.LOSS: self._losses,
+        }[order.kind]
         stack: list[Sums] = []
         for block, pops in zip(blocks[order.first : order.last], schedule.pops, strict=True):
             reading = perf_counter()
@@ -105,6 +115,18 @@ class GradientWorker:
         compute_us = (perf_counter() - started - read_s) * 1e6
         return Report(*order[:5], read_s * 1e6, compute_us, tuple(stack))
 
+    def view(self, step: int) -> Seen:
+        """Look at all rows of training step `step`; no slot is written."""
+        blocks = []
+        for block in self._deal(Kind.LOSS, step):
+            count = block.last - block.first
+            self._fill(self._current, Kind.LOSS, step, block)
+            bound = self._bind(count, NO_SLOT_IN_TRAINING)
+            bound.forward()
+            target = self._buffers[self._current].target[:count]
+            blocks.append(seen(self._task.model.loss, bound.outputs_NO, target))
+        return Seen(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
     def read_ahead(self, order: Order) -> None:
         """Read the first block that this worker may expect of the step after `order`."""
         if order.next_first < order.next_last:
@@ -114,7 +136,7 @@ class GradientWorker:
             self._ahead = (order.kind, step, block)
 
     def _deal(self, kind: Kind, step: int) -> list[Block]:
-        if kind is Kind.GRADIENT:
+        if kind is not Kind.EVALUATE:
             return self._task.deal.blocks(step)
         return self._task.deal.evaluation_blocks(self._data.test.num_rows)
 
@@ -132,27 +154,31 @@ class GradientWorker:
     def _fill(self, at: int, kind: Kind, step: int, block: Block) -> None:
         buffer, count = self._buffers[at], block.last - block.first
         row_numbers = buffer.row_numbers_N[:count]
-        if kind is Kind.GRADIENT:
-            epoch = step // self._task.deal.steps_per_epoch
-            self._row_order.rows_inplace(epoch, block, row_numbers)
+        if kind is not Kind.EVALUATE:
+            order_key = self._task.deal.order_key(step)
+            self._row_order.rows_inplace(order_key, block, row_numbers)
             buffer.fill(self._data.train, count)
+            if buffer.keys_N is not None:
+                keys_N, seed = buffer.keys_N[:count], self._task.seed
+                row_keys_inplace(seed, Purpose.DROPOUT, step, rows_N=row_numbers, keys_N=keys_N)
         else:
             row_numbers[:] = np.arange(block.first, block.last)
             buffer.fill(self._data.test, count)
 
     def _bind(self, count: int, slot: int) -> BoundProgram:
-        """The program on `count` rows of the current buffer; gradients go to `slot`, if not -1."""
+        """The program on `count` rows of the current buffer; gradients go to `slot`, if any."""
         key = (self._current, count, slot)
         bound = self._bound.get(key)
         if bound is None:
             buffer = self._buffers[self._current]
-            norms = buffer.squared_norms_N
+            norms, keys_N = buffer.squared_norms_N, buffer.keys_N
             bound = self._bound[key] = self._program.bind(
                 buffer.inputs[:count],
                 buffer.target[:count],
                 weights=self._weights_P,
                 gradients=self._slots_SP[slot] if slot >= 0 else None,
                 x_squared_norms=norms[:count] if norms is not None and slot >= 0 else None,
+                keys=keys_N[:count] if keys_N is not None and slot != NO_SLOT else None,
             )
         return bound
 
@@ -168,11 +194,16 @@ class GradientWorker:
         return Sums(count, loss_sum, 0, *squared_norm_sums(norms_N))
 
     def _evaluate(self, count: int, slot: int) -> Sums:  # noqa: ARG002 -- losses need no slot.
-        bound = self._bind(count, -1)
+        bound = self._bind(count, NO_SLOT)
         bound.forward()
         loss_sum = float(np.add.reduce(bound.losses_N, dtype=np.float64))
         target = self._buffers[self._current].target[:count]
         return Sums(count, loss_sum, self._correct(bound.outputs_NO, target), 0.0, 0.0)
+
+    def _losses(self, count: int, slot: int) -> Sums:  # noqa: ARG002 -- losses need no slot.
+        bound = self._bind(count, NO_SLOT_IN_TRAINING)
+        bound.forward()
+        return Sums(count, float(np.add.reduce(bound.losses_N, dtype=np.float64)), 0, 0.0, 0.0)
 
     def _correct(self, outputs_NO: Array, target: Array) -> int:
         """Samples whose largest output is their class; 0 where the labels are no classes."""

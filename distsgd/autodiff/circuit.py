@@ -20,21 +20,29 @@ from distsgd.autodiff.shapes import Reshape
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
 
-SampleLosses = Callable[[Mapping[str, Variable], Variable, Variable], tuple[Variable, Variable]]
-"""From parameters by name, input and target to losses ``[N]`` and raw outputs ``[N, O]``."""
+SampleLosses = Callable[..., tuple[Variable, Variable]]
+"""From parameters by name, input and target to losses ``[N]`` and raw outputs ``[N, O]``.
+
+With `Signature.has_keys` a fourth argument follows: the rows' keys ``[N]``, or None where nothing
+is left to chance (evaluation).
+"""
 
 _ROWS = 2  # Samples that a function is recorded with.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What a program takes: parameters, a sample of its input and of its target, a dtype."""
+    """What a program takes: parameters, a sample of its input and of its target, a dtype.
+
+    With `has_keys` also a key for each row, which chance in the network depends on.
+    """
 
     parameters: tuple[ParameterSpec, ...]
     input_shape: Shape
     target_shape: Shape
     target_dtype: np.dtype[Any]
     dtype: np.dtype[Any]
+    has_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +52,7 @@ class Circuit:
     Attributes:
         nodes: The gates, in the order in which they were computed.
         shapes: Shape of each value as recorded, with two samples.
-        x: The input's number; `target`, `losses` and `outputs` likewise.
+        x: The input's number; `target`, `losses`, `outputs` and `keys` (None without) likewise.
         parameters: Each parameter's number by its name.
         constants: Values that are neither given nor computed.
     """
@@ -55,14 +63,24 @@ class Circuit:
     target: int
     losses: int
     outputs: int
+    keys: int | None
     parameters: Mapping[str, int]
     constants: Mapping[int, Array]
 
+    @property
+    def with_samples(self) -> frozenset[int]:
+        """The values that have a row for each sample."""
+        given = {self.x, self.target} | ({self.keys} if self.keys is not None else set())
+        return reached_from(self.nodes, given)
 
-def record(sample_losses: SampleLosses, signature: Signature) -> Circuit:
+
+def record(
+    sample_losses: SampleLosses, signature: Signature, *, with_keys: bool = False
+) -> Circuit:
     """Runs a function once, on zeros, and keeps its gates.
 
-    Raises `ModelError` unless it gives a loss for each sample.
+    With a signature that has keys it is run with them or without, as `with_keys` says. Raises
+    `ModelError` unless it gives a loss for each sample.
     """
     x = Variable(np.zeros((_ROWS, *signature.input_shape), signature.dtype))
     target = Variable(
@@ -72,9 +90,11 @@ def record(sample_losses: SampleLosses, signature: Signature) -> Circuit:
     parameters = {
         spec.name: Variable(np.zeros(spec.shape, signature.dtype)) for spec in signature.parameters
     }
+    keys = Variable(np.zeros(_ROWS, np.uint64), dtype=np.uint64) if with_keys else None
+    arguments = (parameters, x, target, keys) if signature.has_keys else (parameters, x, target)
     # On zeros a logarithm or a quotient has no value, but the gates are the same.
-    with np.errstate(all="ignore"), GradientTape(keep_unwatched=True) as tape:
-        losses, outputs = sample_losses(parameters, x, target)
+    with np.errstate(all="ignore"), _recording_tape() as tape:
+        losses, outputs = sample_losses(*arguments)
     if losses.shape != (_ROWS,):
         raise ModelError(
             f"the losses of {_ROWS} samples have shape {losses.shape}; must be ({_ROWS},), one "
@@ -89,6 +109,8 @@ def record(sample_losses: SampleLosses, signature: Signature) -> Circuit:
         tape.number(outputs),
         *numbers.values(),
     }
+    if keys is not None:
+        given.add(tape.number(keys))
     given |= {node.output for node in tape.nodes}
     return Circuit(
         nodes=tuple(tape.nodes),
@@ -97,9 +119,14 @@ def record(sample_losses: SampleLosses, signature: Signature) -> Circuit:
         target=tape.number(target),
         losses=tape.number(losses),
         outputs=tape.number(outputs),
+        keys=None if keys is None else tape.number(keys),
         parameters=numbers,
         constants={n: v.value for n, v in enumerate(tape.variables) if n not in given},
     )
+
+
+def _recording_tape() -> GradientTape:
+    return GradientTape(keep_unwatched=True, check_values=False)
 
 
 def find_in_place(circuit: Circuit) -> frozenset[int]:
@@ -129,7 +156,7 @@ def check_per_sample(circuit: Circuit) -> None:
     The same where its exact norm would need cross terms.
     """
     off = "or switch per-sample statistics off (set [statistics] per_sample = false)"
-    with_samples = reached_from(circuit.nodes, {circuit.x, circuit.target})
+    with_samples = circuit.with_samples
     for node in circuit.nodes:
         has_samples = tuple(value in with_samples for value in node.inputs)
         shapes = tuple(circuit.shapes[value] for value in node.inputs)

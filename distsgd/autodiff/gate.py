@@ -53,6 +53,10 @@ class Site:
             )
         return self._buffers[name]
 
+    def holds(self, name: str) -> bool:
+        """Whether a buffer of that name was asked for before."""
+        return name in self._buffers
+
 
 class Gate:
     """An operation with a local gradient; subclasses are frozen and hold only their settings.
@@ -83,6 +87,12 @@ class Gate:
         """The output as a view of the only input, for gates that move nothing, else None."""
         del site_input
         return None
+
+    def check_values(self, *inputs: Array) -> None:
+        """Raises `ModelError` for numbers outside the gate's domain.
+
+        Asked where a gate runs at once; a program, whose steps must cost nothing more, never asks.
+        """
 
     def stage_forward(self, site: Site) -> list[Operation]:
         """Operations that fill ``site.output`` from ``site.inputs``."""

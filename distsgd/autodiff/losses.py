@@ -18,8 +18,8 @@ from distsgd.autodiff.linear import stage_row_squared_norms
 from distsgd.errors import ModelError
 
 
-class _Loss(Gate):
-    """What losses share: inputs are outputs ``[N, O]`` and targets.
+class NumberLoss(Gate):
+    """What losses share: inputs are outputs ``[N, O]`` and targets, here numbers ``[N, O]``.
 
     There is no gradient by the targets.
     """
@@ -51,25 +51,20 @@ class _Loss(Gate):
             raise ModelError(
                 f"{self.name} has no gradient by its targets; watch the outputs instead"
             )
-        operations = self._stage_gradient(site, out)
+        operations = self.stage_gradient(site, out)
         if grad is not None:
             operations.append(partial(np.multiply, out, grad[:, None], out))
         return operations
 
-    def _stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+        """Operations that write the gradient of each sample's loss by its outputs."""
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class SoftmaxCrossEntropy(_Loss):
-    """``-ln softmax(z_n)[class of n]``, fused and stable.
+class ClassLoss(NumberLoss):
+    """A loss whose targets are classes ``[N]``, int64, each from 0 to O - 1."""
 
-    Its gradient is ``softmax(z) - one-hot``.
-
-    Inputs are the raw outputs ``[N, O]`` and the classes ``[N]``, int64, each from 0 to O - 1.
-    """
-
-    name: ClassVar[str] = "softmax_cross_entropy"
+    __slots__ = ()
 
     def output_shape(self, *shapes: Shape) -> Shape:
         outputs, target = shapes
@@ -80,6 +75,55 @@ class SoftmaxCrossEntropy(_Loss):
                 "[samples, classes] and [samples] (targets are class numbers)"
             )
         return target
+
+    def check_values(self, *inputs: Array) -> None:
+        outputs_NO, class_N = inputs
+        highest = outputs_NO.shape[1] - 1
+        check_numbers(self.name, "class", class_N, lowest=0, highest=highest)
+
+
+def check_numbers(
+    gate: str,
+    what: str,
+    values: Array,
+    *,
+    lowest: float | None = None,
+    highest: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Raises `ModelError` with the first of `values` outside its domain.
+
+    Not-a-number passes: a run that has diverged is told apart from a wrong domain elsewhere.
+    """
+    outside = np.zeros(values.shape, np.bool_)
+    rules = []
+    if above is not None:
+        outside |= values <= above
+        rules.append(f"above {above:g}")
+    if lowest is not None:
+        outside |= values < lowest
+        rules.append(f"from {lowest:g} to {highest:g}" if highest is not None else "0 or more")
+    if highest is not None:
+        outside |= values > highest
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ModelError(
+            f"{gate} got the {what} {values[index]:g} at {list(index)}; must be "
+            f"{' and '.join(rules)} (scale the targets, end the network with another activation, "
+            "or choose another loss)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxCrossEntropy(ClassLoss):
+    """``-ln softmax(z_n)[class of n]``, fused and stable.
+
+    Its gradient is ``softmax(z) - one-hot``.
+
+    Inputs are the raw outputs ``[N, O]`` and the classes ``[N]``, int64, each from 0 to O - 1.
+    """
+
+    name: ClassVar[str] = "softmax_cross_entropy"
 
     def stage_forward(self, site: Site) -> list[Operation]:
         z_NO, class_N = site.inputs
@@ -97,7 +141,7 @@ class SoftmaxCrossEntropy(_Loss):
             partial(np.add, loss_N, of_class_N, loss_N),
         ]
 
-    def _stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
         shape = out_NO.shape
         exp_ON, sum_N = site.buffer("exp", shape[::-1]), site.buffer("sum", shape[:1])
         position_N = site.buffer("position", shape[:1], np.int64)
@@ -108,7 +152,7 @@ class SoftmaxCrossEntropy(_Loss):
 
 
 @dataclass(frozen=True, slots=True)
-class SigmoidCrossEntropy(_Loss):
+class SigmoidCrossEntropy(NumberLoss):
     """``Σ max(z, 0) - z·t + ln(1 + exp(-|z|))``, fused and stable.
 
     Its gradient is ``sigmoid(z) - t``.
@@ -117,6 +161,9 @@ class SigmoidCrossEntropy(_Loss):
     """
 
     name: ClassVar[str] = "sigmoid_cross_entropy"
+
+    def check_values(self, *inputs: Array) -> None:
+        check_numbers(self.name, "target", inputs[1], lowest=0.0, highest=1.0)
 
     def stage_forward(self, site: Site) -> list[Operation]:
         z_NO, t_NO = site.inputs
@@ -133,13 +180,13 @@ class SigmoidCrossEntropy(_Loss):
             partial(np.add.reduce, a_NO, 1, None, site.output),
         ]
 
-    def _stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
         z_NO, t_NO = site.inputs
         return [*stage_sigmoid(z_NO, out_NO), partial(np.subtract, out_NO, t_NO, out_NO)]
 
 
 @dataclass(frozen=True, slots=True)
-class SquaredError(_Loss):
+class SquaredError(NumberLoss):
     """``factor · Σ (a - t)²`` over the outputs, with gradient ``2 · factor · (a - t)``.
 
     A factor of 1 is the squared error, of one half the quadratic cost.
@@ -158,6 +205,6 @@ class SquaredError(_Loss):
             )
         return operations
 
-    def _stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
         error_NO = site.buffer("error", out_NO.shape)
         return [partial(np.multiply, error_NO, constant(2.0 * self.factor, error_NO.dtype), out_NO)]

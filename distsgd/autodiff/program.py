@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from distsgd.autodiff.arena import Arena
+from distsgd.autodiff.bound import BoundProgram, ParameterUse, Step
 from distsgd.autodiff.chain import Backward
 from distsgd.autodiff.circuit import (
     Circuit,
@@ -29,65 +29,7 @@ from distsgd.autodiff.gate import Array, Operation, Site
 from distsgd.autodiff.parameters import total_size, views
 from distsgd.errors import ModelError
 
-
-class Step(NamedTuple):
-    """One gate of a bound program, to be read after a forward and a backward.
-
-    Element-wise gates work in place unless the program was made with ``keep_all=True``; without it
-    their input holds their output. What a dense layer's `grad_output` holds after a backward is δ,
-    the gradient by its weighted input.
-
-    Attributes:
-        name: The gate's.
-        inputs: What went in, weights included.
-        output: What came out.
-        grad_output: Gradient of each sample's loss by the output; None where nothing flowed back,
-            and for the losses.
-    """
-
-    name: str
-    inputs: tuple[Array, ...]
-    output: Array
-    grad_output: Array | None
-
-
-class BoundProgram:
-    """A program over given arrays: runs what was staged, and allocates nothing.
-
-    Numbers may overflow in a run that diverges, and numpy then warns: a loop sets ``np.errstate``
-    once around itself.
-
-    Attributes:
-        losses_N: Loss of each sample, filled by `forward`; good until the next forward of any
-            binding of the program.
-        outputs_NO: The network's raw outputs, likewise.
-        squared_norms_N: Squared norm of each sample's own gradient over all parameters, filled by
-            `backward` of a per-sample program; None for others.
-        steps: Every gate with its arrays, in the order of the forward.
-    """
-
-    __slots__ = ("_backward", "_forward", "losses_N", "outputs_NO", "squared_norms_N", "steps")
-
-    def __init__(
-        self,
-        forward: list[Operation],
-        backward: list[Operation],
-        results: tuple[Array, Array, Array | None],
-        steps: tuple[Step, ...],
-    ) -> None:
-        self._forward, self._backward = tuple(forward), tuple(backward)
-        self.losses_N, self.outputs_NO, self.squared_norms_N = results
-        self.steps = steps
-
-    def forward(self) -> None:
-        """Fills `losses_N` and `outputs_NO` from the arrays that were bound."""
-        for operation in self._forward:
-            operation()
-
-    def backward(self) -> None:
-        """Overwrites the bound gradients with their sum over the samples, after a `forward`."""
-        for operation in self._backward:
-            operation()
+__all__ = ["BoundProgram", "Program", "Step"]
 
 
 class Program:
@@ -121,10 +63,19 @@ class Program:
             per_sample,
             keep_all,
         )
-        self._circuit, self._arena = record(sample_losses, signature), Arena()
+        self._arena = Arena()
+        # Recorded twice where rows have keys: with what they decide, and without (evaluation).
+        self._circuits = {
+            with_keys: record(sample_losses, signature, with_keys=with_keys)
+            for with_keys in ((True, False) if signature.has_keys else (False,))
+        }
         if per_sample:
-            check_per_sample(self._circuit)
-        self._in_place = frozenset() if keep_all else find_in_place(self._circuit)
+            for circuit in self._circuits.values():
+                check_per_sample(circuit)
+        self._in_place = {
+            with_keys: frozenset() if keep_all else find_in_place(circuit)
+            for with_keys, circuit in self._circuits.items()
+        }
         self._bind_largest()
 
     def bind(
@@ -136,6 +87,7 @@ class Program:
         gradients: Array | None = None,
         x_squared_norms: Array | None = None,
         x_gradient: Array | None = None,
+        keys: Array | None = None,
     ) -> BoundProgram:
         """Stages the program over these arrays, which are used in place.
 
@@ -151,6 +103,8 @@ class Program:
             x_squared_norms: ``[N]``, the squared norm of each sample of `x`, where it is known
                 beforehand.
             x_gradient: Like `x`: filled with the gradient of each sample's loss by its input.
+            keys: ``[N]``, uint64: each row's key, for a signature that has keys; without them
+                nothing is left to chance, as in an evaluation.
         """
         self._check_arrays(x, target, {"weights": weights, "gradients": gradients})
         for what, array, shape in (
@@ -158,20 +112,23 @@ class Program:
             ("x_gradient", x_gradient, x.shape),
         ):
             _check_array(what, array, shape, self.signature.dtype)
+        _check_array("keys", keys, x.shape[:1], np.dtype(np.uint64))
+        if keys is not None and not self.signature.has_keys:
+            raise ModelError("the program has no use for keys; bind it without")
+        circuit, in_place = self._circuits[keys is not None], self._in_place[keys is not None]
         self._arena.rewind()
-        staging = _Staging(self._circuit, self._arena)
-        norms_of = {} if x_squared_norms is None else {self._circuit.x: x_squared_norms}
+        staging = _Staging(circuit, self._arena)
+        norms_of = {} if x_squared_norms is None else {circuit.x: x_squared_norms}
         by_name = views(self.signature.parameters, weights)
-        values = {number: by_name[name] for name, number in self._circuit.parameters.items()}
-        staging.stage_forward(
-            values | {self._circuit.x: x, self._circuit.target: target}, self._in_place, norms_of
-        )
-        destinations = {} if x_gradient is None else {self._circuit.x: x_gradient}
+        given = {number: by_name[name] for name, number in circuit.parameters.items()}
+        given |= {circuit.x: x, circuit.target: target}
+        if keys is not None and circuit.keys is not None:
+            given[circuit.keys] = keys
+        staging.stage_forward(given, in_place, norms_of)
+        destinations = {} if x_gradient is None else {circuit.x: x_gradient}
         if gradients is not None:
             by_name = views(self.signature.parameters, gradients)
-            destinations |= {
-                number: by_name[name] for name, number in self._circuit.parameters.items()
-            }
+            destinations |= {number: by_name[name] for name, number in circuit.parameters.items()}
         with_norms = self.per_sample and gradients is not None
         return staging.finish(destinations, with_norms=with_norms, keep_all=self.keep_all)
 
@@ -184,6 +141,7 @@ class Program:
             np.empty((rows, *signature.target_shape), signature.target_dtype),
             weights=flat,
             gradients=flat,
+            keys=np.empty(rows, np.uint64) if signature.has_keys else None,
         )
 
     def _check_arrays(
@@ -290,9 +248,36 @@ class _Staging:
             Step(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
             for node, site in zip(circuit.nodes, self._sites, strict=True)
         )
+        uses = self._parameter_uses(backward.gradients, destinations)
         return BoundProgram(
-            self._forward, operations, (losses_N, values[circuit.outputs], norms_N), steps
+            self._forward,
+            operations,
+            (losses_N, values[circuit.outputs], norms_N),
+            steps,
+            uses=uses,
+            keep_all=keep_all,
         )
+
+    def _parameter_uses(
+        self, gradients: Mapping[int, Array | None], destinations: Mapping[int, Array]
+    ) -> dict[str, list[ParameterUse]]:
+        """Where each parameter is used, for those that a backward gives the gradient of."""
+        circuit, with_samples = self._circuit, self._circuit.with_samples
+        uses: dict[str, list[ParameterUse]] = {}
+        for name, value in circuit.parameters.items():
+            uses[name] = [
+                ParameterUse(
+                    node.gate,
+                    site,
+                    index,
+                    tuple(n in with_samples for n in node.inputs),
+                    gradients[node.output],
+                )
+                for node, site in zip(circuit.nodes, self._sites, strict=True)
+                for index, used in enumerate(node.inputs)
+                if used == value and value in destinations and node.output in gradients
+            ]
+        return uses
 
     def _stage_squared_norms(
         self, position: int, gradients: Mapping[int, Array | None], norms_N: Array

@@ -142,7 +142,8 @@ Nested = Variable | Sequence["Nested"] | Mapping[Any, "Nested"]
 def apply(gate: Gate, *operands: Operand) -> Variable:
     """The output of `gate`, computed at once.
 
-    It is recorded by every open tape that watches one of the operands.
+    It is recorded by every open tape that watches one of the operands. Raises `ModelError` where
+    shapes do not fit, and for numbers outside the gate's domain.
 
     Args:
         gate: The operation.
@@ -150,6 +151,9 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
     """
     variables = _as_variables(operands)
     arrays = tuple(variable.value for variable in variables)
+    tapes = _open_tapes.get()
+    if all(tape.check_values for tape in tapes):
+        gate.check_values(*arrays)
     output = gate.output_view(arrays[0])
     is_view = output is not None
     if output is None:
@@ -162,7 +166,7 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
         for operation in gate.stage_forward(site):
             operation()
     result = Variable(output, watched=False, dtype=output.dtype)
-    for tape in _open_tapes.get():
+    for tape in tapes:
         tape.record(gate, variables, result, site)
     return result
 
@@ -189,9 +193,14 @@ class GradientTape:
         persistent: Whether `gradient` can be asked more than once.
         keep_unwatched: Whether gates that depend on nothing watched are recorded too (a program
             needs them).
+        check_values: Whether numbers outside a gate's domain are refused (a program, recorded on
+            zeros, must not).
     """
 
-    def __init__(self, *, persistent: bool = False, keep_unwatched: bool = False) -> None:
+    def __init__(
+        self, *, persistent: bool = False, keep_unwatched: bool = False, check_values: bool = True
+    ) -> None:
+        self.check_values = check_values
         self.nodes: list[Node] = []
         self.sites: list[Site] = []
         self.variables: list[Variable] = []
@@ -254,11 +263,7 @@ class GradientTape:
             Arrays in the structure of `sources`; None for a source that was not watched or that
             `target` does not depend on.
         """
-        if self._is_spent:
-            raise ModelError(
-                "the tape was asked for a gradient already; open it with "
-                "GradientTape(persistent=True)"
-            )
+        self._check_not_spent()
         self._is_spent = not self._persistent
         targets = [target] if isinstance(target, Variable) else list(target)
         destinations: dict[int, Array] = {}
@@ -273,6 +278,39 @@ class GradientTape:
         if not self._persistent:
             self.sites.clear()
         return _map_nested(lambda source: reached.get(self._numbers.get(id(source), -1)), sources)
+
+    def gradients(self, target: Variable) -> dict[int, Array]:
+        """The gradient of the sum of `target` by every value that it depends on, by its number.
+
+        Unlike `gradient` it can be asked again and again, as long as `gradient` was not.
+        """
+        self._check_not_spent()
+        every = {
+            number: np.zeros(self.variables[number].shape, self.variables[number].dtype)
+            for number in self._tracked
+        }
+        reached = self._fill_inplace([target], every)
+        return {number: array for number, array in reached.items() if array is not None}
+
+    def recompute(self) -> None:
+        """Computes every recorded value again, in place, from what its sources hold now.
+
+        Forward values are kept from the first computation on; after ``x.value[...] = 2.0`` this
+        brings them up to date, and gradients asked for afterwards are those at the new place.
+        """
+        self._check_not_spent()
+        for node, site in zip(self.nodes, self.sites, strict=True):
+            if self.check_values:
+                node.gate.check_values(*site.inputs)
+            for operation in node.gate.stage_forward(site):
+                operation()
+
+    def _check_not_spent(self) -> None:
+        if self._is_spent:
+            raise ModelError(
+                "the tape was asked for a gradient already; open it with "
+                "GradientTape(persistent=True)"
+            )
 
     def _fill_inplace(
         self, targets: list[Variable], destinations: dict[int, Array]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from distsgd import __version__
+from distsgd.cli.draw import draw_app
 from distsgd.errors import DistSGDError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Prepare and check data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(draw_app, name="draw")
 
 
 class Example(StrEnum):
@@ -127,6 +129,12 @@ def train(
     resume: Annotated[
         Resume, typer.Option(help="auto: go on with what the run directory holds.")
     ] = Resume.NEVER,
+    chaos: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAULT", help='Hurt the run: "kill worker every 50 steps". Repeatable.'
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the data and show the plan, no more.")
     ] = False,
@@ -136,7 +144,9 @@ def train(
     """Train the network of a configuration."""
     from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
 
-    request = Request(config, (*(overrides or ()),), workers, run_dir, resume.value)
+    request = Request(
+        config, (*(overrides or ()),), workers, run_dir, resume.value, (*(chaos or ()),)
+    )
     if dry_run:
         dry_run_of(request, as_json=as_json)
     else:
@@ -172,11 +182,17 @@ def predict(
 
 
 @app.command()
-def show(run: RunArgument) -> None:
+def show(
+    run: RunArgument,
+    *,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw how it went into RUN/plots/ as well.")
+    ] = False,
+) -> None:
     """Show what a run is, how it went and what it left."""
     from distsgd.cli.show import show_run  # noqa: PLC0415
 
-    show_run(run)
+    show_run(run, plots=plots)
 
 
 @app.command()
@@ -237,3 +253,83 @@ def data_check(
     from distsgd.cli.data import check_path  # noqa: PLC0415
 
     check_path(path)
+
+
+@app.command("scale-to")
+def scale_to(
+    run: RunArgument,
+    num_workers: Annotated[int, typer.Argument(metavar="N", help="Worker processes.")],
+) -> None:
+    """Have another number of workers from now on, while a run trains."""
+    from distsgd.cli.measure import show_scaling  # noqa: PLC0415
+
+    show_scaling(run, num_workers)
+
+
+@app.command()
+def soak(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The configuration.")],
+    *,
+    minutes: Annotated[float, typer.Option(min=0.0, help="No round begins after that.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all faults.")] = 0,
+    rounds: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
+    one_in: Annotated[int, typer.Option(min=1, help="A fault at one in so many steps.")] = 100,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hurt run after run at random, and hold each against the one that nobody hurt."""
+    from distsgd.cli.soak import show_soak  # noqa: PLC0415
+
+    show_soak(
+        config,
+        minutes=minutes,
+        seed=seed,
+        rounds=rounds,
+        one_in=one_in,
+        overrides=(*(overrides or ()),),
+        as_json=as_json,
+    )
+
+
+class Statistics(StrEnum):
+    """What is measured besides the loss."""
+
+    NONE = "none"
+    NORMS = "norms"
+
+
+@app.command()
+def bench(
+    *,
+    layers: Annotated[str, typer.Option(help="Sizes, input first.")] = "784,128,10",
+    batch: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this one.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 3.0,
+    statistics: Annotated[Statistics, typer.Option(help="norms: as in a run.")] = Statistics.NORMS,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time steps of a run on synthetic data."""
+    from distsgd.cli.measure import show_bench  # noqa: PLC0415
+
+    show_bench(
+        layers=layers,
+        batch=batch,
+        num_workers=workers,
+        seconds=seconds,
+        statistics=statistics.value,
+        overrides=(*(overrides or ()),),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Say what this machine can do, what is wrong with it, and how to mend that."""
+    from distsgd.cli.measure import show_doctor  # noqa: PLC0415
+
+    show_doctor(as_json=as_json)

@@ -1,14 +1,16 @@
-"""The commands that measure: ``bench`` and ``doctor``."""
+"""The commands about the machine: ``bench``, ``doctor`` and ``scale-to``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from distsgd.cli.messages import print_facts, print_json, say
 from distsgd.errors import ConfigError
 from distsgd.run.bench import Bench, describe, run_bench
 from distsgd.run.doctor import examine
+from distsgd.run.scale import scale
 
 
 def show_bench(
@@ -47,3 +49,9 @@ def show_doctor(*, as_json: bool) -> None:
         say(f"to mend: {advice}")
     if not report.advice:
         say("nothing is wrong")
+
+
+def show_scaling(run: Path, num_workers: int) -> None:
+    """Ask the driver of `run` for another number of workers."""
+    before = scale(run, num_workers)
+    say(f"{run}: {num_workers} workers are wanted, {before} were")

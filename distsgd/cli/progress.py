@@ -18,7 +18,7 @@ from rich.text import Text
 from distsgd.cli.messages import console, duration, number
 
 if TYPE_CHECKING:  # The trainer is imported when there is something to train.
-    from distsgd.run.trainer import Progress
+    from distsgd.run.progress import Progress
 
 PLAIN_EVERY_S = 5.0
 EVALUATION_EVERY_S = 1.0  # Small data are evaluated many times a second.

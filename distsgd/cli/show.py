@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distsgd.cli.messages import duration, number, print_facts
+from distsgd.cli.history_pictures import draw_run
+from distsgd.cli.messages import duration, number, print_facts, say
 from distsgd.store import (
     CheckpointStore,
     EvaluationLog,
@@ -26,8 +27,11 @@ _LAST_EVALUATIONS = 5
 _ENVIRONMENT = ("distsgd", "python", "numpy", "blas", "kernel", "platform")
 
 
-def show_run(path: Path) -> None:
-    """Print a summary of the run at `path`. Raises RunError and CheckpointError."""
+def show_run(path: Path, *, plots: bool = False) -> None:
+    """Print a summary of the run at `path`, with `plots` draw it too.
+
+    Raises RunError and CheckpointError.
+    """
     run = RunDirectory.open(path)
     evaluations = EvaluationLog(run.evaluations_path).read()
     facts = [
@@ -41,6 +45,9 @@ def show_run(path: Path) -> None:
     print_facts(facts)
     if evaluations:
         _print_evaluations(evaluations)
+    if plots:
+        for file in draw_run(run, evaluations):
+            say(f"wrote {file}")
 
 
 def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:

@@ -17,11 +17,14 @@ from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
 
 if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
-    from distsgd.run.trainer import Plan, Progress, Result
+    from distsgd.run.progress import Progress
+    from distsgd.run.trainer import Plan, Result
 
 RESULT_KEYS = (
     "run",
     "status",
+    "stopped_by",
+    "advice",
     "steps",
     "epochs",
     "train_loss",
@@ -43,10 +46,13 @@ class Request:
     workers: str | None
     run_dir: Path | None
     resume: Literal["never", "auto"]
+    chaos: tuple[str, ...] = ()
 
     def read(self) -> TrainConfig:
         """The configuration with everything typed over it. Raises ConfigError."""
         typed = self.overrides
+        if self.chaos:
+            typed = (*typed, f"chaos.faults={json.dumps(self.chaos)}")
         if self.workers is not None:
             typed = (*typed, f"parallel.workers={workers_count(self.workers)}")
         config = TrainConfig.from_toml(self.config)
@@ -54,12 +60,17 @@ class Request:
 
 
 def workers_count(typed: str) -> int | str:
-    """``--workers`` as a number or "auto". Raises ConfigError."""
+    """``--workers`` as a number, "auto", or "[fewest, most]". Raises ConfigError."""
     if typed == "auto":
         return typed
     if typed.isascii() and typed.isdigit():
         return int(typed)
-    raise ConfigError([f'--workers is {typed}; must be 0 or more, or "auto" (0: in this process)'])
+    fewest, dash, most = typed.partition("-")
+    if dash and typed.isascii() and fewest.isdigit() and most.isdigit():
+        return f"[{int(fewest)}, {int(most)}]"
+    raise ConfigError(
+        [f'--workers is {typed}; must be 0 or more, "auto", or as 1-4 (0: in this process)']
+    )
 
 
 def dry_run_of(request: Request, *, as_json: bool) -> None:

@@ -2,22 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from distsgd.config.problems import Problem
-from distsgd.config.sections import DataSection, Loss, ScheduleSection, TrainSection
+from distsgd.config.sections import (
+    CLASS_LOSSES,
+    LOSS_OPTIONS,
+    BatchSection,
+    ChaosSection,
+    DataSection,
+    Loss,
+    OptimizerSection,
+    ParallelSection,
+    ScheduleSection,
+    TrainSection,
+)
+from distsgd.errors import ConfigError
+from distsgd.parallel.faults import FaultPlan
 
 
 def disagreements(
-    data: DataSection, *, loss: Loss, schedule: ScheduleSection, train: TrainSection
+    data: DataSection,
+    *,
+    loss: Loss,
+    loss_options: Mapping[str, float],
+    optimizer: OptimizerSection,
+    schedule: ScheduleSection,
+    batch: BatchSection,
+    train: TrainSection,
 ) -> list[Problem]:
     """Everything that cannot stand together in one configuration."""
     return [
         *_about_test_rows(data),
         *_about_loss(data, loss),
+        *_about_loss_options(loss, loss_options),
         *_about_columns(data),
         *_about_length(schedule, train),
+        *_about_pool(batch),
+        *_about_derivatives(optimizer, train),
     ]
+
+
+def parallel_disagreements(parallel: ParallelSection, chaos: ChaosSection) -> list[Problem]:
+    """The same for what is no input to the bits."""
+    return [*_about_workers(parallel), *_about_faults(parallel, chaos)]
+
+
+def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
+    workers = parallel.workers
+    if isinstance(workers, tuple) and workers[0] > workers[1]:
+        text = (
+            f"parallel.workers is [{workers[0]}, {workers[1]}]; the fewest come first"
+            f" (set [parallel] workers = [{workers[1]}, {workers[0]}])"
+        )
+        yield Problem(("parallel.workers",), text)
+
+
+def _about_faults(parallel: ParallelSection, chaos: ChaosSection) -> Iterator[Problem]:
+    if not chaos.faults:
+        return
+    try:
+        plan = FaultPlan.parse(chaos.faults)
+    except ConfigError as error:
+        for text in error.problems:
+            yield Problem(("chaos.faults",), text)
+        return
+    if plan.needs_workers and parallel.workers == 0:
+        text = (
+            "chaos.faults names workers and parallel.workers is 0; there are none to hurt"
+            " (set [parallel] workers, or keep to faults of the server and the driver)"
+        )
+        yield Problem(("chaos.faults", "parallel.workers"), text)
 
 
 def _about_test_rows(data: DataSection) -> Iterator[Problem]:
@@ -30,7 +85,7 @@ def _about_test_rows(data: DataSection) -> Iterator[Problem]:
 
 
 def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
-    if loss == "softmax_cross_entropy" and data.one_hot:
+    if loss in CLASS_LOSSES and data.one_hot:
         text = (
             f'data.one_hot is true with model.loss "{loss}"; that loss takes the class itself'
             ' (remove one_hot from [data], or set [model] loss to "squared_error", "quadratic"'
@@ -38,7 +93,7 @@ def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
         )
         yield Problem(("data.one_hot", "model.loss"), text)
     many = f"data.label names {len(data.labels)} columns"
-    if loss == "softmax_cross_entropy" and len(data.labels) > 1:
+    if loss in CLASS_LOSSES and len(data.labels) > 1:
         text = (
             f'{many} with model.loss "{loss}"; that loss needs one column of classes'
             " (set [data] label to one column, or set another [model] loss)"
@@ -50,6 +105,24 @@ def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
             " (set [data] label to one column, or remove one_hot)"
         )
         yield Problem(("data.label", "data.one_hot"), text)
+
+
+def _about_loss_options(loss: Loss, options: Mapping[str, float]) -> Iterator[Problem]:
+    known = LOSS_OPTIONS.get(loss, ())
+    keys = ("model.loss", "model.loss_options")
+    for name, value in options.items():
+        if name not in known:
+            text = (
+                f'model.loss_options has {name}, which loss "{loss}" does not know; it takes '
+                f"{', '.join(known) or 'none'} (edit [model] loss_options)"
+            )
+            yield Problem(keys, text)
+        elif not value > 0:
+            text = (
+                f"model.loss_options.{name} is {value:g}; must be a number above 0"
+                " (edit [model] loss_options)"
+            )
+            yield Problem(keys, text)
 
 
 def _about_columns(data: DataSection) -> Iterator[Problem]:
@@ -79,3 +152,32 @@ def _about_length(schedule: ScheduleSection, train: TrainSection) -> Iterator[Pr
             " (set [train] epochs or steps)"
         )
         yield Problem(("train.epochs", "train.steps"), text)
+
+
+def _about_pool(batch: BatchSection) -> Iterator[Problem]:
+    if batch.sampling == "two_stage" and batch.size != "full" and batch.size > batch.pool:
+        text = (
+            f"batch.size is {batch.size} and batch.pool {batch.pool}; mini-batches are drawn from"
+            ' the pool (set [batch] size to at most pool, or to "full")'
+        )
+        yield Problem(("batch.size", "batch.pool", "batch.sampling"), text)
+
+
+def _about_derivatives(optimizer: OptimizerSection, train: TrainSection) -> Iterator[Problem]:
+    """What needs a gradient, or a learning rate, beside a rule that has none."""
+    if optimizer.type != "hot_and_cold":
+        return
+    asked = {
+        "optimizer.clip_norm": optimizer.clip_norm is not None,
+        "optimizer.weight_decay": optimizer.weight_decay > 0,
+        "optimizer.decoupled_weight_decay": optimizer.decoupled_weight_decay > 0,
+        "train.stop_gradient_norm": train.stop_gradient_norm is not None,
+        "train.on_divergence": train.on_divergence != "stop",
+    }
+    for dotted in (name for name, is_set in asked.items() if is_set):
+        section, _, key = dotted.partition(".")
+        text = (
+            f'{dotted} is set beside optimizer.type "hot_and_cold"; that rule has no gradient and'
+            f" no learning rate (remove {key} from [{section}], or take another rule)"
+        )
+        yield Problem((dotted, "optimizer.type"), text)

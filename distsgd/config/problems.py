@@ -13,7 +13,23 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 _LONGEST_VALUE = 60
-_LAYER_TYPES = ("dense", "flatten", "relu", "sigmoid", "tanh", "softmax")
+_LAYER_TYPES = (
+    "dense",
+    "flatten",
+    "reshape",
+    "convolution",
+    "max_pool",
+    "layer_norm",
+    "dropout",
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+)
+_NO_BATCH_NORMALISATION = (
+    "batch normalisation mixes the rows of a block, so that no row has a gradient of its own and "
+    'the bits depend on how a batch is cut; use {type = "layer_norm"}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,8 @@ def _layer_line(rest: Sequence[str | int], kind: str, value: Any, layers: FieldI
     """The line for a fault inside layer number ``rest[0]``; ``rest[1]`` is its type, then a key."""
     dotted, way_out = f"model.layers[{rest[0]}]", "edit [model] layers"
     if len(rest) == 1:
+        if isinstance(value, Mapping) and str(value.get("type")).startswith(("batch_n", "batchn")):
+            return f"{dotted} is {shown(value)}; {_NO_BATCH_NORMALISATION} ({way_out})"
         types = ", ".join(f'"{name}"' for name in _LAYER_TYPES)
         return _line(dotted, kind, value, f"a table whose type is one of {types}", way_out)
     layer, key = _layer_class(str(rest[1]), layers), str(rest[2])

@@ -6,14 +6,30 @@ answered by the rule.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
 Activation = Literal["relu", "sigmoid", "tanh", "softmax"]
-Loss = Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error", "quadratic"]
+Loss = Literal[
+    "softmax_cross_entropy",
+    "sigmoid_cross_entropy",
+    "squared_error",
+    "quadratic",
+    "cross_entropy",
+    "exponential",
+    "hellinger",
+    "kullback_leibler",
+    "generalised_kullback_leibler",
+    "itakura_saito",
+    "mean_absolute",
+    "huber",
+    "hinge",
+]
+CLASS_LOSSES = frozenset({"softmax_cross_entropy", "hinge"})  # The others compare numbers.
+LOSS_OPTIONS = {"exponential": ("tau",), "huber": ("delta",)}
 DEFAULT_EPOCHS = 10
 
 
@@ -105,7 +121,65 @@ class ActivationLayer(Section):
     type: Activation
 
 
-Layer = Annotated[DenseLayer | FlattenLayer | ActivationLayer, Field(discriminator="type")]
+class ReshapeLayer(Section):
+    """Each row in another shape, as images: rows, columns, channels."""
+
+    type: Literal["reshape"]
+    shape: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        _key("sizes of a row's axes", "a list of whole numbers, 1 or more", min_length=1),
+    ]
+
+
+class ConvolutionLayer(Section):
+    """``activation(patches @ W + b)`` at each place of a square kernel on an image."""
+
+    type: Literal["convolution"]
+    channels: Annotated[int, _count("number of output channels")]
+    kernel: Annotated[int, _count("rows and columns of the kernel")]
+    stride: Annotated[int, _count("pixels from one place to the next")] = 1
+    padding: Annotated[
+        Literal["valid", "same"],
+        _key("places inside the image only, or zeros around it", '"valid" or "same"'),
+    ] = "valid"
+    activation: Annotated[
+        Literal["relu", "sigmoid", "tanh"] | None,
+        _key("applied to the outputs", '"relu", "sigmoid", "tanh" or left out'),
+    ] = None
+    bias: Annotated[bool, _key("whether b is added", "true or false")] = True
+
+
+class MaxPoolLayer(Section):
+    """The largest of each window of an image."""
+
+    type: Literal["max_pool"]
+    size: Annotated[int, _count("rows and columns of a window")]
+
+
+class LayerNormLayer(Section):
+    """Each row with mean 0 and variance 1, times a gain, plus a bias."""
+
+    type: Literal["layer_norm"]
+
+
+class DropoutLayer(Section):
+    """Numbers left out by chance, in training only."""
+
+    type: Literal["dropout"]
+    rate: Annotated[float, _key("share left out", "at least 0 and below 1", ge=0, lt=1)]
+
+
+Layer = Annotated[
+    DenseLayer
+    | FlattenLayer
+    | ReshapeLayer
+    | ConvolutionLayer
+    | MaxPoolLayer
+    | LayerNormLayer
+    | DropoutLayer
+    | ActivationLayer,
+    Field(discriminator="type"),
+]
 
 
 class ModelSection(Section):
@@ -119,9 +193,13 @@ class ModelSection(Section):
         Loss,
         _key(
             "what training makes small",
-            '"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error" or "quadratic"',
+            ", ".join(f'"{name}"' for name in get_args(Loss)[:-1]) + f' or "{get_args(Loss)[-1]}"',
         ),
     ]
+    loss_options: Annotated[
+        dict[str, float],
+        _key("settings of the loss", "{tau = 1.0} for exponential, {delta = 1.0} for huber"),
+    ] = {}
     init: Annotated[
         Literal["glorot", "he"], _key("first weights at random", '"glorot" or "he"')
     ] = "glorot"
@@ -134,8 +212,8 @@ class OptimizerSection(Section):
     """The update rule."""
 
     type: Annotated[
-        Literal["sgd", "momentum", "nesterov"],
-        _key("the update rule", '"sgd", "momentum" or "nesterov"'),
+        Literal["sgd", "momentum", "nesterov", "hot_and_cold"],
+        _key("the update rule", '"sgd", "momentum", "nesterov" or "hot_and_cold"'),
     ] = "sgd"
     learning_rate: Annotated[
         float, _key("step size at the top of the schedule", "a number above 0", gt=0)
@@ -153,6 +231,16 @@ class OptimizerSection(Section):
         float | None,
         _key("largest norm of the mean gradient", "a number above 0, or left out", gt=0),
     ] = None
+    step_size: Annotated[
+        float, _key('how far "hot_and_cold" tries a weight up and down', "a number above 0", gt=0)
+    ] = 0.001
+    frozen: Annotated[
+        tuple[Name, ...],
+        _key(
+            "weights that stay as they are",
+            'a list of parameters or entries, such as "layers.0.weight" or "layers.1.weight[2,3]"',
+        ),
+    ] = ()
 
 
 class ScheduleSection(Section):
@@ -183,6 +271,13 @@ class BatchSection(Section):
         Literal["full"] | Annotated[int, Field(ge=1)],
         _key("rows of one update", '1 to the number of rows or "full"'),
     ] = 64
+    sampling: Annotated[
+        Literal["one_stage", "two_stage"],
+        _key("from the data, or from a pool drawn from the data", '"one_stage" or "two_stage"'),
+    ] = "one_stage"
+    pool: Annotated[
+        int, _count('rows of a pool of "two_stage", of which size "full" takes all')
+    ] = 50
 
 
 def _default_epochs(validated: dict[str, Any]) -> int | None:
@@ -200,6 +295,14 @@ class TrainSection(Section):
     dtype: Annotated[
         Literal["float32", "float64"], _key("of all numbers", '"float32" or "float64"')
     ] = "float32"
+    stop_gradient_norm: Annotated[
+        float | None,
+        _key("norm of the mean gradient that ends it", "a number above 0, or left out", gt=0),
+    ] = None
+    on_divergence: Annotated[
+        Literal["stop", "halve_lr"],
+        _key("when the loss grows without bound", '"stop" or "halve_lr" (go back, half the rate)'),
+    ] = "stop"
     evaluate_every_epochs: Annotated[int, _count("epochs between two evaluations")] = 1
     history_every: Annotated[int, _count("steps a row of the history holds")] = 1
     digest_every: Annotated[int, _count("steps between two digests of the weights")] = 100
@@ -209,8 +312,13 @@ class ParallelSection(Section):
     """Lanes and blocks, which the bits depend on; workers and their ways, which they do not."""
 
     workers: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=0)],
-        _key("worker processes; 0: in this process, without Ray", '"auto" or 0 or more'),
+        Literal["auto"]
+        | Annotated[int, Field(ge=0)]
+        | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+        _key(
+            "worker processes; 0: in this process, without Ray; [1, 4]: what the cluster gives",
+            '"auto", 0 or more, or [fewest, most] with fewest 1 or more',
+        ),
     ] = "auto"
     lanes: Annotated[int, _count("fixed shares of the rows: logical workers")] = 16
     lane_rows: Annotated[
@@ -250,3 +358,12 @@ class CheckpointSection(Section):
     ] = 30.0
     every_steps: Annotated[int | None, _count("steps between two checkpoints")] = None
     keep: Annotated[int, _count("newest checkpoints kept, besides the best by test loss")] = 3
+
+
+class ChaosSection(Section):
+    """Faults on purpose, to see that nothing can hurt a run. No input to the bits."""
+
+    faults: Annotated[
+        tuple[Name, ...],
+        _key("what shall happen", 'a list of faults, such as "kill worker every 50 steps"'),
+    ] = ()

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from distsgd.config.agreement import disagreements
+from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.problems import Problem, found_by, unusable_override
 from distsgd.config.sections import (
     BatchSection,
+    ChaosSection,
     CheckpointSection,
     DataSection,
     ModelSection,
@@ -29,9 +30,12 @@ from distsgd.errors import ConfigError
 NO_INPUT_TO_THE_BITS = {
     "parallel": {"workers", "plan", "exchange", "address", "step_timeout_s"},
     "checkpoint": True,
+    "chaos": True,
 }
 _PATH_KEYS = (("data", "path"), ("data", "test_path"), ("model", "initial_weights"))
 
+
+_DEEPEST = 16
 
 # In place of required keys that are wrong, so that the others can still be held against each other.
 _STAND_IN: dict[str, dict[str, Any]] = {
@@ -65,6 +69,7 @@ class TrainConfig(Section):
     parallel: ParallelSection = ParallelSection()
     statistics: StatisticsSection = StatisticsSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    chaos: ChaosSection = ChaosSection()
 
     @classmethod
     def from_toml(cls, path: Path | str) -> Self:
@@ -126,15 +131,16 @@ def _read_toml(path: Path | str) -> dict[str, Any]:
         raise ConfigError([f"{path}: no such file (`distsgd init digits` writes one)"]) from None
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: is not TOML: {error} (see `distsgd init digits`)"]) from None
+    except (ValueError, RecursionError) as error:  # TOML, UTF-8, digits without end.
+        reason = error if isinstance(error, ValueError) else "nested too deeply"
+        raise ConfigError([f"{path}: is not TOML: {reason} (see `distsgd init digits`)"]) from None
 
 
 def _toml_value(text: str) -> tuple[Any, bool]:
     """The value of `text`, and whether it could be read at all."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text, text[:1] not in ('"', "'", "[", "{")
     return (table["value"], True) if len(table) == 1 else (text, False)
 
@@ -149,10 +155,14 @@ def _resolved(values: dict[str, Any], base: Path) -> dict[str, Any]:
     return raw
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise ConfigError([f"a value is nested more than {_DEEPEST} deep; no key wants that"])
     if isinstance(value, Mapping):
-        return {key: _frozen(inner) for key, inner in value.items()}
-    return tuple(_frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
+        return {key: _frozen(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(inner, depth + 1) for inner in value)
+    return value
 
 
 def _absolute(value: Any, base: Path) -> Any:
@@ -165,8 +175,14 @@ def _absolute(value: Any, base: Path) -> Any:
 
 def _disagreements(config: TrainConfig) -> list[Problem]:
     return disagreements(
-        config.data, loss=config.model.loss, schedule=config.schedule, train=config.train
-    )
+        config.data,
+        loss=config.model.loss,
+        loss_options=config.model.loss_options,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        batch=config.batch,
+        train=config.train,
+    ) + parallel_disagreements(config.parallel, config.chaos)
 
 
 def _disagreements_beside(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:

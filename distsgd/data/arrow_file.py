@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from distsgd.data.arrow_size import check_decoded_size
 from distsgd.data.paths import file_stamp
 from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
 from distsgd.errors import DataError
@@ -19,8 +20,8 @@ FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
 class ArrowSource:
     """One Arrow file or stream, mapped into memory.
 
-    What is not compressed is read in place; a compressed record batch is decoded whole, so its
-    writer decides how much memory that takes.
+    What is not compressed is read in place; a compressed record batch is decoded whole, so one that
+    would take too much memory is refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,9 +33,12 @@ class ArrowSource:
         with path.open("rb") as file:
             self._is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
         with arrow_errors(self.name):
-            with self._reader(None) as reader:
+            with self._reader(None) as reader:  # Verifies the metadata that is looked at next.
                 self.schema: pa.Schema = reader.schema
-            first = [0] if len(self.schema) else None
+            with pa.memory_map(str(path)) as mapped:
+                check_decoded_size(mapped, is_file=self._is_file)
+            # Asking for the names finds those that are no text.
+            first = [0] if self.schema.names else None
             self.num_rows = sum(batch.num_rows for batch in self._record_batches(first))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from distsgd.data.formats import with_companions
 from distsgd.data.manifest import VERSION
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.paths import expand_paths, file_stamp
@@ -95,7 +96,7 @@ def evict(cache_dir: Path, *, keep: Path, max_bytes: int, on_message: Say) -> No
 
 
 def _key(paths: Sequence[Path], num_train: int, options: PrepareOptions) -> str:
-    files = [(str(path.resolve()), *file_stamp(path)) for path in paths]
+    files = [(str(path.resolve()), *file_stamp(path)) for path in with_companions(paths)]
     chosen = {**asdict(options), "test_sources": ()}
     text = json.dumps([VERSION, chosen, num_train, files], sort_keys=True)
     return blake3(text.encode()).hexdigest()[:32]

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distsgd.data.columns import LARGEST_FEATURE
+from distsgd.data.formats import open_sources
 from distsgd.data.labels import is_number, is_text
 from distsgd.data.layout import check_same_columns, is_list, plain_type
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.shards import DataSet, Rows
-from distsgd.data.source import TableSource, arrow_errors, open_sources
+from distsgd.data.source import TableSource, arrow_errors
 from distsgd.errors import DataError
 
 _ROWS_AT_ONCE = 8192

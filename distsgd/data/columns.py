@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distsgd.data.labels import UnknownClassError, Vocabulary, is_number
+from distsgd.data.labels import UnknownClassError, Vocabulary, is_number, is_text
 from distsgd.data.layout import Layout, check_layout, plain_type
 from distsgd.data.source import TableSource, arrow_errors
 from distsgd.errors import DataError
@@ -123,7 +123,8 @@ class _Decoder:
             self._list_into(batch.column(self.layout.columns[0]), x_NI)
         else:
             for i, column in enumerate(self.layout.columns):
-                x_NI[:, i] = self._numbers(column, batch.column(column))
+                with np.errstate(invalid="ignore"):
+                    x_NI[:, i] = self._numbers(column, batch.column(column))
         # NaN fails both comparisons.
         if x_NI.size and not (x_NI.min() >= -LARGEST_FEATURE and x_NI.max() <= LARGEST_FEATURE):
             row, i = np.argwhere(~(np.abs(x_NI) <= LARGEST_FEATURE))[0].tolist()
@@ -135,17 +136,25 @@ class _Decoder:
         if vocabulary is None:
             y_NK = np.empty((batch.num_rows, len(self.layout.label)))
             for k, column in enumerate(self.layout.label):
-                y_NK[:, k] = self._numbers(column, batch.column(column), role="label")
+                with np.errstate(invalid="ignore"):
+                    y_NK[:, k] = self._numbers(column, batch.column(column), role="label")
                 self._check_finite(column, y_NK[:, k])
             return [y_NK]
         column = self.layout.label[0]
-        values = self._plain(column, batch.column(column), "label")
+        values = batch.column(column)
+        if pa.types.is_dictionary(values.type) and is_text(values.type.value_type):
+            # Not written out: one long text may stand for very many rows.
+            self._check_nulls(column, values, "label")
+        else:
+            values = self._plain(column, values, "label")
         if pa.types.is_floating(values.type):
             self._check_finite(column, values.to_numpy(zero_copy_only=False))
         try:
             return [vocabulary.encode(values)]
         except UnknownClassError as error:
-            raise self._error(column, error.row, f"label {error.value!r} {error.reason}") from None
+            shown = repr(error.value)
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            raise self._error(column, error.row, f"label {shown} {error.reason}") from None
 
     def _list_into(self, values: pa.Array, x_NI: Float64) -> None:
         column, width = self.layout.columns[0], self.layout.list_width
@@ -162,7 +171,8 @@ class _Decoder:
                 width or 1
             )
             raise self._error(column, row, "null in the list; fill it in or remove the row")
-        x_NI[:] = _as_numpy(flat).reshape(x_NI.shape)
+        with np.errstate(invalid="ignore"):  # A NaN that signals; it is refused below.
+            x_NI[:] = _as_numpy(flat).reshape(x_NI.shape)
 
     def _numbers(
         self, column: str, values: pa.Array, role: Literal["feature", "label"] = "feature"

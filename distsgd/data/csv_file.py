@@ -21,6 +21,7 @@ from distsgd.errors import DataError
 
 _BLOCK_BYTES = 4 << 20
 _MAX_HEADER_BYTES = 4 << 20
+_MAX_COLUMNS = 1 << 16
 _DELIMITERS = ",;\t"
 _NULLS = pa.array(["", "NA", "N/A", "null", "NULL"])
 # The first that every value of a column has is its type; what is none of them is text.
@@ -48,11 +49,11 @@ class CsvSource:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order, of these columns."""
         schema = pa.schema([self.schema.field(name) for name in columns])
+        place_of = {name: place for place, name in enumerate(self._names)}
         with arrow_errors(self.name):
             for batch in self._text_batches():
                 arrays = [
-                    _as_kind(batch.column(self._names.index(field.name)), field.type)
-                    for field in schema
+                    _as_kind(batch.column(place_of[field.name]), field.type) for field in schema
                 ]
                 yield pa.record_batch(arrays, schema=schema)
 
@@ -103,6 +104,9 @@ def _read_header(path: Path) -> tuple[list[str], str]:
     names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
     if not names or not all(names):
         raise DataError(path, f"has a column without a name (header {text[:60]!r}); name it")
+    if len(names) > _MAX_COLUMNS:
+        rule = f"at most {_MAX_COLUMNS} are read; write it as Parquet with a column of lists"
+        raise DataError(path, f"has {len(names)} columns; {rule}")
     if all(_is_number(name) for name in names):
         reason = f"has no header: its first line is {text[:60]!r}; put the names of the columns"
         raise DataError(path, f"{reason} before it")

@@ -35,7 +35,7 @@ class Block(NamedTuple):
 def cut(lane: int, first: int, last: int, block_rows: int) -> list[Block]:
     """Cut a run of positions into equal pieces of at most `block_rows` rows.
 
-    >>> cut(3, 0, 10, 4)
+    >>> cut(3, 0, 10, 4)  # doctest: +NORMALIZE_WHITESPACE
     [Block(lane=3, piece=0, first=0, last=3), Block(lane=3, piece=1, first=3, last=6), Block(lane=3,
     piece=2, first=6, last=10)]
     """
@@ -87,7 +87,7 @@ class Deal:
         """Deal `num_rows` rows to mini-batches of `batch_rows` (more than there are means all).
 
         >>> deal = Deal.of(20, 6, lanes=4, lane_rows=3)
-        >>> [
+        >>> [  # doctest: +NORMALIZE_WHITESPACE
         ...     [(b.lane, b.first, b.last) for b in deal.blocks(t)]
         ...     for t in range(deal.steps_per_epoch)
         ... ]
@@ -146,6 +146,14 @@ class Deal:
             lane = j * self.groups + group
             blocks += cut(lane, (start + j) // used, (end + j) // used, self.block_rows)
         return blocks
+
+    def order_key(self, step: int) -> int:
+        """What keys the order of the rows of `step`: its epoch."""
+        return step // self.steps_per_epoch
+
+    def row_order(self, *, seed: int, row_bytes: int) -> RowOrder:
+        """From positions to rows."""
+        return RowOrder(self, seed=seed, row_bytes=row_bytes)
 
     def evaluation_blocks(self, num_rows: int) -> list[Block]:
         """The blocks of `num_rows` rows of another split, in order, as of one lane."""

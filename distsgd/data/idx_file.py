@@ -98,10 +98,12 @@ def labels_beside(path: Path) -> Path | None:
 
     ``images`` in its name becomes ``labels``, and ``idx3`` (or any other number) ``idx1``.
     """
+    if not re.search(r"images.*idx\d", path.name):
+        return None
     name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
     plain = path.with_name(name.removesuffix(".gz"))
     both = (path.with_name(name), plain, plain.with_name(plain.name + ".gz"))
-    return next((file for file in both if "images" in path.name and file.is_file()), None)
+    return next((file for file in both if file.is_file()), None)
 
 
 class _IdxFile:
@@ -166,18 +168,18 @@ def _column(array: NDArray[Any]) -> pa.Array:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
         if not is_gzip:
             yield raw
             return
-        with gzip.GzipFile(fileobj=raw) as file:
-            yield file  # type: ignore[misc] -- it reads as a binary file does.
+        with gzip.open(raw) as file:
+            yield file
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _exactly(file: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
     content = file.read(count)
     if len(content) < count:
         raise EOFError

@@ -16,6 +16,7 @@ from distsgd.errors import DataError
 
 ClassName = str | int | bool
 MAX_CLASSES = 65_536
+MAX_CLASS_CHARACTERS = 1_000
 
 
 class UnknownClassError(Exception):
@@ -40,9 +41,12 @@ class Vocabulary:
 
     def encode(self, values: pa.Array) -> NDArray[np.int64]:
         """Class indices ``[N]`` of an array without nulls; else UnknownClassError."""
-        encoded = values.dictionary_encode()
-        indices = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
-        distinct = [_class_name(value) for value in encoded.dictionary.to_pylist()]
+        if not pa.types.is_dictionary(values.type):
+            values = values.dictionary_encode()
+        indices = np.asarray(values.indices.to_numpy(zero_copy_only=False), np.int64)
+        # A dictionary that came with the file may hold what no row has, and things twice.
+        used, indices = np.unique(indices, return_inverse=True)
+        distinct = [_class_name(value) for value in values.dictionary.take(used).to_pylist()]
         codes = np.array([self._code(name) for name in distinct], np.int64)
         if -1 in codes:
             row = int(np.flatnonzero(codes[indices] == -1)[0])
@@ -52,7 +56,7 @@ class Vocabulary:
         return codes[indices]
 
     def _code(self, name: ClassName | float) -> int:
-        if isinstance(name, float):
+        if isinstance(name, float) or (isinstance(name, str) and len(name) > MAX_CLASS_CHARACTERS):
             return -1
         known = self._codes.get(name, -1)
         if known >= 0 or not self._growing or len(self._codes) >= MAX_CLASSES:
@@ -63,6 +67,9 @@ class Vocabulary:
         if isinstance(value, float):
             rule = "classes are text, booleans or whole numbers"
             return f'is no class: {rule}; train a regression (label kind "number") on quantities'
+        if isinstance(value, str) and len(value) > MAX_CLASS_CHARACTERS:
+            rule = f"at most {MAX_CLASS_CHARACTERS} characters"
+            return f"is no class: it has {len(value)} characters, {rule}; shorten it"
         if self._growing:
             way_out = 'train a regression (label kind "number") on quantities'
             return f"is one class too many (at most {MAX_CLASSES}); {way_out}"

@@ -142,11 +142,11 @@ def _check_duplicates(source: TableSource) -> None:
 
 
 def _check_present(source: TableSource, columns: tuple[str, ...], role: str) -> None:
-    missing = [name for name in columns if name not in source.schema.names]
+    names = source.schema.names
+    there = set(names)
+    missing = [name for name in columns if name not in there]
     if missing:
-        known = ", ".join(source.schema.names[:20]) + (
-            ", ..." if len(source.schema.names) > 20 else ""
-        )
+        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise DataError(
             source.name, f"has no {role} column {missing[0]!r}; its columns are: {known}"
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.labels import is_text
 from distsgd.data.paths import file_stamp
 from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
 from distsgd.errors import DataError
@@ -41,9 +41,9 @@ class ParquetSource:
         num_rows = 0
         with arrow_errors(self.name), self._open(columns) as file:
             for group in range(file.metadata.num_row_groups):
-                batch_rows = self._batch_rows(file.metadata.row_group(group), group, columns)
+                at_once = self._batch_rows(file, group, columns)
                 for batch in file.iter_batches(
-                    batch_rows, row_groups=[group], columns=list(columns)
+                    at_once, row_groups=[group], columns=list(columns)
                 ):
                     num_rows += batch.num_rows
                     yield batch
@@ -72,13 +72,14 @@ class ParquetSource:
             **_THRIFT_LIMITS,
         )
 
-    def _batch_rows(self, group: Any, number: int, columns: Sequence[str]) -> int:
+    def _batch_rows(self, file: Any, number: int, columns: Sequence[str]) -> int:
         """Rows of a row group to decode at once; DataError where even one row is too much."""
         # The metadata of column chunks would tell more, but pyarrow ends the whole process when a
         # damaged one is looked at. What a row group says of its bytes may be a lie (91 KB can
         # decode to 160 MB), so that it can only make batches smaller.
+        group = file.metadata.row_group(number)
         claimed = group.total_byte_size // max(group.num_rows, 1)
-        width = max(row_bytes(self.schema, columns), claimed)
+        width = max(row_bytes(self.schema, columns), claimed, _list_bytes(file, number, columns))
         if width > MAX_ROW_BYTES:
             reason = (
                 f"row group {number} has rows of {width >> 20} MiB; the limit is"
@@ -86,6 +87,20 @@ class ParquetSource:
             )
             raise DataError(self.path, reason)
         return batch_rows(width)
+
+
+def _list_bytes(file: Any, number: int, columns: Sequence[str]) -> int:
+    """Bytes of the first row's lists: those of the other rows are as long, or of no use."""
+    schema = file.schema_arrow
+    lists = [name for name in columns if _is_list(schema.field(name).type)]
+    if not lists:
+        return 0
+    rows = file.iter_batches(1, row_groups=[number], columns=lists)
+    return sum(int(batch.nbytes) for batch in islice(rows, 1))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _check_magic(path: Path, num_bytes: int) -> None:
@@ -106,7 +121,9 @@ def _check_magic(path: Path, num_bytes: int) -> None:
         )
     if head != b"PAR1":
         raise DataError(
-            path, f"is not a Parquet file (it begins with {head!r}); convert it to Parquet"
+            path,
+            f"is not a Parquet file (it begins with {head!r}), nor of another format that is known"
+            " (Arrow, IDX, .csv, .tsv); convert it",
         )
     if tail != b"PAR1" or num_bytes < 12:
         raise DataError(
@@ -114,3 +131,5 @@ def _check_magic(path: Path, num_bytes: int) -> None:
         )
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from distsgd.data.aside import check_out, write_durably, written_aside
 from distsgd.data.columns import Piece, RawRows
+from distsgd.data.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.layout import Layout, check_same_columns, resolve_layout
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
 from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
 from distsgd.data.shard_file import RowFormat
-from distsgd.data.source import SourceSpec, TableSource, check_named_once, open_sources
+from distsgd.data.source import TableSource
 from distsgd.data.spill import ShardWriter
 from distsgd.data.split import Split
 from distsgd.data.standardise import RunningStatistics, Statistics, standardise_inplace
@@ -49,7 +50,8 @@ def prepare(
     """Write sources as a data set directory; blocks until it is on the disk, whole.
 
     Args:
-        sources: Parquet files or globs, or one source in memory (`arrays_source`, `MemorySource`).
+        sources: Files or globs (Parquet, Arrow, IDX, CSV), or one source in memory
+            (`arrays_source`, `MemorySource`).
         out: Directory to make; must not exist or be empty.
         options: What the columns mean and how rows are treated.
         on_progress: Called with a phase, rows done and rows in all.

@@ -6,6 +6,8 @@ pyarrow and of the file system leave as DataError. Nothing is interpreted here.
 
 from __future__ import annotations
 
+import csv
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -20,6 +22,17 @@ BATCH_BYTES = 16 << 20
 MAX_BATCH_ROWS = 65_536
 MAX_ROW_BYTES = 64 << 20
 _UNKNOWN_BYTES = 64
+# What pyarrow, the file system and our own reading of metadata raise for a damaged file.
+_FOREIGN_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    csv.Error,
+)
 _UNKNOWN_LIST_BYTES = 32 << 10
 
 
@@ -105,14 +118,20 @@ def arrow_errors(name: str) -> Iterator[None]:
     """Turn what pyarrow and the file system raise into DataError."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+    except _FOREIGN_ERRORS as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"cannot be read ({first_line}); the file is damaged or of a kind not supported"
         raise DataError(name, reason) from error
 
 
 def row_bytes(schema: pa.Schema, columns: Sequence[str]) -> int:
+    """About what a row of these columns takes decoded; a guess for lists of any length and text."""
     return sum(_value_bytes(schema.field(name).type) for name in columns)
+
+
+def batch_rows(bytes_per_row: int) -> int:
+    """Rows of a batch: within 16 MiB and 65,536 rows."""
+    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(bytes_per_row, 1)))
 
 
 def _value_bytes(kind: pa.DataType) -> int:
@@ -124,7 +143,3 @@ def _value_bytes(kind: pa.DataType) -> int:
         return max(int(kind.bit_width) // 8, 8)
     except ValueError:
         return _UNKNOWN_BYTES
-
-
-def batch_rows(row_bytes: int) -> int:
-    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(row_bytes, 1)))

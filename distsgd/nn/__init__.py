@@ -1,19 +1,37 @@
 """Networks: layers, losses, initialisers and models, all compositions of gates."""
 
-from distsgd.nn.layers import Activation, Dense, Flatten, Layer, ReLU, Sigmoid, Softmax, Tanh
-from distsgd.nn.losses import LOSSES, Loss
+from distsgd.nn.images import Convolution, MaxPool
+from distsgd.nn.layers import (
+    Activation,
+    Dense,
+    Flatten,
+    Layer,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from distsgd.nn.losses import LOSSES, Loss, find_loss
 from distsgd.nn.model import Model
+from distsgd.nn.regularisation import Dropout, LayerNorm
 
 __all__ = [
     "LOSSES",
     "Activation",
+    "Convolution",
     "Dense",
+    "Dropout",
     "Flatten",
     "Layer",
+    "LayerNorm",
     "Loss",
+    "MaxPool",
     "Model",
     "ReLU",
+    "Reshape",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "find_loss",
 ]

@@ -7,14 +7,14 @@ I/O here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.shapes import Reshape
+from distsgd.autodiff.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.tape import Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
@@ -27,30 +27,58 @@ ACTIVATIONS: Mapping[str, Callable[[Variable], Variable]] = {
 }
 
 
-class Layer(Protocol):
-    """What a model is made of; frozen and picklable."""
+class Layer:
+    """What a model is made of; subclasses are frozen dataclasses of their settings, and picklable.
+
+    Attributes:
+        type: Its name in a configuration.
+        starts: Values that parameters of one axis start at, by name; 0 for those not named.
+    """
 
     type: ClassVar[str]
+    starts: ClassVar[Mapping[str, float]] = {}
+
+    __slots__ = ()
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        """Its parameters for one sample of `input_shape`; those of one axis (biases) start at 0."""
-        ...
+        """Its parameters for one sample of `input_shape`; none unless a layer says otherwise."""
+        del input_shape
+        return ()
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of one sample of its output; raises `ModelError` where the input does not fit."""
-        ...
+        raise NotImplementedError
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         """Its output for all samples."""
-        ...
+        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in a configuration."""
-        ...
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type] # subclasses are dataclasses
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+        return {"type": self.type} | {name: v for name, v in plain.items() if v is not None}
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises `ModelError` unless `value`, the setting `name` of a layer, is a count."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ModelError(
+            f"{name} is {value!r}; must be a whole number of at least 1 (set {name} of the layer)"
+        )
+
+
+def check_activation(name: str | None) -> None:
+    """Raises `ModelError` unless `name` is an activation or None."""
+    if name is not None and name not in ACTIVATIONS:
+        raise ModelError(
+            f"activation is {name!r}; must be one of {', '.join(ACTIVATIONS)}, or left out"
+            f"{nearest(name, ACTIVATIONS)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class Dense(Layer):
     """``activation(x @ weight + bias)``, with the weight as inputs x outputs."""
 
     units: int
@@ -59,17 +87,8 @@ class Dense:
     type: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
-        if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
-            raise ModelError(
-                f"units is {self.units!r}; must be a whole number of at least 1 (set units of "
-                "the layer)"
-            )
-        if self.activation is not None and self.activation not in ACTIVATIONS:
-            raise ModelError(
-                f"activation is {self.activation!r}; must be one of {', '.join(ACTIVATIONS)}, or "
-                "left out"
-                f"{nearest(self.activation, ACTIVATIONS)}"
-            )
+        check_count("units", self.units)
+        check_activation(self.activation)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         weight = ParameterSpec("weight", (*input_shape, self.units))
@@ -88,13 +107,9 @@ class Dense:
         z_NO = functions.affine(x, weight, parameters["bias"]) if self.bias else x @ weight
         return z_NO if self.activation is None else ACTIVATIONS[self.activation](z_NO)
 
-    def to_dict(self) -> dict[str, Any]:
-        described: dict[str, Any] = {"type": self.type, "units": self.units, "bias": self.bias}
-        return described if self.activation is None else described | {"activation": self.activation}
-
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(Layer):
     """An activation as a layer of its own."""
 
     name: str
@@ -107,10 +122,6 @@ class Activation:
                 f"{', '.join(ACTIVATIONS)}{nearest(self.name, ACTIVATIONS)}"
             )
 
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        del input_shape
-        return ()
-
     def output_shape(self, input_shape: Shape) -> Shape:
         if self.name == "softmax" and len(input_shape) != 1:
             raise ModelError(
@@ -122,6 +133,10 @@ class Activation:
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
         return ACTIVATIONS[self.name](x)
+
+    @property
+    def activation(self) -> str:
+        return self.name
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": self.name}
@@ -148,46 +163,43 @@ def Softmax() -> Activation:  # noqa: N802 -- reads as the layer it makes.
 
 
 @dataclass(frozen=True, slots=True)
-class Flatten:
+class Flatten(Layer):
     """Each sample as one row of numbers; moves nothing."""
 
     type: ClassVar[str] = "flatten"
-
-    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
-        del input_shape
-        return ()
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
-        return apply(Reshape((-1, math.prod(x.shape[1:]))), x)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"type": self.type}
+        return apply(ReshapeGate((-1, math.prod(x.shape[1:]))), x)
 
 
-def layer_from_dict(described: Mapping[str, Any]) -> Layer:
-    """The layer that `Layer.to_dict` described; raises `ModelError` for unknown types and keys."""
-    known: dict[str, Callable[..., Layer]] = {"dense": Dense, "flatten": Flatten}
-    known |= {name: lambda name=name: Activation(name) for name in ACTIVATIONS}
-    settings = dict(described)
-    kind = settings.pop("type", None)
-    if kind not in known:
-        raise ModelError(
-            f"layer type is {kind!r}; must be one of {', '.join(known)}{nearest(str(kind), known)}"
-        )
-    allowed: Sequence[str] = ("units", "activation", "bias") if kind == "dense" else ()
-    unknown = [key for key in settings if key not in allowed]
-    if unknown:
-        raise ModelError(
-            f"a {kind} layer has no {unknown[0]!r}; it takes {', '.join(allowed) or 'no settings'}"
-            f"{nearest(unknown[0], allowed)}"
-        )
-    if kind == "dense" and "units" not in settings:
-        raise ModelError(
-            "a dense layer has no units; must be a whole number of at least 1 (set units of the "
-            "layer)"
-        )
-    return known[kind](**settings)
+@dataclass(frozen=True, slots=True)
+class Reshape(Layer):
+    """Each sample in another shape, such as the flat rows of a file as images; moves nothing."""
+
+    shape: tuple[int, ...]
+    type: ClassVar[str] = "reshape"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if not self.shape:
+            raise ModelError(
+                "the shape is empty; must hold a size or more (set shape of the layer)"
+            )
+        for size in self.shape:
+            check_count("a size of shape", size)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if math.prod(input_shape) != math.prod(self.shape):
+            raise ModelError(
+                f"cannot reshape samples of shape {input_shape} to {self.shape}; both must hold "
+                f"{math.prod(input_shape)} numbers"
+            )
+        return self.shape
+
+    def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        del parameters
+        return apply(ReshapeGate((-1, *self.shape)), x)

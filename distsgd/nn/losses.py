@@ -1,74 +1,117 @@
 """Losses of a model: the gate that compares, what targets are, what a prediction is.
 
-No I/O here.
+Shape letters: N samples, O outputs. No I/O here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from distsgd.autodiff import functions
-from distsgd.autodiff.tape import Operand, Variable
+from distsgd.autodiff import costs, functions, losses
+from distsgd.autodiff.gate import Array, Gate
+from distsgd.autodiff.tape import Operand, Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A loss by name; each sample's loss is the sum over its outputs.
-
-    Attributes:
-        name: As in a configuration.
-        target_kind: "class" for class numbers ``[N]``, "number" for numbers ``[N, O]``.
-        sample_losses: From raw outputs and targets to losses ``[N]``.
-        prediction: From raw outputs to what is shown to a user.
-        fused_activation: The activation that the loss brings along; it must not end the network as
-            well.
-    """
-
-    name: str
-    target_kind: Literal["class", "number"]
-    sample_losses: Callable[[Operand, Operand], Variable]
-    prediction: Callable[[Variable], Variable]
-    fused_activation: str | None = None
-
-    def __reduce__(self) -> tuple[Callable[[str], Loss], tuple[str]]:
-        return find_loss, (self.name,)
 
 
 def _unchanged(outputs_NO: Variable) -> Variable:
     return outputs_NO
 
 
-LOSSES = {
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss by name; each sample's loss is the sum over its outputs (`mean_absolute`: the mean).
+
+    Attributes:
+        name: As in a configuration.
+        gate: From raw outputs ``[N, O]`` and targets to losses ``[N]``; holds the loss's settings.
+        prediction: From raw outputs to what is shown to a user.
+        fused_activation: The activation that the loss brings along; it must not end the network as
+            well.
+        option_names: Fields of the gate that can be set (`find_loss`).
+    """
+
+    name: str
+    gate: Gate
+    prediction: Callable[[Variable], Variable] = _unchanged
+    fused_activation: str | None = None
+    option_names: tuple[str, ...] = ()
+
+    @property
+    def target_kind(self) -> Literal["class", "number"]:
+        """Class numbers ``[N]`` ("class") or numbers ``[N, O]`` ("number")."""
+        return "class" if isinstance(self.gate, losses.ClassLoss) else "number"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that can be set, by name."""
+        return {name: getattr(self.gate, name) for name in self.option_names}
+
+    def sample_losses(self, outputs_NO: Operand, target: Operand) -> Variable:
+        """Losses ``[N]``; where no program records, `ModelError` for numbers outside the domain."""
+        return apply(self.gate, outputs_NO, target)
+
+    def check_values(self, outputs_NO: Array, target: Array) -> None:
+        """Raises `ModelError` with the first output or target outside the loss's domain."""
+        self.gate.check_values(outputs_NO, target)
+
+    def __reduce__(self) -> tuple[Callable[..., Loss], tuple[str, dict[str, Any]]]:
+        return find_loss, (self.name, self.options)
+
+
+LOSSES: Mapping[str, Loss] = {
     loss.name: loss
     for loss in (
         Loss(
             "softmax_cross_entropy",
-            "class",
-            functions.softmax_cross_entropy,
+            losses.SoftmaxCrossEntropy(),
             functions.softmax,
-            "softmax",
+            fused_activation="softmax",
         ),
         Loss(
             "sigmoid_cross_entropy",
-            "number",
-            functions.sigmoid_cross_entropy,
+            losses.SigmoidCrossEntropy(),
             functions.sigmoid,
-            "sigmoid",
+            fused_activation="sigmoid",
         ),
-        Loss("squared_error", "number", functions.squared_error, _unchanged),
-        Loss("quadratic", "number", functions.quadratic, _unchanged),
+        Loss("squared_error", losses.SquaredError(1.0)),
+        Loss("quadratic", losses.SquaredError(0.5)),
+        Loss("cross_entropy", costs.CrossEntropy()),
+        Loss("exponential", costs.Exponential(), option_names=("tau",)),
+        Loss("hellinger", costs.Hellinger()),
+        Loss("kullback_leibler", costs.KullbackLeibler()),
+        Loss("generalised_kullback_leibler", costs.KullbackLeibler(generalised=True)),
+        Loss("itakura_saito", costs.ItakuraSaito()),
+        Loss("mean_absolute", costs.MeanAbsolute()),
+        Loss("huber", costs.Huber(), option_names=("delta",)),
+        Loss("hinge", costs.Hinge()),
     )
 }
 
 
-def find_loss(name: str) -> Loss:
-    """The loss of that name; raises `ModelError` for an unknown one."""
+def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
+    """The loss of that name; raises `ModelError` for an unknown one.
+
+    Args:
+        name: As in a configuration.
+        options: Settings of the loss: `tau` of "exponential", `delta` of "huber".
+
+    >>> find_loss("huber", {"delta": 2.0}).gate
+    Huber(delta=2.0)
+    """
     if name not in LOSSES:
         raise ModelError(
             f"loss is {name!r}; must be one of {', '.join(LOSSES)}{nearest(str(name), LOSSES)}"
         )
-    return LOSSES[name]
+    found = LOSSES[name]
+    unknown = [option for option in options or () if option not in found.option_names]
+    if unknown:
+        raise ModelError(
+            f"loss {name!r} has no option {unknown[0]!r}; it takes "
+            f"{', '.join(found.option_names) or 'no options'}"
+        )
+    if not options:
+        return found
+    return replace(found, gate=replace(found.gate, **options))  # type: ignore[type-var] # gates are dataclasses

@@ -18,9 +18,11 @@ from distsgd.autodiff.parameters import ParameterSpec, total_size, views
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import Variable
 from distsgd.errors import ModelError
+from distsgd.nn.described import layer_from_dict
 from distsgd.nn.initialisers import start_values
-from distsgd.nn.layers import Activation, Dense, Layer, layer_from_dict
+from distsgd.nn.layers import Layer
 from distsgd.nn.losses import Loss, find_loss
+from distsgd.nn.regularisation import Dropout
 
 PREDICTION_ROWS = (
     256  # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
@@ -39,6 +41,7 @@ class Model:
             in the flat array ``[P]``, each row-major; weights are inputs x outputs.
         num_outputs: Outputs of the last layer.
 
+    >>> from distsgd.nn.layers import Dense
     >>> model = Model([Dense(3, "relu"), Dense(2)], "quadratic", (4,))
     >>> model.num_parameters
     23
@@ -108,14 +111,31 @@ class Model:
         return views(self.parameters, flat)
 
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
-        """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance; biases are 0."""
+        """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance.
+
+        Biases are 0, gains 1.
+        """
         flat = np.empty(self.num_parameters, dtype)
-        for index, view in enumerate(self.views(flat).values()):
-            view[...] = start_values(init, view.shape, seed=seed, index=index)
+        for index, (name, view) in enumerate(self.views(flat).items()):
+            _, number, own = name.split(".")
+            start = self.layers[int(number)].starts.get(own)
+            view[...] = (
+                start_values(init, view.shape, seed=seed, index=index) if start is None else start
+            )
         return flat
 
-    def outputs(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
-        """Raw outputs ``[N, O]`` under whatever tape is open; parameters by their full names."""
+    @property
+    def has_keys(self) -> bool:
+        """Whether training needs a key for each row, since some of its layers leave to chance."""
+        return any(isinstance(layer, Dropout) for layer in self.layers)
+
+    def outputs(
+        self, x: Variable, parameters: Mapping[str, Variable], keys: Variable | None = None
+    ) -> Variable:
+        """Raw outputs ``[N, O]`` under whatever tape is open; parameters by their full names.
+
+        With `keys`, uint64 ``[N]``, as in training, without as in evaluation.
+        """
         for number, layer in enumerate(self.layers):
             prefix = f"layers.{number}."
             own = {
@@ -123,7 +143,10 @@ class Model:
                 for name, p in parameters.items()
                 if name.startswith(prefix)
             }
-            x = layer(x, own)
+            if isinstance(layer, Dropout) and keys is not None:
+                x = layer.leave_out(x, keys, number)
+            else:
+                x = layer(x, own)
         return x
 
     def program(
@@ -132,9 +155,12 @@ class Model:
         """Forward and backward over at most `max_rows` samples, static; see `Program`."""
 
         def sample_losses(
-            parameters: Mapping[str, Variable], x: Variable, target: Variable
+            parameters: Mapping[str, Variable],
+            x: Variable,
+            target: Variable,
+            keys: Variable | None = None,
         ) -> tuple[Variable, Variable]:
-            outputs_NO = self.outputs(x, parameters)
+            outputs_NO = self.outputs(x, parameters, keys)
             return self.loss.sample_losses(outputs_NO, target), outputs_NO
 
         is_class = self.target_kind == "class"
@@ -144,6 +170,7 @@ class Model:
             target_shape=() if is_class else (self.num_outputs,),
             target_dtype=np.dtype(np.int64 if is_class else dtype),
             dtype=np.dtype(dtype),
+            has_keys=self.has_keys,
         )
         return Program(
             sample_losses, signature, max_rows=max_rows, per_sample=per_sample, keep_all=keep_all
@@ -175,11 +202,12 @@ class Model:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, from which `from_dict` makes the same model."""
-        return {
+        described: dict[str, Any] = {
             "layers": [layer.to_dict() for layer in self.layers],
             "loss": self.loss.name,
             "input_shape": list(self.input_shape),
         }
+        return described | ({"loss_options": self.loss.options} if self.loss.options else {})
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Model:
@@ -190,18 +218,13 @@ class Model:
                 f"the model has no {missing[0]!r}; must have layers, loss and input_shape"
             )
         layers = [layer_from_dict(layer) for layer in described["layers"]]
-        return cls(layers, described["loss"], described["input_shape"])
+        loss = find_loss(described["loss"], described.get("loss_options"))
+        return cls(layers, loss, described["input_shape"])
 
 
 def _check_fused_activation(last: Layer, loss: Loss) -> None:
     """An activation that the loss brings along would be applied twice."""
-    activation = (
-        last.activation
-        if isinstance(last, Dense)
-        else last.name
-        if isinstance(last, Activation)
-        else None
-    )
+    activation = getattr(last, "activation", None)
     if activation is not None and activation == loss.fused_activation:
         raise ModelError(
             f"the last layer has activation {activation!r}, and loss {loss.name!r} applies it as "

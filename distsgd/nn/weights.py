@@ -18,7 +18,8 @@ def weights_vector(model: Model, arrays: Mapping[str, Array], dtype: DTypeLike) 
     """The named `arrays` as one vector in the model's order; shape ``[P]``.
 
     Raises:
-        ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all problems at once.
+        ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all
+            problems at once.
     """
     shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
     problems = [

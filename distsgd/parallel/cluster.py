@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distsgd.errors import ClusterError, DistSGDError, ExchangeTimeoutError
+from distsgd.errors import ClusterError, DistSGDError, ExchangeTimeoutError, RunError
 from distsgd.parallel import local_ray, numerics
-from distsgd.parallel.exchange.contract import Address
-from distsgd.parallel.launch import LOOK_S, Watch, worker_maker
-from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.server import Outcome, ParameterServer, ServerTask
-from distsgd.parallel.service import serve
+from distsgd.parallel.actors import ServerActor, WorkerActor
+from distsgd.parallel.fleet import Fleet, Wish, cause_of
+from distsgd.parallel.job import Outcome, ServerTask
+from distsgd.parallel.launch import LOOK_S, Watch
+from distsgd.parallel.step_view import Delivery, OnStep
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
@@ -34,7 +34,9 @@ MAX_SERVER_DEATHS = 3  # At one step: then it is the step, and not the machine.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
 
 
-def train_on_ray(task: ServerTask, worker: str, watch: Watch, *, address: str) -> Outcome:
+def train_on_ray(
+    task: ServerTask, worker: str, watch: Watch, *, address: str, on_step: OnStep | None = None
+) -> Outcome:
     """Train with a server actor and worker actors; blocks, and calls `watch` now and then.
 
     Args:
@@ -42,6 +44,9 @@ def train_on_ray(task: ServerTask, worker: str, watch: Watch, *, address: str) -
         worker: The worker class, as ``module:class``.
         watch: Whoever looks on.
         address: "local" for a Ray of our own, or the address of a cluster.
+        on_step: Called for every step, in order, in this thread; the steps do not wait for it
+            unless it falls far behind. Where a server dies, views that it had not yet handed out
+            may be missing.
 
     Raises:
         ClusterError: Ray cannot be started or joined, or its processes do not come up or stay up.
@@ -57,9 +62,10 @@ def train_on_ray(task: ServerTask, worker: str, watch: Watch, *, address: str) -
             host=host,
             exchange="zmq" if is_shared else task.crew.exchange,
         )
-        supervisor = _Supervisor(ray, replace(task, crew=crew), worker)
+        task = replace(task, crew=crew, is_watched=on_step is not None)
+        supervisor = _Supervisor(ray, task, worker, is_local=address == "local")
         try:
-            return supervisor.run(watch)
+            return supervisor.run(watch, Delivery(on_step) if on_step else None)
         finally:
             supervisor.end()
 
@@ -152,24 +158,6 @@ def _import_ray(*, is_local: bool) -> Any:
     return ray
 
 
-class WorkerActor:
-    """A worker's process."""
-
-    def __init__(self, task: WorkerTask, worker: str) -> None:
-        self._worker = worker_maker(worker)(task)
-
-    def serve(self, address: Address, number: int) -> int:
-        """Serve the server at `address`; blocks until it is gone."""
-        return serve(self._worker, address, number)
-
-
-class ServerActor(ParameterServer):
-    """The server's process."""
-
-    def __init__(self, task: ServerTask, worker: str, incarnation: int) -> None:
-        super().__init__(task, worker_maker(worker), incarnation=incarnation)
-
-
 class _Supervisor:
     """Keeps one server and its workers running until the run has ended.
 
@@ -177,7 +165,7 @@ class _Supervisor:
     started as a new incarnation that goes on from the last durable state; its workers follow it.
     """
 
-    def __init__(self, ray: Any, task: ServerTask, worker: str) -> None:
+    def __init__(self, ray: Any, task: ServerTask, worker: str, *, is_local: bool) -> None:
         self._ray = ray
         self._task = task
         self._worker = worker
@@ -193,53 +181,79 @@ class _Supervisor:
             runtime_env=environment,
             scheduling_strategy=here,
         )(ServerActor)
-        worker_class = ray.remote(num_cpus=1, max_restarts=-1, runtime_env=environment)(WorkerActor)
-        self._workers = [
-            worker_class.remote(task.worker, worker) for _ in range(task.crew.num_workers)
-        ]
+        worker_class = ray.remote(
+            # On a Ray of our own nobody else asks for room; in a cluster more workers than there is
+            # room for wait until there is.
+            num_cpus=0 if is_local else 1,
+            max_restarts=-1,
+            runtime_env=environment,
+        )(WorkerActor)
+        self._fleet = Fleet(ray, lambda: worker_class.remote(task.worker, worker, task.chaos))
+        self._wish = Wish(task.record.run)
         self._server: Any = None
-        self._services: dict[Any, int] = {}
-        self._address: Address | None = None
+        self._ordered_deaths = self._count_ordered_deaths()
 
-    def run(self, watch: Watch) -> Outcome:
+    def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
         """Run the server to its end, as often as it dies on the way."""
         incarnation, deaths, last_step = 0, 0, -1
+        self._wish.begin(self._task.crew.num_workers)
+        self._fleet.scale(self._task.crew.num_workers)
         while True:
             training = self._start_server(incarnation)
             step = last_step
             try:
-                while True:
-                    done, _ = self._ray.wait([training], timeout=LOOK_S)
-                    if done:
-                        outcome: Outcome = self._get(training, "training to end", START_TIMEOUT_S)
-                        self._look(watch, step)
-                        return outcome
-                    self._look_after_workers()
+                while not self._has_ended(training, delivery, incarnation):
+                    self._follow_the_wish()
                     step = self._look(watch, step)
+                outcome: Outcome = self._get(training, "training to end", START_TIMEOUT_S)
+                self._look(watch, step)
             except _ServerDied as death:
-                deaths = deaths + 1 if step == last_step else 1
+                # Ray says so too where only its answer was lost: two must not train.
+                self._end_server()
+                if not self._was_ordered():
+                    deaths = deaths + 1 if step == last_step else 1
                 last_step, incarnation = step, incarnation + 1
                 if deaths >= MAX_SERVER_DEATHS:
                     raise ClusterError(
                         f"the server died {deaths} times at step {step}: {death}; "
                         "what is durable is kept, look at the memory and the disk of its node"
                     ) from None
+            else:
+                if delivery:
+                    delivery.end()
+                return outcome
 
     def end(self) -> None:
         """End all processes of this run, also those that do not answer."""
-        for actor in (*self._workers, *([self._server] if self._server else [])):
-            with contextlib.suppress(Exception):  # Already dead is as good.
-                self._ray.kill(actor)
+        self._wish.end()
+        self._fleet.end()
+        self._end_server()
+
+    def _end_server(self) -> None:
+        with contextlib.suppress(Exception):  # Already dead, or never there, is as good.
+            self._ray.kill(self._server)
 
     def _start_server(self, incarnation: int) -> Any:
         self._server = self._server_class.remote(self._task, self._worker, incarnation)
         status = self._server.address.options(concurrency_group="status")
-        self._address = self._get(status.remote(), "the server to start", START_TIMEOUT_S)
-        self._services = {
-            worker.serve.remote(self._address, number): number
-            for number, worker in enumerate(self._workers)
-        }
+        self._fleet.serve(self._get(status.remote(), "the server to start", START_TIMEOUT_S))
         return self._server.train.remote()
+
+    def _has_ended(self, training: Any, delivery: Delivery | None, incarnation: int) -> bool:
+        """Has training ended? Waits a little, and delivers what there is to see meanwhile."""
+        if delivery is None:
+            return bool(self._ray.wait([training], timeout=LOOK_S)[0])
+        deadline = time.monotonic() + LOOK_S
+        while True:
+            has_ended = bool(self._ray.wait([training], timeout=0)[0])
+            left_s = max(0.0, deadline - time.monotonic())
+            take = self._server.take_views.options(concurrency_group="status")
+            views = self._get(take.remote(left_s), "the views of steps", STATUS_TIMEOUT_S)
+            if not delivery.deliver(views, incarnation):
+                stop = self._server.stop_views.options(concurrency_group="status")
+                self._get(stop.remote(), "the server to take the wish to stop", STOP_TIMEOUT_S)
+            if has_ended or not left_s:
+                return has_ended
 
     def _look(self, watch: Watch, step: int) -> int:
         """Show where the run is, and pass a wish to stop on; the step it is at."""
@@ -248,6 +262,11 @@ class _Supervisor:
             seen = self._get(status.remote(), "the server's status", STATUS_TIMEOUT_S)
             wants_stop = watch(seen)
             step = seen.step
+            self._fleet.look(seen.members)
+        except ExchangeTimeoutError as silence:
+            # A stopped process (SIGSTOP) would stay so for ever.
+            self._end_server()
+            raise _ServerDied(str(silence)) from None
         except KeyboardInterrupt:
             wants_stop = True
         if wants_stop:
@@ -255,19 +274,31 @@ class _Supervisor:
             self._get(stop.remote(), "the server to take the wish to stop", STOP_TIMEOUT_S)
         return step
 
-    def _look_after_workers(self) -> None:
-        """Send workers that came back to the server; an error of ours in a worker ends the run."""
-        ended, _ = self._ray.wait(list(self._services), num_returns=len(self._services), timeout=0)
-        for service in ended:
-            number = self._services.pop(service)
-            try:
-                self._ray.get(service)  # It lost the server and lives.
-            except self._ray.exceptions.RayActorError:
-                pass  # Its process ended; Ray starts it again before it serves.
-            except self._ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
-            again = self._workers[number].serve.remote(self._address, number)
-            self._services[again] = number
+    def _follow_the_wish(self) -> None:
+        """Have as many workers as somebody wants by now."""
+        try:
+            wanted = self._wish.changed()
+        except RunError as error:
+            message, wanted = f"passed over: {error}", None
+        else:
+            message = f"{wanted} workers are wanted, there were {len(self._fleet)}"
+            if wanted is None:
+                return
+        note = self._server.note.options(concurrency_group="status")
+        self._get(note.remote(message), "the server to take a message", STATUS_TIMEOUT_S)
+        if wanted is not None:
+            expect = self._server.expect.options(concurrency_group="status")
+            self._get(expect.remote(wanted), "the server to take a number", STATUS_TIMEOUT_S)
+            self._fleet.scale(wanted)
+
+    def _was_ordered(self) -> bool:
+        """Did the server die by a fault on purpose? Then it is not the step."""
+        before, self._ordered_deaths = self._ordered_deaths, self._count_ordered_deaths()
+        return before != self._ordered_deaths
+
+    def _count_ordered_deaths(self) -> int:
+        chaos = self._task.chaos
+        return sum("worker" not in entry for entry in chaos.log.read()) if chaos else 0
 
     def _get(self, ref: Any, waited_for: str, timeout_s: float) -> Any:
         exceptions = self._ray.exceptions
@@ -281,14 +312,8 @@ class _Supervisor:
                 raise cause from None
             raise _ServerDied(str(error)) from None
         except exceptions.RayTaskError as error:
-            raise _cause(error) from None
+            raise cause_of(error) from None
 
 
 class _ServerDied(Exception):  # noqa: N818 -- how an incarnation ends; never leaves this module.
     """The server's process is gone."""
-
-
-def _cause(error: Any) -> Exception:
-    """The error of ours inside one of Ray's, or Ray's own."""
-    cause = error.cause
-    return cause if isinstance(cause, DistSGDError) else error

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from sys import maxsize
 from time import perf_counter
 
 import numpy as np
 
 from distsgd.data.deal import Block
-from distsgd.errors import ExchangeTimeoutError
+from distsgd.errors import ExchangeTimeoutError, WorkerError
 from distsgd.parallel.exchange.contract import (
     Array,
     Event,
     Exchange,
     Layout,
     Lost,
+    OwnWorker,
     Reported,
-    Worker,
+    Seen,
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
 from distsgd.parallel.messages import Kind, Order
@@ -30,6 +33,7 @@ from distsgd.parallel.phases import Phases
 from distsgd.parallel.plan import SERVER, Planner, Share
 from distsgd.parallel.reduction import Part, Reduction, Root
 from distsgd.parallel.roster import Roster
+from distsgd.parallel.suspects import Suspects
 from distsgd.parallel.tree import separators
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.
@@ -52,7 +56,7 @@ class Crew:
     def __init__(
         self,
         layout: Layout,
-        own: Worker,
+        own: OwnWorker,
         *,
         exchange: Exchange | None,
         planner: Planner,
@@ -66,6 +70,7 @@ class Crew:
         )
         self.phases = Phases()
         self._own = InProcessExchange(layout, own, weights=self.weights, worker_id=SERVER)
+        self._viewer = own
         self._exchange = exchange
         self._planner = planner
         self._roster = Roster(own.describe(SERVER), planner, say=say)
@@ -74,6 +79,9 @@ class Crew:
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._looked_at_s = clock()
+        self._say = say
+        self.most_expected = maxsize  # Workers that there will be; others may lower it meanwhile.
+        self.suspects = Suspects()  # Blocks on which processes died.
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -91,7 +99,7 @@ class Crew:
             ExchangeTimeoutError: They are not, after `timeout_s` seconds; says who is missing.
         """
         deadline = self._clock() + timeout_s
-        while len(self.members) < count:
+        while len(self.members) < min(count, self.most_expected):
             assert self._exchange is not None
             left_s = deadline - self._clock()
             if left_s <= 0:
@@ -115,18 +123,56 @@ class Crew:
         self._send(orders)
         parts = self._collect(orders, started)
         collected = self._clock()
-        root = self._reduction.sum(parts, edges)
+        root = self._sum(work, parts, edges)
         ended = self._clock()
         reports = [part.report for part in parts]
         self.phases.add(reports, gather_s=collected - started, reduce_s=ended - collected)
-        if work.kind is Kind.GRADIENT:
+        if work.kind is not Kind.EVALUATE:
             self._planner.observe(len(work.blocks), ended - started)
         return root
+
+    def view(self, step: int) -> Seen:
+        """What the server's own worker sees of training step `step`, by the weights as they are."""
+        return self._viewer.view(step)
 
     def close(self) -> None:
         """Let the workers go."""
         if self._exchange:
             self._exchange.close()
+
+    def process_of(self, worker: int) -> int | None:
+        """The process of `worker` on this node; None where the kernel does not vouch for it."""
+        pid_of = getattr(self._exchange, "pid", None)
+        return pid_of(worker) or None if pid_of and worker in self.members else None
+
+    def _sum(self, work: Work, parts: list[Part], edges: tuple[int, ...]) -> Root:
+        """The root over `parts`; one that cannot be is looked into: is it a worker, or the run?"""
+        try:
+            root = self._reduction.sum(parts, edges)
+            if isfinite(root.sums.loss_sum + root.sums.squared_norm_sum):
+                return root
+        except WorkerError:
+            pass  # Found again below, with a name.
+        for at, part in enumerate(parts):
+            if part.worker != SERVER:
+                parts[at] = self._compare(work, part, parts)
+        return self._reduction.sum(parts, edges)
+
+    def _compare(self, work: Work, part: Part, parts: Sequence[Part]) -> Part:
+        """The same blocks computed here; where only the worker's result cannot be, it is ended."""
+        report = part.report
+        order = Order(self._incarnation, work.kind, work.step, report.first, report.last, 0, 0)
+        again = self._redo(order, parts)
+        again.keep()
+        if _is_finite(again) and not (_is_finite(part) and _has_same_shape(part, again)):
+            reason = (
+                f"gave something that cannot be a partial for {self.suspects.name(order)}; "
+                "computed here it can, so the step goes on and that worker is ended"
+            )
+            self._say(str(WorkerError(part.worker, work.step, reason)))
+            assert self._exchange is not None
+            self._exchange.end(part.worker)
+        return again
 
     def _orders(self, work: Work) -> dict[int, Order]:
         expected: dict[int, Share] = {}
@@ -169,7 +215,9 @@ class Crew:
                     self._took(event.worker, order, started)
                 elif isinstance(event, Lost):
                     del waiting[event.worker]
+                    self.suspects.died(order)
                     parts.append(self._redo(order, parts))
+                    self.suspects.cleared()
             if not events:
                 self._outrun(waiting, parts, started)
         parts.sort(key=lambda part: part.report.first)
@@ -177,7 +225,7 @@ class Crew:
 
     def _took(self, worker: int, order: Order, started: float) -> None:
         """Remember how long blocks take, to know who is late."""
-        if worker != SERVER and order.kind is Kind.GRADIENT:
+        if worker != SERVER and order.kind is not Kind.EVALUATE:
             seconds = self._clock() - started
             self._roster.lateness.took(order.last - order.first, seconds)
 
@@ -236,3 +284,18 @@ class Crew:
         (event,) = self._own.wait(0)
         assert isinstance(event, Reported)
         return Part(SERVER, event.report, self._own.partials(SERVER))
+
+
+def _is_finite(part: Part) -> bool:
+    """Are the sums of `part` numbers, and its gradients where it has any?"""
+    report = part.report
+    if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
+        return False
+    if report.kind is not Kind.GRADIENT:
+        return True
+    return bool(np.isfinite(part.gradients[: len(report.nodes)]).all())
+
+
+def _has_same_shape(part: Part, again: Part) -> bool:
+    found, own = part.report.nodes, again.report.nodes
+    return [node.num_samples for node in found] == [node.num_samples for node in own]

@@ -99,7 +99,7 @@ class Fallback:
         }
 
     def restore(self, state: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Back to what :meth:`state` and :meth:`arrays` gave; KeyError where something is missing."""
+        """Back to what :meth:`state` and :meth:`arrays` gave; KeyError where some is missing."""
         good = state["good_mean"]
         self._good_mean = math.inf if good is None else float(good)
         self.halvings, self._trial_left = int(state["halvings"]), int(state["trial_left"])

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from distsgd.errors import ClusterError
-from distsgd.parallel.exchange.contract import Worker
+from distsgd.parallel.chaos import DriverFaults
+from distsgd.parallel.exchange.contract import OwnWorker
+from distsgd.parallel.job import Outcome, ServerTask, Status
 from distsgd.parallel.messages import WorkerTask
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server import Outcome, ParameterServer, ServerTask, Status
+from distsgd.parallel.server import ParameterServer
+from distsgd.parallel.step_view import OnStep
 
 LOOK_S = 0.1  # How often a run is looked at.
 
@@ -23,7 +26,7 @@ class Watch(Protocol):
         """Show `status`; should the run stop now?"""
 
 
-def worker_maker(path: str) -> Callable[[WorkerTask], Worker]:
+def worker_maker(path: str) -> Callable[[WorkerTask], OwnWorker]:
     """The worker class named ``module:class``: the only place where the package meets its worker.
 
     Raises:
@@ -39,30 +42,48 @@ def worker_maker(path: str) -> Callable[[WorkerTask], Worker]:
         ) from None
 
 
-def launch(task: ServerTask, worker: str, watch: Watch, *, address: str) -> Outcome:
+def launch(
+    task: ServerTask, worker: str, watch: Watch, *, address: str, on_step: OnStep | None = None
+) -> Outcome:
     """Make the run: without workers in a thread of this process, else on the Ray at `address`.
 
-    Blocks.
+    Blocks. `on_step` is called for every step: without workers in the thread that trains, so that
+    the run waits for it and ends at the very step at which it raises an error; on Ray in this
+    thread, a little behind the run.
 
     Raises:
         DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is
             missing.
     """
+    if task.chaos:
+        watch = _watched_by(DriverFaults(task.chaos), watch)
     if not task.crew.num_workers:
-        return train_in_process(task, worker, watch)
+        return train_in_process(task, worker, watch, on_step=on_step)
     from distsgd.parallel.cluster import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
-    return train_on_ray(task, worker, watch, address=address)
+    return train_on_ray(task, worker, watch, address=address, on_step=on_step)
 
 
-def train_in_process(task: ServerTask, worker: str, watch: Watch) -> Outcome:
+def _watched_by(faults: DriverFaults, watch: Watch) -> Watch:
+    def look(status: Status) -> bool:
+        faults(status.step)
+        return watch(status)
+
+    return look
+
+
+def train_in_process(
+    task: ServerTask, worker: str, watch: Watch, *, on_step: OnStep | None = None
+) -> Outcome:
     """Train in a thread of this process; blocks, and calls `watch` now and then.
+
+    That thread calls `on_step` for every step.
 
     Raises:
         DistSGDError: What `ParameterServer.train` raises.
     """
     with one_blas_thread():  # As in a worker process; what the caller had comes back afterwards.
-        server = ParameterServer(task, worker_maker(worker))
+        server = ParameterServer(task, worker_maker(worker), on_step=on_step)
         thread = _TrainingThread(server)
         thread.start()
         while thread.is_alive():

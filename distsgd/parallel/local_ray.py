@@ -14,11 +14,13 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _PREFIX = f"dsgd-{os.getuid()}-"
 _LOCK = "lock"
+YOUNG_S = 60.0  # A directory is locked at once after it was made; much later nobody will lock it.
 # The kernel allows 107 bytes for a socket's path, and Ray adds about 75 to its directory.
 _LONGEST_PATH = 107 - 75
 
@@ -58,9 +60,7 @@ def private_directory() -> Iterator[Path]:
     if len(str(root)) + len(_PREFIX) + 12 > _LONGEST_PATH:
         root = Path("/tmp")  # noqa: S108 -- private by its mode; the usual place is too long a path for Ray's sockets.
     sweep(root)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-    lock = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    directory, lock = _locked_directory(root)
     try:
         # Ray opens its own directory to everybody; the one around it stays closed.
         yield directory / "r"
@@ -69,14 +69,41 @@ def private_directory() -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(root: Path) -> list[Path]:
-    """Remove directories of this user under `root` whose run is gone; returns them."""
+def _locked_directory(root: Path) -> tuple[Path, int]:
+    """A new directory and the descriptor of its lock.
+
+    A sweep that comes between making and locking takes the directory away: then another is made.
+    """
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        try:
+            lock = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return directory, lock
+        os.close(lock)
+
+
+def sweep(root: Path, *, now_s: float | None = None) -> list[Path]:
+    """Remove directories of this user under `root` whose run is gone; returns them.
+
+    One without a lock is as good as gone when it is `YOUNG_S` old: its run died before it had one.
+    """
+    now_s = time.time() if now_s is None else now_s
     swept = []
     for directory in root.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if directory.is_symlink() or directory.stat().st_uid != os.getuid():
                 continue
-            lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if now_s - directory.stat().st_mtime > YOUNG_S:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    swept.append(directory)
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(directory, ignore_errors=True)

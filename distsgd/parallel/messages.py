@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from distsgd.data.deal import Deal
+from distsgd.data.two_stage import TwoStageDeal
 from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
 
@@ -25,6 +26,7 @@ class Kind(IntEnum):
 
     GRADIENT = 1  # Blocks of a step of the training rows: gradient sums, losses, statistics.
     EVALUATE = 2  # Blocks of the test rows: losses and correct answers.
+    LOSS = 3  # Blocks of a step of the training rows: losses only.
 
 
 class Order(NamedTuple):
@@ -104,7 +106,7 @@ class WorkerTask:
 
     data: Path  # A prepared data set.
     model: Model
-    deal: Deal
+    deal: Deal | TwoStageDeal
     dtype: str
     seed: int
     per_sample: bool
@@ -132,7 +134,15 @@ class Description:
         Raises:
             ValueError: `data` is not one.
         """
-        fields: Any = json.loads(data)
+        try:
+            fields: Any = json.loads(data)
+        except RecursionError:
+            raise ValueError("not a worker's description: nested too deeply") from None
         if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
+            raise ValueError("not a worker's description")
+        numbers = [fields[name] for name in ("worker", "pid")]
+        texts = [fields[name] for name in ("version", "probe", "data_digest")]
+        is_right = all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+        if not is_right or not all(isinstance(text, str) for text in texts):
             raise ValueError("not a worker's description")
         return cls(**fields)

@@ -93,12 +93,12 @@ class Pace:
         return asdict(self)
 
 
-def too_high(step: int, loss: float, rate: float) -> str:
-    """Advice for a run that has diverged at `step`."""
+def too_high(loss: float, rate: float) -> str:
+    """Advice for a run that has diverged, at a step of mean loss `loss`."""
     what = f"is {loss}" if not math.isfinite(loss) else f"has grown to {loss:.4g}"
     return (
-        f"the loss {what} at a learning rate of {rate:g}, which is too high: training cannot go on "
-        f"after {step} steps. {TOO_HIGH}"
+        f"the loss {what} at a learning rate of {rate:g}, which is too high; training cannot go "
+        f"on. {TOO_HIGH}"
     )
 
 

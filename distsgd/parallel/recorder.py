@@ -18,6 +18,7 @@ from distsgd.errors import CheckpointError, ModelError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
+from distsgd.parallel.saved_state import check_state
 from distsgd.parallel.training import Training
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.digest import DigestChain, DigestLog
@@ -112,7 +113,7 @@ class Recorder:
     def _snapshot(self, training: Training, seconds: float) -> Checkpoint:
         return Checkpoint(
             training.step,
-            {"weights": self._model.views(training.weights), "optimizer": training.rule_state},
+            {"weights": self._model.views(training.weights), **training.arrays()},
             {
                 "training": training.state(),
                 "digest": self._chain.value,
@@ -148,14 +149,23 @@ class Recorder:
         return float(found.state["seconds"])
 
     def _restore(self, training: Training, found: Checkpoint) -> None:
+        like = self._snapshot(training, 0.0).state
+        check_state(found.state, like=like)
+        if found.state["training"]["step"] != found.step:
+            raise CheckpointError(
+                "checkpoint",
+                f"its state is that of step {found.state['training']['step']}; must be that of "
+                f"step {found.step}, as it is named",
+            )
         try:
-            weights = weights_vector(self._model, found.arrays["weights"], training.weights.dtype)
+            named = found.arrays.get("weights", {})
+            weights = weights_vector(self._model, named, training.weights.dtype)
         except ModelError as error:
             raise CheckpointError(
                 "checkpoint",
                 f"does not fit this run ({error}); use the configuration it was made with",
             ) from None
-        training.restore(found.state["training"], weights, found.arrays["optimizer"])
+        training.restore(found.state["training"], weights, found.arrays)
         self._chain = DigestChain(found.state["digest"])
         self.best_test_loss = found.state["best_test_loss"]
         rows = self._evaluations.read()

@@ -2,11 +2,8 @@
 
 Workers compute, the server averages and updates.
 
-    work    = deal(step)                  which rows, cut into blocks
-    root    = crew.gather(work)           workers read the weights in place and write sums; one
-    fixed tree
-    row     = training.apply(root)        the mean, the update
-    recorder.step_done(training, row)     history, digest; now and then a checkpoint
+    row = steps.make()                   deal, gather, reduce, update: see `steps`
+    recorder.step_done(training, row)    history, digest; now and then a checkpoint
 
 A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
 `train` blocks; all other methods may be called meanwhile, from another thread.
@@ -17,104 +14,58 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
-from typing import Literal
 
 import numpy as np
 
 from distsgd.data.deal import Block
 from distsgd.errors import DivergedError
+from distsgd.parallel import suspects
+from distsgd.parallel.chaos import ServerFaults
 from distsgd.parallel.crew import Crew, Work
-from distsgd.parallel.exchange import ExchangeKind, open_exchange
-from distsgd.parallel.exchange.contract import Address, Array, Layout, Worker
+from distsgd.parallel.exchange import open_exchange
+from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker
+from distsgd.parallel.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
 from distsgd.parallel.messages import Kind, WorkerTask
-from distsgd.parallel.phases import Phases
-from distsgd.parallel.plan import PlanKind, Planner
-from distsgd.parallel.recorder import Recorder, RecordTask
+from distsgd.parallel.pace import TOO_HIGH
+from distsgd.parallel.plan import Planner
+from distsgd.parallel.recorder import Recorder
 from distsgd.parallel.reduction import Root
-from distsgd.parallel.training import Training, UpdateTask
+from distsgd.parallel.step_view import CallbackError, OnStep
+from distsgd.parallel.steps import Steps
+from distsgd.parallel.suspects import Suspects, namer
+from distsgd.parallel.training import Training
 from distsgd.parallel.tree import most_nodes
 from distsgd.store.digest import weights_digest
 from distsgd.store.evaluations import EvaluationRow
 from distsgd.store.run_directory import RunDirectory
 
-Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
-Ending = Literal["done", "interrupted", "diverged"]
 JOIN_TIMEOUT_S = 120.0
 LOCK_TIMEOUT_S = (
     30.0  # A prompt resume after a killed driver overlaps the old server by about 1.5 s.
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CrewTask:
-    """Who computes and how they are reached. No input to the bits."""
-
-    num_workers: int
-    plan: PlanKind
-    exchange: ExchangeKind
-    step_timeout_s: float
-    secret: bytes = b""
-    host: str = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTask:
-    """All that a server needs to know to make a run, from the start or from its last checkpoint."""
-
-    worker: WorkerTask
-    update: UpdateTask
-    record: RecordTask
-    crew: CrewTask
-    total_steps: int
-    evaluate_every_steps: int
-    num_test_rows: int
-    init: Literal["glorot", "he"]
-    initial_weights: Array | None = None  # [P]; instead of `init`.
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a run is, for whoever looks on."""
-
-    phase: Phase
-    step: int
-    epoch: float
-    train_loss: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    num_samples: int  # Since this server started to train.
-    seconds: float  # The same.
-    num_workers: int
-    incarnation: int
-    phases: Phases  # Of the steps made by this incarnation.
-    plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
-    messages: tuple[str, ...]  # All of this incarnation so far.
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How training ended; losses are means, `seconds` counts all sessions of the run."""
-
-    status: Ending
-    advice: str
-    step: int
-    epoch: float
-    train_loss: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    weights_digest: str
-    samples_per_s: float
-    seconds: float
-
-
 class ParameterServer:
-    """One run's server; `make_worker` makes the worker with which it can compute by itself."""
+    """One run's server.
+
+    Args:
+        task: The run.
+        make_worker: Makes the worker with which it can compute by itself.
+        incarnation: How often the run's server was started anew.
+        on_step: Called for every step, in the thread that trains.
+    """
 
     def __init__(
-        self, task: ServerTask, make_worker: Callable[[WorkerTask], Worker], *, incarnation: int = 0
+        self,
+        task: ServerTask,
+        make_worker: Callable[[WorkerTask], OwnWorker],
+        *,
+        incarnation: int = 0,
+        on_step: OnStep | None = None,
     ) -> None:
+        self._born_s = monotonic()
         self._task = task
         self._incarnation = incarnation
         self._messages: list[str] = []
@@ -138,7 +89,14 @@ class ParameterServer:
             step_timeout_s=crew.step_timeout_s,
             say=self._messages.append,
         )
-        self._training = Training(task.update, self._crew.weights)
+        self._training = Training(task.update, self._crew.weights, say=self._messages.append)
+        self._steps = Steps(task, self._crew, self._training, on_step)
+        self._faults = (
+            ServerFaults(task.chaos, lambda: self._crew.members, self._crew.process_of)
+            if task.chaos
+            else None
+        )
+        self._steps.faults = self._faults
         self._recorder: Recorder | None = None
         self._stop = threading.Event()
         self._phase: Phase = "starting"
@@ -154,6 +112,14 @@ class ParameterServer:
     def request_stop(self) -> None:
         """End after the present step, with a checkpoint."""
         self._stop.set()
+
+    def expect(self, num_workers: int) -> None:
+        """There will be `num_workers` workers, and no more."""
+        self._crew.most_expected = num_workers
+
+    def note(self, message: str) -> None:
+        """Say `message` among this server's own."""
+        self._messages.append(message)
 
     def status(self) -> Status:
         """Where the run is; answers at once."""
@@ -173,6 +139,7 @@ class ParameterServer:
             replace(self._crew.phases),
             self._crew.plan(self._blocks_per_step),
             tuple(self._messages),
+            self._crew.members,
         )
 
     def train(self) -> Outcome:
@@ -182,78 +149,100 @@ class ParameterServer:
             RunError: Another process has the run.
             CheckpointError: Nothing that was saved can be used.
             ClusterError: Workers do not come, do not answer, or compute other bits.
+            Exception: What `on_step` raised; a checkpoint was written before.
         """
-        run = RunDirectory.open(self._task.record.run)
-        with run.lock(LOCK_TIMEOUT_S):
-            try:
-                self._recorder = Recorder(self._task.record, self._task.worker.model)
+        task = self._task
+        least = task.crew.least_workers
+        try:
+            run = RunDirectory.open(task.record.run)
+            with run.lock(LOCK_TIMEOUT_S):
+                self._crew.suspects = Suspects(run.path / suspects.FILE, namer(task.worker))
+                self._recorder = Recorder(task.record, task.worker.model)
                 self._begin(self._recorder)
-                self._crew.wait_for_members(self._task.crew.num_workers, JOIN_TIMEOUT_S)
+                if not self._incarnation:  # After a death it is the server that is waited for.
+                    count = task.crew.num_workers if least is None else least
+                    self._crew.wait_for_members(count, JOIN_TIMEOUT_S)
+                else:
+                    back_s = monotonic() - self._born_s
+                    self.note(f"the server is back {back_s:.1f} s after its first line")
                 return self._train(self._recorder)
-            finally:
-                self._phase = "ended"
-                self._crew.close()
+        finally:
+            self._phase = "ended"
+            self._crew.close()
 
     def _begin(self, recorder: Recorder) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
-        task, training = self._task, self._training
+        training = self._training
         seconds = recorder.resume(training, on_message=self._messages.append)
         if seconds is not None:
             self._seconds_before = seconds
             self._messages.append(f"going on after step {training.step}")
-        elif task.initial_weights is not None:
-            np.copyto(training.weights, task.initial_weights)
-        else:
-            worker = task.worker
-            first = worker.model.initialise(task.init, worker.seed, np.dtype(worker.dtype))
-            np.copyto(training.weights, first)
+            return
+        np.copyto(training.weights, self._first_weights())
+        training.begin()
+
+    def _first_weights(self) -> Array:
+        """Those a run from the start begins with; shape ``[P]``."""
+        task, worker = self._task, self._task.worker
+        if task.initial_weights is not None:
+            return task.initial_weights
+        return worker.model.initialise(task.init, worker.seed, np.dtype(worker.dtype))
 
     def _train(self, recorder: Recorder) -> Outcome:
-        task, training = self._task, self._training
+        training = self._training
         self._started_at, self._started_samples = monotonic(), training.num_samples
         self._phase = "training"
-        advice = ""
         try:
-            with np.errstate(
-                all="ignore"
-            ):  # A loss that is not finite is noticed, and named, step by step.
+            # A loss that is not finite is noticed, and named, step by step.
+            with np.errstate(all="ignore"):
                 self._loop(recorder)
                 self._evaluate_if_due(recorder, at_end=True)
         except DivergedError as error:
-            advice = error.advice
-        saved = recorder.save(training, seconds=self._seconds()) if not advice else False
-        if not saved and not advice:
-            advice = (
-                "the weights are no longer finite numbers; take a smaller [optimizer] learning_rate"
-            )
-        if advice:
-            return self._outcome("diverged", advice)
-        return self._outcome("done" if training.step >= task.total_steps else "interrupted")
+            return self._outcome("diverged", "divergence", error.advice)
+        except CallbackError as failed:
+            recorder.save(training, seconds=self._seconds())
+            raise failed.error from None
+        if not recorder.save(training, seconds=self._seconds()):
+            advice = "the weights are no longer finite numbers; the learning rate is too high. "
+            return self._outcome("diverged", "divergence", advice + TOO_HIGH)
+        if training.is_at_rest:
+            return self._outcome("done", "gradient")
+        if training.step < self._task.total_steps:
+            return self._outcome("interrupted", "request")
+        return self._outcome("done", "steps", self._steps.advice(self._first_weights))
 
     def _loop(self, recorder: Recorder) -> None:
         """The step loop."""
-        training, total, deal = self._training, self._task.total_steps, self._task.worker.deal
-        following = deal.blocks(training.step)
-        while training.step < total and not self._stop.is_set():
-            step, blocks = training.step, following
-            following = deal.blocks(step + 1)
-            root = self._crew.gather(Work(Kind.GRADIENT, step, blocks, len(following)))
-            row = training.apply(root, self._seconds())
+        training, faults = self._training, self._faults
+        while not self._is_at_end() and not self._stop.is_set():
+            step = training.step
+            row = self._steps.make(self._seconds)
+            if training.step == step:
+                continue  # It went back; the same step is made again.
             recorder.step_done(training, row)
+            if faults is not None:
+                faults("after_apply", training.step)
             if training.step % self._task.evaluate_every_steps == 0:
                 self._evaluate_if_due(recorder)
             if recorder.checkpoint_is_due(training.step):
                 self._phase = "saving"
+                if faults is not None:
+                    faults("during_checkpoint", training.step)
                 recorder.save(training, seconds=self._seconds())
                 self._phase = "training"
+
+    def _is_at_end(self) -> bool:
+        return self._training.is_at_rest or self._training.step >= self._task.total_steps
 
     def _evaluate_if_due(self, recorder: Recorder, *, at_end: bool = False) -> None:
         """Evaluate on the held-out rows, if there are any and it is not done yet."""
         training, task = self._training, self._task
         done = recorder.evaluation is not None and recorder.evaluation.step == training.step
-        if not task.num_test_rows or done or (at_end and training.step < task.total_steps):
+        if not task.num_test_rows or done or (at_end and not self._is_at_end()):
             return
         self._phase = "evaluating"
+        if self._faults is not None:
+            self._faults("during_evaluation", training.step)
         root = self._gather_evaluation(task.worker.deal.evaluation_blocks(task.num_test_rows))
         recorder.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
         self._phase = "training"
@@ -276,10 +265,11 @@ class ParameterServer:
         """Time spent training in all sessions of this run."""
         return self._seconds_before + monotonic() - self._started_at
 
-    def _outcome(self, status: Ending, advice: str = "") -> Outcome:
+    def _outcome(self, status: Ending, stopped_by: StoppedBy, advice: str = "") -> Outcome:
         training, now = self._training, self.status()
         return Outcome(
             status,
+            stopped_by,
             advice,
             training.step,
             training.epoch,

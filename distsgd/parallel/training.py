@@ -7,18 +7,23 @@ here: a root comes in, the weights move, and what is worth writing down comes ou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import clip_by_global_norm_inplace, squared_norm
+from distsgd.optim.frozen import Frozen
+from distsgd.optim.hot_and_cold import HotAndCold
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
 from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.fallback import MOST_HALVINGS, Fallback
+from distsgd.parallel.pace import Pace, too_high
 from distsgd.parallel.reduction import Root
+from distsgd.parallel.saved_state import check_state
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.history import HistoryRow
@@ -28,14 +33,25 @@ NO_SUMS = Sums(0, 0.0, 0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class UpdateTask:
-    """How a mean gradient becomes an update."""
+    """How a mean gradient becomes an update.
 
-    rule: UpdateRule
+    Attributes:
+        squared_error_factor: What makes the loss the squared error; None where it is another one.
+        frozen: Weights that never move.
+        stop_gradient_norm: Training ends when the norm of the mean gradient is below it.
+        on_divergence: What becomes of a run whose loss grows without bound.
+    """
+
+    rule: UpdateRule | HotAndCold
     schedule: Schedule
     clip_norm: float | None
     per_sample: bool
     history_every: int
     steps_per_epoch: int
+    squared_error_factor: float | None = None
+    frozen: Frozen | None = None
+    stop_gradient_norm: float | None = None
+    on_divergence: Literal["stop", "halve_lr"] = "stop"
 
 
 class Training:
@@ -45,10 +61,15 @@ class Training:
         step: Updates made so far.
         num_samples: Samples used so far.
         epoch_sums: Sums over the present epoch, or over the one that has just ended.
+        is_at_rest: Was the norm of the last mean gradient below that which ends training?
+        pace: Whether the loss grows, falls or stands still.
     """
 
-    def __init__(self, task: UpdateTask, weights: Array) -> None:
+    def __init__(
+        self, task: UpdateTask, weights: Array, *, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._task = task
+        self._say = say
         self.weights = weights
         self.rule_state = task.rule.init(weights)
         self.step = 0
@@ -57,6 +78,9 @@ class Training:
         self._row_sums = NO_SUMS
         self._noise = NoiseScale()
         self._mean = np.zeros_like(weights)
+        self.is_at_rest = False
+        self.pace = Pace.of(task.steps_per_epoch)
+        self._way_back: Fallback | None = None
 
     @property
     def epoch(self) -> float:
@@ -69,8 +93,24 @@ class Training:
         sums = self.epoch_sums
         return sums.loss_sum / sums.num_samples if sums.num_samples else None
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update; for hot and cold, its step."""
+        task = self._task
+        if isinstance(task.rule, HotAndCold):
+            return task.rule.step_size
+        rate = task.schedule.rate(self.step)
+        return rate * self._way_back.factor if self._way_back else rate
+
+    def begin(self) -> None:
+        """The weights are those of the beginning: they are the first to go back to."""
+        if self._task.on_divergence == "halve_lr":
+            self._way_back = Fallback(self.pace, {"weights": self.weights, **self.rule_state})
+
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
-        """Make one update by the mean of `root`.
+        """Make one update by the mean of `root`; or, where the run has diverged, go back.
+
+        Going back leaves `step` as it was: the same step is to be made again.
 
         Args:
             root: The sum over all samples of the mini-batch.
@@ -80,16 +120,102 @@ class Training:
             A row of the history, on every `history_every`-th step.
 
         Raises:
-            DivergedError: The loss is not finite; the weights are as they were.
+            DivergedError: The loss grows without bound, and the run shall not go back; the weights
+                are as they were.
         """
-        task, sums = self._task, root.sums
-        rate = task.schedule.rate(self.step)
-        self._check_finite(sums, rate)
+        task, sums, rate = self._task, root.sums, self.learning_rate
+        assert not isinstance(task.rule, HotAndCold)
+        if self._goes_back(sums.loss_sum / sums.num_samples, rate):
+            return None
         mean = np.divide(
             root.gradient_sum, root.gradient_sum.dtype.type(sums.num_samples), out=self._mean
         )
+        kept = self._take_out_frozen(mean, sums)
         grad_norm = self._norm_and_clip(mean, sums)
         task.rule.update_inplace(self.weights, mean, state=self.rule_state, learning_rate=rate)
+        if task.frozen:
+            task.frozen.put_back_inplace(self.weights, kept)
+        return self._step_made(sums, rate, grad_norm, seconds)
+
+    def apply_trial(self, place: int, weight: Any, sums: Sums, seconds: float) -> HistoryRow | None:
+        """Make one update that was found by trying: the weight at `place` becomes `weight`.
+
+        Args:
+            place: In the flat weights.
+            weight: Where it goes.
+            sums: Of the losses before the update.
+            seconds: Time spent so far, for the record.
+
+        Returns:
+            As :meth:`apply`.
+
+        Raises:
+            DivergedError: As :meth:`apply`.
+        """
+        rate = self.learning_rate
+        self._goes_back(sums.loss_sum / sums.num_samples, rate)
+        self.weights[place] = weight
+        return self._step_made(sums, rate, None, seconds)
+
+    def _goes_back(self, loss: float, rate: float) -> bool:
+        """Look at the mean loss of the step to be made; True where the run went back instead."""
+        way_back = self._way_back
+        has_diverged = self.pace.has_diverged(loss)
+        if way_back is None:
+            if has_diverged:
+                raise DivergedError(self.step, too_high(loss, rate))
+            return False
+        way_back.before_step()
+        if not has_diverged and not way_back.fails_trial(loss):
+            return False
+        if way_back.halvings >= MOST_HALVINGS:
+            raise DivergedError(self.step, too_high(loss, rate))
+        way_back.go_back(on_trial=has_diverged)
+        what = f"has grown to {loss:.4g}" if has_diverged else "does not fall"
+        self._say(
+            f"step {self.step}: the loss {what} at a learning rate of {rate:g}, which is too high; "
+            f"back to the last good weights, on with {self.learning_rate:g}"
+        )
+        return True
+
+    def _take_out_frozen(self, mean: Array, sums: Sums) -> list[Array]:
+        """Leave the frozen weights out of the mean gradient, but not of the noise scale.
+
+        Per-sample norms are over all weights, so what they are compared with is as well.
+        """
+        task = self._task
+        if not task.frozen:
+            return []
+        if task.per_sample:
+            self._note_noise(sums, squared_norm(mean))
+        return task.frozen.take_out_inplace(self.weights, mean)
+
+    def _norm_and_clip(self, mean: Array, sums: Sums) -> float | None:
+        """The norm of the mean gradient where somebody wants it, clipped where it was asked for."""
+        task = self._task
+        if task.clip_norm is not None:
+            norm = clip_by_global_norm_inplace(mean, task.clip_norm)
+        elif task.per_sample or task.stop_gradient_norm is not None:
+            norm = math.sqrt(squared_norm(mean))
+        else:
+            return None
+        if task.per_sample and not task.frozen:
+            self._note_noise(sums, norm * norm)
+        self.is_at_rest = task.stop_gradient_norm is not None and norm < task.stop_gradient_norm
+        return norm
+
+    def _note_noise(self, sums: Sums, squared_norm_of_mean: float) -> None:
+        self._noise.update(
+            sums.num_samples, sums.squared_norm_sum / sums.num_samples, squared_norm_of_mean
+        )
+
+    def _step_made(
+        self, sums: Sums, rate: float, grad_norm: float | None, seconds: float
+    ) -> HistoryRow | None:
+        task = self._task
+        window_mean = self.pace.note(sums.loss_sum / sums.num_samples)
+        if self._way_back and window_mean is not None:
+            self._way_back.after_window(window_mean)
         at_start = self.step % task.steps_per_epoch == 0
         self.epoch_sums = sums if at_start else self.epoch_sums.joined(sums)
         self._row_sums = self._row_sums.joined(sums)
@@ -99,40 +225,17 @@ class Training:
             return None
         return self._row(rate, grad_norm, seconds)
 
-    def _check_finite(self, sums: Sums, rate: float) -> None:
-        if not math.isfinite(sums.loss_sum):
-            raise DivergedError(
-                self.step,
-                f"the loss is {sums.loss_sum / sums.num_samples}, the learning rate {rate:g}; "
-                "training cannot go on. "
-                "Take a smaller [optimizer] learning_rate, a warm-up ([schedule] warmup_steps) "
-                "or [optimizer] clip_norm",
-            )
-
-    def _norm_and_clip(self, mean: Array, sums: Sums) -> float | None:
-        """The norm of the mean gradient where somebody wants it, clipped where it was asked for."""
-        task = self._task
-        if task.clip_norm is not None:
-            norm = clip_by_global_norm_inplace(mean, task.clip_norm)
-        elif task.per_sample:
-            norm = math.sqrt(squared_norm(mean))
-        else:
-            return None
-        if task.per_sample:
-            self._noise.update(
-                sums.num_samples, sums.squared_norm_sum / sums.num_samples, norm * norm
-            )
-        return norm
-
     def _row(self, rate: float, grad_norm: float | None, seconds: float) -> HistoryRow:
         sums, self._row_sums = self._row_sums, NO_SUMS
-        per_sample = self._task.per_sample
+        per_sample, factor = self._task.per_sample, self._task.squared_error_factor
+        train_loss = sums.loss_sum / sums.num_samples
         return HistoryRow(
             step=self.step,
             epoch=self.epoch,
             samples=self.num_samples,
             learning_rate=rate,
-            train_loss=sums.loss_sum / sums.num_samples,
+            train_loss=train_loss,
+            squared_error=None if factor is None else factor * train_loss,
             grad_norm=grad_norm,
             mean_squared_norm=sums.squared_norm_sum / sums.num_samples if per_sample else None,
             max_squared_norm=sums.squared_norm_max if per_sample else None,
@@ -148,26 +251,47 @@ class Training:
             "epoch_sums": list(self.epoch_sums),
             "row_sums": list(self._row_sums),
             "noise": self._noise.state_dict(),
+            "is_at_rest": self.is_at_rest,
+            "pace": self.pace.state(),
+            "fallback": self._way_back.state() if self._way_back else None,
         }
 
+    def arrays(self) -> dict[str, Mapping[str, Array]]:
+        """The optimiser's state, and what the run would go back to, in groups."""
+        groups: dict[str, Mapping[str, Array]] = {"optimizer": self.rule_state}
+        return groups | ({"fallback": self._way_back.arrays()} if self._way_back else {})
+
     def restore(
-        self, state: Mapping[str, Any], weights: Array, rule_state: Mapping[str, Array]
+        self,
+        state: Mapping[str, Any],
+        weights: Array,
+        arrays: Mapping[str, Mapping[str, Array]],
     ) -> None:
-        """Go back to what :meth:`state` gave, in place: the workers keep seeing the same vector.
+        """Go back to what :meth:`state` and :meth:`arrays` gave.
+
+        In place: the workers keep seeing the same vector.
 
         Raises:
             CheckpointError: A number or an array is missing or has another shape.
         """
+        self.begin()  # So that there is a way back to be held against.
+        check_state(state, like=self.state())
         try:
+            rule_state = arrays["optimizer"]
             if set(rule_state) != set(self.rule_state):
                 raise ValueError(f"optimiser state {sorted(rule_state)}")  # noqa: TRY301
             self.step, self.num_samples = int(state["step"]), int(state["num_samples"])
             self.epoch_sums = Sums(*state["epoch_sums"])
             self._row_sums = Sums(*state["row_sums"])
             self._noise = NoiseScale.from_state(state["noise"])
+            self.is_at_rest = bool(state["is_at_rest"])
+            self.pace = Pace(**state["pace"])
             np.copyto(self.weights, weights)
             for name, array in self.rule_state.items():
                 np.copyto(array, rule_state[name])
+            self.begin()
+            if self._way_back:
+                self._way_back.restore(state["fallback"], arrays["fallback"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 "checkpoint",

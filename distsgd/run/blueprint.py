@@ -11,21 +11,26 @@ import numpy as np
 from distsgd.config import TrainConfig
 from distsgd.data.deal import Deal
 from distsgd.data.manifest import Manifest
+from distsgd.data.two_stage import TwoStageDeal
 from distsgd.errors import ConfigError
-from distsgd.nn.layers import Activation, Dense, Flatten, Layer
+from distsgd.nn.described import layer_from_dict
+from distsgd.nn.losses import find_loss
 from distsgd.nn.model import Model
-from distsgd.optim.rules import make_rule
+from distsgd.optim.frozen import Frozen, find_frozen
+from distsgd.optim.hot_and_cold import HotAndCold
+from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.job import CrewTask, ServerTask
 from distsgd.parallel.messages import WorkerTask
 from distsgd.parallel.recorder import RecordTask
-from distsgd.parallel.server import CrewTask, ServerTask
 from distsgd.parallel.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
 
 PROCESS_BYTES = (
     150 << 20
 )  # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +41,39 @@ class Blueprint:
     data: Path
     manifest: Manifest
     model: Model
-    deal: Deal
+    deal: Deal | TwoStageDeal
+    frozen: Frozen | None
     total_steps: int
 
     @property
     def num_workers(self) -> int:
-        """Worker processes; "auto" is one for each core this process may use."""
+        """Worker processes that are asked for.
+
+        "auto" is one for each core this process may use; [fewest, most] as many as that within
+        bounds, or in a cluster the most, for which its scheduler finds room as it can.
+        """
         workers = self.config.parallel.workers
+        if isinstance(workers, tuple):
+            fewest, most = workers
+            is_local = self.config.parallel.address == "local"
+            return min(max(num_cores(), fewest), most) if is_local else most
         return num_cores() if workers == "auto" else workers
+
+    @property
+    def _least_workers(self) -> int | None:
+        workers = self.config.parallel.workers
+        return workers[0] if isinstance(workers, tuple) else None
 
     @property
     def slots(self) -> int:
         """Partials a worker can hold."""
         return most_nodes(self.deal.lanes, self.deal.most_blocks_per_lane)
+
+    @property
+    def _is_per_sample(self) -> bool:
+        """Are there per-sample gradients to be measured?"""
+        config = self.config
+        return config.statistics.per_sample and config.optimizer.type != "hot_and_cold"
 
     def worker_task(self) -> WorkerTask:
         """What a worker needs to know."""
@@ -59,7 +84,7 @@ class Blueprint:
             deal=self.deal,
             dtype=config.train.dtype,
             seed=config.train.seed,
-            per_sample=config.statistics.per_sample,
+            per_sample=self._is_per_sample,
             has_classes=self.manifest.label_kind == "class",
         )
 
@@ -81,6 +106,7 @@ class Blueprint:
                 plan=config.parallel.plan,
                 exchange=config.parallel.exchange,
                 step_timeout_s=config.parallel.step_timeout_s,
+                least_workers=self._least_workers,
             ),
             total_steps=self.total_steps,
             evaluate_every_steps=config.train.evaluate_every_epochs * per_epoch,
@@ -90,12 +116,16 @@ class Blueprint:
         )
 
     def _update_task(self) -> UpdateTask:
-        optimizer, schedule = self.config.optimizer, self.config.schedule
-        rule = make_rule(
-            optimizer.type,
-            momentum=optimizer.momentum,
-            weight_decay=optimizer.weight_decay,
-            decoupled_weight_decay=optimizer.decoupled_weight_decay,
+        optimizer, schedule, train = self.config.optimizer, self.config.schedule, self.config.train
+        rule: UpdateRule | HotAndCold = (
+            HotAndCold(optimizer.step_size)
+            if optimizer.type == "hot_and_cold"
+            else make_rule(
+                optimizer.type,
+                momentum=optimizer.momentum,
+                weight_decay=optimizer.weight_decay,
+                decoupled_weight_decay=optimizer.decoupled_weight_decay,
+            )
         )
         rates = make_schedule(
             schedule.type,
@@ -110,9 +140,13 @@ class Blueprint:
             rule=rule,
             schedule=rates,
             clip_norm=optimizer.clip_norm,
-            per_sample=self.config.statistics.per_sample,
-            history_every=self.config.train.history_every,
+            per_sample=self._is_per_sample,
+            history_every=train.history_every,
             steps_per_epoch=self.deal.steps_per_epoch,
+            squared_error_factor=SQUARED_ERROR_FACTORS.get(self.config.model.loss),
+            frozen=self.frozen,
+            stop_gradient_norm=train.stop_gradient_norm,
+            on_divergence=train.on_divergence,
         )
 
     def memory_per_process_bytes(self) -> int:
@@ -166,6 +200,11 @@ def blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
             f'batch.size is {size}; must be 1 to {rows} (the training rows) or "full" (set '
             "[batch] size)"
         )
+    if config.batch.sampling == "two_stage" and config.batch.pool > rows:
+        problems.append(
+            f"batch.pool is {config.batch.pool}; must be 1 to {rows} (the training rows; set "
+            "[batch] pool)"
+        )
     model = build_model(config, manifest.num_features)
     if model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
@@ -174,36 +213,59 @@ def blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
             f"{manifest.num_targets}, the number of {what} "
             "(set units of the last dense layer)"
         )
+    frozen, unknown = _frozen(config, model)
+    problems += unknown
     if problems:
         raise ConfigError(problems)
-    parallel = config.parallel
-    deal = Deal.of(
-        rows,
-        rows if size == "full" else size,
-        lanes=parallel.lanes,
-        lane_rows=None if parallel.lane_rows == "auto" else parallel.lane_rows,
-        block_rows=parallel.block_rows,
+    deal = _deal(config, rows)
+    return Blueprint(
+        config, data, manifest, model, deal, frozen, _total_steps(config, deal.steps_per_epoch)
     )
-    return Blueprint(config, data, manifest, model, deal, _total_steps(config, deal))
+
+
+def _deal(config: TrainConfig, rows: int) -> Deal | TwoStageDeal:
+    parallel, batch = config.parallel, config.batch
+    lane_rows = None if parallel.lane_rows == "auto" else parallel.lane_rows
+    size = rows if batch.size == "full" else batch.size
+    if batch.sampling == "two_stage":
+        return TwoStageDeal.of(
+            rows,
+            size,
+            pool=batch.pool,
+            lanes=parallel.lanes,
+            lane_rows=lane_rows,
+            block_rows=parallel.block_rows,
+        )
+    return Deal.of(
+        rows, size, lanes=parallel.lanes, lane_rows=lane_rows, block_rows=parallel.block_rows
+    )
+
+
+def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:
+    """The weights that stay as they are, and what is wrong with their names."""
+    names = config.optimizer.frozen
+    if not names:
+        return None, []
+    places, problems = find_frozen(names, {spec.name: spec.shape for spec in model.parameters})
+    frozen = Frozen(places)
+    if len(frozen.places) == model.num_parameters and not problems:
+        problems.append(
+            f"optimizer.frozen names all {model.num_parameters} weights; nothing is left to learn "
+            "(edit [optimizer] frozen)"
+        )
+    return frozen, problems
 
 
 def build_model(config: TrainConfig, num_features: int) -> Model:
     """The network of ``[model]`` on rows of `num_features` numbers. Raises ModelError."""
-    layers: list[Layer] = []
-    for layer in config.model.layers:
-        match layer.type:
-            case "dense":
-                layers.append(Dense(layer.units, activation=layer.activation, bias=layer.bias))
-            case "flatten":
-                layers.append(Flatten())
-            case _:
-                layers.append(Activation(layer.type))
-    return Model(layers, config.model.loss, (num_features,))
+    layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in config.model.layers]
+    loss = find_loss(config.model.loss, config.model.loss_options)
+    return Model(layers, loss, (num_features,))
 
 
-def _total_steps(config: TrainConfig, deal: Deal) -> int:
+def _total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
     train = config.train
-    limits = [train.steps, None if train.epochs is None else train.epochs * deal.steps_per_epoch]
+    limits = [train.steps, None if train.epochs is None else train.epochs * steps_per_epoch]
     return min(limit for limit in limits if limit is not None)
 
 

@@ -22,7 +22,7 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import Blueprint
-from distsgd.store.atomic import write_bytes_atomic
+from distsgd.store.atomic import make_private_directory, write_bytes_atomic
 from distsgd.store.run_directory import RunDirectory
 
 Resume = Literal["never", "auto"]
@@ -68,7 +68,7 @@ def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Ar
     The configuration comes last, since a directory with one is a run.
     """
     manifest_copy = run.path / "data" / MANIFEST_FILE
-    manifest_copy.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private_directory(manifest_copy.parent)
     if manifest_copy.parent != blueprint.data:
         write_bytes_atomic(manifest_copy, (blueprint.data / MANIFEST_FILE).read_bytes())
     if initial_weights is not None:
@@ -125,7 +125,7 @@ def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
             f"{blueprint.manifest.digest}); "
             "restore the data, or train into another --run-dir",
         )
-    then, now = before.get("numerics", {}), asdict(numerics.profile(blueprint.config.train.dtype))
+    then, now = _object(run, before, "numerics"), asdict(numerics.profile(blueprint.config.train.dtype))
     if then.get("probe") != now["probe"]:
         changed = ", ".join(
             f"{key} {then.get(key)} (now {value})"
@@ -138,6 +138,15 @@ def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
             f"use that numpy, or set OPENBLAS_CORETYPE={then.get('kernel')}, or train into "
             "another --run-dir"
         )
+
+
+def _object(run: RunDirectory, values: dict[str, Any], key: str) -> dict[str, Any]:
+    found = values.get(key)
+    if not isinstance(found, dict):
+        raise RunError(
+            run.environment_path, f"{key} is no object; restore the file, or train anew"
+        )
+    return found
 
 
 def _same_configuration(path: Path, config: TrainConfig) -> bool:

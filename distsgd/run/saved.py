@@ -13,6 +13,7 @@ from distsgd.errors import DataError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
+from distsgd.run.blueprint import build_model
 from distsgd.run.source import default_cache_dir, manifest_of, prepared_data
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.run_directory import RunDirectory
@@ -43,11 +44,17 @@ class SavedRun:
         """
         directory = RunDirectory.open(run)
         config = TrainConfig.from_dict(directory.read_json(directory.config_path))
-        model = Model.from_dict(directory.read_json(directory.model_path))
+        manifest = manifest_of(directory.path / "data")
+        model = build_model(config, manifest.num_features)
+        if directory.read_json(directory.model_path) != model.to_dict():
+            raise RunError(
+                directory.model_path,
+                "is not the network of config.json; one of them was changed, restore it",
+            )
         checkpoint = CheckpointStore(directory.checkpoints).latest(on_message)
         if checkpoint is None:
             raise RunError(run, "has no checkpoint yet; train it first")
-        return cls(directory, config, manifest_of(directory.path / "data"), model, checkpoint)
+        return cls(directory, config, manifest, model, checkpoint)
 
     @cached_property
     def weights_P(self) -> Array:  # noqa: N802 -- shape letters.

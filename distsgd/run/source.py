@@ -6,9 +6,11 @@ A directory that is one already, the cache, or arrays beside the run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
@@ -17,8 +19,9 @@ from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet
-from distsgd.data.source import arrays_source
+from distsgd.data.source import MemorySource, arrays_source
 from distsgd.errors import ConfigError, DataError
+from distsgd.nn.losses import find_loss
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]  # Features [N, I] and labels [N] or [N, K].
 
@@ -31,7 +34,7 @@ def default_cache_dir() -> Path:
 def prepare_options(config: TrainConfig) -> PrepareOptions:
     """How the configuration wants its rows prepared."""
     data = config.data
-    needs_classes = config.model.loss == "softmax_cross_entropy" or data.one_hot
+    needs_classes = find_loss(config.model.loss).target_kind == "class" or data.one_hot
     return PrepareOptions(
         label=data.labels,
         features=data.features if data.features == "rest" else tuple(data.features),
@@ -73,9 +76,25 @@ def prepared_data(
 
 
 def prepared_arrays(config: TrainConfig, arrays: Arrays, out: Path) -> Path:
-    """The rows of `arrays`, prepared into `out` by the same way as a file's."""
-    source = arrays_source(*arrays, label=config.data.labels[0])
-    prepare(source, out, options=prepare_options(config))
+    """The rows of `arrays`, prepared into `out` by the same way as a file's.
+
+    Several label columns are called as ``[data] label`` names them, or, where it names one,
+    ``{label}_0`` and so on.
+
+    Raises:
+        DataError: The arrays cannot be used, or do not have as many label columns as are named.
+    """
+    source = arrays_source(*arrays)
+    made = source.schema.names[1:]
+    names = config.data.labels
+    if len(names) == 1 and len(made) > 1:
+        names = tuple(f"{names[0]}_{k}" for k in range(len(made)))
+    if len(names) != len(made):
+        reason = f"have {len(made)} label columns; must be {len(names)}, as [data] label names"
+        raise DataError("arrays", reason)
+    table = pa.Table.from_batches(source.batches(source.schema.names), source.schema)
+    source = MemorySource(table.rename_columns(["x", *names]), name=source.name)
+    prepare(source, out, options=replace(prepare_options(config), label=names))
     return out
 
 

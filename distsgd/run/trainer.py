@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ import numpy as np
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
 from distsgd.nn.weights import weights_vector
+from distsgd.parallel.chaos import Chaos, counted
 from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.faults import FaultPlan
+from distsgd.parallel.job import Outcome
 from distsgd.parallel.launch import launch
-from distsgd.parallel.server import Outcome, Status
+from distsgd.parallel.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, blueprint
+from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
     Arrays,
@@ -38,22 +42,6 @@ WORKER = "workers.gradient_worker:GradientWorker"
 
 def _silent(_: Any) -> None:
     """Say nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run is."""
-
-    step: int
-    total_steps: int | None
-    epoch: float
-    total_epochs: float | None
-    train_loss: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    samples_per_s: float
-    seconds_left: float | None
-    num_workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +89,14 @@ class Trainer:
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
         on_progress: Called about ten times a second.
         on_message: Called with what a person should know.
+        on_step: Called with a `StepView` for every step, in order, before its update. Without
+            workers it is called in the thread that trains, and the run waits for it; on Ray in the
+            thread that called `fit`, a little behind the run. An error it raises ends the run, with
+            a checkpoint, and comes out of `fit`. A step that is made again after going back
+            (`on_divergence`) is seen again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all but one are keywords that may be left out.
         self,
         config: TrainConfig,
         *,
@@ -114,6 +107,7 @@ class Trainer:
         cache_dir: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self._config = config
         self._data = data
@@ -123,6 +117,7 @@ class Trainer:
         self._cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self._on_progress = on_progress or _silent
         self._say = on_message or _silent
+        self._on_step = on_step
         self._stop = threading.Event()
 
     def request_stop(self) -> None:
@@ -195,12 +190,13 @@ class Trainer:
             record.check_environment(run, print_)
             return print_, run
         if self._data is not None:
-            RunDirectory.create(path)
+            run = RunDirectory.create(path)
             print_ = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
+            first = self._first_weights(print_)
         else:
             print_ = self._blueprint(self._prepared_files())
-        first = self._first_weights(print_)
-        run = RunDirectory.create(path)
+            first = self._first_weights(print_)
+            run = RunDirectory.create(path)
         record.write_beginning(run, print_, first)
         return print_, run
 
@@ -216,14 +212,23 @@ class Trainer:
     def _train(self, print_: Blueprint, run: RunDirectory) -> Outcome:
         task = print_.server_task(run.path, record.read_initial_weights(run, print_))
         address = self._config.parallel.address
+        task = replace(task, chaos=self._chaos(run))
         if print_.num_workers:
             self._say(f"starting {print_.num_workers} workers on Ray ({address})")
-        return launch(task, WORKER, _Watch(print_, self), address=address)
+        watch = ProgressWatch(print_, self._on_progress, self._say, self._stop)
+        return launch(task, WORKER, watch, address=address, on_step=self._on_step)
+
+    def _chaos(self, run: RunDirectory) -> Chaos | None:
+        """Faults on purpose; a run that is made again to be verified has none."""
+        faults = self._config.chaos.faults
+        return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
     def _ended(self, print_: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
-        metrics = {
+        metrics: dict[str, Any] = {
             "run": str(run.path),
             "status": outcome.status,
+            "stopped_by": outcome.stopped_by,
+            "advice": outcome.advice or None,
             "steps": outcome.step,
             "epochs": outcome.epoch,
             "train_loss": outcome.train_loss,
@@ -234,11 +239,17 @@ class Trainer:
             "num_workers": print_.num_workers,
             "seconds": outcome.seconds,
         }
+        chaos = self._chaos(run)
+        if chaos is not None:
+            metrics["faults"] = chaos.log.names()
+            self._say(f"faults on purpose: {counted(chaos.log.names())}")
         run.write_json(run.result_path, metrics)
         if outcome.status == "diverged":
             raise DivergedError(outcome.step, outcome.advice)
         if outcome.status == "interrupted":
             raise TrainingInterrupted(run.path, outcome.step)
+        if outcome.advice:
+            self._say(outcome.advice)
         return _result(run, metrics)
 
     def _finished(self, run: RunDirectory) -> Result | None:
@@ -248,41 +259,6 @@ class Trainer:
             return None
         self._say(f"{run.path} is finished; nothing to do")
         return _result(run, metrics)
-
-
-class _Watch:
-    """Turns the server's status into progress, and a wish to stop into an answer."""
-
-    def __init__(self, print_: Blueprint, trainer: Trainer) -> None:
-        self._print = print_
-        self._trainer = trainer
-        self._told: dict[
-            int, int
-        ] = {}  # Messages of each incarnation of the server that were said.
-
-    def __call__(self, status: Status) -> bool:
-        trainer, total = self._trainer, self._print.total_steps
-        for message in status.messages[self._told.get(status.incarnation, 0) :]:
-            trainer._say(message)  # noqa: SLF001 -- the trainer's own watch.
-        self._told[status.incarnation] = len(status.messages)
-        if status.phase != "starting":
-            rate = status.num_samples / status.seconds if status.seconds else 0.0
-            rows_left = (total - status.step) * self._print.deal.batch_rows
-            trainer._on_progress(  # noqa: SLF001 -- the same.
-                Progress(
-                    status.step,
-                    total,
-                    status.epoch,
-                    total / self._print.deal.steps_per_epoch,
-                    status.train_loss,
-                    status.test_loss,
-                    status.test_accuracy,
-                    rate,
-                    rows_left / rate if rate else None,
-                    status.num_workers,
-                )
-            )
-        return trainer._stop.is_set()  # noqa: SLF001 -- the same.
 
 
 def _result(run: RunDirectory, metrics: dict[str, Any]) -> Result:

@@ -34,7 +34,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
     """What a run directory says about its steps."""
 
     steps: int
@@ -64,11 +64,11 @@ def verify(
         RunError, DataError: The run or its data are not there any more.
     """
     saved = SavedRun.load(run, on_message)
-    recorded = _read(saved)
+    recorded = read_record(saved)
     on_message(f"making {recorded.steps} steps again")
     with tempfile.TemporaryDirectory(prefix="distsgd-verify-") as temporary:
         again = _make_again(saved, saved.data(cache_dir), num_workers or 0, Path(temporary))
-    wrong = min(_differences(recorded, again), default=None)
+    wrong = min(differences(recorded, again), default=None)
     if wrong is not None:
         step, what = wrong
         raise CheckpointError(
@@ -78,9 +78,10 @@ def verify(
     return Verification(recorded.steps, len(recorded.digests))
 
 
-def _read(saved: SavedRun) -> _Record:
+def read_record(saved: SavedRun) -> Record:
+    """What `saved` says about its steps, up to its checkpoint. Raises CheckpointError."""
     directory, steps = saved.directory, saved.checkpoint.step
-    return _Record(
+    return Record(
         steps,
         {
             row.step: row.digest
@@ -92,7 +93,7 @@ def _read(saved: SavedRun) -> _Record:
     )
 
 
-def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) -> _Record:
+def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) -> Record:
     """The same run up to its newest checkpoint, in `temporary`."""
     parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
     config = saved.config.model_copy(update={"parallel": parallel})
@@ -104,10 +105,10 @@ def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) 
     # The schedule keeps the length of the whole run; only the loop ends earlier.
     task = replace(print_.server_task(run.path, first), total_steps=saved.checkpoint.step)
     launch(task, WORKER, lambda _: False, address=config.parallel.address)
-    return _read(SavedRun.load(run.path))
+    return read_record(SavedRun.load(run.path))
 
 
-def _differences(recorded: _Record, again: _Record) -> Iterator[tuple[int, str]]:
+def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
     """Every step at which the record is not what comes out, with what differs."""
     for step in sorted(recorded.digests.keys() | again.digests.keys()):
         if recorded.digests.get(step) != again.digests.get(step):

@@ -1,7 +1,7 @@
 """Files that are there whole or not at all: written aside, synced, renamed.
 
-Blocks until the disk has the bytes. Whatever the operating system refuses becomes a `RunError` that
-names the path.
+Blocks until the disk has the bytes. Whatever the operating system refuses becomes a `DiskError`, or
+where it is no fault of the disk a `RunError`, that names the path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distsgd.errors import DistSGDError, RunError
+from distsgd.errors import DiskError, DistSGDError, RunError
 
 # What begins like this is no part of a run yet, or no more; see `remove_leftovers`.
 ASIDE = ".aside-"
@@ -142,12 +142,14 @@ def remove_leftover_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def as_run_error(path: Path) -> Iterator[None]:
-    """Turn an `OSError` inside into a `RunError` on `path`."""
+    """Turn an `OSError` inside into a `DiskError` on `path`; a `TimeoutError` into a `RunError`."""
     try:
         yield
+    except TimeoutError as error:
+        raise RunError(path, f"cannot be written: {error.strerror} (wait for it)") from error
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
-        raise RunError(path, f"{reason} (make room or rights there, then resume)") from error
+        raise DiskError(path, f"{reason} (make room or rights there, then resume)") from error
 
 
 def _refuse_constant(name: str) -> None:

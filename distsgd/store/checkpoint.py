@@ -6,8 +6,10 @@ In it::
       weights.safetensors     one file for each group of arrays
       optimizer.safetensors
       state.json              everything that is no array
-      MANIFEST.json           size and blake3 of the others
-    best.json                 which step has the best test loss
+      MANIFEST.json           size and blake3 of the others; whether it is the best so far
+
+The mark of the best lies in the checkpoint itself, so that no kill can part them; of several
+marked ones the newest counts, as each was better than those before it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +32,13 @@ from distsgd.store.atomic import (
     as_run_error,
     make_private_directory,
     name_aside,
-    read_json,
     sync_directory,
-    write_json_atomic,
 )
-from distsgd.store.checkpoint_files import read_files, write_files
+from distsgd.store.checkpoint_files import is_marked_best, read_files, write_files
 from distsgd.store.file_lock import is_locked_within
 
 Array = NDArray[Any]
 _NAME = re.compile(r"step-(\d{12})\Z")
-_BEST = "best.json"
 _OLD = ".old-"
 _LOCK_TIMEOUT_S = 30.0
 
@@ -90,10 +89,8 @@ class CheckpointStore:
         final = self._path_of(step)
         with as_run_error(final), self._locked(_LOCK_TIMEOUT_S):
             with self._directory_aside(final) as aside:
-                write_files(aside, step=step, arrays=arrays, state=state)
+                write_files(aside, step=step, arrays=arrays, state=state, best=best)
                 self._publish(aside, final)
-            if best:
-                write_json_atomic(self.directory / _BEST, {"step": step})
             self._prune(step)
         return final
 
@@ -140,29 +137,27 @@ class CheckpointStore:
         return Checkpoint(step, arrays, state)
 
     def best(self) -> Checkpoint | None:
-        """The best checkpoint, or None where none was marked.
+        """The best checkpoint, or None where none is marked.
 
         Raises:
-            CheckpointError: It is damaged or gone.
+            CheckpointError: It is damaged.
         """
         step = self.best_step()
         return None if step is None else self.load(self._path_of(step))
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint, or None where none was marked.
+        """The step of the best checkpoint, or None where none is marked.
 
-        Raises:
-            CheckpointError: The mark is damaged.
+        One whose manifest is damaged is passed over; `latest` names it.
         """
-        path = self.directory / _BEST
-        if not path.exists():
-            return None
-        step = read_json(path, error=CheckpointError).get("step")
-        if type(step) is not int or step < 0:
-            raise CheckpointError(
-                path, f"step is {step!r}; must be an integer, 0 or more (remove the file)"
-            )
-        return step
+        return self._newest_marked(self.steps())
+
+    def _newest_marked(self, steps: Sequence[int]) -> int | None:
+        for step in reversed(steps):
+            with contextlib.suppress(CheckpointError):  # Damaged, or pruned meanwhile.
+                if is_marked_best(self._path_of(step), step=step):
+                    return step
+        return None
 
     def steps(self) -> tuple[int, ...]:
         """The steps with a checkpoint, whole or not, ascending."""
@@ -223,7 +218,8 @@ class CheckpointStore:
 
     def _prune(self, newest: int) -> None:
         steps = self.steps()
-        kept = {*[step for step in steps if step <= newest][-self.keep :], self.best_step()}
+        usable = [step for step in steps if step <= newest]
+        kept = {*usable[-self.keep :], self._newest_marked(usable)}
         for step in steps:
             # One beyond the step just saved was refused when the run resumed, so it is damaged, or
             # it was put there.

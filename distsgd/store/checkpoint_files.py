@@ -37,6 +37,7 @@ def write_files(
     step: int,
     arrays: Mapping[str, Mapping[str, Array]],
     state: Mapping[str, Any],
+    best: bool,
 ) -> None:
     """Fill the empty `directory` and sync it. `OSError` passes through."""
     entries = {}
@@ -51,7 +52,7 @@ def write_files(
     entries[_STATE] = _write_file(
         directory / _STATE, encode_json(directory / _STATE, state, indent=2)
     )
-    manifest = {"format": _FORMAT, "step": step, "files": entries}
+    manifest = {"format": _FORMAT, "step": step, "best": best, "files": entries}
     _write_file(directory / _MANIFEST, encode_json(directory / _MANIFEST, manifest, indent=2))
     sync_directory(directory)
 
@@ -63,13 +64,13 @@ def read_files(directory: Path, *, step: int) -> tuple[dict[str, dict[str, Array
         CheckpointError: A file is missing, has another size or checksum, or the manifest is damaged
             or another step's.
     """
-    entries = _read_manifest(directory / _MANIFEST, step=step)
+    entries = _read_manifest(directory / _MANIFEST, step=step)["files"]
     arrays: dict[str, dict[str, Array]] = {}
     state: dict[str, Any] = {}
     for name, entry in entries.items():
         data = _read_checked(directory / name, entry)
         if name == _STATE:
-            state = decode_json(data)
+            state = _state_of(directory / name, data)
             continue
         try:
             arrays[name.removesuffix(_SUFFIX)] = safetensors_numpy.load(data)
@@ -78,12 +79,31 @@ def read_files(directory: Path, *, step: int) -> tuple[dict[str, dict[str, Array
     return arrays, state
 
 
+def is_marked_best(directory: Path, *, step: int) -> bool:
+    """Was it the best so far when it was written?
+
+    Raises:
+        CheckpointError: The manifest is damaged or another step's.
+    """
+    return bool(_read_manifest(directory / _MANIFEST, step=step)["best"])
+
+
+def _state_of(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        state = decode_json(data)
+    except ValueError as error:
+        raise CheckpointError(path, f"is not JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(path, f"holds a JSON {type(state).__name__}; must hold an object")
+    return state
+
+
 def _write_file(path: Path, data: bytes) -> dict[str, Any]:
     write_new_file(path, data)
     return {"size_bytes": len(data), "blake3": blake3(data).hexdigest()}
 
 
-def _read_manifest(path: Path, *, step: int) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path, *, step: int) -> dict[str, Any]:
     manifest = read_json(path, error=CheckpointError)
     if manifest.get("format") != _FORMAT:
         raise CheckpointError(
@@ -95,12 +115,14 @@ def _read_manifest(path: Path, *, step: int) -> dict[str, dict[str, Any]]:
         raise CheckpointError(
             path, f"step is {manifest.get('step')!r}; must be {step}, as the directory is named"
         )
+    if type(manifest.get("best")) is not bool:
+        raise CheckpointError(path, f"best is {manifest.get('best')!r}; must be true or false")
     entries = manifest.get("files")
     if not isinstance(entries, dict) or _STATE not in entries:
         raise CheckpointError(path, f"files is {entries!r}; must be an object that names {_STATE}")
     for name, entry in entries.items():
         _check_entry(path, name, entry)
-    return entries
+    return manifest
 
 
 def _check_entry(path: Path, name: str, entry: Any) -> None:

@@ -33,6 +33,8 @@ class HistoryRow(NamedTuple):
         samples: Samples seen so far, a row as often as it was used.
         learning_rate: Of the last of these steps.
         train_loss: Mean over the samples of these steps, before their updates.
+        squared_error: The same of Σ (prediction - goal)² over the outputs; null for losses that are
+            no multiple of it.
         grad_norm: Norm of the mean gradient, before clipping.
         mean_squared_norm: Mean over the samples of their squared gradient norms.
         max_squared_norm: The largest of them.
@@ -45,6 +47,7 @@ class HistoryRow(NamedTuple):
     samples: int
     learning_rate: float
     train_loss: float
+    squared_error: float | None
     grad_norm: float | None
     mean_squared_norm: float | None
     max_squared_norm: float | None
@@ -53,7 +56,7 @@ class HistoryRow(NamedTuple):
 
 
 _INTEGERS = {"step", "samples"}
-_NULLABLE = {"grad_norm", "mean_squared_norm", "max_squared_norm", "noise_scale"}
+_NULLABLE = {"squared_error", "grad_norm", "mean_squared_norm", "max_squared_norm", "noise_scale"}
 SCHEMA = pa.schema(
     [
         pa.field(

@@ -6,6 +6,7 @@ flush removes it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,12 +45,10 @@ class JsonLines:
         with as_run_error(self.path):
             is_new = not self.path.exists()
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            with open(descriptor, "r+b") as file:  # noqa: PTH123 -- of a descriptor.
-                file.seek(_whole_lines_size(file.read()))
+            with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 -- of a descriptor.
+                whole = file.seek(_whole_lines_size(file.read()))
                 file.truncate()
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
+                _append_whole(descriptor, data, whole)
             if is_new:
                 sync_directory(self.path.parent)
         self._rows.clear()
@@ -97,6 +96,20 @@ class JsonLines:
         except OSError as error:
             raise CheckpointError(self.path, f"cannot be read: {error.strerror}") from error
         return data[: _whole_lines_size(data)].splitlines()
+
+
+def _append_whole(descriptor: int, data: bytes, whole: int) -> None:
+    """Write `data` behind the first `whole` bytes and sync it; `OSError` leaves these alone."""
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        # Whole lines of it may be there: a second flush would write them twice.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, whole)
+        raise
 
 
 def _whole_lines_size(data: bytes) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +52,16 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
             "optimizer": {"type": "nesterov", "learning_rate": 0.05},
         }
     )
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory with the digits, a HOME of its own, and a short temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as short:  # noqa: S108 -- Ray's limit.
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("TMPDIR", short)
+        subprocess.run(
+            [sys.executable, "-m", "distsgd", "init", "digits"], cwd=tmp_path, check=True
+        )
+        yield tmp_path
+        assert list(Path(short).iterdir()) == []

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from distsgd.config import TrainConfig
+from distsgd.parallel.job import Outcome, ServerTask
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server import Outcome, ParameterServer, ServerTask
+from distsgd.parallel.server import ParameterServer
 from distsgd.parallel.service import serve
+from distsgd.parallel.step_view import OnStep
 from distsgd.run.blueprint import blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
@@ -32,10 +34,12 @@ def server_task(config: TrainConfig, run: Path, *, cache_dir: Path) -> ServerTas
     return replace(task, crew=replace(task.crew, secret=SECRET))
 
 
-def train_with_threads(task: ServerTask, *, stop_after: int | None = None) -> Outcome:
+def train_with_threads(
+    task: ServerTask, *, stop_after: int | None = None, on_step: OnStep | None = None
+) -> Outcome:
     """Train with as many workers as `task` says, each in a thread, over the exchange it names."""
     with one_blas_thread():
-        server = ParameterServer(task, GradientWorker)
+        server = ParameterServer(task, GradientWorker, on_step=on_step)
         crew = [
             threading.Thread(
                 target=serve,

@@ -5,95 +5,16 @@ Each test starts the program as a user does, in processes of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.integration.program import Program, digest_alone, settings, wait_until
+
 pytestmark = pytest.mark.timeout(240)
 LONG = ["train.steps=4000", "train.epochs=100000", "parallel.plan=all", "train.history_every=50"]
-
-
-class Program:
-    """One running ``distsgd train``, with what it writes and which processes belong to it."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self.directory = directory
-        self.mark = f"distsgd-test-{os.getpid()}-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "distsgd", "train", "digits.toml", "--json", *arguments]
-        self.process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env={**os.environ, "DISTSGD_TEST_MARK": self.mark},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def result(self, timeout_s: float = 120) -> tuple[int, dict[str, Any], str]:
-        """Exit code, the object of the last line, and what was said."""
-        out, said = self.process.communicate(timeout=timeout_s)
-        lines = out.strip().splitlines()
-        return self.process.returncode, json.loads(lines[-1]) if lines else {}, said
-
-    def processes(self) -> dict[int, str]:
-        """Living processes that this program started, itself too: they inherit its environment."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (path / "environ").read_bytes():
-                    found[int(path.name)] = (path / "cmdline").read_bytes().decode()
-            except OSError:
-                continue  # It has ended meanwhile.
-        return found
-
-    def actors(self, name: str) -> list[int]:
-        """Process numbers of the actors of class `name`."""
-        return [pid for pid, line in self.processes().items() if line.startswith(f"ray::{name}")]
-
-    def wait_for_actors(self, num_workers: int) -> None:
-        """Until the server and its workers are there."""
-        wait_until(lambda: len(self.actors("WorkerActor")) == num_workers, 60, "worker actors")
-        wait_until(lambda: self.actors("ServerActor"), 60, "the server actor")
-
-
-def wait_until(is_true: Callable[[], Any], timeout_s: float, what: str) -> None:
-    """Look again and again, for events of other processes that send no notice."""
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty directory with the digits, a HOME of its own, and a short temporary directory."""
-    with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as short:  # noqa: S108 -- Ray's limit.
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("TMPDIR", short)
-        subprocess.run(
-            [sys.executable, "-m", "distsgd", "init", "digits"], cwd=tmp_path, check=True
-        )
-        yield tmp_path
-        assert list(Path(short).iterdir()) == []
-
-
-def settings(*pairs: str) -> list[str]:
-    return [part for pair in pairs for part in ("--set", pair)]
-
-
-def digest_alone(place: Path, *pairs: str) -> str:
-    code, found, said = Program(place, "--workers", "0", *settings(*pairs)).result()
-    assert code == 0, said
-    return str(found["weights_digest"])
 
 
 def listening_addresses(pids: set[int]) -> set[str]:

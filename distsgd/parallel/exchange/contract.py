@@ -19,6 +19,9 @@ from distsgd.parallel.messages import Description, Order, Report
 
 Array = NDArray[Any]
 HANDSHAKE_TIMEOUT_S = 5.0
+# Why a worker is lost that reports without an order: a flood of reports would keep a step from
+# noticing who is late.
+UNASKED = "it reported what nobody had asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,14 @@ class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a
     """There is no server at the other end any more."""
 
 
+class Seen(NamedTuple):
+    """What a worker saw of the rows of a training step, in block order; arrays of its own."""
+
+    predictions_BO: Array
+    deltas_BO: Array  # Gradient of each row's own loss by the network's output.
+    targets: Array
+
+
 class Worker(Protocol):
     """What computes blocks; pure between orders.
 
@@ -168,3 +179,10 @@ class Worker(Protocol):
 
     def read_ahead(self, order: Order) -> None:
         """Read rows of the step after `order`, while the server has other things to do."""
+
+
+class OwnWorker(Worker, Protocol):
+    """The server's own: it can also be asked what a step looks like from inside."""
+
+    def view(self, step: int) -> Seen:
+        """Look at all rows of training step `step`; no slot is written."""

@@ -30,6 +30,7 @@ from typing import Any
 from distsgd.errors import ClusterError, ExchangeTimeoutError
 from distsgd.parallel.exchange.contract import (
     HANDSHAKE_TIMEOUT_S,
+    UNASKED,
     Address,
     Array,
     Event,
@@ -43,6 +44,8 @@ from distsgd.parallel.messages import Description, Order, Report
 
 MESSAGE_BYTES = 1 << 16
 SECRET_BYTES = 32
+SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
+_MOST_CALLERS = 64  # That have connected and said nothing yet.
 _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE (Linux 5.1), absent from fcntl before Python 3.13.
 _SEALS_SIZE = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 
@@ -60,6 +63,15 @@ class _Peer:
     connection: socket.socket
     memory: mmap.mmap
     slots: Array
+    num_open: int = 0  # Orders sent and not yet answered.
+
+
+@dataclass(slots=True)
+class _Caller:
+    """Somebody who has connected and not yet said who it is."""
+
+    connection: socket.socket
+    deadline_s: float
 
 
 class SharedMemoryExchange:
@@ -78,6 +90,7 @@ class SharedMemoryExchange:
         self._peers: dict[int, _Peer] = {}
         self._reported: dict[int, Array] = {}  # Slots outlive a worker that reports and then dies.
         self._lost: list[Event] = []
+        self._callers: list[_Caller] = []
         name = f"distsgd-{os.urandom(12).hex()}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(f"\0{name}")
@@ -95,17 +108,25 @@ class SharedMemoryExchange:
             return
         try:
             peer.connection.send(order.pack())
+            peer.num_open += 1
         except OSError as error:
             self._drop(peer, str(error))
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds."""
+        """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds.
+
+        Returns early, with nothing, when somebody calls who is not a worker yet, or never will be.
+        """
         events, self._lost = self._lost, []
         for key, _ in self._selector.select(0 if events else timeout_s):
-            if key.data is None:
+            if isinstance(key.data, _Peer):
+                self._read(key.data, events)
+            elif key.data is None:
                 self._accept(events)
             else:
-                self._read(key.data, events)
+                self._hear(key.data, events)
+        if self._callers:
+            self._hang_up_on_the_silent()
         events += self._lost
         self._lost = []
         return events
@@ -124,7 +145,7 @@ class SharedMemoryExchange:
         if peer is None:
             return
         pid = _credentials(peer.connection)[0]
-        if pid != os.getpid():
+        if pid > 0 and pid != os.getpid():  # 0: in another namespace, which the kernel hides.
             with contextlib.suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 try:
@@ -137,34 +158,64 @@ class SharedMemoryExchange:
         """Hang up on everybody; the memory is gone with its last mapping."""
         for peer in list(self._peers.values()):
             self._drop(peer, "the server closes")
+        for caller in list(self._callers):
+            self._hang_up(caller)
         self._lost = []
         self._selector.close()
         self._listener.close()
         os.close(self._weights_fd)
 
     def _accept(self, events: list[Event]) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # It left before it was let in.
+        connection.setblocking(False)
+        caller = _Caller(connection, time.monotonic() + HANDSHAKE_TIMEOUT_S)
+        if len(self._callers) >= _MOST_CALLERS:
+            self._hang_up(self._callers[0])
+        self._callers.append(caller)
+        self._selector.register(connection, selectors.EVENT_READ, caller)
+        self._hear(caller, events)
+
+    def _hear(self, caller: _Caller, events: list[Event]) -> None:
+        """Let a caller in that has said the right words; wait for one that is still silent."""
+        connection = caller.connection
+        if caller not in self._callers:
+            return
         try:
             peer, description = self._greet(connection)
+        except BlockingIOError:
+            return
         except (OSError, ValueError):
             # Not one of ours: whoever it is learns nothing, and the run goes on.
-            connection.close()
+            self._hang_up(caller)
             return
+        self._callers.remove(caller)
+        self._selector.unregister(connection)
         if peer.worker in self._peers:
             self._drop(self._peers[peer.worker], "a new process took its place")
             events += self._lost
             self._lost = []
         self._peers[peer.worker] = peer
-        connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ, peer)
         events.append(Joined(peer.worker, description))
+
+    def _hang_up_on_the_silent(self) -> None:
+        now_s = time.monotonic()
+        for caller in [it for it in self._callers if it.deadline_s <= now_s]:
+            self._hang_up(caller)
+
+    def _hang_up(self, caller: _Caller) -> None:
+        self._callers.remove(caller)
+        self._selector.unregister(caller.connection)
+        caller.connection.close()
 
     def _greet(self, connection: socket.socket) -> tuple[_Peer, Description]:
         """Check who called, and hand over the memory: slots of its own.
 
         Which no predecessor can write.
         """
-        connection.settimeout(HANDSHAKE_TIMEOUT_S)
         if _credentials(connection)[1] != os.getuid():
             raise ValueError("another user")
         hello = connection.recv(MESSAGE_BYTES)
@@ -188,7 +239,11 @@ class SharedMemoryExchange:
         try:
             data = peer.connection.recv(MESSAGE_BYTES)
             if data:
-                events.append(Reported(peer.worker, Report.unpack(data)))
+                report = Report.unpack(data)
+                if peer.num_open < 1:
+                    raise ValueError(UNASKED)
+                peer.num_open -= 1
+                events.append(Reported(peer.worker, report))
                 self._reported[peer.worker] = peer.slots
                 return
             reason = "its process ended"
@@ -264,6 +319,9 @@ class SharedMemoryChannel:
             socket.SOL_SOCKET,
             socket.SO_RCVTIMEO,
             struct.pack("ll", seconds, microseconds),
+        )
+        self._connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(SEND_TIMEOUT_S), 0)
         )
         self._timeout_s = timeout_s
 

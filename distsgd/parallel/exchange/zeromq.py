@@ -24,6 +24,7 @@ from zmq.utils.monitor import recv_monitor_message
 from distsgd.errors import ExchangeTimeoutError
 from distsgd.parallel.exchange.contract import (
     HANDSHAKE_TIMEOUT_S,
+    UNASKED,
     Address,
     Array,
     Event,
@@ -37,6 +38,7 @@ from distsgd.parallel.messages import Description, Kind, Order, Report
 
 SEND_TIMEOUT_S = 30.0  # A peer that takes nothing for so long is gone.
 _CLOSED = b""
+_LONGEST_WORDS = 1 << 16  # Bytes of a hello or of a report without its partials.
 _HEARTBEAT_MS = 2_000  # A peer whose node died without a word is noticed after three of these.
 
 
@@ -58,6 +60,7 @@ class ZeroMQExchange:
         self._socket.router_mandatory = True
         self._socket.sndtimeo = round(SEND_TIMEOUT_S * 1000)
         self._socket.linger = 0
+        self._socket.maxmsgsize = max(layout.slots_bytes, _LONGEST_WORDS)  # Of one frame.
         self._socket.heartbeat_ivl = _HEARTBEAT_MS
         self._socket.heartbeat_timeout = 3 * _HEARTBEAT_MS
         port = self._socket.bind_to_random_port(f"tcp://{host}")
@@ -69,6 +72,7 @@ class ZeroMQExchange:
         self._identities: dict[int, bytes] = {}
         self._connections: dict[int, bytes] = {}  # File descriptor to identity.
         self._partials: dict[int, Array] = {}
+        self._num_open: dict[bytes, int] = {}  # Orders sent and not yet answered.
         self._lost: list[Event] = []
         name = f"tcp://{host}:{port}"
         self.address = Address("zmq", name, secret, incarnation, public, layout)
@@ -83,6 +87,7 @@ class ZeroMQExchange:
             # A copy: the server may go on to the next step while the last bytes of an answered
             # order are on their way.
             self._socket.send_multipart([identity, order.pack(), self.weights.tobytes()])
+            self._num_open[identity] += 1
         except zmq.ZMQError as error:
             self._forget(identity, str(error))
 
@@ -139,10 +144,14 @@ class ZeroMQExchange:
         try:
             report = Report.unpack(head)
             is_gradient = report.kind is Kind.GRADIENT
-            self._partials[worker] = self._rows(frames[2:], len(report.nodes) if is_gradient else 0)
+            rows = self._rows(frames[2:], len(report.nodes) if is_gradient else 0)
+            if self._num_open[identity] < 1:
+                raise ValueError(UNASKED)
         except ValueError as error:
             self._forget(identity, str(error))
             return
+        self._num_open[identity] -= 1
+        self._partials[worker] = rows
         events.append(Reported(worker, report))
 
     def _greet(self, identity: bytes, hello: bytes, frame: zmq.Frame, events: list[Event]) -> None:
@@ -153,14 +162,18 @@ class ZeroMQExchange:
             description = Description.unpack(hello[size:])
         except ValueError:
             return
+        welcome = json.dumps(asdict(self._layout)).encode()
+        try:
+            self._socket.send_multipart([identity, self._secret, welcome], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return  # It left before it was let in.
         worker = description.worker
         if worker in self._identities:
             self._forget(self._identities[worker], "a new process took its place")
         self._workers[identity] = worker
         self._identities[worker] = identity
+        self._num_open[identity] = 0
         self._connections[frame.get(zmq.SRCFD)] = identity
-        welcome = json.dumps(asdict(self._layout)).encode()
-        self._socket.send_multipart([identity, self._secret, welcome])
         events += self._lost
         self._lost = []
         events.append(Joined(worker, description))
@@ -183,6 +196,7 @@ class ZeroMQExchange:
 
     def _forget(self, identity: bytes, reason: str) -> None:
         worker = self._workers.pop(identity)
+        del self._num_open[identity]
         del self._identities[worker]
         self._partials.pop(worker, None)
         with contextlib.suppress(zmq.ZMQError):  # Whoever is still there need not wait for orders.

@@ -191,7 +191,10 @@ def test_everything_wrong_is_told_at_once() -> None:
             "schedule": {"type": "step"},
         }
     )
-    types = '"dense", "flatten", "relu", "sigmoid", "tanh", "softmax" (edit [model] layers)'
+    types = (
+        '"dense", "flatten", "reshape", "convolution", "max_pool", "layer_norm", "dropout", '
+        '"relu", "sigmoid", "tanh", "softmax" (edit [model] layers)'
+    )
     a_layer = f"must be a table whose type is one of {types}"
     assert sorted(problems) == sorted(
         [
@@ -212,7 +215,9 @@ def test_everything_wrong_is_told_at_once() -> None:
             f"model.layers[3] is 5; {a_layer}",
             (
                 'model.loss is "adam"; must be "softmax_cross_entropy", "sigmoid_cross_entropy",'
-                ' "squared_error" or "quadratic" (set [model] loss)'
+                ' "squared_error", "quadratic", "cross_entropy", "exponential", "hellinger",'
+                ' "kullback_leibler", "generalised_kullback_leibler", "itakura_saito",'
+                ' "mean_absolute", "huber" or "hinge" (set [model] loss)'
             ),
             'optimiser is not known; did you mean "optimizer"?',
             (
@@ -255,6 +260,22 @@ def test_no_layers_are_refused() -> None:
                 "model": {"loss": "quadratic"},
             },
             "data.label names 2 columns with data.one_hot true",
+        ),
+        (
+            {"data": {"one_hot": True}, "model": {"loss": "hinge"}},
+            'data.one_hot is true with model.loss "hinge"',
+        ),
+        (
+            {"model": {"loss": "huber", "loss_options": {"tau": 1.0}}},
+            'model.loss_options has tau, which loss "huber" does not know; it takes delta',
+        ),
+        (
+            {"model": {"loss": "huber", "loss_options": {"delta": 0.0}}},
+            "model.loss_options.delta is 0; must be a number above 0",
+        ),
+        (
+            {"model": {"layers": [{"type": "batch_norm"}], "loss": "hinge"}},
+            'model.layers[0] is {"type": "batch_norm"}; batch normalisation mixes the rows',
         ),
         ({"data": {"features": ["x", "digit"]}}, 'data.features names "digit", which is a label'),
         ({"data": {"features": ["x", "x"]}}, 'data.features names "x" twice'),

@@ -33,6 +33,15 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "wide": ([Dense(70, "relu"), Dense(66, "tanh"), Dense(3)], (65,)),
     "deep": ([Dense(4, "relu"), Dense(4, "sigmoid"), Dense(4, "tanh"), Dense(2)], (3,)),
 }
+# Losses whose outputs must be positive, or must not grow: their networks end with a sigmoid.
+BOUNDED = {
+    "cross_entropy",
+    "exponential",
+    "hellinger",
+    "kullback_leibler",
+    "generalised_kullback_leibler",
+    "itakura_saito",
+}
 PAIRS = [
     (network, loss)
     for network in NETWORKS
@@ -50,9 +59,9 @@ class Case(NamedTuple):
 
 def case(network: str, loss: str, rows: int, dtype: Any = np.float64, seed: int = 0) -> Case:
     layers, input_shape = NETWORKS[network]
-    model = Model(layers, loss, input_shape)
+    model = Model([*layers, Sigmoid()] if loss in BOUNDED else layers, loss, input_shape)
     chance = np.random.default_rng(seed)
-    target: Array = chance.uniform(0, 1, (rows, model.num_outputs)).astype(dtype)
+    target: Array = chance.uniform(0.1, 0.9, (rows, model.num_outputs)).astype(dtype)
     if model.target_kind == "class":
         target = chance.integers(0, model.num_outputs, rows)
     # Biases too, so that they are not all 0.

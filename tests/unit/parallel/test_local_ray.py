@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -88,4 +89,36 @@ def test_runs_side_by_side_leave_each_other_alone(root: Path) -> None:
     with local_ray.private_directory() as first, local_ray.private_directory() as second:
         assert first != second
         assert first.parent.exists()
+        assert local_ray.sweep(root) == []
+
+
+def test_sweep_takes_what_died_before_its_lock_once_it_is_old(root: Path) -> None:
+    directory = root / f"dsgd-{os.getuid()}-cut"
+    directory.mkdir()
+    made_s = directory.stat().st_mtime
+    assert local_ray.sweep(root, now_s=made_s + local_ray.YOUNG_S) == []
+    assert local_ray.sweep(root, now_s=made_s + local_ray.YOUNG_S + 1) == [directory]
+    assert list(root.iterdir()) == []
+
+
+def test_directory_that_a_sweep_took_before_it_was_locked_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    mkdtemp, flock = tempfile.mkdtemp, fcntl.flock
+
+    def make(**options: object) -> str:
+        made.append(mkdtemp(prefix=str(options["prefix"]), dir=str(options["dir"])))
+        return made[-1]
+
+    def lock(descriptor: int, operation: int) -> None:
+        if len(made) == 1 and operation == fcntl.LOCK_EX:
+            shutil.rmtree(made[0])  # As a sweep that had the lock first.
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with local_ray.private_directory() as directory:
+        assert len(made) == 2
+        assert directory.parent == Path(made[1])
         assert local_ray.sweep(root) == []

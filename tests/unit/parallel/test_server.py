@@ -18,9 +18,10 @@ from distsgd.nn.model import Model
 from distsgd.optim.rules import make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel import server as server_module
+from distsgd.parallel.job import CrewTask, Outcome, ServerTask
 from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
 from distsgd.parallel.recorder import RecordTask
-from distsgd.parallel.server import CrewTask, Outcome, ParameterServer, ServerTask
+from distsgd.parallel.server import ParameterServer
 from distsgd.parallel.service import serve
 from distsgd.parallel.training import UpdateTask
 from distsgd.store.checkpoint import CheckpointStore
@@ -159,7 +160,7 @@ KILLED = {
 
 
 @pytest.mark.parametrize("every_steps", [None, 1, 3])
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", KILLED)
 def test_run_killed_in_any_step_goes_on_to_the_same_bits(
     new_run: Callable[[], Path], every_steps: int | None, kind: Kind
 ) -> None:

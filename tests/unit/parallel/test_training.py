@@ -171,7 +171,7 @@ def test_restored_training_goes_on_with_the_same_bits(rule: UpdateRule, at: int)
     first = training_of(task)
     rows = run(first, range(at), per_sample=True)
     state = json.loads(json.dumps(first.state()))
-    arrays = {name: array.copy() for name, array in first.rule_state.items()}
+    arrays = {"optimizer": {name: array.copy() for name, array in first.rule_state.items()}}
     weights = first.weights.copy()
     second = Training(task, np.zeros(P, np.float32))
     seen_by_workers = second.weights
@@ -185,12 +185,14 @@ def test_restored_training_goes_on_with_the_same_bits(rule: UpdateRule, at: int)
         assert second.rule_state[name].tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("missing", ["step", "num_samples", "epoch_sums", "row_sums", "noise"])
+@pytest.mark.parametrize(
+    "missing", ["step", "num_samples", "epoch_sums", "row_sums", "noise", "pace"]
+)
 def test_state_with_something_missing_is_refused(missing: str) -> None:
     training = training_of(task_of())
     state = {name: value for name, value in training.state().items() if name != missing}
-    with pytest.raises(CheckpointError, match="does not fit this run"):
-        training.restore(state, training.weights, {})
+    with pytest.raises(CheckpointError, match="must be an object with"):
+        training.restore(state, training.weights, {"optimizer": {}})
 
 
 @pytest.mark.parametrize(
@@ -205,4 +207,4 @@ def test_state_with_something_missing_is_refused(missing: str) -> None:
 def test_arrays_that_do_not_fit_are_refused(weights: Array, arrays: dict[str, Array]) -> None:
     training = training_of(task_of(RULES[1]))
     with pytest.raises(CheckpointError, match="does not fit this run"):
-        training.restore(training.state(), weights, arrays)
+        training.restore(training.state(), weights, {"optimizer": arrays})

@@ -105,7 +105,7 @@ def test_store_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     save(store, 60, best=True)
     assert store.steps() == (50, 60)
     assert store.best_step() == 60
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_store_saves_one_step_twice(tmp_path: Path) -> None:
@@ -202,6 +202,7 @@ def test_manifest_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"format": 2}, "format is 2; must be 1"),
+        ({"best": 1}, "best is 1; must be true or false"),
         ({"step": 4}, "step is 4; must be 3, as the directory is named"),
         ({"files": []}, r"files is \[\]; must be an object"),
         ({"files": {}}, "files is {}; must be an object that names state.json"),
@@ -243,13 +244,39 @@ def test_store_goes_on_below_a_damaged_checkpoint(tmp_path: Path) -> None:
     assert_is_step(store.latest(no_message), 15)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"step": "../1"}', '{"step": -1}', "5", "{"])
-def test_best_that_is_damaged_is_refused(tmp_path: Path, text: str) -> None:
-    store = CheckpointStore(tmp_path)
+def test_mark_of_the_best_comes_with_its_checkpoint_and_goes_with_it(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
     save(store, 1, best=True)
-    (tmp_path / "best.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"best.json: "):
-        store.best()
+    best = save(store, 2, best=True)
+    save(store, 3)
+    assert_is_step(store.best(), 2)
+    shutil.rmtree(best)
+    save(store, 4)
+    assert store.steps() == (3, 4)
+    assert store.best() is None
+
+
+@pytest.mark.parametrize("text", ["{}", '{"step": "../1"}', "5", "{", ""])
+def test_damaged_mark_of_the_best_does_not_keep_a_run_from_saving(
+    tmp_path: Path, text: str
+) -> None:
+    store, messages = CheckpointStore(tmp_path, keep=2), list[str]()
+    save(store, 1, best=True)
+    (save(store, 2, best=True) / "MANIFEST.json").write_text(text)
+    assert store.best_step() == 1
+    assert_is_step(store.latest(messages.append), 1)
+    assert len(messages) == 1
+    save(store, 3)
+    assert store.best_step() == 1
+
+
+def test_best_beyond_the_step_a_run_fell_back_to_does_not_hide_a_new_one(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 10)
+    truncate(save(store, 20, best=True) / "weights.safetensors")
+    save(store, 12, best=True)
+    assert_is_step(store.best(), 12)
+    assert store.steps() == (12,)
 
 
 def test_latest_removes_what_an_interrupted_save_left(tmp_path: Path) -> None:
@@ -275,13 +302,6 @@ def test_save_goes_through_what_an_interrupted_second_save_left(tmp_path: Path) 
     save(store, 1)
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-000000000001"]
     assert_is_step(store.latest(no_message), 1)
-
-
-def test_best_that_is_gone_is_refused(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    shutil.rmtree(save(store, 1, best=True))
-    with pytest.raises(CheckpointError, match=r"MANIFEST.json: is missing"):
-        store.best()
 
 
 def test_latest_leaves_a_save_that_is_going_on_alone(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from distsgd.store import HistoryRow, HistoryWriter, read_history
 
 def row(step: int) -> HistoryRow:
     noise = None if step % 3 == 0 else 10.0 / step
-    return HistoryRow(step, step / 7, step * 64, 0.1, 1 / step, 0.5, 0.25, 2.0, noise, step * 1e-3)
+    return HistoryRow(
+        step, step / 7, step * 64, 0.1, 1 / step, None, 0.5, 0.25, 2.0, noise, step * 1e-3
+    )
 
 
 def write(directory: Path, *parts: range) -> HistoryWriter:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from distsgd import __version__
 from distsgd.chance import Purpose, uniform
-from distsgd.data.deal import Block, Deal, RowOrder
+from distsgd.data.deal import Block, Deal
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet
@@ -58,7 +59,7 @@ class Setting:
 
     def blocks(self, kind: Kind, step: int) -> list[Block]:
         deal = self.task.deal
-        if kind is Kind.GRADIENT:
+        if kind is not Kind.EVALUATE:
             return deal.blocks(step)
         return deal.evaluation_blocks(self.data.test.num_rows)
 
@@ -66,16 +67,16 @@ class Setting:
         """Rows of a block: features, target, squared norms."""
         task, count = self.task, block.last - block.first
         rows_N = np.arange(block.first, block.last)
-        if kind is Kind.GRADIENT:
+        if kind is not Kind.EVALUATE:
             row_bytes = NUM_FEATURES * np.dtype(task.dtype).itemsize
-            order = RowOrder(task.deal, seed=task.seed, row_bytes=row_bytes)
-            order.rows_inplace(step // task.deal.steps_per_epoch, block, rows_N)
+            order = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
+            order.rows_inplace(task.deal.order_key(step), block, rows_N)
         x_NI = np.zeros((count, NUM_FEATURES), task.dtype)
         is_class = task.model.target_kind == "class"
         shape = (count,) if is_class else (count, task.model.num_outputs)
         target = np.zeros(shape, np.int64 if is_class else task.dtype)
         norms_N = np.zeros(count, task.dtype)
-        rows = self.data.train if kind is Kind.GRADIENT else self.data.test
+        rows = self.data.test if kind is Kind.EVALUATE else self.data.train
         rows.gather_inplace(rows_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
         return x_NI, target, norms_N
 
@@ -94,6 +95,8 @@ class Setting:
         )
         bound.forward()
         loss_sum = float(bound.losses_N.astype(np.float64).sum())
+        if kind is Kind.LOSS:
+            return gradient_P, Sums(len(x_NI), loss_sum, 0, 0.0, 0.0)
         if kind is Kind.EVALUATE:
             classes_N = target if target.ndim == 1 else target.argmax(axis=1)
             is_right_N = bound.outputs_NO.argmax(axis=1) == classes_N
@@ -117,7 +120,7 @@ class Setting:
     def order(self, kind: Kind, step: int, first: int = 0, last: int | None = None) -> Order:
         num_blocks = len(self.blocks(kind, step))
         last = num_blocks if last is None else last
-        num_next = len(self.blocks(kind, step + 1)) if kind is Kind.GRADIENT else 0
+        num_next = 0 if kind is Kind.EVALUATE else len(self.blocks(kind, step + 1))
         return Order(1, kind, step, first, last, min(first, num_next), num_next)
 
 
@@ -135,15 +138,10 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             x_NI = (
                 uniform(3, Purpose.PROBE, count=NUM_ROWS * NUM_FEATURES).reshape(NUM_ROWS, -1) - 0.5
             )
-            y = np.stack([x_NI[:, :2].sum(axis=1), x_NI[:, 2]], axis=1)
-            if labels == "number":
-                source, label = arrays_source(x_NI, y), ("label_0", "label_1")
-            else:
-                source, label = (
-                    arrays_source(x_NI, x_NI[:, :NUM_CLASSES].argmax(axis=1)),
-                    ("label",),
-                )
-            prepare(source, path, options=PrepareOptions(label, test_fraction=0.2, shards=3))
+            label: tuple[str, ...] = ("label_0", "label_1") if labels == "number" else ("label",)
+            y = x_NI[:, :2] if labels == "number" else x_NI[:, :NUM_CLASSES].argmax(axis=1)
+            options = PrepareOptions(label, test_fraction=0.2, shards=3)
+            prepare(arrays_source(x_NI, y), path, options=options)
         return path
 
     def make(
@@ -170,7 +168,7 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def same(report: Report, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
     """One node, with the expected bits; no gradient is held against those of an evaluation."""
     is_same_gradient = (
-        report.kind is Kind.EVALUATE or slots_SP[0].tobytes() == expected[0].tobytes()
+        report.kind is not Kind.GRADIENT or slots_SP[0].tobytes() == expected[0].tobytes()
     )
     return report.nodes == (expected[1],) and is_same_gradient
 
@@ -276,7 +274,7 @@ def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]
     for step in range(2 * setting.task.deal.steps_per_epoch + 1):
         num_blocks = len(setting.blocks(Kind.GRADIENT, step))
         edges = [0, *(cut for cut in cuts if cut < num_blocks), num_blocks]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             order = setting.order(Kind.GRADIENT, step, first, last)
             report, expected = reading.compute(order), plain.compute(order)
             assert report.nodes == expected.nodes
@@ -297,6 +295,16 @@ def test_block_read_ahead_is_used_and_only_for_its_order(make_setting: Settings)
     assert same(report, slots_SP, setting.expected(Kind.GRADIENT, 1))
     worker.read_ahead(setting.order(Kind.GRADIENT, 1)._replace(next_first=0, next_last=0))
     assert worker._ahead is None
+
+
+def test_block_read_ahead_is_not_used_in_another_epoch(make_setting: Settings) -> None:
+    setting = make_setting()
+    worker, slots_SP = setting.worker()
+    later = 1 + setting.task.deal.steps_per_epoch
+    assert setting.blocks(Kind.GRADIENT, 1) == setting.blocks(Kind.GRADIENT, later)
+    worker.read_ahead(setting.order(Kind.GRADIENT, 0))
+    report = worker.compute(setting.order(Kind.GRADIENT, later))
+    assert same(report, slots_SP, setting.expected(Kind.GRADIENT, later))
 
 
 def test_worker_attached_anew_reads_and_writes_there(make_setting: Settings) -> None:

@@ -1,0 +1,33 @@
+"""The command ``soak``: rounds of faults on purpose, shown as they end, and a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from distsgd.cli.messages import print_facts, print_json, say
+from distsgd.config import TrainConfig
+from distsgd.run.soak import Soak, soak, summary
+
+
+def show_soak(
+    config: Path,
+    *,
+    minutes: float,
+    seed: int,
+    rounds: int | None,
+    one_in: int,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make the rounds; exit code 1 with the seed of the one that gave another answer."""
+    TrainConfig.from_toml(config).with_overrides(overrides)  # A mistake answers at once.
+    done = soak(Soak(config, overrides, minutes, rounds, one_in, seed), on_message=say)
+    found = summary(done)
+    if as_json:
+        print_json(found)
+    else:
+        print_facts([(name.replace("_", " "), str(value)) for name, value in found.items()])
+    if found["failed_seed"] is not None:
+        say(f"repeat it with: distsgd soak {config} --seed {found['failed_seed']} --rounds 1")
+        sys.exit(1)

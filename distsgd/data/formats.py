@@ -1,0 +1,61 @@
+"""Which format a file has, and opening it: Parquet, Arrow, IDX and CSV.
+
+A format is recognised by what a file begins with; CSV, which begins with anything, by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from distsgd.data.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
+from distsgd.data.csv_file import CsvSource
+from distsgd.data.idx_file import IdxSource, is_idx, labels_beside
+from distsgd.data.parquet_file import ParquetSource
+from distsgd.data.paths import check_different, expand_paths
+from distsgd.data.source import TableSource
+from distsgd.errors import DataError
+
+SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
+
+_CSV_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_FileSource = ParquetSource | ArrowSource | IdxSource | CsvSource
+
+
+def open_sources(spec: SourceSpec) -> list[TableSource]:
+    """Each file of a path, glob or list of them as a source; a source is passed on.
+
+    A glob's files come sorted by name. Raises DataError for what is missing, foreign or named
+    twice.
+    """
+    if not isinstance(spec, str | Path | Sequence):
+        return [spec]
+    return [open_file(path) for path in expand_paths(spec)]
+
+
+def open_file(path: Path) -> TableSource:
+    """A file of any known format as a source; DataError where it is none or damaged."""
+    if path.name.lower().endswith(_CSV_NAMES):
+        return CsvSource(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(FILE_MAGIC))
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); check its permissions"
+        raise DataError(path, reason) from error
+    if head.startswith((FILE_MAGIC, STREAM_MAGIC)):
+        return ArrowSource(path)
+    return IdxSource(path) if is_idx(path) else ParquetSource(path)
+
+
+def check_named_once(sources: Sequence[TableSource]) -> None:
+    """Raise DataError for a file that is there twice, be it for training and for testing."""
+    opened = [source for source in sources if isinstance(source, _FileSource)]
+    check_different([file for source in opened for file in source.files])
+
+
+def with_companions(paths: Sequence[Path]) -> list[Path]:
+    """These files and those that are read along with them: the labels of IDX images."""
+    beside = ((path, labels_beside(path)) for path in paths)
+    return [file for pair in beside for file in pair if file is not None]

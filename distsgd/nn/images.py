@@ -1,0 +1,95 @@
+"""Layers of images: convolution and max-pooling, samples of rows x columns x channels.
+
+The channels of a pixel lie side by side, so that a flat row of a file becomes an image by a reshape
+that moves nothing, and a convolution is one matrix product whose result is the next image as it
+stands. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from distsgd.autodiff import functions
+from distsgd.autodiff.convolution import Convolution as ConvolutionGate
+from distsgd.autodiff.convolution import MaxPool as MaxPoolGate
+from distsgd.autodiff.convolution import Padding
+from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.parameters import ParameterSpec
+from distsgd.autodiff.tape import Variable
+from distsgd.errors import ModelError
+from distsgd.nn.layers import ACTIVATIONS, Layer, check_activation, check_count
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution(Layer):
+    """``activation(patches @ weight + bias)`` at each place of a square kernel.
+
+    The weight is ``[kernel, kernel, channels before, channels]``.
+    """
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: Padding = "valid"
+    activation: str | None = None
+    bias: bool = True
+    type: ClassVar[str] = "convolution"
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "kernel", "stride"):
+            check_count(name, getattr(self, name))
+        check_activation(self.activation)
+        if self.activation == "softmax":
+            raise ModelError("softmax is no activation of a convolution; must be of each number")
+        if self.padding not in ("valid", "same"):
+            raise ModelError(f'padding is {self.padding!r}; must be "valid" or "same"')
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        shape = (self.kernel, self.kernel, input_shape[-1], self.channels)
+        weight = ParameterSpec("weight", shape)
+        return (weight, ParameterSpec("bias", (self.channels,))) if self.bias else (weight,)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        _check_image(self.type, input_shape)
+        gate = ConvolutionGate(self.stride, self.padding)
+        kernel = (self.kernel, self.kernel, input_shape[-1], self.channels)
+        return gate.output_shape((1, *input_shape), kernel)[1:]
+
+    def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        z = functions.convolution(
+            x,
+            parameters["weight"],
+            parameters.get("bias"),
+            stride=self.stride,
+            padding=self.padding,
+        )
+        return z if self.activation is None else ACTIVATIONS[self.activation](z)
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool(Layer):
+    """The largest number of each window of `size` x `size`; what fills no window is left out."""
+
+    size: int
+    type: ClassVar[str] = "max_pool"
+
+    def __post_init__(self) -> None:
+        check_count("size", self.size)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        _check_image(self.type, input_shape)
+        return MaxPoolGate(self.size).output_shape((1, *input_shape))[1:]
+
+    def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        del parameters
+        return functions.max_pool(x, self.size)
+
+
+def _check_image(layer: str, input_shape: Shape) -> None:
+    if len(input_shape) != 3:
+        raise ModelError(
+            f"a {layer} layer got samples of shape {input_shape}; must be rows x columns x "
+            "channels (put a reshape layer before it)"
+        )

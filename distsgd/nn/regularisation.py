@@ -1,0 +1,60 @@
+"""Layers that steady training: layer normalisation and dropout. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from distsgd.autodiff import functions
+from distsgd.autodiff.dropout import Dropout as DropoutGate
+from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.parameters import ParameterSpec
+from distsgd.autodiff.tape import Variable
+from distsgd.nn.layers import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm(Layer):
+    """Each sample's last axis with mean 0 and variance 1, times a gain, plus a bias.
+
+    The gain starts at 1, the bias at 0. On images each pixel is normalised over its channels.
+    """
+
+    type: ClassVar[str] = "layer_norm"
+    starts: ClassVar[Mapping[str, float]] = {"gain": 1.0}
+
+    def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
+        return ParameterSpec("gain", input_shape[-1:]), ParameterSpec("bias", input_shape[-1:])
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        return functions.layer_norm(x, parameters["gain"], parameters["bias"])
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout(Layer):
+    """Leaves numbers out with probability `rate` in training, and nothing in evaluation.
+
+    What is left out depends on the rows' keys, so on seed, step and row, never on block or worker.
+    """
+
+    rate: float
+    type: ClassVar[str] = "dropout"
+
+    def __post_init__(self) -> None:
+        DropoutGate(self.rate)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
+        """Evaluation: `x` itself."""
+        del parameters
+        return x
+
+    def leave_out(self, x: Variable, keys: Variable, layer: int) -> Variable:
+        """Training: `x` with numbers left out, by the rows' `keys` and the layer's number."""
+        return functions.dropout(x, keys, self.rate, layer=layer)

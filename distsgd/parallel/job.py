@@ -1,0 +1,96 @@
+"""What a server is told before a run, and what it says during and after it. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distsgd.parallel.chaos import Chaos
+from distsgd.parallel.exchange import ExchangeKind
+from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.messages import WorkerTask
+from distsgd.parallel.phases import Phases
+from distsgd.parallel.plan import PlanKind
+from distsgd.parallel.recorder import RecordTask
+from distsgd.parallel.training import UpdateTask
+
+Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
+Ending = Literal["done", "interrupted", "diverged"]
+StoppedBy = Literal["steps", "gradient", "request", "divergence"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrewTask:
+    """Who computes and how they are reached. No input to the bits.
+
+    Attributes:
+        num_workers: How many are asked for; 0 in process.
+        least_workers: How many the start waits for; None: all.
+    """
+
+    num_workers: int
+    plan: PlanKind
+    exchange: ExchangeKind
+    step_timeout_s: float
+    secret: bytes = b""
+    host: str = "127.0.0.1"
+    least_workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTask:
+    """All that a server needs to know to make a run, from the start or from its last checkpoint."""
+
+    worker: WorkerTask
+    update: UpdateTask
+    record: RecordTask
+    crew: CrewTask
+    total_steps: int
+    evaluate_every_steps: int
+    num_test_rows: int
+    init: Literal["glorot", "he"]
+    initial_weights: Array | None = None  # [P]; instead of `init`.
+    is_watched: bool = False  # Does somebody want to see every step?
+    chaos: Chaos | None = None  # Faults on purpose; no input to the bits.
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a run is, for whoever looks on."""
+
+    phase: Phase
+    step: int
+    epoch: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    num_samples: int  # Since this server started to train.
+    seconds: float  # The same.
+    num_workers: int
+    incarnation: int
+    phases: Phases  # Of the steps made by this incarnation.
+    plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
+    messages: tuple[str, ...]  # All of this incarnation so far.
+    members: tuple[int, ...] = ()  # The workers that are connected.
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended; losses are means, `seconds` counts all sessions of the run.
+
+    Attributes:
+        stopped_by: "steps" at the end of its length, "gradient" below `stop_gradient_norm`.
+        advice: What a person should know and change; "" where there is nothing.
+    """
+
+    status: Ending
+    stopped_by: StoppedBy
+    advice: str
+    step: int
+    epoch: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    weights_digest: str
+    samples_per_s: float
+    seconds: float

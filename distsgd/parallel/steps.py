@@ -1,0 +1,116 @@
+"""One step of training, as the server makes it: what is asked of the workers, what becomes of it.
+
+    work = deal(step)             which rows, cut into blocks
+    root = crew.gather(work)      gradient sums; or losses alone, for a rule without derivatives
+    row  = training.apply(root)   the mean, the update
+
+Whoever watches is shown each step before its update; where nobody watches, that is one comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from distsgd.data.deal import Block
+from distsgd.optim.hot_and_cold import HotAndCold
+from distsgd.parallel.chaos import ServerFaults
+from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.exchange.contract import Array
+from distsgd.parallel.job import ServerTask
+from distsgd.parallel.messages import Kind
+from distsgd.parallel.pace import goes_somewhere, too_low
+from distsgd.parallel.step_view import CallbackError, OnStep, StepView
+from distsgd.parallel.training import Training
+from distsgd.parallel.tree import Sums
+from distsgd.store.history import HistoryRow
+
+
+class Steps:
+    """Makes the steps of a run, one after the other; `on_step` sees each of them."""
+
+    def __init__(
+        self, task: ServerTask, crew: Crew, training: Training, on_step: OnStep | None
+    ) -> None:
+        self._task, self._crew, self._training = task, crew, training
+        self._on_step = on_step
+        self._deal = task.worker.deal
+        self.faults: ServerFaults | None = None
+        self._ahead: tuple[int, list[Block]] | None = None  # Blocks of a step, dealt beforehand.
+        self._before_last: Array | None = None
+        frozen = task.update.frozen
+        places = np.arange(task.worker.model.num_parameters)
+        self._free = np.setdiff1d(places, frozen.places) if frozen else places
+
+    def make(self, seconds: Callable[[], float]) -> HistoryRow | None:
+        """Make the next step; or go back, which leaves `training.step` as it was. Blocks.
+
+        Raises:
+            DivergedError: The loss grows without bound.
+            CallbackError: Whoever watches has raised an error; the step was not made.
+            ClusterError: A worker did not answer, or something that cannot be.
+        """
+        training = self._training
+        if training.step + 1 == self._task.total_steps:
+            self._before_last = training.weights.copy()
+        if isinstance(self._task.update.rule, HotAndCold):
+            return self._try(self._task.update.rule, seconds)
+        root = self._crew.gather(self._work(Kind.GRADIENT))
+        self._show(root.sums)
+        if self.faults is not None:
+            self.faults("before_apply", training.step)
+        return training.apply(root, seconds())
+
+    def advice(self, first_weights: Callable[[], Array]) -> str:
+        """What to say of a run that has come to its end; "" where it moved."""
+        training = self._training
+        if self._before_last is None or not training.pace.hardly_fell():
+            return ""
+        if isinstance(self._task.update.rule, HotAndCold):
+            return ""
+        if not goes_somewhere(first_weights(), self._before_last, training.weights):
+            return ""
+        return too_low(training.pace, training.learning_rate)
+
+    def _work(self, kind: Kind, *, is_last: bool = True) -> Work:
+        """All blocks of the present step; the next step's, if this is the last that is asked."""
+        step = self._training.step
+        known = self._ahead
+        blocks = known[1] if known and known[0] == step else self._deal.blocks(step)
+        self._ahead = (step, blocks)
+        if not is_last:
+            return Work(kind, step, blocks)
+        following = self._deal.blocks(step + 1)
+        self._ahead = (step + 1, following)
+        return Work(kind, step, blocks, len(following))
+
+    def _try(self, rule: HotAndCold, seconds: Callable[[], float]) -> HistoryRow | None:
+        """Hot and cold: losses as it is, with one weight a step higher, and a step lower."""
+        training, weights = self._training, self._training.weights
+        here = self._crew.gather(self._work(Kind.LOSS, is_last=False)).sums
+        self._show(here)
+        place = int(self._free[training.step % len(self._free)])
+        weight = weights[place]
+        try:
+            weights[place] = rule.up(weight)
+            up = self._crew.gather(self._work(Kind.LOSS, is_last=False)).sums
+            weights[place] = rule.down(weight)
+            down = self._crew.gather(self._work(Kind.LOSS)).sums
+        finally:
+            weights[place] = weight
+        moved = rule.moved(weight, up_loss=up.loss_sum, down_loss=down.loss_sum)
+        return training.apply_trial(place, moved, here, seconds())
+
+    def _show(self, sums: Sums) -> None:
+        if self._on_step is None:
+            return
+        training, model = self._training, self._task.worker.model
+        seen = self._crew.view(training.step)
+        weights = model.views(training.weights.copy())
+        loss = sums.loss_sum / sums.num_samples
+        view = StepView(training.step, weights, *seen, loss)
+        try:
+            self._on_step(view)
+        except Exception as error:
+            raise CallbackError(error) from error

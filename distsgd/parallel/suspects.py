@@ -1,0 +1,124 @@
+"""Blocks on which processes died before anybody had computed them.
+
+A lost worker's blocks are computed by the server. Where it is the blocks that kill, the server dies
+as well, and the next incarnation would go the same way again: so the blocks are written down before
+the server touches them. Three deaths, and the run ends and names them. A small file in the run
+directory, written when a worker dies with blocks in hand and removed when they are computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from distsgd.errors import ClusterError
+from distsgd.parallel.messages import Kind, Order, WorkerTask
+
+FILE = "suspects.json"
+MAX_DEATHS = 3
+_MOST_ROWS_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """Blocks ``first`` to ``last`` (excluded), and how many processes died on them."""
+
+    kind: int
+    step: int
+    first: int
+    last: int
+    deaths: int
+
+
+def _name_plainly(order: Order) -> str:
+    return f"blocks {order.first} to {order.last - 1} of step {order.step}"
+
+
+class Suspects:
+    """Counts deaths, also over incarnations of the server.
+
+    Args:
+        path: Where to remember; None: only in this process.
+        name: What to call the blocks of an order.
+    """
+
+    def __init__(
+        self, path: Path | None = None, name: Callable[[Order], str] = _name_plainly
+    ) -> None:
+        self._path, self.name = path, name
+        self._suspect = _read(path) if path else None
+        if self._suspect is not None:  # The last one to touch them was the server before this one.
+            self._suspect = replace(self._suspect, deaths=self._suspect.deaths + 1)
+
+    def died(self, order: Order) -> None:
+        """A worker died with `order` in hand, and somebody else will try it.
+
+        Raises:
+            ClusterError: It is the third death on the same blocks; names them.
+        """
+        known, deaths = self._suspect, 1
+        first, last = order.first, order.last
+        if known is not None and (known.kind, known.step) == (order.kind, order.step):
+            both_first, both_last = max(first, known.first), min(last, known.last)
+            if both_first < both_last:
+                first, last, deaths = both_first, both_last, known.deaths + 1
+        self._suspect = _Suspect(int(order.kind), order.step, first, last, deaths)
+        if deaths >= MAX_DEATHS:
+            self.cleared()
+            raise ClusterError(
+                f"{deaths} processes died one after the other on "
+                f"{self.name(order._replace(first=first, last=last))}; what is durable is kept; "
+                "look at these rows, and at the memory of the nodes"
+            )
+        if self._path is not None:
+            self._path.touch(mode=0o600)
+            # No sync: it has to outlive a process, not the machine.
+            self._path.write_text(json.dumps(asdict(self._suspect)))
+
+    def cleared(self) -> None:
+        """Somebody has computed them."""
+        self._suspect = None
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> _Suspect | None:
+    """What an incarnation that died has left; None where there is nothing that can be used."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        suspect = _Suspect(**json.loads(path.read_bytes()))
+        if all(type(value) is int and value >= 0 for value in asdict(suspect).values()):
+            return suspect
+    return None
+
+
+def namer(task: WorkerTask) -> Callable[[Order], str]:
+    """Names the blocks of an order of the run `task`: step, lanes, rows of the prepared data."""
+
+    def name(order: Order) -> str:
+        if order.kind is Kind.EVALUATE:
+            return f"blocks {order.first} to {order.last - 1} of the test rows"
+        blocks = task.deal.blocks(order.step)[order.first : order.last]
+        lanes = sorted({block.lane for block in blocks})
+        row_bytes = math.prod(task.model.input_shape) * np.dtype(task.dtype).itemsize
+        rows = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
+        numbers = np.empty(sum(block.last - block.first for block in blocks), np.int64)
+        at = 0
+        for block in blocks:
+            end = at + block.last - block.first
+            rows.rows_inplace(task.deal.order_key(order.step), block, numbers[at:end])
+            at = end
+        shown = ", ".join(map(str, numbers[:_MOST_ROWS_SHOWN]))
+        more = f" and {at - _MOST_ROWS_SHOWN} more" if at > _MOST_ROWS_SHOWN else ""
+        which = "lane" if len(lanes) == 1 else "lanes"
+        return (
+            f"{_name_plainly(order)} ({which} {', '.join(map(str, lanes))}; "
+            f"rows {shown}{more} of the prepared data)"
+        )
+
+    return name

@@ -1,0 +1,67 @@
+"""Where a run is, for whoever looks on: the server's status in the words of the trainer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distsgd.parallel.job import Status
+from distsgd.run.blueprint import Blueprint
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    step: int
+    total_steps: int | None
+    epoch: float
+    total_epochs: float | None
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    samples_per_s: float
+    seconds_left: float | None
+    num_workers: int
+
+
+class ProgressWatch:
+    """Turns the server's status into progress and messages, and a wish to stop into an answer."""
+
+    def __init__(
+        self,
+        print_: Blueprint,
+        on_progress: Callable[[Progress], None],
+        say: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        self._print, self._on_progress, self._say, self._stop = print_, on_progress, say, stop
+        # Messages of each incarnation of the server that were said.
+        self._told: dict[int, int] = {}
+
+    def __call__(self, status: Status) -> bool:
+        """Show `status`; should the run stop now?"""
+        for message in status.messages[self._told.get(status.incarnation, 0) :]:
+            self._say(message)
+        self._told[status.incarnation] = len(status.messages)
+        if status.phase != "starting":
+            self._on_progress(self._progress(status))
+        return self._stop.is_set()
+
+    def _progress(self, status: Status) -> Progress:
+        total, deal = self._print.total_steps, self._print.deal
+        rate = status.num_samples / status.seconds if status.seconds else 0.0
+        rows_left = (total - status.step) * deal.batch_rows
+        return Progress(
+            status.step,
+            total,
+            status.epoch,
+            total / deal.steps_per_epoch,
+            status.train_loss,
+            status.test_loss,
+            status.test_accuracy,
+            rate,
+            rows_left / rate if rate else None,
+            status.num_workers,
+        )

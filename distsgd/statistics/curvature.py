@@ -1,0 +1,30 @@
+"""How curved the error is over the weights of a linear network, and what step that allows.
+
+Letters: N rows, I features. No I/O here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def largest_learning_rate(x_NI: NDArray[np.floating]) -> float:
+    """The learning rate from which gradient descent on a linear network no longer converges.
+
+    ``2 / λmax``, λmax being the largest eigenvalue of the second moments ``xᵀx / N``. That is the
+    curvature of the mean over the rows of the quadratic cost ``½ε²`` of one linear output without
+    bias; several outputs have the same. For squared_error, ``ε²``, take half of it; for a network
+    with bias, give `x_NI` a column of ones. Batch gradient descent converges below it and diverges
+    above it along the steepest direction, whatever the targets (LeCun et al., "Efficient BackProp",
+    1998, section 5).
+
+    Args:
+        x_NI: Inputs as the network sees them, shape ``[N, I]``; at least one is not 0.
+
+    >>> largest_learning_rate(np.array([[2.0, 0.0], [0.0, 1.0]]))
+    1.0
+    """
+    x_NI = np.asarray(x_NI, np.float64)
+    eigenvalues = np.linalg.eigvalsh(x_NI.T @ x_NI / len(x_NI))
+    return float(2.0 / eigenvalues[-1])

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from distsgd.parallel.pace import FEWEST_STEPS, GROWTH, LONGEST_WINDOW, Pace, goes_somewhere
+
+
+def paced(losses: list[float], window: int) -> Pace:
+    pace = Pace.of(window)
+    for loss in losses:
+        pace.note(loss)
+    return pace
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_no_number_is_divergence_at_once(loss: float) -> None:
+    assert Pace.of(1).has_diverged(loss)
+
+
+def test_growth_is_held_against_the_largest_loss_of_the_first_epoch() -> None:
+    pace = Pace.of(3)
+    for loss in (1e-30, 2.0, 1e-3):
+        assert not pace.has_diverged(1e30)  # Within the first epoch nothing is known yet.
+        pace.note(loss)
+    assert not pace.has_diverged(2.0 * GROWTH)
+    assert pace.has_diverged(math.nextafter(2.0 * GROWTH, math.inf))
+
+
+def test_perfect_first_epoch_is_no_measure() -> None:
+    assert not paced([0.0, 0.0], 2).has_diverged(1e30)
+
+
+def test_window_is_an_epoch_but_not_for_ever() -> None:
+    assert Pace.of(7).window == 7
+    assert Pace.of(10**9).window == LONGEST_WINDOW
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.0] * FEWEST_STEPS, True),
+        ([1.0] * (FEWEST_STEPS - 1), False),  # Too few to say anything.
+        ([1.0] * 9 + [0.98], False),
+        ([1.0] * 9 + [0.995], True),
+        ([1.0] + [0.5] * 8 + [1.0], True),
+    ],
+)
+def test_hardly_falling_is_a_matter_of_first_and_last_window(
+    losses: list[float], *, expected: bool
+) -> None:
+    assert paced(losses, 1).hardly_fell() == expected
+
+
+def test_means_are_over_whole_windows() -> None:
+    pace = Pace.of(2)
+    assert [pace.note(loss) for loss in (1.0, 3.0, 5.0, 6.0, 9.0)] == [None, 2.0, None, 5.5, None]
+    assert (pace.first_mean, pace.last_mean) == (2.0, 5.5)
+    assert Pace(**pace.state()) == pace
+
+
+@pytest.mark.parametrize(
+    ("first", "before", "after", "expected"),
+    [
+        (0.0, 0.9, 1.0, True),  # Ten steps in one direction.
+        (0.3, 0.3, 0.5, False),  # Swinging: it came as far as its last step.
+        (0.5, 0.3, 0.5, False),
+        (0.5, 0.5, 0.5, True),  # Steps too small to change the number.
+        (0.0, 0.0, math.nan, False),
+    ],
+)
+def test_going_somewhere_is_farther_than_two_last_steps(
+    first: float, before: float, after: float, *, expected: bool
+) -> None:
+    arrays = (np.array([value]) for value in (first, before, after))
+    assert goes_somewhere(*arrays) == expected

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from distsgd.errors import ExchangeTimeoutError
+from distsgd.parallel.step_view import MOST_WAITING, Delivery, StepView, ViewQueue
+
+
+def view(step: int) -> StepView:
+    return StepView(step, {}, np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), 0.0)
+
+
+def test_views_come_out_in_order_through_a_full_queue() -> None:
+    queue, taken = ViewQueue(20.0), list[int]()
+    steps = 5 * MOST_WAITING
+
+    def put_all() -> None:
+        for step in range(steps):
+            queue.put(view(step))
+
+    thread = threading.Thread(target=put_all, daemon=True)
+    thread.start()
+    while len(taken) < steps:
+        views = queue.take(20.0)
+        assert 0 < len(views) <= MOST_WAITING
+        taken += [found.step for found in views]
+    thread.join(20)
+    assert taken == list(range(steps))
+    assert queue.take(0.0) == []
+
+
+def test_driver_that_does_not_take_views_is_named() -> None:
+    queue = ViewQueue(0.01)
+    for step in range(MOST_WAITING):
+        queue.put(view(step))
+    with pytest.raises(ExchangeTimeoutError, match=rf"the driver .* before step {MOST_WAITING}"):
+        queue.put(view(MOST_WAITING))
+
+
+def test_closed_queue_forgets_and_never_waits() -> None:
+    queue = ViewQueue(0.01)
+    for step in range(MOST_WAITING):
+        queue.put(view(step))
+    queue.close()
+    for step in range(2 * MOST_WAITING):
+        queue.put(view(step))
+    assert queue.take(0.0) == []
+
+
+def test_steps_that_a_new_server_redoes_are_delivered_once() -> None:
+    seen: list[int] = []
+    delivery = Delivery(lambda found: seen.append(found.step))
+    assert delivery.deliver([view(0), view(1), view(1), view(2)], 0)  # Step 1 went back.
+    assert delivery.deliver([view(1), view(2)], 1)
+    assert delivery.deliver([view(3), view(3), view(4)], 1)
+    assert seen == [0, 1, 1, 2, 3, 3, 4]
+    delivery.end()
+
+
+def test_callback_that_raises_is_left_alone_and_its_error_comes_out_at_the_end() -> None:
+    seen: list[int] = []
+
+    def look(found: StepView) -> None:
+        seen.append(found.step)
+        if found.step == 1:
+            raise KeyError
+
+    delivery = Delivery(look)
+    assert not delivery.deliver([view(0), view(1), view(2)], 0)
+    assert not delivery.deliver([view(3)], 0)
+    assert seen == [0, 1]
+    with pytest.raises(KeyError):
+        delivery.end()

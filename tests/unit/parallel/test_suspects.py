@@ -1,0 +1,80 @@
+"""Blocks that kill are found and named; those that were only unlucky are forgotten."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from distsgd.data.deal import Deal
+from distsgd.errors import ClusterError
+from distsgd.nn.layers import Dense
+from distsgd.nn.model import Model
+from distsgd.parallel.messages import Kind, Order, WorkerTask
+from distsgd.parallel.suspects import FILE, Suspects, namer
+
+DEAL = Deal.of(50, 16, lanes=4, lane_rows=4, block_rows=5)
+
+
+def order(first: int, last: int, step: int = 7, kind: Kind = Kind.GRADIENT) -> Order:
+    return Order(0, kind, step, first, last, 0, 0)
+
+
+def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / FILE
+    Suspects(path).died(order(0, 4))  # The server computes them next, and dies.
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = Suspects(path)
+    with pytest.raises(ClusterError, match=r"3 processes died .* blocks 2 to 3 of step 7"):
+        again.died(order(2, 6))
+    assert not path.exists()
+
+
+def test_blocks_that_somebody_computed_are_no_suspects(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    suspects = Suspects(path)
+    for _ in range(10):
+        suspects.died(order(0, 4))
+        suspects.cleared()
+    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_blocks_steps_and_kinds_begin_anew() -> None:
+    suspects = Suspects()
+    for one in (order(0, 2), order(2, 4), order(2, 4, 8), order(2, 4, 8, Kind.EVALUATE)):
+        suspects.died(one)
+    suspects.died(order(2, 4, 8, Kind.EVALUATE))
+    with pytest.raises(ClusterError):
+        suspects.died(order(2, 4, 8, Kind.EVALUATE))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"kind": 1}', '{"kind":1,"step":-1,"first":0,"last":1,"deaths":9}']
+)
+def test_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    Suspects(tmp_path / FILE).died(order(0, 4))
+
+
+def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
+    assert os.path.lexists(tmp_path)
+    Suspects(tmp_path / FILE).cleared()
+
+
+def test_blocks_are_named_by_lanes_and_rows(tmp_path: Path) -> None:
+    model = Model([Dense(2)], "quadratic", (3,))
+    name = namer(WorkerTask(tmp_path, model, DEAL, "float32", 0, False, True))
+    text = name(order(0, 1, step=1))
+    block = DEAL.blocks(1)[0]
+    assert text.startswith(f"blocks 0 to 0 of step 1 (lane {block.lane}; rows ")
+    numbers = text.partition("rows ")[2].partition(" of")[0].split(", ")
+    assert len(numbers) == block.last - block.first
+    starts = DEAL.lane_starts()
+    assert all(starts[block.lane] <= int(it) < starts[block.lane + 1] for it in numbers)
+    assert "and 8 more" in name(order(0, len(DEAL.blocks(0)), step=0))
+    assert name(order(1, 3, kind=Kind.EVALUATE)) == "blocks 1 to 2 of the test rows"

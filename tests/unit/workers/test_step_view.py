@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distsgd.chance import Purpose, uniform
+from distsgd.nn.losses import find_loss
+from workers.step_view import seen
+
+Array = NDArray[Any]
+N, O = 7, 3  # noqa: E741 -- the letters of the shapes.
+OUTPUTS_NO = uniform(0, Purpose.PROBE, count=N * O).reshape(N, O) * 4.0 - 2.0
+GOALS_NO = uniform(1, Purpose.PROBE, count=N * O).reshape(N, O)
+CLASSES_N = np.arange(N) % O
+
+
+def softmax(z_NO: Array) -> Array:
+    exp_NO: Array = np.exp(z_NO)
+    normalised_NO: Array = exp_NO / exp_NO.sum(axis=1, keepdims=True)
+    return normalised_NO
+
+
+@pytest.mark.parametrize(
+    ("loss", "predictions_NO", "target", "deltas_NO"),
+    [
+        ("quadratic", OUTPUTS_NO, GOALS_NO, OUTPUTS_NO - GOALS_NO),
+        ("squared_error", OUTPUTS_NO, GOALS_NO, 2.0 * (OUTPUTS_NO - GOALS_NO)),
+        (
+            "softmax_cross_entropy",
+            softmax(OUTPUTS_NO),
+            CLASSES_N,
+            softmax(OUTPUTS_NO) - np.eye(O)[CLASSES_N],
+        ),
+        (
+            "sigmoid_cross_entropy",
+            1.0 / (1.0 + np.exp(-OUTPUTS_NO)),
+            GOALS_NO,
+            1.0 / (1.0 + np.exp(-OUTPUTS_NO)) - GOALS_NO,
+        ),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, N])
+def test_deltas_are_prediction_minus_goal_row_by_row(
+    loss: str, predictions_NO: Array, target: Array, deltas_NO: Array, rows: int
+) -> None:
+    outputs_NO, targets = OUTPUTS_NO[:rows].copy(), target[:rows].copy()
+    found = seen(find_loss(loss), outputs_NO, targets)
+    np.testing.assert_allclose(found.predictions_BO, predictions_NO[:rows], rtol=1e-12)
+    np.testing.assert_allclose(found.deltas_BO, deltas_NO[:rows], atol=1e-14)
+    assert found.targets.tobytes() == targets.tobytes()
+    for array in found:
+        assert not np.shares_memory(array, outputs_NO)
+        assert not np.shares_memory(array, targets)

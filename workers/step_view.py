@@ -1,0 +1,26 @@
+"""What a step looks like from inside: predictions and the loss's gradient by them. No I/O here.
+
+Legend: N samples, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from distsgd.autodiff.tape import GradientTape, Variable
+from distsgd.nn.losses import Loss
+from distsgd.parallel.exchange.contract import Seen
+
+Array = NDArray[Any]
+
+
+def seen(loss: Loss, outputs_NO: Array, target: Array) -> Seen:
+    """A block's predictions, deltas and targets, in arrays of their own."""
+    outputs = Variable(outputs_NO.copy())
+    target = target.copy()
+    with GradientTape() as tape:
+        losses = loss.sample_losses(outputs, Variable(target, watched=False, dtype=target.dtype))
+    deltas_NO = tape.gradient(losses, outputs)
+    return Seen(loss.prediction(outputs).value, deltas_NO, target)
