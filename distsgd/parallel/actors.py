@@ -5,11 +5,11 @@ from __future__ import annotations
 from distsgd.parallel.chaos import Chaos, FaultyWorker
 from distsgd.parallel.exchange.contract import Address, Worker
 from distsgd.parallel.job import ServerTask
-from distsgd.parallel.launch import worker_maker
 from distsgd.parallel.messages import WorkerTask
 from distsgd.parallel.server import ParameterServer
 from distsgd.parallel.service import serve
 from distsgd.parallel.step_view import StepView, ViewQueue
+from distsgd.parallel.watch import worker_maker
 
 
 class WorkerActor:

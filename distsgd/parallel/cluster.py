@@ -24,12 +24,13 @@ from distsgd.parallel import local_ray, numerics
 from distsgd.parallel.actors import ServerActor, WorkerActor
 from distsgd.parallel.fleet import Fleet, Wish, cause_of
 from distsgd.parallel.job import Outcome, ServerTask
-from distsgd.parallel.launch import LOOK_S, Watch
 from distsgd.parallel.step_view import Delivery, OnStep
+from distsgd.parallel.watch import LOOK_S, Watch
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+MOST_LOST_ANSWERS = 10
 MAX_SERVER_DEATHS = 3  # At one step: then it is the step, and not the machine.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
 
@@ -199,9 +200,9 @@ class _Supervisor:
         self._wish.begin(self._task.crew.num_workers)
         self._fleet.scale(self._task.crew.num_workers)
         while True:
-            training = self._start_server(incarnation)
             step = last_step
             try:
+                training = self._start_server(incarnation)
                 while not self._has_ended(training, delivery, incarnation):
                     self._follow_the_wish()
                     step = self._look(watch, step)
@@ -215,7 +216,7 @@ class _Supervisor:
                 last_step, incarnation = step, incarnation + 1
                 if deaths >= MAX_SERVER_DEATHS:
                     raise ClusterError(
-                        f"the server died {deaths} times at step {step}: {death}; "
+                        f"the server died {deaths} times at step {max(step, 0)}: {death}; "
                         "what is durable is kept, look at the memory and the disk of its node"
                     ) from None
             else:
@@ -235,8 +236,7 @@ class _Supervisor:
 
     def _start_server(self, incarnation: int) -> Any:
         self._server = self._server_class.remote(self._task, self._worker, incarnation)
-        status = self._server.address.options(concurrency_group="status")
-        self._fleet.serve(self._get(status.remote(), "the server to start", START_TIMEOUT_S))
+        self._fleet.serve(self._ask("address", "the server to start", START_TIMEOUT_S))
         return self._server.train.remote()
 
     def _has_ended(self, training: Any, delivery: Delivery | None, incarnation: int) -> bool:
@@ -247,19 +247,16 @@ class _Supervisor:
         while True:
             has_ended = bool(self._ray.wait([training], timeout=0)[0])
             left_s = max(0.0, deadline - time.monotonic())
-            take = self._server.take_views.options(concurrency_group="status")
-            views = self._get(take.remote(left_s), "the views of steps", STATUS_TIMEOUT_S)
+            views = self._ask("take_views", "the views of steps", STATUS_TIMEOUT_S, left_s)
             if not delivery.deliver(views, incarnation):
-                stop = self._server.stop_views.options(concurrency_group="status")
-                self._get(stop.remote(), "the server to take the wish to stop", STOP_TIMEOUT_S)
+                self._ask("stop_views", "the server to take the wish to stop", STOP_TIMEOUT_S)
             if has_ended or not left_s:
                 return has_ended
 
     def _look(self, watch: Watch, step: int) -> int:
         """Show where the run is, and pass a wish to stop on; the step it is at."""
-        status = self._server.status.options(concurrency_group="status")
         try:
-            seen = self._get(status.remote(), "the server's status", STATUS_TIMEOUT_S)
+            seen = self._ask("status", "the server's status", STATUS_TIMEOUT_S)
             wants_stop = watch(seen)
             step = seen.step
             self._fleet.look(seen.members)
@@ -270,8 +267,7 @@ class _Supervisor:
         except KeyboardInterrupt:
             wants_stop = True
         if wants_stop:
-            stop = self._server.request_stop.options(concurrency_group="status")
-            self._get(stop.remote(), "the server to take the wish to stop", STOP_TIMEOUT_S)
+            self._ask("request_stop", "the server to take the wish to stop", STOP_TIMEOUT_S)
         return step
 
     def _follow_the_wish(self) -> None:
@@ -284,11 +280,9 @@ class _Supervisor:
             message = f"{wanted} workers are wanted, there were {len(self._fleet)}"
             if wanted is None:
                 return
-        note = self._server.note.options(concurrency_group="status")
-        self._get(note.remote(message), "the server to take a message", STATUS_TIMEOUT_S)
+        self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
         if wanted is not None:
-            expect = self._server.expect.options(concurrency_group="status")
-            self._get(expect.remote(wanted), "the server to take a number", STATUS_TIMEOUT_S)
+            self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, wanted)
             self._fleet.scale(wanted)
 
     def _was_ordered(self) -> bool:
@@ -300,12 +294,26 @@ class _Supervisor:
         chaos = self._task.chaos
         return sum("worker" not in entry for entry in chaos.log.read()) if chaos else 0
 
+    def _ask(self, method: str, waited_for: str, timeout_s: float, *arguments: Any) -> Any:
+        """Call a method that answers beside the loop; again where Ray lost the call or the answer.
+
+        Each of them may be called twice.
+        """
+        call = getattr(self._server, method).options(concurrency_group="status")
+        for _ in range(MOST_LOST_ANSWERS):
+            with contextlib.suppress(_Unavailable):
+                return self._get(call.remote(*arguments), waited_for, timeout_s)
+            time.sleep(LOOK_S)
+        return self._get(call.remote(*arguments), waited_for, timeout_s)
+
     def _get(self, ref: Any, waited_for: str, timeout_s: float) -> Any:
         exceptions = self._ray.exceptions
         try:
             return self._ray.get(ref, timeout=timeout_s)
         except exceptions.GetTimeoutError:
             raise ExchangeTimeoutError(waited_for, timeout_s) from None
+        except exceptions.ActorUnavailableError as error:
+            raise _Unavailable(str(error)) from None
         except exceptions.RayActorError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, DistSGDError):
@@ -317,3 +325,7 @@ class _Supervisor:
 
 class _ServerDied(Exception):  # noqa: N818 -- how an incarnation ends; never leaves this module.
     """The server's process is gone."""
+
+
+class _Unavailable(_ServerDied):
+    """Ray did not get through to the server, or the answer not back; it may be gone, or not."""

@@ -1,45 +1,12 @@
-"""How a server is launched and watched: in a thread of this process, or on Ray."""
+"""How a run is launched: with a server in a thread of this process, or on Ray."""
 
 from __future__ import annotations
 
-import importlib
-import threading
-from collections.abc import Callable
-from typing import Protocol
-
-from distsgd.errors import ClusterError
 from distsgd.parallel.chaos import DriverFaults
-from distsgd.parallel.exchange.contract import OwnWorker
+from distsgd.parallel.in_process import train_in_process
 from distsgd.parallel.job import Outcome, ServerTask, Status
-from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server import ParameterServer
 from distsgd.parallel.step_view import OnStep
-
-LOOK_S = 0.1  # How often a run is looked at.
-
-
-class Watch(Protocol):
-    """Whoever looks on."""
-
-    def __call__(self, status: Status) -> bool:
-        """Show `status`; should the run stop now?"""
-
-
-def worker_maker(path: str) -> Callable[[WorkerTask], OwnWorker]:
-    """The worker class named ``module:class``: the only place where the package meets its worker.
-
-    Raises:
-        ClusterError: There is no such class.
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
-        raise ClusterError(
-            f'the worker "{path}" cannot be loaded: {error}; is another '
-            f'"{module.split(".")[0]}" first on the path?'
-        ) from None
+from distsgd.parallel.watch import Watch
 
 
 def launch(
@@ -70,56 +37,3 @@ def _watched_by(faults: DriverFaults, watch: Watch) -> Watch:
         return watch(status)
 
     return look
-
-
-def train_in_process(
-    task: ServerTask, worker: str, watch: Watch, *, on_step: OnStep | None = None
-) -> Outcome:
-    """Train in a thread of this process; blocks, and calls `watch` now and then.
-
-    That thread calls `on_step` for every step.
-
-    Raises:
-        DistSGDError: What `ParameterServer.train` raises.
-    """
-    with one_blas_thread():  # As in a worker process; what the caller had comes back afterwards.
-        server = ParameterServer(task, worker_maker(worker), on_step=on_step)
-        thread = _TrainingThread(server)
-        thread.start()
-        while thread.is_alive():
-            try:
-                thread.join(LOOK_S)
-                if watch(server.status()):
-                    server.request_stop()
-            except KeyboardInterrupt:
-                server.request_stop()
-            except BaseException:
-                server.request_stop()
-                thread.join()
-                raise
-        watch(server.status())
-        return thread.outcome()
-
-
-class _TrainingThread(threading.Thread):
-    """A thread that keeps what training gave or raised."""
-
-    def __init__(self, server: ParameterServer) -> None:
-        super().__init__(name="distsgd-server", daemon=True)
-        self._server = server
-        self._outcome: Outcome | None = None
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Train."""
-        try:
-            self._outcome = self._server.train()
-        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.
-            self._error = error
-
-    def outcome(self) -> Outcome:
-        """What training gave; raises what it raised."""
-        if self._error is not None:
-            raise self._error
-        assert self._outcome is not None
-        return self._outcome

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _PREFIX = f"dsgd-{os.getuid()}-"
@@ -33,10 +34,16 @@ _SETTINGS = {
 }
 
 
+@cache
+def _token() -> str:
+    """This process's token: Ray reads it once, and a second run must go on with the same."""
+    return secrets.token_hex(32)
+
+
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
-    """The settings for a local Ray, with a new token; what was there before comes back."""
-    wanted = {**_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    """The settings for a local Ray, with a token; what was there before comes back."""
+    wanted = {**_SETTINGS, "RAY_AUTH_TOKEN": _token()}
     before = {name: os.environ.get(name) for name in (*wanted, "RAY_ADDRESS")}
     os.environ.update(wanted)
     os.environ.pop("RAY_ADDRESS", None)

@@ -9,8 +9,7 @@ from typing import Any
 from distsgd.errors import CheckpointError
 
 _LARGEST = 1 << 63
-# What is no number yet at the beginning of a run, or is fixed by the configuration.
-_FIXED = frozenset({"window"})
+_FIXED = frozenset({"window"})  # By the configuration.
 
 
 def check_state(state: Any, *, like: Any, name: str = "state") -> None:
@@ -34,24 +33,28 @@ def check_state(state: Any, *, like: Any, name: str = "state") -> None:
             _refuse(name, state, f"a list of {len(like)} numbers")
         for i, inner in enumerate(like):
             check_state(state[i], like=inner, name=f"{name}[{i}]")
-    elif isinstance(like, bool | str):
-        if type(state) is not type(like):
-            _refuse(name, state, "true or false" if isinstance(like, bool) else "text")
-    elif isinstance(like, int):
-        if type(state) is not int or not 0 <= state < _LARGEST:
-            _refuse(name, state, "an integer, 0 or more")
     elif like is None and isinstance(state, Mapping):
         for key, inner in state.items():
-            _check_number(f"{name}.{key}", inner, may_be_none=True)
+            _check_value(inner, None, f"{name}.{key}")
     else:
-        _check_number(name, state, may_be_none=like is None)
+        _check_value(state, like, name)
 
 
-def _check_number(name: str, value: Any, *, may_be_none: bool) -> None:
+def _check_value(value: Any, like: Any, name: str) -> None:
+    """The same for what is no object and no list."""
+    if isinstance(like, bool | str):
+        if type(value) is not type(like):
+            _refuse(name, value, "true or false" if isinstance(like, bool) else "text")
+    elif isinstance(like, int):
+        if type(value) is not int or not 0 <= value < _LARGEST:
+            _refuse(name, value, "an integer, 0 or more")
+    elif not _is_number(value) and (value is not None or like is not None):
+        _refuse(name, value, "a finite number" + (" or null" if like is None else ""))
+
+
+def _is_number(value: Any) -> bool:
     # Compared before it is converted: an integer of JSON may be too large for a float.
-    is_number = type(value) in {int, float} and abs(value) <= 1.7e308 and math.isfinite(value)
-    if not is_number and not (may_be_none and value is None):
-        _refuse(name, value, "a finite number" + (" or null" if may_be_none else ""))
+    return type(value) in {int, float} and abs(value) <= 1.7e308 and math.isfinite(value)
 
 
 def _refuse(name: str, value: Any, rule: str) -> None:

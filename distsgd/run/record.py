@@ -90,7 +90,7 @@ def read_weights(file: Path) -> dict[str, Array]:
     """The arrays of a safetensors file. Raises ConfigError."""
     try:
         return load_file(file)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             [f"model.initial_weights is {file}; must be a safetensors file ({error})"]
         ) from None
@@ -125,7 +125,10 @@ def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
             f"{blueprint.manifest.digest}); "
             "restore the data, or train into another --run-dir",
         )
-    then, now = _object(run, before, "numerics"), asdict(numerics.profile(blueprint.config.train.dtype))
+    then, now = (
+        _object(run, before, "numerics"),
+        asdict(numerics.profile(blueprint.config.train.dtype)),
+    )
     if then.get("probe") != now["probe"]:
         changed = ", ".join(
             f"{key} {then.get(key)} (now {value})"
@@ -143,9 +146,7 @@ def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
 def _object(run: RunDirectory, values: dict[str, Any], key: str) -> dict[str, Any]:
     found = values.get(key)
     if not isinstance(found, dict):
-        raise RunError(
-            run.environment_path, f"{key} is no object; restore the file, or train anew"
-        )
+        raise RunError(run.environment_path, f"{key} is no object; restore the file, or train anew")
     return found
 
 

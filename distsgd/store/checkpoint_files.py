@@ -74,7 +74,7 @@ def read_files(directory: Path, *, step: int) -> tuple[dict[str, dict[str, Array
             continue
         try:
             arrays[name.removesuffix(_SUFFIX)] = safetensors_numpy.load(data)
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(directory / name, f"is no safetensors file: {error}") from error
     return arrays, state
 

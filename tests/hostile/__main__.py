@@ -23,19 +23,24 @@ def main() -> int:
     if unknown:
         parser.error(f"no format {unknown[0]!r}; known: {', '.join(FORMATS)}")
     each = -(-asked.inputs // len(asked.formats))
-    print(_ROW.format("format", "inputs", "read", "refused", "failed", "most s", "most MiB"))
+    _say(_ROW.format("format", "inputs", "read", "refused", "failed", "most s", "most MiB"))
     with ThreadPoolExecutor(2) as pool:
         tallies = []
         for tally in pool.map(
             lambda name: judge(name, seed=asked.seed, first=0, last=each), asked.formats
         ):
             tallies.append(tally)
-            print(_row(tally, each), flush=True)
-    print(_total(tallies, each))
+            _say(_row(tally, each))
+    _say(_total(tallies, each))
     failures = [failure for tally in tallies for failure in tally.failures]
     for failure in failures:
-        print(f"\n{failure}", file=sys.stderr)
+        sys.stderr.write(f"\n{failure}\n")
     return 1 if failures else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _row(tally: Tally, inputs: int) -> str:

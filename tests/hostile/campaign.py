@@ -18,7 +18,7 @@ from typing import IO, Any
 
 MOST_SECONDS = 10.0
 MOST_MIB = 1024.0
-_START_S = 60.0
+_PATIENCE_S = 30.0  # Until a process that was started, or an input, says something.
 _ROOT = Path(__file__).parents[2]
 
 
@@ -75,14 +75,14 @@ def _batch(tally: Tally, seed: int, first: int, last: int) -> int:
         assert process.stdout is not None
         number, is_at_work, reason = first - 1, False, "the process ended"
         try:
-            for value in _lines(process.stdout, lambda: MOST_SECONDS * 2 if is_at_work else _START_S):
+            for value in _lines(process.stdout):
                 if isinstance(value, int):
                     number, is_at_work = value, True
                 else:
                     tally.take(number, *value, seed=seed)
                     is_at_work = False
         except TimeoutError:
-            reason = f"no end after {2 * MOST_SECONDS:g} s"
+            reason = f"no end after {_PATIENCE_S:g} s"
         finally:
             process.kill()
         if not is_at_work and number == last - 1:
@@ -94,11 +94,11 @@ def _batch(tally: Tally, seed: int, first: int, last: int) -> int:
         return max(number, first) + 1
 
 
-def _lines(stream: IO[bytes], patience_s: Any) -> Iterator[Any]:
+def _lines(stream: IO[bytes]) -> Iterator[Any]:
     """JSON values as they come; TimeoutError where none comes in time."""
     rest = b""
     while True:
-        ready, _, _ = select.select([stream], [], [], patience_s())
+        ready, _, _ = select.select([stream], [], [], _PATIENCE_S)
         if not ready:
             raise TimeoutError
         data = os.read(stream.fileno(), 1 << 16)

@@ -123,7 +123,7 @@ def _open(directory: Path) -> None:
 
 def resealed(manifest: bytes) -> bytes:
     """The manifest of a data set with the digest that fits it, as a forger would write it."""
-    from blake3 import blake3  # noqa: PLC0415 -- beside its only use.
+    from blake3 import blake3
 
     try:
         value = json.loads(manifest)

@@ -133,7 +133,11 @@ def damaged_json(data: bytes, chance: Chance) -> bytes:
     for _ in range(int(chance.choice([1, 1, 1, 2, 3]))):
         _forge_inplace(value, chance)
     # Python's own digits limit would keep the largest number from being written.
-    text = json.dumps(value).replace('"LARGE"', "1" + "0" * 400)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # Nestings within nestings.
+        return data
+    text = text.replace('"LARGE"', "1" + "0" * 400)
     if chance.integers(50) == 0:
         text = text.replace("null", "[" * 100_000 + "]" * 100_000, 1)
     return text.encode()
@@ -154,7 +158,7 @@ def _forge_inplace(value: Any, chance: Chance) -> None:
         container[key] = json.loads(json.dumps(other[at])) if at in _keys(other) else None
     elif deed == 3:
         nested: Any = 1
-        for _ in range(int(chance.choice([3, 40, 900]))):
+        for _ in range(int(chance.choice([3, 40, 300]))):
             nested = [nested] if chance.integers(2) else {"a": nested}
         container[key] = nested
     elif deed == 4 and isinstance(container[key], int | float):

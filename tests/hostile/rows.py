@@ -191,8 +191,8 @@ def parquet_bombs() -> list[Bomb]:
 
 def arrow_bombs() -> list[Bomb]:
     return [
-        lambda: _arrow(_zeros(150_000_000)),
-        lambda: _arrow(_zeros(100_000_000), "lz4", stream=True),
+        lambda: _arrow(_zeros(50_000_000)),
+        lambda: _arrow(_zeros(50_000_000), "lz4", stream=True),
         lambda: _arrow(_long_lists(400)),
         lambda: _arrow(_wide(5_000)),
         lambda: _arrow(_deep(30)),

@@ -20,14 +20,14 @@ import safetensors.numpy
 from blake3 import blake3
 
 from distsgd.config import TrainConfig
+from distsgd.nn.weights import weights_vector
 from distsgd.run.record import read_weights
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import Trainer
-from distsgd.store.evaluations import EvaluationLog
 from distsgd.store.digest import DigestLog
+from distsgd.store.evaluations import EvaluationLog
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
-from distsgd.nn.weights import weights_vector
 
 _STEPS, _CHECKPOINT_EVERY = 9, 3
 _TOML = """\
@@ -241,4 +241,3 @@ def forged_toml(text: str, chance: np.random.Generator) -> bytes:
 def toml_file() -> bytes:
     """A good one."""
     return _TOML.encode()
-

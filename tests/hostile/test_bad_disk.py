@@ -16,7 +16,7 @@ import pytest
 from distsgd.errors import CheckpointError, DiskError
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.digest import DigestLog
-from tests.hostile.runs import KilledRun, read_back
+from tests.hostile.runs import KilledRun
 
 SMALL_DISK = "1m"
 
@@ -32,7 +32,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs the right to mount")
     try:
         yield place
@@ -82,22 +85,15 @@ def test_disk_without_room_ends_the_run_and_a_resume_gives_the_same_bits(
     assert not list(run.rglob(".aside-*"))
 
 
-@pytest.mark.parametrize("but", [0, 8 << 10, 24 << 10, 40 << 10])
+@pytest.mark.parametrize("but", [0, 4 << 10, 8 << 10, 12 << 10])
 def test_full_file_system_is_survived(killed: KilledRun, small_disk: Path, but: int) -> None:
-    on_disk = KilledRun(small_disk)
-    for name in ("rows.parquet", "run.toml", "digest"):
-        shutil.copy(killed.place / name, small_disk)
-    whole = on_disk.trained("whole")["weights_digest"]
-    assert whole == (killed.place / "digest").read_text()
-    run = small_disk / "whole"
-    (run / "result.json").unlink()
-    shutil.rmtree(run / "checkpoints" / "step-000000000009")
+    run = small_disk / "run"
+    shutil.copytree(killed.copied(), run)
     filler = fill(small_disk, but=but)
     with pytest.raises(DiskError, match="No space left"):
-        on_disk.trained("whole")
+        killed.trained(str(run))
     filler.unlink()
-    assert on_disk.trained("whole")["weights_digest"] == whole
-    read_back(run)
+    assert killed.trained(str(run))["weights_digest"] == (killed.place / "digest").read_text()
 
 
 def test_run_on_a_read_only_file_system_is_refused_and_untouched(
@@ -105,15 +101,14 @@ def test_run_on_a_read_only_file_system_is_refused_and_untouched(
 ) -> None:
     run = small_disk / "run"
     shutil.copytree(killed.copied(), run)
-    there = KilledRun(killed.place)
     remount = ["mount", "-o", "remount,{},size=" + SMALL_DISK, str(small_disk)]
     subprocess.run([part.format("ro") for part in remount], check=True)
     with pytest.raises(DiskError, match="Read-only file system"):
-        there.trained(str(run))
+        killed.trained(str(run))
     with pytest.raises(DiskError, match="Read-only file system"):
-        there.trained(str(small_disk / "new"))
+        killed.trained(str(small_disk / "new"))
     subprocess.run([part.format("rw") for part in remount], check=True)
-    assert there.trained(str(run))["weights_digest"] == (killed.place / "digest").read_text()
+    assert killed.trained(str(run))["weights_digest"] == (killed.place / "digest").read_text()
 
 
 def test_checkpoint_cut_at_any_byte_is_noticed(tmp_path: Path) -> None:

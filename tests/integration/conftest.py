@@ -57,7 +57,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty directory with the digits, a HOME of its own, and a short temporary directory."""
-    with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as short:  # noqa: S108 -- Ray's limit.
+    with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as short:
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv("TMPDIR", short)
         subprocess.run(

@@ -1,4 +1,4 @@
-"""The command line on a real Ray: the same bits through deaths and interruptions, and nothing left behind.
+"""The command line on a real Ray: the same bits through deaths, and nothing left behind.
 
 Each test starts the program as a user does, in processes of its own.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ def listening_addresses(pids: set[int]) -> set[str]:
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*"):
             try:
-                target = os.readlink(link)
+                target = str(link.readlink())
             except OSError:
                 continue
             if target.startswith("socket:["):
@@ -100,3 +102,22 @@ def test_after_a_killed_driver_everything_ends_and_a_prompt_resume_gives_the_sam
     assert code == 0, said
     assert found["weights_digest"] == alone
     wait_until(lambda: not program.processes(), 120, "the killed run's processes to end")
+
+
+TWICE = """
+from distsgd import TrainConfig, Trainer
+
+config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.plan=all"])
+digests = set()
+for workers in (1, 2):
+    again = config.with_overrides([f"parallel.workers={workers}"])
+    digests.add(Trainer(again).fit().metrics["weights_digest"])
+assert len(digests) == 1, digests
+"""
+
+
+def test_one_process_can_train_twice(place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,14 +15,16 @@ import pytest
 from distsgd.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def run(script: str, where: Path) -> str:
-    """Run shell lines with the tests' own environment first on the path; fails on the first line that fails."""
+    """Run shell lines with the tests' own environment first on the path, to the first failure."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -48,7 +51,7 @@ def test_the_two_commands_run() -> None:
 def test_the_commands_by_hand_run_and_both_runs_have_one_digest(tmp_path: Path) -> None:
     run(SHELL[1], tmp_path)
     digests = [
-        (tmp_path / "playground" / name / "result.json").read_text().split('"weights_digest": ')[1][:66]
+        json.loads((tmp_path / "playground" / name / "result.json").read_text())["weights_digest"]
         for name in ("first", "second")
     ]
     assert digests[0] == digests[1]

@@ -22,7 +22,7 @@ def run_of(
     """The digest of the weights and the losses of all steps."""
     task = server_task(config.with_overrides(overrides), run, cache_dir=cache_dir)
     if not task.crew.num_workers:
-        from distsgd.parallel.launch import train_in_process
+        from distsgd.parallel.in_process import train_in_process
 
         outcome = train_in_process(task, "workers.gradient_worker:GradientWorker", lambda _: False)
     else:

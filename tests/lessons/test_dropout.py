@@ -17,7 +17,7 @@ from distsgd.autodiff import functions as f
 from distsgd.chance import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
 from distsgd.nn import Dense, Dropout, Model
-from distsgd.parallel.launch import train_in_process
+from distsgd.parallel.in_process import train_in_process
 from distsgd.store.history import read_history
 from tests.integration.crews import server_task, train_with_threads
 

@@ -27,7 +27,9 @@ def made_run(path: Path, *, num_rows: int) -> RunDirectory:
     history = HistoryWriter(run.history)
     for step in range(1, num_rows + 1):
         history.append(
-            HistoryRow(step, step / 23, step * 64, 0.1, 2.0 / step, None, 1.0, 2.0, 3.0, 40.0, step * 0.1)
+            HistoryRow(
+                step, step / 23, step * 64, 0.1, 2.0 / step, None, 1.0, 2.0, 3.0, 40.0, step * 0.1
+            )
         )
     history.flush()
     return run

@@ -345,3 +345,39 @@ def test_unreadable_file_is_a_configuration_error(
 def test_directory_in_place_of_the_file_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         TrainConfig.from_toml(tmp_path)
+
+
+def test_faults_and_workers_are_no_input_to_the_bits() -> None:
+    plain = TrainConfig.from_dict(least())
+    hurt = plain.with_overrides(
+        ['chaos.faults=["kill worker every 50 steps"]', "parallel.workers=[1, 4]"]
+    )
+    assert hurt.parallel.workers == (1, 4)
+    assert hurt.canonical() == plain.canonical()
+    assert TrainConfig.from_dict(json.loads(json.dumps(hurt.to_dict()))) == hurt
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"chaos": {"faults": ["kill everybody"]}}, 'chaos.faults has "kill everybody", which'),
+        ({"chaos": {"fault": []}}, 'did you mean "faults"?'),
+        (
+            {"chaos": {"faults": ["kill worker at step 1"]}, "parallel": {"workers": 0}},
+            "names workers and parallel.workers is 0",
+        ),
+        ({"parallel": {"workers": [4, 1]}}, "the fewest come first"),
+        ({"parallel": {"workers": [0, 1]}}, "[fewest, most] with fewest 1 or more"),
+        ({"parallel": {"workers": [1, 2, 3]}}, "[fewest, most] with fewest 1 or more"),
+    ],
+)
+def test_faults_and_bounds_that_cannot_be_are_refused(
+    sections: dict[str, Any], problem: str
+) -> None:
+    (text,) = problems_of(least(**sections))
+    assert problem in text
+
+
+def test_faults_of_server_and_driver_need_no_workers() -> None:
+    faults = ["kill server at step 1", "kill driver at step 2"]
+    TrainConfig.from_dict(least(chaos={"faults": faults}, parallel={"workers": 0}))

@@ -353,3 +353,23 @@ def test_prepare_never_decodes_more_of_a_file_than_it_bounds(tmp_path: Path) -> 
     manifest = prepare(tmp_path / "bomb.parquet", tmp_path / "out", options=LABEL)
     assert manifest.train_rows == 1_000_000
     assert pa.default_memory_pool().max_memory() - before < 64 << 20
+
+
+def test_long_text_in_a_dictionary_is_no_class_and_takes_no_memory(
+    write: Write, tmp_path: Path
+) -> None:
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(50_000, np.int32)), pa.array(["x" * (1 << 20)])
+    )
+    path = write({"a": np.zeros(50_000), "label": texts})
+    with pytest.raises(DataError, match="has 1048576 characters, at most 1000"):
+        prepare(path, tmp_path / "out", options=PrepareOptions(("label",)))
+
+
+def test_classes_are_those_of_rows_and_not_of_their_dictionary(
+    write: Write, tmp_path: Path
+) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([2, 0, 2]), pa.array(["b", "unused", "a"]))
+    path = write({"a": [1.0, 2.0, 3.0], "label": texts})
+    manifest = prepare(path, tmp_path / "out", options=PrepareOptions(("label",)))
+    assert manifest.class_names == ("a", "b")

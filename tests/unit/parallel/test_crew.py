@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from distsgd.parallel.lateness import END_AFTER_S
 from distsgd.parallel.messages import Kind, Order
 from distsgd.parallel.plan import SERVER, PlanKind, Planner
 from distsgd.parallel.reduction import Root
+from distsgd.parallel.suspects import Suspects
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
 from tests.oracles import tree_over
@@ -225,7 +227,7 @@ def falls_silent(exchange: LoopExchange, worker: int, order: Order) -> None:
 
 def test_a_late_worker_is_outrun_gets_no_work_and_is_ended() -> None:
     clock = Clock()
-    crew, exchange = crew_of(2, falls_silent, clock=clock)
+    crew, _ = crew_of(2, falls_silent, clock=clock)
     alone, _ = crew_of(0)
     for step in range(3):
         crew.gather(work(step))
@@ -335,3 +337,93 @@ def test_root_can_be_read_until_the_next_step_and_workers_see_the_weights() -> N
     assert not exchange.weights.any()
     crew.close()
     assert exchange.is_closed
+
+
+def spoiled(**change: Any) -> Fate:
+    """Worker 1 answers step 1 with something else than it computed."""
+
+    def fate(exchange: LoopExchange, worker: int, order: Order) -> None:
+        report = exchange.workers[worker].compute(order)
+        if worker == 1 and order.step == 1:
+            if "gradient" in change:
+                exchange.slots[worker][0] = change["gradient"]
+            fields = {name: value for name, value in change.items() if name != "gradient"}
+            nodes = tuple(node._replace(**fields) for node in report.nodes)
+            report = report._replace(nodes=nodes)
+        exchange.happened.append([Reported(worker, report)])
+
+    return fate
+
+
+def one_node_too_many(exchange: LoopExchange, worker: int, order: Order) -> None:
+    report = exchange.workers[worker].compute(order)
+    if worker == 1 and order.step == 1:
+        report = report._replace(nodes=(*report.nodes, report.nodes[0]))
+    exchange.happened.append([Reported(worker, report)])
+
+
+def crew_that_says(count: int, fate: Fate) -> tuple[Crew, list[str]]:
+    crew, _ = crew_of(count, fate)
+    said: list[str] = []
+    crew._say = said.append
+    return crew, said
+
+
+@pytest.mark.parametrize(
+    "fate",
+    [
+        one_node_too_many,
+        spoiled(loss_sum=float("nan")),
+        spoiled(loss_sum=float("inf"), gradient=float("nan")),
+        spoiled(squared_norm_sum=float("nan")),
+    ],
+)
+def test_worker_that_gives_what_cannot_be_is_named_and_ended_and_the_step_goes_on(
+    fate: Fate,
+) -> None:
+    crew, said = crew_that_says(3, fate)
+    for step in STEPS:
+        assert same(crew.gather(work(step)), expected_root(step))
+    (text,) = said
+    assert text.startswith("worker 1, step 1: gave something that cannot be a partial for blocks ")
+    assert set(crew.members) == {0, 2}
+
+
+class Diverged(FakeWorker):
+    """Its losses are no numbers, whoever computes them."""
+
+    def compute(self, order: Order) -> Any:
+        report = super().compute(order)
+        nodes = tuple(node._replace(loss_sum=float("nan")) for node in report.nodes)
+        return report._replace(nodes=nodes)
+
+
+def test_loss_that_is_no_number_here_too_is_nobodys_fault() -> None:
+    crew, said = crew_that_says(3, spoiled(loss_sum=float("nan")))
+    crew._own._worker = Diverged(DEAL)
+    crew._own._worker.attach(crew.weights, crew._own._slots)
+    crew.gather(work(0))
+    assert np.isnan(crew.gather(work(1)).sums.loss_sum)
+    assert said == []
+    assert set(crew.members) == {0, 1, 2}
+
+
+def test_blocks_that_kill_whoever_computes_them_are_named_by_the_next_incarnation(
+    tmp_path: Path,
+) -> None:
+    class Mortal(FakeWorker):
+        def compute(self, order: Order) -> Any:
+            raise SystemExit(str(order))  # Stands for the end of the server's process.
+
+    def fate(exchange: LoopExchange, worker: int, order: Order) -> None:
+        (dies if order.first <= 5 < order.last else answers)(exchange, worker, order)
+
+    crew, _ = crew_of(2, fate)
+    crew.suspects = Suspects(tmp_path / "suspects.json")
+    crew._own._worker = Mortal(DEAL)
+    with pytest.raises(SystemExit):
+        crew.gather(work(0))
+    again, _ = crew_of(3, fate)
+    again.suspects = Suspects(tmp_path / "suspects.json")
+    with pytest.raises(ClusterError, match="3 processes died one after the other on blocks"):
+        again.gather(work(0))

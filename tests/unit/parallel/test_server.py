@@ -237,6 +237,38 @@ def test_run_that_another_has_is_refused(
     assert train(server_task(path)).status == "done"
 
 
+def test_run_that_cannot_be_had_lets_its_workers_go(
+    new_run: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LOCK_TIMEOUT_S", 0.05)
+    path = new_run()
+    server = ParameterServer(server_task(path, num_workers=1), lambda t: FakeWorker(t.deal))
+    with RunDirectory.open(path).lock(1.0), pytest.raises(RunError, match="is in use"):
+        server.train()
+    assert server.status().phase == "ended"
+    assert serve(FakeWorker(DEAL), server.address(), 0) == 0
+
+
+def test_next_incarnation_waits_for_no_worker_and_fewest_are_enough(
+    new_run: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "JOIN_TIMEOUT_S", 0.05)
+    alone = train(server_task(new_run()))
+    task = server_task(new_run(), num_workers=3)
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal), incarnation=1)
+    assert server.train().weights_digest == alone.weights_digest
+    assert any("is back" in message for message in server.status().messages)
+    task = server_task(new_run(), num_workers=3)
+    task = replace(task, crew=replace(task.crew, least_workers=1))
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal))
+    with pytest.raises(ExchangeTimeoutError, match=r"workers \[0\] to connect"):
+        server.train()
+    task = server_task(new_run(), num_workers=3)
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal))
+    server.expect(0)
+    assert server.train().weights_digest == alone.weights_digest
+
+
 class BadWorker(FakeWorker):
     """From step 3 on its loss is no number."""
 

@@ -1,0 +1,263 @@
+"""Peers that do not keep the protocol: the server refuses or drops them, and serves the others."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from distsgd.data.deal import Deal
+from distsgd.parallel.exchange import open_exchange, shared_memory
+from distsgd.parallel.exchange.contract import (
+    HANDSHAKE_TIMEOUT_S,
+    UNASKED,
+    Event,
+    Joined,
+    Layout,
+    Lost,
+    Reported,
+)
+from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
+from distsgd.parallel.exchange.zeromq import ZeroMQExchange
+from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.tree import Sums, most_nodes
+from tests.fakes import FakeWorker
+
+DEAL = Deal.of(100, 64, lanes=4, lane_rows=8, block_rows=3)
+LAYOUT = Layout(21, most_nodes(4, DEAL.most_blocks_per_lane), "float32")
+SECRET = bytes(range(32))
+PATIENCE_S = 20.0
+ORDER = Order(1, Kind.GRADIENT, 0, 0, 1, 0, 0)
+REPORT = Report(*ORDER[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
+DESCRIPTION = FakeWorker(DEAL).describe(0)
+HEAD_BYTES = len(REPORT.pack()) - struct.calcsize("<qdqdd")
+
+pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="needs memfd (Linux)")
+Raw = Callable[[bytes], None]
+
+
+class Peer:
+    """A connected worker that sends what it likes."""
+
+    def __init__(self, exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack) -> None:
+        self.exchange = exchange
+        self.events: list[Event] = []
+        if isinstance(exchange, SharedMemoryExchange):
+            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            self._socket.connect(f"\0{exchange.address.name}")
+        else:
+            context = stack.enter_context(zmq.Context())
+            self._dealer = stack.enter_context(context.socket(zmq.DEALER))
+            self._dealer.linger = 0
+            self._dealer.curve_publickey, self._dealer.curve_secretkey = zmq.curve_keypair()
+            self._dealer.curve_serverkey = exchange.address.public_key
+            self._dealer.connect(exchange.address.name)
+
+    def say(self, *frames: bytes) -> None:
+        """One message."""
+        if isinstance(self.exchange, SharedMemoryExchange):
+            self._socket.send(frames[0])
+        else:
+            self._dealer.send_multipart(frames)
+
+    def join(self) -> list[int]:
+        """Shake hands; the descriptors that come with it, where there are any."""
+        self.say(SECRET + DESCRIPTION.pack())
+        self.until(Joined)
+        if isinstance(self.exchange, SharedMemoryExchange):
+            return list(socket.recv_fds(self._socket, 1 << 16, 2)[1])
+        return []
+
+    def until(self, wanted: type[Event]) -> Event:
+        """The next event of this kind; what else happened is in `events`."""
+        deadline = monotonic() + PATIENCE_S
+        while monotonic() < deadline:
+            for event in self.exchange.wait(0.1):
+                self.events.append(event)
+                if isinstance(event, wanted):
+                    return event
+        raise AssertionError(f"waited for {wanted}, saw {self.events}")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=["shared_memory", "zmq"])
+def exchange(
+    request: pytest.FixtureRequest, stack: ExitStack
+) -> SharedMemoryExchange | ZeroMQExchange:
+    opened = open_exchange(request.param, LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
+    stack.callback(opened.close)
+    return opened
+
+
+@pytest.fixture
+def peer(exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack) -> Peer:
+    return Peer(exchange, stack)
+
+
+def assert_still_serves(exchange: SharedMemoryExchange | ZeroMQExchange) -> None:
+    """An honest worker joins, is asked and answers."""
+    with ExitStack() as stack:
+        honest = Peer(exchange, stack)
+        for fd in honest.join():
+            os.close(fd)
+        exchange.send(0, ORDER)
+        honest.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
+        assert honest.until(Reported) == Reported(0, REPORT)
+        assert exchange.partials(0).shape[1] == LAYOUT.num_parameters
+
+
+DESCRIBED = DESCRIPTION.pack()
+HELLOS = [
+    b"x",
+    SECRET[:-1],
+    bytes(32) + DESCRIBED,
+    SECRET,
+    SECRET + DESCRIBED[:-1],
+    SECRET + b"[" * 60_000,
+    SECRET + b"9" * 60_000,
+    SECRET + b"\xff\xfe",
+    SECRET + DESCRIBED.replace(b'"worker": 0', b'"worker": []'),
+    SECRET + DESCRIBED.replace(b'"worker": 0', b'"worker": "0"'),
+    SECRET + DESCRIBED.replace(b'"worker": 0', b'"worker": -1'),
+    SECRET + DESCRIBED.replace(b'"worker": 0', b'"worker": 1e9'),
+    SECRET + DESCRIBED.replace(b'"worker": 0', b'"worker": true'),
+    SECRET + DESCRIBED.replace(b'"version": "', b'"version": {}, "x": "'),
+]
+
+
+@pytest.mark.parametrize("hello", HELLOS, ids=range(len(HELLOS)))
+def test_hello_that_is_none_lets_nobody_in(peer: Peer, hello: bytes) -> None:
+    peer.say(hello)
+    deadline = monotonic() + 0.3
+    while monotonic() < deadline:
+        assert peer.exchange.wait(0.05) == []
+    assert_still_serves(peer.exchange)
+
+
+REPORTS = {
+    "cut in the head": REPORT.pack()[:7],
+    "cut in a node": REPORT.pack()[:-3],
+    "more nodes than it has": REPORT.pack()[: HEAD_BYTES - 2]
+    + struct.pack("<H", 65_535)
+    + REPORT.pack()[HEAD_BYTES:],
+    "no kind of work": REPORT.pack()[:4] + b"\x77" + REPORT.pack()[5:],
+    "noise": bytes(range(200)),
+}
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_report_that_is_none_ends_its_worker_alone(peer: Peer, report: bytes) -> None:
+    peer.join()
+    peer.exchange.send(0, ORDER)
+    peer.say(report, bytes(LAYOUT.weights_bytes))
+    lost = peer.until(Lost)
+    assert isinstance(lost, Lost)
+    assert "report" in lost.reason
+    assert not any(isinstance(event, Reported) for event in peer.events)
+    assert_still_serves(peer.exchange)
+
+
+def test_report_nobody_asked_for_ends_its_worker_alone(peer: Peer) -> None:
+    peer.join()
+    peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
+    assert peer.until(Lost) == Lost(0, UNASKED)
+    assert_still_serves(peer.exchange)
+
+
+def test_flood_of_reports_counts_once_for_each_order(peer: Peer) -> None:
+    peer.join()
+    peer.exchange.send(0, ORDER)
+    for _ in range(50):
+        peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
+    assert peer.until(Lost) == Lost(0, UNASKED)
+    assert sum(isinstance(event, Reported) for event in peer.events) == 1
+    assert_still_serves(peer.exchange)
+
+
+def test_flood_of_strangers_is_outlived(
+    exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack
+) -> None:
+    strangers = [Peer(exchange, stack) for _ in range(40)]
+    for stranger in strangers[::2]:
+        stranger.say(bytes(1000))
+    started = monotonic()
+    for _ in range(80):
+        assert exchange.wait(0.0) == []
+    assert monotonic() - started < HANDSHAKE_TIMEOUT_S
+    assert_still_serves(exchange)
+
+
+def test_silent_stranger_keeps_nobody_waiting(peer: Peer) -> None:
+    started = monotonic()
+    assert_still_serves(peer.exchange)
+    assert monotonic() - started < HANDSHAKE_TIMEOUT_S - 1.0
+
+
+def test_zmq_message_longer_than_any_of_ours_is_not_taken(stack: ExitStack) -> None:
+    exchange = open_exchange("zmq", LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
+    stack.callback(exchange.close)
+    peer = Peer(exchange, stack)
+    peer.join()
+    exchange.send(0, ORDER)
+    peer.say(REPORT.pack(), bytes(64 << 20))
+    assert isinstance(peer.until(Lost), Lost)
+    assert_still_serves(exchange)
+
+
+def test_shared_memory_cannot_be_resized_nor_weights_written_by_a_peer(stack: ExitStack) -> None:
+    exchange = open_exchange(
+        "shared_memory", LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1"
+    )
+    stack.callback(exchange.close)
+    weights_fd, slots_fd = Peer(exchange, stack).join()
+    stack.callback(os.close, weights_fd)
+    stack.callback(os.close, slots_fd)
+    for fd, size in ((weights_fd, LAYOUT.weights_bytes), (slots_fd, LAYOUT.slots_bytes)):
+        for other in (0, size - 1, size + 1, 1 << 40):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, other)
+        with pytest.raises(OSError, match=r"busy|permitted"):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    with pytest.raises(PermissionError):
+        os.pwrite(weights_fd, b"x", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(weights_fd, LAYOUT.weights_bytes)
+    # A second opening by way of /proc meets the same seals.
+    again = os.open(f"/proc/self/fd/{weights_fd}", os.O_RDWR)
+    stack.callback(os.close, again)
+    with pytest.raises(PermissionError):
+        os.pwrite(again, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(again, 0)
+    exchange.weights[:] = 7
+    assert set(np.frombuffer(os.pread(weights_fd, 84, 0), LAYOUT.dtype)) == {7}
+    assert_still_serves(exchange)
+
+
+def test_description_with_wrong_types_is_none() -> None:
+    changes: list[dict[str, Any]] = [
+        {"worker": None},
+        {"pid": 1.5},
+        {"probe": 1},
+        {"data_digest": []},
+    ]
+    for change in changes:
+        strange = replace(DESCRIPTION, **change)
+        with pytest.raises(ValueError, match="not a worker's description"):
+            Description.unpack(strange.pack())
