@@ -111,7 +111,7 @@ def init(
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913 -- one parameter an option of the command.
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The configuration.")],
     *,
     overrides: Annotated[

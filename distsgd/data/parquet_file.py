@@ -42,9 +42,7 @@ class ParquetSource:
         with arrow_errors(self.name), self._open(columns) as file:
             for group in range(file.metadata.num_row_groups):
                 at_once = self._batch_rows(file, group, columns)
-                for batch in file.iter_batches(
-                    at_once, row_groups=[group], columns=list(columns)
-                ):
+                for batch in file.iter_batches(at_once, row_groups=[group], columns=list(columns)):
                     num_rows += batch.num_rows
                     yield batch
         if num_rows != self.num_rows:

@@ -381,3 +381,13 @@ def test_faults_and_bounds_that_cannot_be_are_refused(
 def test_faults_of_server_and_driver_need_no_workers() -> None:
     faults = ["kill server at step 1", "kill driver at step 2"]
     TrainConfig.from_dict(least(chaos={"faults": faults}, parallel={"workers": 0}))
+
+
+@pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, "9" * 5000, "{a" + ".a" * 3000 + "=1}"])
+def test_value_without_end_is_a_configuration_error(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"[batch]\nsize = {value}\n")
+    with pytest.raises(ConfigError, match=r"is not TOML|nested more than"):
+        TrainConfig.from_toml(path)
+    with pytest.raises(ConfigError):
+        TrainConfig.from_dict(least()).with_overrides([f"batch.size={value}"])

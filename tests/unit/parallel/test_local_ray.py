@@ -4,6 +4,8 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +42,20 @@ def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> N
     assert dict(os.environ) == before
 
 
-def test_every_ray_gets_a_token_of_its_own() -> None:
-    tokens = set()
-    for _ in range(3):
-        with local_ray.environment():
-            tokens.add(os.environ["RAY_AUTH_TOKEN"])
-    assert len(tokens) == 3
-    assert all(len(token) == 64 for token in tokens)
+def test_every_process_has_a_token_of_its_own_and_keeps_it() -> None:
+    show = (
+        "import os; from distsgd.parallel import local_ray\n"
+        "for _ in range(2):\n"
+        "    with local_ray.environment(): print(os.environ['RAY_AUTH_TOKEN'])"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    tokens = [process.stdout.split() for process in said]
+    assert [len(set(both)) for both in tokens] == [1, 1]
+    assert tokens[0] != tokens[1]
+    assert all(len(token) == 64 for both in tokens for token in both)
 
 
 def test_private_directory_is_closed_to_others_and_goes_at_the_end(root: Path) -> None:

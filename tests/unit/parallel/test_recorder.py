@@ -266,3 +266,35 @@ def test_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
     training = Training(task, np.zeros(other.num_parameters, np.float32))
     with pytest.raises(CheckpointError, match="does not fit this run"):
         Recorder(record, other).resume(training, on_message=session.messages.append)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"best_test_loss": "low"}, "state.best_test_loss is 'low'"),
+        ({"seconds": None}, "state.seconds is None"),
+        ({"digest": 7}, "state.digest is 7"),
+        ({"digest": "7"}, "must be 64 hexadecimal digits"),
+        ({"training": None}, "state.training is None"),
+    ],
+)
+def test_state_that_is_forged_is_refused(
+    run: RunDirectory, change: dict[str, object], reason: str
+) -> None:
+    session, store = Session(run), CheckpointStore(run.checkpoints)
+    session.train(2)
+    session.save()
+    found = store.load(run.checkpoints / "step-000000000002")
+    store.save(2, arrays=found.arrays, state=dict(found.state) | change)
+    with pytest.raises(CheckpointError, match=reason):
+        Session(run).resume()
+
+
+def test_state_of_another_step_is_refused(run: RunDirectory) -> None:
+    session, store = Session(run), CheckpointStore(run.checkpoints)
+    session.train(2)
+    session.save()
+    found = store.load(run.checkpoints / "step-000000000002")
+    store.save(4, arrays=found.arrays, state=found.state)
+    with pytest.raises(CheckpointError, match="that of step 2; must be that of step 4"):
+        Session(run).resume()

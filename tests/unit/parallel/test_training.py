@@ -208,3 +208,22 @@ def test_arrays_that_do_not_fit_are_refused(weights: Array, arrays: dict[str, Ar
     training = training_of(task_of(RULES[1]))
     with pytest.raises(CheckpointError, match="does not fit this run"):
         training.restore(training.state(), weights, {"optimizer": arrays})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise": None},
+        {"noise": []},
+        {"step": "3"},
+        {"step": 10**400},
+        {"num_samples": None},
+        {"epoch_sums": [1, 2]},
+        {"row_sums": None},
+        {"pace": {"window": 0}},
+    ],
+)
+def test_state_of_wrong_types_is_refused(change: dict[str, Any]) -> None:
+    training = training_of(task_of())
+    with pytest.raises(CheckpointError, match="must be"):
+        training.restore(training.state() | change, training.weights, {"optimizer": {}})
