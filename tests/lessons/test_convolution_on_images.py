@@ -15,8 +15,11 @@ from distsgd import TrainConfig, Trainer
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist10k"
 NUM_TRAIN = 8000
-DENSE = [{"type": "dense", "units": 128, "activation": "relu"}, {"type": "dense", "units": 10}]
-CONVOLUTIONAL = [
+DENSE: list[dict[str, Any]] = [
+    {"type": "dense", "units": 128, "activation": "relu"},
+    {"type": "dense", "units": 10},
+]
+CONVOLUTIONAL: list[dict[str, Any]] = [
     {"type": "reshape", "shape": [28, 28, 1]},
     {"type": "convolution", "channels": 8, "kernel": 5, "activation": "relu"},
     {"type": "max_pool", "size": 2},
