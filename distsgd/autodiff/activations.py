@@ -42,8 +42,7 @@ class Relu(_Activation):
 
     def stage_forward(self, site: Site) -> list[Operation]:
         # Against a whole array of zeros numpy is three times as fast as against one zero; large
-        # ones take no memory,
-        # since the system maps untouched zeros to one page.
+        # ones take no memory, since the system maps untouched zeros to one page.
         zeros = np.zeros(site.output.shape, site.output.dtype)
         return [partial(np.maximum, site.inputs[0], zeros, out=site.output)]
 

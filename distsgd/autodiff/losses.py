@@ -32,8 +32,7 @@ class NumberLoss(Gate):
         if len(outputs) != 2 or target != outputs:
             raise ModelError(
                 f"{self.name} got outputs of shape {outputs} and targets of shape {target}; both "
-                "must be "
-                "[samples, outputs] (one column of targets for each output)"
+                "must be [samples, outputs] (one column of targets for each output)"
             )
         return outputs[:1]
 
@@ -71,8 +70,7 @@ class ClassLoss(NumberLoss):
         if len(outputs) != 2 or target != outputs[:1]:
             raise ModelError(
                 f"{self.name} got outputs of shape {outputs} and targets of shape {target}; must "
-                "be "
-                "[samples, classes] and [samples] (targets are class numbers)"
+                "be [samples, classes] and [samples] (targets are class numbers)"
             )
         return target
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from distsgd import __version__
-from distsgd.cli.draw import draw_app
+from distsgd.cli.draw import RunArgument, draw_app
 from distsgd.errors import DistSGDError
 
 app = typer.Typer(
@@ -64,7 +64,6 @@ class DType(StrEnum):
     FLOAT64 = "float64"
 
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="The last line on standard output is one JSON object.")
 ]
@@ -121,7 +120,8 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
         ),
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Worker processes; 0: in this process.")
+        str | None,
+        typer.Option(metavar="N|MIN-MAX|auto", help="Worker processes; 0: in this process."),
     ] = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run is kept (made if missing).")
@@ -200,7 +200,7 @@ def verify(
     run: RunArgument,
     *,
     workers: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Worker processes; 0: in this process.")
+        str | None, typer.Option(metavar="N", help="Worker processes; 0: in this process.")
     ] = None,
 ) -> None:
     """Compute a run again and hold it against its digest chain, with any number of workers."""

@@ -59,7 +59,9 @@ def check_path(path: Path) -> None:
         for problem in report.problems[:-1]:
             say(f"problem: {problem}")
         raise DataError(path, report.problems[-1].removeprefix(f"{path}: "))
-    say(f"{path} can be used")
+    texts = [column.name for column in report.columns if column.kind == "text"]
+    only = f" ({', '.join(texts[:_MOST_COLUMNS])} as a label only: text)" if texts else ""
+    say(f"{path} can be used{only}")
 
 
 def _print_columns(report: CheckReport) -> None:

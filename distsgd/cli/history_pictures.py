@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from distsgd.cli.messages import say
 from distsgd.errors import RunError
-from distsgd.plots.histories import Series, draw_regimes, draw_series, moving_mean
+from distsgd.plots.histories import SMOOTH_POINTS, Series, draw_regimes, draw_series, moving_mean
 from distsgd.store import EvaluationRow, RunDirectory, read_history
 
 Float64 = NDArray[np.float64]
-
-_SMOOTH_POINTS = 50  # A smooth line takes the mean of so many parts of all steps.
 
 
 def draw_histories_of(runs: Sequence[Path], out: Path) -> None:
@@ -71,7 +69,7 @@ def _columns(run: RunDirectory, name: str) -> tuple[Float64, Float64]:
 
 
 def _smoothed(epoch: Float64, values: Float64) -> Iterator[Series]:
-    window = len(values) // _SMOOTH_POINTS
+    window = len(values) // SMOOTH_POINTS
     yield Series(label="each step", epoch_S=epoch, value_S=values)
     if window > 1:
         mean = moving_mean(values, window)

@@ -174,4 +174,5 @@ def _say_end(result: Result, source: str) -> None:
     say("next:")
     say(f"  distsgd show {where}")
     say(f"  distsgd verify {where}")
-    say(f"  distsgd predict {where} --data {shlex.quote(source)} --out predictions.parquet")
+    rows = "FILE" if Path(source).is_dir() else shlex.quote(source)  # A prepared directory.
+    say(f"  distsgd predict {where} --data {rows} --out predictions.parquet")

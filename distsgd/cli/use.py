@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distsgd.cli.messages import number, print_facts, print_json, say
-from distsgd.cli.train import workers_count
+from distsgd.errors import ConfigError
 from distsgd.run.evaluate import evaluate, predict
 from distsgd.run.verify import verify
 
@@ -33,7 +33,12 @@ def write_predictions(run: Path, data: Path, out: Path) -> None:
 
 
 def show_verification(run: Path, workers: str | None) -> None:
-    """Say that every digest holds; the error of a run that does not hold names the first step."""
-    count = None if workers is None else workers_count(workers)
-    held = verify(run, num_workers=count if isinstance(count, int) else None, on_message=say)
-    print_facts([("verified", f"{held.digests:,} digests over {held.steps:,} steps hold")])
+    """Say that all holds; the error of a run that does not hold names the first step.
+
+    Raises ConfigError where `workers` is not one number.
+    """
+    if workers is not None and not (workers.isascii() and workers.isdigit()):
+        raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
+    held = verify(run, num_workers=None if workers is None else int(workers), on_message=say)
+    what = f"history, weights and {held.digests:,} digests over {held.steps:,} steps hold"
+    print_facts([("verified", what)])

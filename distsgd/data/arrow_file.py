@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from distsgd.data.arrow_size import check_decoded_size
-from distsgd.data.paths import file_stamp
+from distsgd.data.paths import check_unchanged, file_stamp
 from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
 from distsgd.errors import DataError
 
@@ -58,8 +58,7 @@ class ArrowSource:
 
     def check_unchanged(self) -> None:
         """Raise DataError when the file has another size or time of change than when opened."""
-        if file_stamp(self.path) != self._stamp:
-            raise DataError(self.path, "changed while it was read; try again when it is complete")
+        check_unchanged(self.path, self._stamp)
 
     def _record_batches(self, fields: list[int] | None) -> Iterator[pa.RecordBatch]:
         with self._reader(fields) as reader:

@@ -79,20 +79,22 @@ def evict(cache_dir: Path, *, keep: Path, max_bytes: int, on_message: Say) -> No
 
     `keep`, entries that a DataSet has open and those asked for within the last ten minutes stay.
     """
-    sizes = {entry: _num_bytes(entry) for entry in cache_dir.iterdir() if _is_entry(entry)}
-    excess = sum(sizes.values()) - max_bytes
-    if excess <= 0:
-        return
-    for entry in sorted(sizes, key=_last_used):
+    found: list[tuple[float, Path, int]] = []
+    for entry in cache_dir.iterdir():
+        with suppress(FileNotFoundError):  # Another process has just removed it.
+            if _is_entry(entry):
+                found.append((entry.stat().st_mtime, entry, _num_bytes(entry)))
+    excess = sum(num_bytes for _, _, num_bytes in found) - max_bytes
+    for last_used, entry, num_bytes in sorted(found):
         if excess <= 0:
             break
-        if entry == keep or time.time() - _last_used(entry) < GRACE_S:
+        if entry == keep or time.time() - last_used < GRACE_S:
             continue
         if _remove_unless_open(entry):
             on_message(
-                f"removed {entry} from the cache ({sizes[entry] >> 20} MiB, the longest unused)"
+                f"removed {entry} from the cache ({num_bytes >> 20} MiB, the longest unused)"
             )
-            excess -= sizes[entry]
+            excess -= num_bytes
 
 
 def _key(paths: Sequence[Path], num_train: int, options: PrepareOptions) -> str:
@@ -152,7 +154,10 @@ def _sweep_unfinished(entry: Path) -> None:
 
 def _remove_unless_open(entry: Path) -> bool:
     """Remove an entry unless a DataSet has it open; renamed first, so that nobody sees half."""
-    descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # Another process was first.
     try:
         if not _try_lock(descriptor):
             return False
@@ -166,10 +171,6 @@ def _remove_unless_open(entry: Path) -> bool:
 
 def _is_entry(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
-
-
-def _last_used(entry: Path) -> float:
-    return entry.stat().st_mtime
 
 
 def _num_bytes(entry: Path) -> int:

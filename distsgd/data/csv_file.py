@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from distsgd.data.paths import file_stamp
+from distsgd.data.paths import check_unchanged, file_stamp
 from distsgd.data.source import arrow_errors
 from distsgd.errors import DataError
 
@@ -59,8 +59,7 @@ class CsvSource:
 
     def check_unchanged(self) -> None:
         """Raise DataError when the file has another size or time of change than when opened."""
-        if file_stamp(self.path) != self._stamp:
-            raise DataError(self.path, "changed while it was read; try again when it is complete")
+        check_unchanged(self.path, self._stamp)
 
     def _scan(self) -> tuple[list[pa.DataType], int]:
         possible = [list(_KINDS) for _ in self._names]

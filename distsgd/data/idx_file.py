@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.paths import file_stamp
+from distsgd.data.paths import check_unchanged, file_stamp
 from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows
 from distsgd.errors import DataError
 
@@ -68,9 +68,7 @@ class IdxSource:
     def check_unchanged(self) -> None:
         """Raise DataError when a file has another size or time of change than when opened."""
         for file in self._all():
-            if file_stamp(file.path) != file.stamp:
-                reason = "changed while it was read; try again when it is complete"
-                raise DataError(file.path, reason)
+            check_unchanged(file.path, file.stamp)
 
     def _all(self) -> Iterator[_IdxFile]:
         yield self._values

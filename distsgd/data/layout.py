@@ -39,10 +39,19 @@ class Layout:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each number: its column, with its place where that is a list."""
-        if self.list_width is None:
-            return self.columns
-        return tuple(f"{self.columns[0]}[{i}]" for i in range(self.list_width))
+        """Name of each number: see `names_of_features`."""
+        return names_of_features(self.columns, self.list_width)
+
+
+def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple[str, ...]:
+    """Name of each number of a row: its column, with its place where that is a list.
+
+    >>> names_of_features(("a", "b"), None), names_of_features(("x",), 2)
+    (('a', 'b'), ('x[0]', 'x[1]'))
+    """
+    if list_width is None:
+        return columns
+    return tuple(f"{columns[0]}[{i}]" for i in range(list_width))
 
 
 def resolve_layout(

@@ -15,6 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from distsgd.data.labels import ClassName
+from distsgd.data.layout import names_of_features
 from distsgd.data.manifest_reader import ManifestReader
 from distsgd.data.options import Dtype, LabelKind, Standardise
 from distsgd.data.standardise import Statistics
@@ -89,10 +90,8 @@ class Manifest:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Name of each number: its column, with its place where that is a list."""
-        if self.list_width is None:
-            return self.columns
-        return tuple(f"{self.columns[0]}[{i}]" for i in range(self.list_width))
+        """Name of each number: see `names_of_features`."""
+        return names_of_features(self.columns, self.list_width)
 
     @property
     def num_targets(self) -> int:

@@ -39,6 +39,12 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
+    """Raise DataError when a file no longer has the stamp it had when it was opened."""
+    if file_stamp(path) != stamp:
+        raise DataError(path, "changed while it was read; try again when it is complete")
+
+
 def _expand(item: str | Path) -> list[Path]:
     path = Path(item).expanduser()
     if path.is_dir():

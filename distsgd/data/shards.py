@@ -86,11 +86,8 @@ class Rows:
             low, high = max(first, start), min(last, stop)
             if low >= high:
                 continue
-            arrays, source, place = (
-                self._shards[shard],
-                slice(low - start, high - start),
-                slice(low - first, high - first),
-            )
+            arrays = self._shards[shard]
+            source, place = slice(low - start, high - start), slice(low - first, high - first)
             x_NI[place] = arrays.x_NI[source]
             target[place] = self._encoded(arrays.target[source], target)
             if squared_norms_N is not None:

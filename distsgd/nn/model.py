@@ -24,9 +24,8 @@ from distsgd.nn.layers import Layer
 from distsgd.nn.losses import Loss, find_loss
 from distsgd.nn.regularisation import Dropout
 
-PREDICTION_ROWS = (
-    256  # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
-)
+# Rows of one block of a prediction: fixed, since cutting differently gives other bits.
+PREDICTION_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)

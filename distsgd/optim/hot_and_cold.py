@@ -8,6 +8,7 @@ Learning", 2019, chapter 4).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,7 @@ class HotAndCold:
 
     def moved(self, weight: np.floating[Any], *, up_loss: float, down_loss: float) -> Any:
         """Where `weight` goes; a loss that is not a number never wins."""
-        if up_loss < down_loss or (up_loss == up_loss and down_loss != down_loss):  # noqa: PLR0124 -- NaN.
+        up, down = ((math.isnan(loss), loss) for loss in (up_loss, down_loss))
+        if up < down:
             return self.up(weight)
-        if down_loss < up_loss or (down_loss == down_loss and up_loss != up_loss):  # noqa: PLR0124 -- NaN.
-            return self.down(weight)
-        return weight
+        return self.down(weight) if down < up else weight

@@ -17,6 +17,11 @@ from distsgd.errors import ConfigError
 class Schedule(Protocol):
     """What the server needs of a schedule."""
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate at the top."""
+        ...
+
     def rate(self, step: int) -> float:
         """Learning rate of the update number `step`, counted from 0."""
         ...

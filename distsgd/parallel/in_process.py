@@ -25,16 +25,17 @@ def train_in_process(
         server = ParameterServer(task, worker_maker(worker), on_step=on_step)
         thread = _TrainingThread(server)
         thread.start()
-        while thread.is_alive():
+        # Not `is_alive`: an interrupted `join` may take a living thread for dead (bpo-46726).
+        while not thread.has_ended.is_set():
             try:
-                thread.join(LOOK_S)
+                thread.has_ended.wait(LOOK_S)
                 if watch(server.status()):
                     server.request_stop()
             except KeyboardInterrupt:
                 server.request_stop()
             except BaseException:
                 server.request_stop()
-                thread.join()
+                thread.has_ended.wait()
                 raise
         watch(server.status())
         return thread.outcome()
@@ -48,6 +49,7 @@ class _TrainingThread(threading.Thread):
         self._server = server
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None
+        self.has_ended = threading.Event()
 
     def run(self) -> None:
         """Train."""
@@ -55,6 +57,8 @@ class _TrainingThread(threading.Thread):
             self._outcome = self._server.train()
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.
             self._error = error
+        finally:
+            self.has_ended.set()
 
     def outcome(self) -> Outcome:
         """What training gave; raises what it raised."""

@@ -71,7 +71,7 @@ class Steps:
             return ""
         if not goes_somewhere(first_weights(), self._before_last, training.weights):
             return ""
-        return too_low(training.pace, training.learning_rate)
+        return too_low(training.pace, training.highest_rate)
 
     def _work(self, kind: Kind, *, is_last: bool = True) -> Work:
         """All blocks of the present step; the next step's, if this is the last that is asked."""

@@ -96,11 +96,17 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """Of the next update; for hot and cold, its step."""
-        task = self._task
-        if isinstance(task.rule, HotAndCold):
-            return task.rule.step_size
-        rate = task.schedule.rate(self.step)
-        return rate * self._way_back.factor if self._way_back else rate
+        return self._rate(self._task.schedule.rate(self.step))
+
+    @property
+    def highest_rate(self) -> float:
+        """The same at the top of its schedule: what a configuration says."""
+        return self._rate(self._task.schedule.learning_rate)
+
+    def _rate(self, scheduled: float) -> float:
+        if isinstance(self._task.rule, HotAndCold):
+            return self._task.rule.step_size
+        return scheduled * self._way_back.factor if self._way_back else scheduled
 
     def begin(self) -> None:
         """The weights are those of the beginning: they are the first to go back to."""

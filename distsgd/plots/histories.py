@@ -17,7 +17,7 @@ from distsgd.plots.canvas import COLOURS, INK, new_axes, new_figure, save
 
 Float64 = NDArray[np.float64]
 
-_SMOOTH_POINTS = 50  # A moving mean takes so many parts of all.
+SMOOTH_POINTS = 50  # A moving mean takes so many parts of all.
 _MANY_TIMES = 30.0  # From this factor between the values on, their logarithm is drawn.
 
 
@@ -42,7 +42,7 @@ def draw_regimes(series: Sequence[Series], out: Path) -> None:
     """
     figure = new_figure(7.2, 4.4)
     axes = new_axes(figure, x="epoch", y="loss of each step")
-    means = [moving_mean(one.value_S, len(one.value_S) // _SMOOTH_POINTS) for one in series]
+    means = [moving_mean(one.value_S, len(one.value_S) // SMOOTH_POINTS) for one in series]
     # What wiggles most is drawn first, so that it hides nothing.
     for place in sorted(range(len(series)), key=lambda i: -len(series[i].epoch_S)):
         one, colour = series[place], COLOURS[place % len(COLOURS)]

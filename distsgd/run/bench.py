@@ -19,7 +19,7 @@ from distsgd.parallel.job import Status
 from distsgd.parallel.launch import launch
 from distsgd.parallel.plan import SERVER
 from distsgd.run import record
-from distsgd.run.blueprint import Blueprint, blueprint
+from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
@@ -32,7 +32,7 @@ _PHASES = ("read", "compute", "signal", "reduce")
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Reading:
     """What a look at a run showed."""
 
     step: int
@@ -81,19 +81,19 @@ def run_bench(bench: Bench) -> dict[str, Any]:
     digests and statistics. Steps are counted from outside; the median over five rounds is given.
 
     Raises:
-        ConfigError: The sizes or overrides cannot be run.
+        ConfigError: The sizes or overrides cannot be run, or leave nothing to time.
     """
     config = bench.config()
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
         run = RunDirectory.create(Path(directory) / "run")
         num_rows = max(NUM_ROWS, 2 * bench.batch)
         data = prepared_arrays(config, synthetic(num_rows, bench.layers), run.path / "data")
-        print_ = blueprint(config, data, manifest_of(data))
-        record.write_beginning(run, print_, None)
+        blueprint = make_blueprint(config, data, manifest_of(data))
+        record.write_beginning(run, blueprint, None)
         look = _Look(bench.seconds)
         address = config.parallel.address
-        launch(print_.server_task(run.path, None), WORKER, look, address=address)
-    return _summary(bench, print_, look.samples)
+        launch(blueprint.server_task(run.path, None), WORKER, look, address=address)
+    return _summary(bench, blueprint, look.readings)
 
 
 def synthetic(num_rows: int, layers: tuple[int, ...]) -> tuple[Any, Any]:
@@ -108,20 +108,24 @@ class _Look:
     def __init__(self, seconds: float) -> None:
         self._warm_up_s = WARM_UP_SHARE * seconds
         self._seconds = seconds
-        self.samples: list[Sample] = []
+        self.readings: list[Reading] = []
 
     def __call__(self, status: Status) -> bool:
         if status.phase != "training" or status.seconds < self._warm_up_s:
             return False
-        self.samples.append(Sample(status.step, status.seconds, status))
-        first, last = self.samples[0], self.samples[-1]
+        self.readings.append(Reading(status.step, status.seconds, status))
+        first, last = self.readings[0], self.readings[-1]
         enough_steps = last.step - first.step >= ROUNDS * MIN_ROUND_STEPS
         return last.seconds - first.seconds >= self._seconds and enough_steps
 
 
-def _summary(bench: Bench, print_: Blueprint, samples: list[Sample]) -> dict[str, Any]:
-    step_s = _median_step_s(samples)
-    first, last = samples[0].status, samples[-1].status
+def _summary(bench: Bench, blueprint: Blueprint, readings: list[Reading]) -> dict[str, Any]:
+    if len({reading.step for reading in readings}) < 2:
+        raise ConfigError(
+            ["the run ended before a step was timed (leave [train] steps and epochs as they are)"]
+        )
+    step_s = _median_step_s(readings)
+    first, last = readings[0].status, readings[-1].status
     steps = last.step - first.step
     phases = {
         name: (getattr(last.phases, name) - getattr(first.phases, name)) / steps * 1e6
@@ -134,7 +138,7 @@ def _summary(bench: Bench, print_: Blueprint, samples: list[Sample]) -> dict[str
         "batch": bench.batch,
         "procs": max(1, bench.num_workers),
         "step_us": round(step_s * 1e6, 1),
-        "samples_per_s": round(print_.deal.batch_rows / step_s),
+        "samples_per_s": round(blueprint.deal.batch_rows / step_s),
         "phases_us": {
             **{name: round(value, 1) for name, value in phases.items()},
             "update": round(mean_us - sum(phases.values()), 1),
@@ -145,13 +149,13 @@ def _summary(bench: Bench, print_: Blueprint, samples: list[Sample]) -> dict[str
     }
 
 
-def _median_step_s(samples: list[Sample]) -> float:
+def _median_step_s(readings: list[Reading]) -> float:
     """The median over the rounds of the seconds a step takes."""
-    cuts = [len(samples) * i // ROUNDS for i in range(ROUNDS)] + [len(samples) - 1]
+    cuts = [len(readings) * i // ROUNDS for i in range(ROUNDS)] + [len(readings) - 1]
     rounds = [
-        (samples[b].seconds - samples[a].seconds) / (samples[b].step - samples[a].step)
+        (readings[b].seconds - readings[a].seconds) / (readings[b].step - readings[a].step)
         for a, b in itertools.pairwise(cuts)
-        if samples[b].step > samples[a].step
+        if readings[b].step > readings[a].step
     ]
     return median(rounds)
 

@@ -1,4 +1,7 @@
-"""All that is fixed about a run before it starts, from its configuration and its data. No I/O."""
+"""All that is fixed about a run before it starts, from its configuration and its data.
+
+No I/O here.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,8 @@ from distsgd.parallel.recorder import RecordTask
 from distsgd.parallel.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
 
-PROCESS_BYTES = (
-    150 << 20
-)  # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+# Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+PROCESS_BYTES = 150 << 20
 SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 
 
@@ -185,7 +187,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
+def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
     """Hold the configuration against the data.
 
     Raises:
@@ -211,7 +213,8 @@ def blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Blueprint:
         problems.append(
             f"model.layers ends in {model.num_outputs} outputs; must be "
             f"{manifest.num_targets}, the number of {what} "
-            "(set units of the last dense layer)"
+            "(set units of the last dense layer"
+            + (")" if manifest.label_kind == "class" else ", or [data] one_hot if it is a class)")
         )
     frozen, unknown = _frozen(config, model)
     problems += unknown

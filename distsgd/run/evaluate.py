@@ -23,7 +23,7 @@ from distsgd.parallel.messages import Kind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.plan import Planner
 from distsgd.parallel.watch import worker_maker
-from distsgd.run.blueprint import blueprint
+from distsgd.run.blueprint import make_blueprint
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.atomic import name_aside
@@ -66,8 +66,12 @@ def predict(run: Path, data: Path, out: Path) -> int:
         RunError: `run` is no trained run.
         DataError: The rows cannot be used, or `out` exists or cannot be written.
     """
+    if out.suffix != ".parquet":
+        raise DataError(out, "is no name for a Parquet file; --out must end in .parquet")
     if out.exists():
         raise DataError(out, "exists already; name a new file for the predictions")
+    if not out.parent.is_dir():
+        raise DataError(out, "lies in no directory that is there; make it, or name another file")
     saved = SavedRun.load(run)
     aside, num_rows = name_aside(out), 0
     writer: pq.ParquetWriter | None = None
@@ -82,7 +86,8 @@ def predict(run: Path, data: Path, out: Path) -> int:
             writer.close()
             aside.rename(out)
     except OSError as error:
-        raise DataError(out, f"cannot be written ({error.strerror}); name another file") from error
+        reason = f"cannot be written ({error.strerror or error}); name another file"
+        raise DataError(out, reason) from error
     finally:
         aside.unlink(missing_ok=True)
     return num_rows
@@ -93,18 +98,18 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
 
     The same bits as during training.
     """
-    print_ = blueprint(saved.config, data, saved.manifest)
+    blueprint = make_blueprint(saved.config, data, saved.manifest)
     layout = Layout(saved.model.num_parameters, 1, saved.config.train.dtype)
     crew = Crew(
         layout,
-        worker_maker(WORKER)(print_.worker_task()),
+        worker_maker(WORKER)(blueprint.worker_task()),
         exchange=None,
         planner=Planner("all"),
         incarnation=0,
         step_timeout_s=math.inf,
     )
     np.copyto(crew.weights, saved.weights_P)
-    blocks = print_.deal.evaluation_blocks(saved.manifest.test_rows)
+    blocks = blueprint.deal.evaluation_blocks(saved.manifest.test_rows)
     sums = crew.gather(Work(Kind.EVALUATE, 0, blocks)).sums
     accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
@@ -113,12 +118,12 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
 def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
     losses, correct, rows = [], 0, 0
     is_class = saved.manifest.label_kind == "class"
+    weights_P, block_rows = saved.weights_P, saved.config.parallel.block_rows
+    program = saved.model.program(block_rows, weights_P.dtype, per_sample=False)
     for x_NI, target, _ in read_features(data, saved.manifest, labels="required"):
         assert target is not None
         for x, labels in _blocks(saved, x_NI, target):
-            bound = saved.model.program(len(x), x.dtype, per_sample=False).bind(
-                x, labels, weights=saved.weights_P, gradients=None, x_squared_norms=None
-            )
+            bound = program.bind(x, labels, weights=weights_P)
             bound.forward()
             losses.append(float(bound.losses_N.sum(dtype=np.float64)))
             if is_class:

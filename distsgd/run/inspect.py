@@ -24,7 +24,7 @@ from distsgd.parallel.launch import launch
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.step_view import StepView
 from distsgd.run import record
-from distsgd.run.blueprint import blueprint
+from distsgd.run.blueprint import make_blueprint
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
@@ -158,9 +158,9 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
     """
     parallel = saved.config.parallel.model_copy(update={"workers": 0})
     config = saved.config.model_copy(update={"parallel": parallel})
-    print_ = blueprint(config, data, saved.manifest)
-    record.check_environment(saved.directory, print_)
-    given = record.read_initial_weights(saved.directory, print_)
+    blueprint = make_blueprint(config, data, saved.manifest)
+    record.check_environment(saved.directory, blueprint)
+    given = record.read_initial_weights(saved.directory, blueprint)
     steps = max(1, min(max_steps, saved.checkpoint.step))
     before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.
 
@@ -169,9 +169,9 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
 
     with tempfile.TemporaryDirectory(prefix="distsgd-steps-") as temporary:
         run = RunDirectory.create(Path(temporary) / "run")
-        record.write_beginning(run, print_, given)
+        record.write_beginning(run, blueprint, given)
         # The schedule keeps the length of the whole run; only the loop ends earlier.
-        task = replace(print_.server_task(run.path, given), total_steps=steps, num_test_rows=0)
+        task = replace(blueprint.server_task(run.path, given), total_steps=steps, num_test_rows=0)
         launch(task, WORKER, lambda _: False, address=config.parallel.address, on_step=keep)
         last = SavedRun.load(run.path).weights_P
     return np.stack([*before.values(), last])

@@ -31,12 +31,17 @@ class ProgressWatch:
 
     def __init__(
         self,
-        print_: Blueprint,
+        blueprint: Blueprint,
         on_progress: Callable[[Progress], None],
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
-        self._print, self._on_progress, self._say, self._stop = print_, on_progress, say, stop
+        self._blueprint, self._on_progress, self._say, self._stop = (
+            blueprint,
+            on_progress,
+            say,
+            stop,
+        )
         # Messages of each incarnation of the server that were said.
         self._told: dict[int, int] = {}
 
@@ -50,7 +55,7 @@ class ProgressWatch:
         return self._stop.is_set()
 
     def _progress(self, status: Status) -> Progress:
-        total, deal = self._print.total_steps, self._print.deal
+        total, deal = self._blueprint.total_steps, self._blueprint.deal
         rate = status.num_samples / status.seconds if status.seconds else 0.0
         rows_left = (total - status.step) * deal.batch_rows
         return Progress(

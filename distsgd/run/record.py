@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from distsgd.store.run_directory import RunDirectory
 Resume = Literal["never", "auto"]
 RUNS = "runs"
 INITIAL_WEIGHTS = "initial_weights.safetensors"
+_HOLDS_A_RUN = "holds a run already; go on with --resume auto, or choose another --run-dir"
+LOCK_TIMEOUT_S = 30.0  # Whoever makes the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
 
@@ -39,6 +42,12 @@ def find_run(
     Without a directory of one's own, a resume finds the newest run of the same configuration under
     ``runs/``.
 
+    Args:
+        config: Of the run.
+        stem: What its data are called; what no shell takes plainly (a glob's ``*``) is left out.
+        wanted: The directory that was asked for.
+        resume: "auto" goes on with a run that is there.
+
     Raises:
         RunError: The directory holds a run, and is not to be resumed, or belongs to another
             configuration.
@@ -47,11 +56,10 @@ def find_run(
         if not RunDirectory.is_run(wanted):
             return wanted, False
         if resume == "never":
-            raise RunError(
-                wanted, "holds a run already; go on with --resume auto, or choose another --run-dir"
-            )
+            raise RunError(wanted, _HOLDS_A_RUN)
         _check_same_configuration(wanted, config)
         return wanted, True
+    stem = re.sub(r"[^\w.-]+", "_", stem).strip("_.-") or "run"
     if resume == "auto":
         for path in sorted(Path(RUNS).glob(f"{stem}-*"), reverse=True):
             if RunDirectory.is_run(path) and _same_configuration(path, config):
@@ -65,17 +73,39 @@ def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Ar
 
     Data, network, environment, start weights if they were given.
 
-    The configuration comes last, since a directory with one is a run.
+    The configuration comes last, since a directory with one is a run. Blocks while another process
+    writes there.
+
+    Raises:
+        RunError: Another process was first.
     """
-    manifest_copy = run.path / "data" / MANIFEST_FILE
-    make_private_directory(manifest_copy.parent)
-    if manifest_copy.parent != blueprint.data:
-        write_bytes_atomic(manifest_copy, (blueprint.data / MANIFEST_FILE).read_bytes())
-    if initial_weights is not None:
-        write_bytes_atomic(run.path / INITIAL_WEIGHTS, save(blueprint.model.views(initial_weights)))
-    run.write_json(run.model_path, blueprint.model.to_dict())
-    run.write_json(run.environment_path, environment(blueprint))
-    run.write_json(run.config_path, blueprint.config.to_dict())
+    # Two that start at once into one directory must not leave one's configuration over the other's.
+    with run.lock(LOCK_TIMEOUT_S):
+        if RunDirectory.is_run(run.path):
+            raise RunError(run.path, _HOLDS_A_RUN)
+        manifest_copy = run.path / "data" / MANIFEST_FILE
+        make_private_directory(manifest_copy.parent)
+        if manifest_copy.parent != blueprint.data:
+            write_bytes_atomic(manifest_copy, (blueprint.data / MANIFEST_FILE).read_bytes())
+        if initial_weights is not None:
+            named = blueprint.model.views(initial_weights)
+            write_bytes_atomic(run.path / INITIAL_WEIGHTS, save(named))
+        run.write_json(run.model_path, blueprint.model.to_dict())
+        run.write_json(run.environment_path, environment(blueprint))
+        run.write_json(run.config_path, blueprint.config.to_dict())
+
+
+def recorded_config(run: RunDirectory) -> TrainConfig:
+    """The configuration that `run` was begun with.
+
+    Raises:
+        RunError: It is damaged, or of a version that knew other keys.
+    """
+    try:
+        return TrainConfig.from_dict(run.read_json(run.config_path))
+    except ConfigError as error:
+        reason = f"cannot be run ({'; '.join(error.problems)}); restore it, or train anew"
+        raise RunError(run.config_path, reason) from None
 
 
 def read_initial_weights(run: RunDirectory, blueprint: Blueprint) -> Array | None:
@@ -152,14 +182,14 @@ def _object(run: RunDirectory, values: dict[str, Any], key: str) -> dict[str, An
 
 def _same_configuration(path: Path, config: TrainConfig) -> bool:
     try:
-        recorded = TrainConfig.from_dict(RunDirectory.open(path).read_json(path / "config.json"))
+        recorded = recorded_config(RunDirectory.open(path))
     except RunError:
         return False
     return recorded.canonical() == config.canonical()
 
 
 def _check_same_configuration(path: Path, config: TrainConfig) -> None:
-    recorded = TrainConfig.from_dict(RunDirectory.open(path).read_json(path / "config.json"))
+    recorded = recorded_config(RunDirectory.open(path))
     then, now = _flat(recorded.canonical()), _flat(config.canonical())
     changed = [
         f"{key} is {now.get(key)!r}, was {then.get(key)!r}"

@@ -14,6 +14,7 @@ from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import build_model
+from distsgd.run.record import recorded_config
 from distsgd.run.source import default_cache_dir, manifest_of, prepared_data
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.run_directory import RunDirectory
@@ -43,7 +44,7 @@ class SavedRun:
             CheckpointError: The weights are damaged.
         """
         directory = RunDirectory.open(run)
-        config = TrainConfig.from_dict(directory.read_json(directory.config_path))
+        config = recorded_config(directory)
         manifest = manifest_of(directory.path / "data")
         model = build_model(config, manifest.num_features)
         if directory.read_json(directory.model_path) != model.to_dict():
@@ -53,7 +54,7 @@ class SavedRun:
             )
         checkpoint = CheckpointStore(directory.checkpoints).latest(on_message)
         if checkpoint is None:
-            raise RunError(run, "has no checkpoint yet; train it first")
+            raise RunError(run, f"has no checkpoint yet; {_why_none(directory)}")
         return cls(directory, config, manifest, model, checkpoint)
 
     @cached_property
@@ -83,3 +84,13 @@ class SavedRun:
                 f"is no longer the data that {self.directory.path} was trained on; restore it",
             )
         return found
+
+
+def _why_none(directory: RunDirectory) -> str:
+    """Why a run has no checkpoint, and what to do."""
+    if not directory.result_path.is_file():
+        return "train it first, or let it train on to its first one"
+    ended = directory.read_json(directory.result_path)
+    if ended.get("status") == "diverged":
+        return f"it diverged at step {ended.get('steps')}; train again with a smaller learning rate"
+    return "train it first"

@@ -112,6 +112,8 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         ("train.dtype", options.dtype, manifest.dtype),
         ("label kind (from model.loss)", options.label_kind, manifest.label_kind),
     ]
+    if options.features != "rest":
+        wanted.append(("data.features", options.features, manifest.columns))
     if "standardise" in said:
         wanted.append(("data.standardise", options.standardise, manifest.standardise))
     if "test_fraction" in said:
@@ -122,5 +124,10 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         for name, value, found in wanted
         if value != found
     ]
+    if options.test_sources:
+        problems.append(
+            f"data.test_path is set, but {config.data.paths[0]} is prepared and has its own"
+            " held-out rows; remove test_path from [data]"
+        )
     if problems:
         raise ConfigError(problems)

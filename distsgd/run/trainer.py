@@ -23,7 +23,7 @@ from distsgd.parallel.job import Outcome
 from distsgd.parallel.launch import launch
 from distsgd.parallel.step_view import OnStep
 from distsgd.run import record
-from distsgd.run.blueprint import Blueprint, blueprint
+from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
@@ -109,6 +109,10 @@ class Trainer:
         on_message: Callable[[str], None] | None = None,
         on_step: OnStep | None = None,
     ) -> None:
+        if not isinstance(config, TrainConfig):
+            raise ConfigError(
+                [f"config is {config!r}; must be a TrainConfig (use TrainConfig.from_toml(path))"]
+            )
         self._config = config
         self._data = data
         self._initial_weights = initial_weights
@@ -133,22 +137,22 @@ class Trainer:
             ConfigError: The configuration cannot be run.
             DataError: The data cannot be used.
         """
-        print_ = self._blueprint(self._prepared_files())
-        deal = print_.deal
+        blueprint = self._blueprint(self._prepared_files())
+        deal = blueprint.deal
         return Plan(
-            rows=print_.manifest.train_rows,
-            test_rows=print_.manifest.test_rows,
-            features=print_.manifest.num_features,
-            outputs=print_.model.num_outputs,
-            parameters=print_.model.num_parameters,
+            rows=blueprint.manifest.train_rows,
+            test_rows=blueprint.manifest.test_rows,
+            features=blueprint.manifest.num_features,
+            outputs=blueprint.model.num_outputs,
+            parameters=blueprint.model.num_parameters,
             batch_size=deal.batch_rows,
             steps_per_epoch=deal.steps_per_epoch,
-            steps=print_.total_steps,
+            steps=blueprint.total_steps,
             lanes=deal.lanes,
             blocks_per_step=len(deal.blocks(0)),
-            num_workers=print_.num_workers,
-            memory_per_process_bytes=print_.memory_per_process_bytes(),
-            warnings=print_.warnings(),
+            num_workers=blueprint.num_workers,
+            memory_per_process_bytes=blueprint.memory_per_process_bytes(),
+            warnings=blueprint.warnings(),
         )
 
     def fit(self) -> Result:
@@ -167,11 +171,11 @@ class Trainer:
             finished = self._finished(RunDirectory.open(path))
             if finished is not None:
                 return finished
-        print_, run = self._open_run(path.absolute(), is_there=is_there)
-        for warning in print_.warnings():
+        blueprint, run = self._open_run(path.absolute(), is_there=is_there)
+        for warning in blueprint.warnings():
             self._say(f"warning: {warning}")
-        outcome = self._train(print_, run)
-        return self._ended(print_, run, outcome)
+        outcome = self._train(blueprint, run)
+        return self._ended(blueprint, run, outcome)
 
     def _prepared_files(self) -> Path:
         if self._data is not None:
@@ -179,43 +183,43 @@ class Trainer:
         return prepared_data(self._config, cache_dir=self._cache_dir, on_message=self._say)
 
     def _blueprint(self, data: Path) -> Blueprint:
-        return blueprint(self._config, data, manifest_of(data))
+        return make_blueprint(self._config, data, manifest_of(data))
 
     def _open_run(self, path: Path, *, is_there: bool) -> tuple[Blueprint, RunDirectory]:
         """Fix what the run is; on disk too, unless it is there already."""
         if is_there:
             run = RunDirectory.open(path)
             data = path / "data" if self._data is not None else self._prepared_files()
-            print_ = self._blueprint(data)
-            record.check_environment(run, print_)
-            return print_, run
+            blueprint = self._blueprint(data)
+            record.check_environment(run, blueprint)
+            return blueprint, run
         if self._data is not None:
             run = RunDirectory.create(path)
-            print_ = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
-            first = self._first_weights(print_)
+            blueprint = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
+            first = self._first_weights(blueprint)
         else:
-            print_ = self._blueprint(self._prepared_files())
-            first = self._first_weights(print_)
+            blueprint = self._blueprint(self._prepared_files())
+            first = self._first_weights(blueprint)
             run = RunDirectory.create(path)
-        record.write_beginning(run, print_, first)
-        return print_, run
+        record.write_beginning(run, blueprint, first)
+        return blueprint, run
 
-    def _first_weights(self, print_: Blueprint) -> Array | None:
+    def _first_weights(self, blueprint: Blueprint) -> Array | None:
         """Start weights that were given, as one vector; None for random ones."""
         given = self._initial_weights
         if given is None and self._config.model.initial_weights:
             given = read_weights(Path(self._config.model.initial_weights))
         if given is None:
             return None
-        return weights_vector(print_.model, given, np.dtype(self._config.train.dtype))
+        return weights_vector(blueprint.model, given, np.dtype(self._config.train.dtype))
 
-    def _train(self, print_: Blueprint, run: RunDirectory) -> Outcome:
-        task = print_.server_task(run.path, record.read_initial_weights(run, print_))
+    def _train(self, blueprint: Blueprint, run: RunDirectory) -> Outcome:
+        task = blueprint.server_task(run.path, record.read_initial_weights(run, blueprint))
         address = self._config.parallel.address
         task = replace(task, chaos=self._chaos(run))
-        if print_.num_workers:
-            self._say(f"starting {print_.num_workers} workers on Ray ({address})")
-        watch = ProgressWatch(print_, self._on_progress, self._say, self._stop)
+        if blueprint.num_workers:
+            self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
+        watch = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
         return launch(task, WORKER, watch, address=address, on_step=self._on_step)
 
     def _chaos(self, run: RunDirectory) -> Chaos | None:
@@ -223,7 +227,7 @@ class Trainer:
         faults = self._config.chaos.faults
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
-    def _ended(self, print_: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
+    def _ended(self, blueprint: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
         metrics: dict[str, Any] = {
             "run": str(run.path),
             "status": outcome.status,
@@ -236,7 +240,7 @@ class Trainer:
             "test_accuracy": outcome.test_accuracy,
             "weights_digest": outcome.weights_digest,
             "samples_per_s": outcome.samples_per_s,
-            "num_workers": print_.num_workers,
+            "num_workers": blueprint.num_workers,
             "seconds": outcome.seconds,
         }
         chaos = self._chaos(run)

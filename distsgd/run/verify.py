@@ -14,7 +14,7 @@ from typing import Any
 from distsgd.errors import CheckpointError
 from distsgd.parallel.launch import launch
 from distsgd.run import record
-from distsgd.run.blueprint import blueprint
+from distsgd.run.blueprint import make_blueprint
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.digest import DigestLog, weights_digest
@@ -97,13 +97,13 @@ def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) 
     """The same run up to its newest checkpoint, in `temporary`."""
     parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
     config = saved.config.model_copy(update={"parallel": parallel})
-    print_ = blueprint(config, data, saved.manifest)
-    record.check_environment(saved.directory, print_)
-    first = record.read_initial_weights(saved.directory, print_)
+    blueprint = make_blueprint(config, data, saved.manifest)
+    record.check_environment(saved.directory, blueprint)
+    first = record.read_initial_weights(saved.directory, blueprint)
     run = RunDirectory.create(temporary / "run")
-    record.write_beginning(run, print_, first)
+    record.write_beginning(run, blueprint, first)
     # The schedule keeps the length of the whole run; only the loop ends earlier.
-    task = replace(print_.server_task(run.path, first), total_steps=saved.checkpoint.step)
+    task = replace(blueprint.server_task(run.path, first), total_steps=saved.checkpoint.step)
     launch(task, WORKER, lambda _: False, address=config.parallel.address)
     return read_record(SavedRun.load(run.path))
 
@@ -117,7 +117,7 @@ def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
     for row in again.history:
         found = by_step.pop(row["step"], {})
         for name in row.keys() - _NOT_COMPARED:
-            if found.get(name) != row[name]:
+            if not _same(found.get(name), row[name]):
                 yield (
                     row["step"],
                     f"{name} in the history is {found.get(name)}, computed {row[name]}",
@@ -126,3 +126,8 @@ def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
         yield step, "a row of the history that no step made"
     if recorded.weights_digest != again.weights_digest:
         yield recorded.steps, "the weights of the checkpoint differ"
+
+
+def _same(recorded: object, computed: object) -> bool:
+    """Equal, as bits are: what is no number equals itself."""
+    return recorded == computed or (recorded != recorded and computed != computed)  # noqa: PLR0124

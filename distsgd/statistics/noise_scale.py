@@ -77,7 +77,7 @@ class NoiseScale:
             return
         decay = self.decay
         new = 1.0 - decay
-        square = (batch * squared_norm_of_mean - mean_squared_norm) / (batch - 1)
+        square = unbiased_square(batch, mean_squared_norm, squared_norm_of_mean)
         if not math.isfinite(square):
             return
         self._square_sum = decay * self._square_sum + new * square

@@ -15,7 +15,7 @@ from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server import ParameterServer
 from distsgd.parallel.service import serve
 from distsgd.parallel.step_view import OnStep
-from distsgd.run.blueprint import blueprint
+from distsgd.run.blueprint import make_blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.store.run_directory import RunDirectory
@@ -27,10 +27,10 @@ SECRET = bytes(range(32))
 def server_task(config: TrainConfig, run: Path, *, cache_dir: Path) -> ServerTask:
     """What the trainer would hand to a server that records into `run`, new or to be resumed."""
     data = prepared_data(config, cache_dir=cache_dir, on_message=lambda _: None)
-    print_ = blueprint(config, data, manifest_of(data))
+    blueprint = make_blueprint(config, data, manifest_of(data))
     if not RunDirectory.is_run(run):
-        write_beginning(RunDirectory.create(run), print_, None)
-    task = print_.server_task(run, None)
+        write_beginning(RunDirectory.create(run), blueprint, None)
+    task = blueprint.server_task(run, None)
     return replace(task, crew=replace(task.crew, secret=SECRET))
 
 

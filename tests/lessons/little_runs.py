@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.step_view import StepView
-from distsgd.run.blueprint import blueprint
+from distsgd.run.blueprint import make_blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.trainer import Result, Trainer
@@ -132,10 +132,10 @@ def _hold_against(
     )
     directory = RunDirectory.create(run)
     data = prepared_arrays(config, lesson.arrays, run / "data")
-    print_ = blueprint(config, data, manifest_of(data))
-    first = weights_vector(print_.model, lesson.first_weights, config.train.dtype)
-    write_beginning(directory, print_, first)
-    task = print_.server_task(run, first)
+    blueprint = make_blueprint(config, data, manifest_of(data))
+    first = weights_vector(blueprint.model, lesson.first_weights, config.train.dtype)
+    write_beginning(directory, blueprint, first)
+    task = blueprint.server_task(run, first)
     seen: list[StepView] = []
     outcome = train_with_threads(
         replace(task, crew=replace(task.crew, secret=SECRET)), on_step=seen.append

@@ -1,0 +1,54 @@
+"""What a run begins with: where it lies, and who may write there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distsgd.config import TrainConfig
+from distsgd.errors import RunError
+from distsgd.run import record
+from distsgd.run.blueprint import make_blueprint
+from distsgd.run.source import manifest_of, prepared_arrays
+from distsgd.store.run_directory import RunDirectory
+
+
+def config(**sections: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "data": {"path": "rows", "label": "y"},
+        "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
+        "batch": {"size": 2},
+    }
+    return TrainConfig.from_dict(values | sections)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("digits", "digits"), ("*", "run"), ("part-*", "part"), ("a b", "a_b")]
+)
+def test_find_run_makes_a_name_that_a_shell_takes_plainly(stem: str, name: str) -> None:
+    path, is_there = record.find_run(config(), stem, None, "never")
+    assert not is_there
+    assert path.name.rsplit("-", 3)[0] == name
+
+
+def test_write_beginning_leaves_the_configuration_of_whoever_was_first(tmp_path: Path) -> None:
+    rows = np.arange(8.0).reshape(4, 2), np.arange(4.0)
+    data = prepared_arrays(config(), rows, tmp_path / "data")
+    run = RunDirectory.create(tmp_path / "run")
+    first, second = (
+        make_blueprint(config(train={"seed": seed}), data, manifest_of(data)) for seed in (1, 2)
+    )
+    record.write_beginning(run, first, None)
+    with pytest.raises(RunError, match="holds a run already"):
+        record.write_beginning(run, second, None)
+    assert record.recorded_config(run) == first.config
+
+
+def test_recorded_config_names_the_file_that_cannot_be_run(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_json(run.config_path, config().to_dict() | {"new_section": {}})
+    with pytest.raises(RunError, match=r"config\.json: cannot be run \(new_section is not known"):
+        record.recorded_config(run)

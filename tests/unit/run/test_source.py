@@ -1,0 +1,57 @@
+"""From the configuration to prepared rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distsgd.config import TrainConfig
+from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare import prepare
+from distsgd.errors import ConfigError
+from distsgd.run.source import prepared_data
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Rows of two features and a number, prepared."""
+    columns = {"a": [1.0, 2.0], "b": [3.0, 5.0], "y": [0.5, 1.5]}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    out = tmp_path / "prepared"
+    prepare(tmp_path / "rows.parquet", out, options=PrepareOptions(label=("y",)))
+    return out
+
+
+def config(path: Path, **data: Any) -> TrainConfig:
+    return TrainConfig.from_dict(
+        {
+            "data": {"path": str(path), "label": "y", **data},
+            "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
+        }
+    )
+
+
+def test_prepared_data_takes_a_prepared_directory_as_it_is(prepared: Path) -> None:
+    found = prepared_data(
+        config(prepared, features=["a", "b"]), cache_dir=prepared, on_message=print
+    )
+    assert found == prepared
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"features": ["a"]}, r"data\.features is \('a',\), but .* prepared with \('a', 'b'\)"),
+        ({"test_path": "more.parquet"}, r"data\.test_path is set, but .* is prepared"),
+        ({"standardise": "min_max"}, r"data\.standardise is 'min_max'"),
+    ],
+)
+def test_prepared_data_refuses_what_a_prepared_directory_cannot_give(
+    prepared: Path, data: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        prepared_data(config(prepared, **data), cache_dir=prepared, on_message=print)
