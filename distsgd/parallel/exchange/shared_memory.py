@@ -195,8 +195,9 @@ class SharedMemoryExchange:
         self._selector.unregister(connection)
         if peer.worker in self._peers:
             self._drop(self._peers[peer.worker], "a new process took its place")
-            events += self._lost
-            self._lost = []
+        # The loss of a predecessor comes before the joining of its successor, however it was lost.
+        events += self._lost
+        self._lost = []
         self._peers[peer.worker] = peer
         self._selector.register(connection, selectors.EVENT_READ, peer)
         events.append(Joined(peer.worker, description))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import subprocess
 import sys
@@ -73,17 +75,17 @@ def test_marked_processes_are_found_by_their_environment_and_gone_when_they_ende
 def test_gauge_tells_growth_from_the_second_quarter_to_the_last(tmp_path: Path) -> None:
     gauge = Gauge()
     assert gauge.growth() == (0, 0)
-    kept, files = [], []
-    for i in range(16):
-        if i >= 12:
-            kept.append(bytearray(b"x") * (8 << 20))
-            files.append((tmp_path / str(i)).open("w"))
-        gauge.look(os.getpid())
-    grown, opened = gauge.growth()
+    with contextlib.ExitStack() as kept:
+        for i in range(16):
+            if i >= 12:
+                # Memory of its own: what the interpreter allocates may be lying about already.
+                memory = kept.enter_context(mmap.mmap(-1, 8 << 20))
+                memory.write(b"x" * (8 << 20))
+                kept.enter_context((tmp_path / str(i)).open("w"))
+            gauge.look(os.getpid())
+        grown, opened = gauge.growth()
     assert grown > 24 << 20
     assert opened == 4
-    for file in files:
-        file.close()
     gauge.look(2**31 - 1)
 
 
