@@ -190,17 +190,21 @@ class _RoundOf:
     def _watch(self, process: subprocess.Popen[Any]) -> None:
         deadline = time.monotonic() + ROUND_TIMEOUT_S
         scale_at = time.monotonic() + SCALE_EVERY_S
+        before = self._checkpoints()
         while process.poll() is None:
             now_s = time.monotonic()
             if now_s > deadline:
                 self._round.problems.append(f"it hung: no end after {ROUND_TIMEOUT_S:g} s")
                 return
-            if (self._run / "checkpoints").exists():
+            if self._checkpoints() - before:  # It has come to train; starting Ray opens files.
                 self._gauge.look(process.pid)
             if now_s >= scale_at:
                 scale_at = now_s + SCALE_EVERY_S
                 self._scale(SIZES[next(self._numbers) % len(SIZES)])
             time.sleep(LOOK_S)
+
+    def _checkpoints(self) -> set[str]:
+        return {path.name for path in (self._run / "checkpoints").glob("step-*")}
 
     def _scale(self, num_workers: int) -> None:
         try:
