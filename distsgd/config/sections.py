@@ -320,12 +320,22 @@ class ParallelSection(Section):
             '"auto", 0 or more, or [fewest, most] with fewest 1 or more',
         ),
     ] = "auto"
-    lanes: Annotated[int, _count("fixed shares of the rows: logical workers")] = 16
+    lanes: Annotated[
+        int,
+        _key(
+            "fixed shares of the rows: logical workers",
+            "a whole number, 1 to 65536",
+            ge=1,
+            le=65_536,
+        ),
+    ] = 16
     lane_rows: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1)],
         _key("rows a lane gives to a mini-batch at least", '"auto" or a whole number, 1 or more'),
     ] = "auto"
-    block_rows: Annotated[int, _count("rows computed at once at most")] = 256
+    block_rows: Annotated[
+        int, _key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
+    ] = 256
     plan: Annotated[
         Literal["measured", "all"],
         _key("which workers a step uses", '"measured" or "all" (every one in every step)'),
