@@ -49,6 +49,10 @@ class Work:
     blocks: Sequence[Block]
     num_next: int = 0  # Blocks of the step that will follow, for reading ahead.
 
+    def num_rows(self, order: Order) -> int:
+        """Rows of the blocks of `order`."""
+        return sum(block.last - block.first for block in self.blocks[order.first : order.last])
+
 
 class Crew:
     """All that computes for one server: itself and, if there is an exchange, connected workers."""
@@ -69,6 +73,8 @@ class Crew:
             exchange.weights if exchange else np.zeros(layout.num_parameters, layout.dtype)
         )
         self.phases = Phases()
+        self.is_settled = False  # Is the plan of such steps as the last one found?
+        self.computed_by: tuple[int, ...] = ()  # Who was asked at the last step; -1: the server.
         self._own = InProcessExchange(layout, own, weights=self.weights, worker_id=SERVER)
         self._viewer = own
         self._exchange = exchange
@@ -87,10 +93,6 @@ class Crew:
     def members(self) -> tuple[int, ...]:
         """The workers that are connected."""
         return self._roster.members
-
-    def plan(self, num_blocks: int) -> tuple[int, ...]:
-        """Who would compute a step of `num_blocks` blocks now."""
-        return tuple(share.worker for share in self._planner.shares(num_blocks))
 
     def wait_for_members(self, count: int, timeout_s: float) -> None:
         """Block until `count` workers are connected.
@@ -111,9 +113,7 @@ class Crew:
     def gather(self, work: Work) -> Root:
         """Have all blocks of `work` computed, and sum them in the tree. Blocks.
 
-        Raises:
-            ExchangeTimeoutError: A worker did not answer in time; says which, and for which blocks.
-            WorkerError: A worker answered something that cannot be.
+        It ends whatever the workers do: what they do not give in time is computed here.
         """
         started = self._clock()
         self._look_around(started)
@@ -121,13 +121,15 @@ class Crew:
         edges = separators(work.blocks)
         orders = self._orders(work)
         self._send(orders)
-        parts = self._collect(orders, started)
+        parts = self._collect(work, orders, started)
         collected = self._clock()
         root = self._sum(work, parts, edges)
         ended = self._clock()
         reports = [part.report for part in parts]
         self.phases.add(reports, gather_s=collected - started, reduce_s=ended - collected)
         if work.kind is not Kind.EVALUATE:
+            self.computed_by = tuple(orders)
+            self.is_settled = self._planner.is_settled(len(work.blocks))
             self._planner.observe(len(work.blocks), ended - started)
         return root
 
@@ -175,9 +177,11 @@ class Crew:
         return again
 
     def _orders(self, work: Work) -> dict[int, Order]:
+        is_seldom = work.kind is Kind.EVALUATE
+        shares = self._planner.shares_unmeasured if is_seldom else self._planner.shares
         expected: dict[int, Share] = {}
         if work.num_next:
-            expected = {share.worker: share for share in self._planner.shares(work.num_next)}
+            expected = {share.worker: share for share in shares(work.num_next)}
         return {
             worker: Order(
                 self._incarnation,
@@ -187,7 +191,7 @@ class Crew:
                 last,
                 *expected.get(worker, NO_SHARE)[1:],
             )
-            for worker, first, last in self._planner.shares(len(work.blocks))
+            for worker, first, last in shares(len(work.blocks))
         }
 
     def _send(self, orders: dict[int, Order]) -> None:
@@ -199,12 +203,13 @@ class Crew:
         if SERVER in orders:
             self._own.send(SERVER, orders[SERVER])
 
-    def _collect(self, orders: dict[int, Order], started: float) -> list[Part]:
+    def _collect(self, work: Work, orders: dict[int, Order], started: float) -> list[Part]:
         """A part for every order, in block order, whoever computed it in the end."""
         parts: list[Part] = []
         waiting = dict(orders)
+        patience = {at: self._patience_s(work, it) for at, it in orders.items() if at != SERVER}
         while waiting:
-            events = self._events(waiting, started)
+            events = self._events(waiting, patience, started)
             for event in events:
                 order = waiting.get(event.worker)
                 if order is None:
@@ -212,47 +217,51 @@ class Crew:
                 if isinstance(event, Reported) and event.report.answers(order):
                     del waiting[event.worker]
                     parts.append(Part(event.worker, event.report, self._partials(event.worker)))
-                    self._took(event.worker, order, started)
+                    self._took(event.worker, work, order, started)
                 elif isinstance(event, Lost):
                     del waiting[event.worker]
                     self.suspects.died(order)
                     parts.append(self._redo(order, parts))
                     self.suspects.cleared()
             if not events:
-                self._outrun(waiting, parts, started)
+                self._outrun(waiting, parts, patience, started)
         parts.sort(key=lambda part: part.report.first)
         return parts
 
-    def _took(self, worker: int, order: Order, started: float) -> None:
-        """Remember how long blocks take, to know who is late."""
-        if worker != SERVER and order.kind is not Kind.EVALUATE:
+    def _took(self, worker: int, work: Work, order: Order, started: float) -> None:
+        """Remember how long rows take, to know who is late."""
+        if worker != SERVER:
             seconds = self._clock() - started
-            self._roster.lateness.took(order.last - order.first, seconds)
+            self._roster.lateness.took(order.kind, work.num_rows(order), seconds)
 
-    def _outrun(self, waiting: dict[int, Order], parts: list[Part], started: float) -> None:
+    def _patience_s(self, work: Work, order: Order) -> float:
+        """How long this order may take before somebody else computes it."""
+        allowed_s = self._roster.lateness.allowed_s(order.kind, work.num_rows(order))
+        return self._step_timeout_s if allowed_s is None else min(allowed_s, self._step_timeout_s)
+
+    def _outrun(
+        self,
+        waiting: dict[int, Order],
+        parts: list[Part],
+        patience: dict[int, float],
+        started: float,
+    ) -> None:
         """Compute the blocks of those who are late: nothing came for as long as they had."""
         now = self._clock()
-        if now - started >= self._step_timeout_s:
-            slow = [f"worker {w} (blocks {o.first} to {o.last})" for w, o in waiting.items()]
-            step = next(iter(waiting.values())).step
-            raise ExchangeTimeoutError(f"{', '.join(slow)} at step {step}", self._step_timeout_s)
         for worker, order in list(waiting.items()):
-            if now - started >= self._allowed_s(order):
+            if now - started >= patience[worker]:
                 del waiting[worker]
                 self._roster.outran(worker, now_s=now, step=order.step)
                 parts.append(self._redo(order, parts))
 
-    def _allowed_s(self, order: Order) -> float:
-        """How long this order may take before somebody else computes it."""
-        allowed_s = self._roster.lateness.allowed_s(order.last - order.first)
-        return self._step_timeout_s if allowed_s is None else min(allowed_s, self._step_timeout_s)
-
-    def _events(self, waiting: dict[int, Order], started: float) -> list[Event]:
+    def _events(
+        self, waiting: dict[int, Order], patience: dict[int, float], started: float
+    ) -> list[Event]:
         if SERVER in waiting:
             return self._own.wait(0)
         assert self._exchange is not None
-        patience_s = min(self._allowed_s(order) for order in waiting.values())
-        events = self._exchange.wait(max(0.0, started + patience_s - self._clock()))
+        until = started + min(patience[worker] for worker in waiting)
+        events = self._exchange.wait(max(0.0, until - self._clock()))
         for event in events:
             self._roster.notice(event)
         return events

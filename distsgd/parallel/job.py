@@ -70,6 +70,7 @@ class Status:
     incarnation: int
     phases: Phases  # Of the steps made by this incarnation.
     plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
+    is_settled: bool  # Is that the plan for some time, or one that is being tried?
     messages: tuple[str, ...]  # All of this incarnation so far.
     members: tuple[int, ...] = ()  # The workers that are connected.
 

@@ -34,21 +34,19 @@ class _Record:
 class Lateness:
     """Watches how long blocks take; times are seconds of one clock."""
 
-    _block_s: float = 0.0  # Moving average over all workers; 0: nothing seen yet.
+    _row_s: dict[int, float] = field(default_factory=dict)  # Moving average for each kind of work.
     _records: dict[int, _Record] = field(default_factory=dict)
 
-    def took(self, num_blocks: int, seconds: float) -> None:
-        """Blocks were computed, by whomever, in `seconds` each counted from the order."""
-        each = seconds / num_blocks
-        self._block_s = (
-            each if not self._block_s else self._block_s + SMOOTHING * (each - self._block_s)
-        )
+    def took(self, kind: int, num_rows: int, seconds: float) -> None:
+        """A worker computed rows in `seconds`, counted from the order."""
+        each = seconds / num_rows
+        known = self._row_s.get(kind, each)
+        self._row_s[kind] = known + SMOOTHING * (each - known)
 
-    def allowed_s(self, num_blocks: int) -> float | None:
-        """How long blocks may take before somebody else computes them; None: nothing is known."""
-        if not self._block_s:
-            return None
-        return max(LATE_FLOOR_S, LATE_FACTOR * self._block_s * num_blocks)
+    def allowed_s(self, kind: int, num_rows: int) -> float | None:
+        """How long rows may take before somebody else computes them; None: nothing is known."""
+        known = self._row_s.get(kind)
+        return None if known is None else max(LATE_FLOOR_S, LATE_FACTOR * known * num_rows)
 
     def owes(self, worker: int, *, since_s: float, step: int) -> None:
         """`worker` was outrun at `step`: its report, when it comes, is for nobody."""

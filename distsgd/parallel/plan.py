@@ -15,6 +15,11 @@ from typing import Literal, NamedTuple
 
 SERVER = -1  # The server's own process, as a worker among workers.
 TRIAL_STEPS = 6
+MOST_TRIAL_STEPS = 200
+FEWEST_TRIAL_STEPS = 3
+TRIAL_S = 0.03  # Shorter trials measure what the machine did beside.
+LONG_TRIAL_S = 0.3
+BLOCKS_A_WORKER = 4  # An evaluation with fewer is not worth the signals.
 FIRST_TERM_STEPS = 500
 LONGEST_TERM_STEPS = 50_000
 
@@ -82,6 +87,11 @@ class MeasuredPlan:
         """Who computes the next step."""
         return self.candidates[self.chosen]
 
+    @property
+    def is_settled(self) -> bool:
+        """Is the fastest way known, until the next trial?"""
+        return not self._trying or len(self.candidates) == 1
+
     def observe(self, seconds: float) -> None:
         """The step just made took so long."""
         if len(self.candidates) == 1:
@@ -93,7 +103,7 @@ class MeasuredPlan:
             return
         times = self._seconds[self.chosen]
         times.append(seconds)
-        if len(times) < TRIAL_STEPS:
+        if not _is_enough(times):
             return
         if self.chosen + 1 < len(self.candidates):
             self.chosen += 1
@@ -107,6 +117,14 @@ class MeasuredPlan:
     def _begin_trial(self) -> None:
         self._trying, self.chosen = True, 0
         self._seconds = [[] for _ in self.candidates]
+
+
+def _is_enough(times: Sequence[float]) -> bool:
+    """Has a way been tried often and long enough? Slow steps tell more, and cost more."""
+    total_s = sum(times[1:])
+    if total_s > LONG_TRIAL_S:
+        return len(times) >= FEWEST_TRIAL_STEPS
+    return len(times) >= TRIAL_STEPS and (total_s >= TRIAL_S or len(times) >= MOST_TRIAL_STEPS)
 
 
 PlanKind = Literal["measured", "all"]
@@ -141,10 +159,22 @@ class Planner:
             return shares(num_blocks, self._members)
         return shares(num_blocks, self._plan(num_blocks).workers)
 
+    def shares_unmeasured(self, num_blocks: int) -> tuple[Share, ...]:
+        """Who computes what comes too seldom to be measured: an evaluation."""
+        is_worth_it = self._kind == "all" or num_blocks >= BLOCKS_A_WORKER * len(self._members)
+        if self._members and is_worth_it:
+            return shares(num_blocks, self._members)
+        return shares(num_blocks, (SERVER,))
+
     def observe(self, num_blocks: int, seconds: float) -> None:
         """A step of `num_blocks` blocks took so long."""
         if self._members and self._kind == "measured":
             self._plan(num_blocks).observe(seconds)
+
+    def is_settled(self, num_blocks: int) -> bool:
+        """Is it known who best computes steps of `num_blocks` blocks?"""
+        plan = self._plans.get(num_blocks)
+        return plan is None or plan.is_settled
 
     def _plan(self, num_blocks: int) -> MeasuredPlan:
         plan = self._plans.get(num_blocks)

@@ -69,7 +69,6 @@ class ParameterServer:
         self._task = task
         self._incarnation = incarnation
         self._messages: list[str] = []
-        self._blocks_per_step = len(task.worker.deal.blocks(0))
         deal, model, crew = task.worker.deal, task.worker.model, task.crew
         slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
         layout = Layout(model.num_parameters, slots, task.worker.dtype)
@@ -137,7 +136,8 @@ class ParameterServer:
             len(self._crew.members),
             self._incarnation,
             replace(self._crew.phases),
-            self._crew.plan(self._blocks_per_step),
+            self._crew.computed_by,
+            self._crew.is_settled,
             tuple(self._messages),
             self._crew.members,
         )

@@ -27,6 +27,7 @@ from distsgd.store.run_directory import RunDirectory
 NUM_ROWS = 8192
 ROUNDS = 5
 MIN_ROUND_STEPS = 3
+SETTLE_TIMEOUT_S = 30.0
 WARM_UP_SHARE = 0.5  # Of the seconds: the plan is found, files are in the cache.
 _PHASES = ("read", "compute", "signal", "reduce")
 
@@ -112,6 +113,8 @@ class _Look:
 
     def __call__(self, status: Status) -> bool:
         if status.phase != "training" or status.seconds < self._warm_up_s:
+            return False
+        if not (self.readings or status.is_settled or status.seconds > SETTLE_TIMEOUT_S):
             return False
         self.readings.append(Reading(status.step, status.seconds, status))
         first, last = self.readings[0], self.readings[-1]

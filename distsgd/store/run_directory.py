@@ -37,7 +37,16 @@ from distsgd.store.file_lock import is_locked_within
 
 _LOCK = "lock"
 # What a creation that was interrupted before it wrote the configuration may have left.
-_BEFORE_CONFIG = frozenset({_LOCK, "checkpoints", "history"})
+_BEFORE_CONFIG = frozenset(
+    {
+        _LOCK,
+        "checkpoints",
+        "history",
+        "model.json",
+        "environment.json",
+        "initial_weights.safetensors",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,7 @@ class RunDirectory:
     def _refuse_foreign_content(self) -> None:
         for entry in self.path.iterdir():
             known = entry.name in _BEFORE_CONFIG or entry.name.startswith(ASIDE)
+            known = known or (entry.name == "data" and (entry / "manifest.json").is_file())
             if not known or (entry.name == "checkpoints" and any(entry.glob("step-*"))):
                 raise RunError(
                     self.path,

@@ -10,16 +10,17 @@ from distsgd.parallel.lateness import (
 
 
 def test_nobody_is_late_while_nothing_is_known() -> None:
-    assert Lateness().allowed_s(4) is None
+    assert Lateness().allowed_s(1, 4) is None
 
 
-def test_allowed_time_follows_the_blocks_and_has_a_floor() -> None:
+def test_allowed_time_follows_the_rows_of_each_kind_and_has_a_floor() -> None:
     lateness = Lateness()
-    lateness.took(2, 2.0)
-    assert lateness.allowed_s(3) == LATE_FACTOR * 3.0
+    lateness.took(1, 2, 2.0)
+    assert lateness.allowed_s(1, 3) == LATE_FACTOR * 3.0
+    assert lateness.allowed_s(2, 3) is None
     quick = Lateness()
-    quick.took(1, 1e-6)
-    assert quick.allowed_s(1) == LATE_FLOOR_S
+    quick.took(1, 1, 1e-6)
+    assert quick.allowed_s(1, 1) == LATE_FLOOR_S
 
 
 def test_a_late_worker_gets_no_work_until_it_has_answered_and_rested() -> None:

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.parallel.plan import (
+    FEWEST_TRIAL_STEPS,
     FIRST_TERM_STEPS,
     LONGEST_TERM_STEPS,
+    MOST_TRIAL_STEPS,
     SERVER,
     TRIAL_STEPS,
     MeasuredPlan,
@@ -57,13 +59,13 @@ def test_measured_plan_finds_the_fastest_way_and_looks_again_later(fastest: int)
     candidates = ways([0, 1], 8)
     plan = MeasuredPlan(candidates)
     num_trials = TRIAL_STEPS * len(candidates)
-    cost = {way: 1.0 + abs(i - fastest) for i, way in enumerate(candidates)}
+    cost = {way: 0.01 * (1 + abs(i - fastest)) for i, way in enumerate(candidates)}
     run_plan(plan, cost, num_trials)
     assert plan.workers == candidates[fastest]
     run_plan(plan, cost, FIRST_TERM_STEPS - 1)
     assert plan.workers == candidates[fastest]
     run_plan(plan, cost, 1)
-    changed = {way: 1.0 + abs(i - (fastest + 1) % 3) for i, way in enumerate(candidates)}
+    changed = {way: 0.01 * (1 + abs(i - (fastest + 1) % 3)) for i, way in enumerate(candidates)}
     run_plan(plan, changed, num_trials)
     assert plan.workers == candidates[(fastest + 1) % 3]
 
@@ -71,7 +73,11 @@ def test_measured_plan_finds_the_fastest_way_and_looks_again_later(fastest: int)
 def test_measured_plan_passes_over_first_steps_and_single_slow_ones() -> None:
     candidates = ways([0, 1], 8)
     plan = MeasuredPlan(candidates)
-    seconds = [[1.5] * TRIAL_STEPS, [100.0, 1.0, 1.0, 1.0, 3.0, 3.0], [1.4] * TRIAL_STEPS]
+    seconds = [
+        [0.015] * TRIAL_STEPS,
+        [1.0, 0.01, 0.01, 0.01, 0.03, 0.03],
+        [0.014] * TRIAL_STEPS,
+    ]
     for times in seconds:
         for time in times:
             plan.observe(time)
@@ -118,8 +124,21 @@ def test_planner_measures_each_number_of_blocks_and_anew_when_members_change() -
     planner.set_members([0, 1])
     num_ways = len(ways([0, 1], 8))
     for i in range(num_ways * TRIAL_STEPS):
-        planner.observe(8, float(num_ways - i // TRIAL_STEPS))
+        planner.observe(8, 0.01 * (num_ways - i // TRIAL_STEPS))
     assert list(planner.shares(8)) == [Share(0, 0, 4), Share(1, 4, 8)]
     assert list(planner.shares(4)) == [Share(SERVER, 0, 4)]
     planner.set_members([0, 1])
     assert list(planner.shares(8)) == [Share(SERVER, 0, 8)]
+
+
+def test_short_steps_are_tried_for_longer_and_long_ones_less_often() -> None:
+    quick, slow = MeasuredPlan(ways([0], 8)), MeasuredPlan(ways([0], 8))
+    cost = {way: 1e-4 * (1 + i) for i, way in enumerate(quick.candidates)}
+    run_plan(quick, cost, 2 * TRIAL_STEPS)
+    assert not quick.is_settled
+    run_plan(quick, cost, 2 * MOST_TRIAL_STEPS)
+    assert quick.is_settled
+    assert quick.workers == quick.candidates[0]
+    run_plan(slow, {way: 10 * seconds for way, seconds in cost.items()}, 2 * TRIAL_STEPS)
+    run_plan(slow, dict.fromkeys(slow.candidates, 1.0), 2 * FEWEST_TRIAL_STEPS)
+    assert slow.is_settled
