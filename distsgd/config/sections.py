@@ -348,7 +348,12 @@ class ParallelSection(Section):
         "local"
     )
     step_timeout_s: Annotated[
-        float, _key("longest wait for a step", "a number of seconds above 0", gt=0)
+        float,
+        _key(
+            "longest wait for a worker before others compute its blocks",
+            "a number of seconds above 0",
+            gt=0,
+        ),
     ] = 60.0
 
 
