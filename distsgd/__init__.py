@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distsgd.config import TrainConfig
     from distsgd.errors import DistSGDError
     from distsgd.nn.model import Model
-    from distsgd.parallel.step_view import StepView
+    from distsgd.parallel.server.step_view import StepView
     from distsgd.run.progress import Progress
     from distsgd.run.trainer import Result, Trainer
 
@@ -37,7 +37,7 @@ _HOMES = {
     "Model": "distsgd.nn.model",
     "Progress": "distsgd.run.progress",
     "Result": "distsgd.run.trainer",
-    "StepView": "distsgd.parallel.step_view",
+    "StepView": "distsgd.parallel.server.step_view",
     "TrainConfig": "distsgd.config",
     "Trainer": "distsgd.run.trainer",
     "Variable": "distsgd.autodiff.tape",

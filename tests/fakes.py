@@ -15,8 +15,8 @@ from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Block, Deal
 from distsgd.data.two_stage import TwoStageDeal
 from distsgd.parallel.exchange.contract import Address, Seen
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import Description, Kind, Order, Report
-from distsgd.parallel.service import serve
 from distsgd.parallel.tree import Sums, joins, separators
 
 Array = NDArray[Any]

@@ -18,7 +18,7 @@ from distsgd.config.sections import (
     TrainSection,
 )
 from distsgd.errors import ConfigError
-from distsgd.parallel.faults import FaultPlan
+from distsgd.parallel.chaos.fault_plan import FaultPlan
 
 
 def disagreements(

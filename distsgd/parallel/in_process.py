@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from distsgd.parallel.job import Outcome, ServerTask
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server import ParameterServer
-from distsgd.parallel.step_view import OnStep
+from distsgd.parallel.server.job import Outcome, ServerTask
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.step_view import OnStep
 from distsgd.parallel.watch import LOOK_S, Watch, worker_maker
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distsgd.parallel.chaos import DriverFaults
+from distsgd.parallel.chaos.injection import DriverFaults
 from distsgd.parallel.in_process import train_in_process
-from distsgd.parallel.job import Outcome, ServerTask, Status
-from distsgd.parallel.step_view import OnStep
+from distsgd.parallel.server.job import Outcome, ServerTask, Status
+from distsgd.parallel.server.step_view import OnStep
 from distsgd.parallel.watch import Watch
 
 
@@ -26,7 +26,7 @@ def launch(
         watch = _watched_by(DriverFaults(task.chaos), watch)
     if not task.crew.num_workers:
         return train_in_process(task, worker, watch, on_step=on_step)
-    from distsgd.parallel.cluster import train_on_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.cluster.cluster import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
     return train_on_ray(task, worker, watch, address=address, on_step=on_step)
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from distsgd.errors import ClusterError
 from distsgd.parallel.exchange.contract import OwnWorker
-from distsgd.parallel.job import Status
 from distsgd.parallel.messages import WorkerTask
+from distsgd.parallel.server.job import Status
 
 LOOK_S = 0.1  # How often a run is looked at.
 

@@ -15,9 +15,9 @@ import numpy as np
 from distsgd.chance import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
-from distsgd.parallel.job import Status
+from distsgd.parallel.crew.plan import SERVER
 from distsgd.parallel.launch import launch
-from distsgd.parallel.plan import SERVER
+from distsgd.parallel.server.job import Status
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.source import manifest_of, prepared_arrays

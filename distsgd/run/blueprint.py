@@ -24,10 +24,10 @@ from distsgd.optim.hot_and_cold import HotAndCold
 from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.job import CrewTask, ServerTask
 from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.recorder import RecordTask
-from distsgd.parallel.training import UpdateTask
+from distsgd.parallel.server.job import CrewTask, ServerTask
+from distsgd.parallel.server.recorder import RecordTask
+from distsgd.parallel.server.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.

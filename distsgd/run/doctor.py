@@ -21,10 +21,10 @@ from distsgd import __version__
 from distsgd.errors import ClusterError, ExchangeTimeoutError
 from distsgd.parallel.exchange import open_exchange
 from distsgd.parallel.exchange.contract import Address, Array, Joined, Layout, Reported
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.exchange.shared_memory import is_available
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.numerics import profile
-from distsgd.parallel.service import serve
 from distsgd.parallel.tree import Sums
 from distsgd.run.blueprint import num_cores
 
@@ -99,7 +99,7 @@ def _inherited_kernel() -> dict[str, Any]:
 
 
 def _ray() -> dict[str, Any]:
-    from distsgd.parallel.cluster import examine_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.cluster.cluster import examine_ray  # noqa: PLC0415 -- loads Ray.
 
     try:
         return examine_ray()

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from distsgd.data.prepare import read_features
 from distsgd.errors import DataError, RunError
-from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.crew.crew import Crew, Work
+from distsgd.parallel.crew.plan import Planner
 from distsgd.parallel.exchange.contract import Array, Layout
 from distsgd.parallel.messages import Kind
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.plan import Planner
 from distsgd.parallel.watch import worker_maker
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.saved import SavedRun

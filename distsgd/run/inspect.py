@@ -22,7 +22,7 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.launch import launch
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.step_view import StepView
+from distsgd.parallel.server.step_view import StepView
 from distsgd.run import record
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.saved import SavedRun

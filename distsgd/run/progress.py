@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distsgd.parallel.job import Status
+from distsgd.parallel.server.job import Status
 from distsgd.run.blueprint import Blueprint
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distsgd.parallel.fleet import Wish
+from distsgd.parallel.cluster.fleet import Wish
 from distsgd.store.run_directory import RunDirectory
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from distsgd.chance import Purpose, raw_integers
 from distsgd.errors import CheckpointError, ClusterError, DistSGDError, RunError
-from distsgd.parallel.chaos import FILE, FaultLog, counted
+from distsgd.parallel.chaos.injection import FILE, FaultLog, counted
 from distsgd.run.processes import Gauge, marked_processes
 from distsgd.run.saved import SavedRun
 from distsgd.run.scale import scale

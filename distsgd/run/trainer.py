@@ -16,12 +16,12 @@ import numpy as np
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
 from distsgd.nn.weights import weights_vector
-from distsgd.parallel.chaos import Chaos, counted
+from distsgd.parallel.chaos.fault_plan import FaultPlan
+from distsgd.parallel.chaos.injection import Chaos, counted
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.faults import FaultPlan
-from distsgd.parallel.job import Outcome
 from distsgd.parallel.launch import launch
-from distsgd.parallel.step_view import OnStep
+from distsgd.parallel.server.job import Outcome
+from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.progress import Progress, ProgressWatch

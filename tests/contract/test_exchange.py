@@ -33,10 +33,10 @@ from distsgd.parallel.exchange.contract import (
     ServerGone,
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.exchange.shared_memory import SharedMemoryChannel, SharedMemoryExchange
 from distsgd.parallel.exchange.zeromq import ZeroMQExchange
 from distsgd.parallel.messages import Description, Kind, Order, Report
-from distsgd.parallel.service import serve
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient, serve_fake
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from distsgd.config import TrainConfig
-from distsgd.parallel.job import Outcome, ServerTask
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server import ParameterServer
-from distsgd.parallel.service import serve
-from distsgd.parallel.step_view import OnStep
+from distsgd.parallel.server.job import Outcome, ServerTask
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.step_view import OnStep
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_data

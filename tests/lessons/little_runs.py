@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
-from distsgd.parallel.step_view import StepView
+from distsgd.parallel.server.step_view import StepView
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays

@@ -11,7 +11,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError
-from distsgd.parallel.step_view import OnStep, StepView
+from distsgd.parallel.server.step_view import OnStep, StepView
 from distsgd.run.trainer import Trainer
 from tests.lessons.little_runs import Lesson, bits_of, learn
 

@@ -12,7 +12,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.two_stage import TwoStageDeal
 from distsgd.errors import ConfigError
-from distsgd.parallel.step_view import StepView
+from distsgd.parallel.server.step_view import StepView
 from tests.lessons.little_runs import Lesson, learn
 
 ROWS, POOL = 1000, 50

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.errors import ConfigError
-from distsgd.parallel.faults import (
+from distsgd.parallel.chaos.fault_plan import (
     SERVER_PHASES,
     WORKER_PHASES,
     Fault,

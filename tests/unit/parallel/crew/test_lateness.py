@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from distsgd.parallel.lateness import (
+from distsgd.parallel.crew.lateness import (
     END_AFTER_S,
     FIRST_REST_STEPS,
     LATE_FACTOR,

@@ -19,11 +19,11 @@ from distsgd.optim.frozen import Frozen
 from distsgd.optim.hot_and_cold import HotAndCold
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
+from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.fallback import MOST_HALVINGS, Fallback
-from distsgd.parallel.pace import Pace, too_high
-from distsgd.parallel.reduction import Root
-from distsgd.parallel.saved_state import check_state
+from distsgd.parallel.server.fallback import MOST_HALVINGS, Fallback
+from distsgd.parallel.server.pace import Pace, too_high
+from distsgd.parallel.server.saved_state import check_state
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.history import HistoryRow

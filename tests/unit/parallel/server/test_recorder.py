@@ -10,9 +10,9 @@ from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
-from distsgd.parallel.recorder import Recorder, RecordTask
-from distsgd.parallel.reduction import Root
-from distsgd.parallel.training import Training, UpdateTask
+from distsgd.parallel.crew.reduction import Root
+from distsgd.parallel.server.recorder import Recorder, RecordTask
+from distsgd.parallel.server.training import Training, UpdateTask
 from distsgd.parallel.tree import Sums
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.digest import DigestChain, DigestLog

@@ -18,8 +18,8 @@ from distsgd.errors import CheckpointError, ModelError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
-from distsgd.parallel.saved_state import check_state
-from distsgd.parallel.training import Training
+from distsgd.parallel.server.saved_state import check_state
+from distsgd.parallel.server.training import Training
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.digest import DigestChain, DigestLog
 from distsgd.store.evaluations import EvaluationLog, EvaluationRow

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from distsgd.parallel.chaos import Chaos, FaultyWorker
+from distsgd.parallel.chaos.injection import Chaos, FaultyWorker
 from distsgd.parallel.exchange.contract import Address, Worker
-from distsgd.parallel.job import ServerTask
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.server import ParameterServer
-from distsgd.parallel.service import serve
-from distsgd.parallel.step_view import StepView, ViewQueue
+from distsgd.parallel.server.job import ServerTask
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.step_view import StepView, ViewQueue
 from distsgd.parallel.watch import worker_maker
 
 

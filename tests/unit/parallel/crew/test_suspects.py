@@ -11,8 +11,8 @@ from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
+from distsgd.parallel.crew.suspects import FILE, Suspects, namer
 from distsgd.parallel.messages import Kind, Order, WorkerTask
-from distsgd.parallel.suspects import FILE, Suspects, namer
 
 DEAL = Deal.of(50, 16, lanes=4, lane_rows=4, block_rows=5)
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from distsgd.errors import RunError
+from distsgd.parallel.cluster.fleet import FILE, MISSING_S, Fleet, Wish
 from distsgd.parallel.exchange.contract import Address
-from distsgd.parallel.fleet import FILE, MISSING_S, Fleet, Wish
 
 ADDRESS = Address("shared_memory", "nowhere", bytes(32), 0)
 

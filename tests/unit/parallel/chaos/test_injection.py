@@ -19,14 +19,21 @@ from numpy.typing import NDArray
 from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Deal
 from distsgd.errors import CheckpointError
-from distsgd.parallel.chaos import FILE, Chaos, DriverFaults, FaultLog, FaultyWorker, ServerFaults
-from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.chaos.fault_plan import FaultPlan
+from distsgd.parallel.chaos.injection import (
+    FILE,
+    Chaos,
+    DriverFaults,
+    FaultLog,
+    FaultyWorker,
+    ServerFaults,
+)
+from distsgd.parallel.crew.crew import Crew, Work
+from distsgd.parallel.crew.plan import Planner
 from distsgd.parallel.exchange.contract import Address, Layout, ServerGone
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
-from distsgd.parallel.faults import FaultPlan
 from distsgd.parallel.messages import Kind, Order
-from distsgd.parallel.plan import Planner
-from distsgd.parallel.service import serve
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import FakeWorker, block_gradient
 from tests.oracles import tree_over
@@ -126,7 +133,7 @@ def test_slow_worker_is_slow_for_as_long_as_was_said_and_its_answers_are_the_sam
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("distsgd.parallel.chaos.time.sleep", slept.append)
+    monkeypatch.setattr("distsgd.parallel.chaos.injection.time.sleep", slept.append)
     worker, other = faulty(FaultPlan().slow(step=2, factor=5, steps=3), tmp_path), FakeWorker(DEAL)
     other.attach(WEIGHTS, np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), np.float32))
     for step in range(7):
@@ -219,8 +226,8 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from distsgd.parallel.chaos import Chaos, DriverFaults, ServerFaults
-from distsgd.parallel.faults import FaultPlan
+from distsgd.parallel.chaos.injection import Chaos, DriverFaults, ServerFaults
+from distsgd.parallel.chaos.fault_plan import FaultPlan
 from distsgd.store.checkpoint import CheckpointStore
 import numpy as np
 chaos = Chaos(FaultPlan.parse([sys.argv[2]]), Path(sys.argv[1]))

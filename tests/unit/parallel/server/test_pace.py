@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distsgd.parallel.pace import FEWEST_STEPS, GROWTH, LONGEST_WINDOW, Pace, goes_somewhere
+from distsgd.parallel.server.pace import FEWEST_STEPS, GROWTH, LONGEST_WINDOW, Pace, goes_somewhere
 
 
 def paced(losses: list[float], window: int) -> Pace:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.parallel import local_ray
+from distsgd.parallel.cluster import local_ray
 
 NICENESS = "RAY_worker_niceness"
 
@@ -44,7 +44,7 @@ def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_process_has_a_token_of_its_own_and_keeps_it() -> None:
     show = (
-        "import os; from distsgd.parallel import local_ray\n"
+        "import os; from distsgd.parallel.cluster import local_ray\n"
         "for _ in range(2):\n"
         "    with local_ray.environment(): print(os.environ['RAY_AUTH_TOKEN'])"
     )

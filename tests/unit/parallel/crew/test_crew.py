@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
-from distsgd.parallel.crew import LOOK_S, Crew, Work
+from distsgd.parallel.crew.crew import LOOK_S, Crew, Work
+from distsgd.parallel.crew.lateness import END_AFTER_S
+from distsgd.parallel.crew.plan import MOST_TRIAL_STEPS, SERVER, PlanKind, Planner
+from distsgd.parallel.crew.reduction import Root
+from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
-from distsgd.parallel.lateness import END_AFTER_S
 from distsgd.parallel.messages import Kind, Order
-from distsgd.parallel.plan import MOST_TRIAL_STEPS, SERVER, PlanKind, Planner
-from distsgd.parallel.reduction import Root
-from distsgd.parallel.suspects import Suspects
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
 from tests.oracles import tree_over

@@ -15,14 +15,14 @@ import numpy as np
 
 from distsgd.data.deal import Block
 from distsgd.optim.hot_and_cold import HotAndCold
-from distsgd.parallel.chaos import ServerFaults
-from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.chaos.injection import ServerFaults
+from distsgd.parallel.crew.crew import Crew, Work
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.job import ServerTask
 from distsgd.parallel.messages import Kind
-from distsgd.parallel.pace import goes_somewhere, too_low
-from distsgd.parallel.step_view import CallbackError, OnStep, StepView
-from distsgd.parallel.training import Training
+from distsgd.parallel.server.job import ServerTask
+from distsgd.parallel.server.pace import goes_somewhere, too_low
+from distsgd.parallel.server.step_view import CallbackError, OnStep, StepView
+from distsgd.parallel.server.training import Training
 from distsgd.parallel.tree import Sums
 from distsgd.store.history import HistoryRow
 

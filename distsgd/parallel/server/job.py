@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distsgd.parallel.chaos import Chaos
+from distsgd.parallel.chaos.injection import Chaos
+from distsgd.parallel.crew.phases import Phases
+from distsgd.parallel.crew.plan import PlanKind
 from distsgd.parallel.exchange import ExchangeKind
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.phases import Phases
-from distsgd.parallel.plan import PlanKind
-from distsgd.parallel.recorder import RecordTask
-from distsgd.parallel.training import UpdateTask
+from distsgd.parallel.server.recorder import RecordTask
+from distsgd.parallel.server.training import UpdateTask
 
 Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]

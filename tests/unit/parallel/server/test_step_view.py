@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distsgd.errors import ExchangeTimeoutError
-from distsgd.parallel.step_view import MOST_WAITING, Delivery, StepView, ViewQueue
+from distsgd.parallel.server.step_view import MOST_WAITING, Delivery, StepView, ViewQueue
 
 
 def view(step: int) -> StepView:

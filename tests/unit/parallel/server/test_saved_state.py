@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distsgd.errors import CheckpointError
-from distsgd.parallel.saved_state import check_state
+from distsgd.parallel.server.saved_state import check_state
 
 LIKE = {
     "step": 0,

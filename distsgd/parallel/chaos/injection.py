@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.errors import CheckpointError
+from distsgd.parallel.chaos.fault_plan import Fault, FaultPlan, Phase
 from distsgd.parallel.exchange.contract import Array, ServerGone, Worker
-from distsgd.parallel.faults import Fault, FaultPlan, Phase
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.store.atomic import ASIDE
 

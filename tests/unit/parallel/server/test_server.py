@@ -17,13 +17,13 @@ from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import make_rule
 from distsgd.optim.schedules import make_schedule
-from distsgd.parallel import server as server_module
-from distsgd.parallel.job import CrewTask, Outcome, ServerTask
+from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
-from distsgd.parallel.recorder import RecordTask
-from distsgd.parallel.server import ParameterServer
-from distsgd.parallel.service import serve
-from distsgd.parallel.training import UpdateTask
+from distsgd.parallel.server import server as server_module
+from distsgd.parallel.server.job import CrewTask, Outcome, ServerTask
+from distsgd.parallel.server.recorder import RecordTask
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.training import UpdateTask
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.digest import DigestLog
 from distsgd.store.evaluations import EvaluationLog

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distsgd.errors import ClusterError, NumericsError
+from distsgd.parallel.crew.lateness import Lateness
+from distsgd.parallel.crew.plan import Planner
 from distsgd.parallel.exchange.contract import Event, Joined, Lost, Reported
-from distsgd.parallel.lateness import Lateness
 from distsgd.parallel.messages import Description
-from distsgd.parallel.plan import Planner
 
 
 class Roster:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.pace import Pace
+from distsgd.parallel.server.pace import Pace
 
 MOST_HALVINGS = 64
 TRIAL_STEPS = 10

@@ -12,8 +12,8 @@ from distsgd.chance import Purpose, uniform
 from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
-from distsgd.parallel.reduction import Root
-from distsgd.parallel.training import Training, UpdateTask
+from distsgd.parallel.crew.reduction import Root
+from distsgd.parallel.server.training import Training, UpdateTask
 from distsgd.parallel.tree import Sums
 from distsgd.store.history import HistoryRow
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.parallel.fallback import TRIAL_STEPS, Fallback
-from distsgd.parallel.pace import Pace
+from distsgd.parallel.server.fallback import TRIAL_STEPS, Fallback
+from distsgd.parallel.server.pace import Pace
 
 Array = NDArray[Any]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsgd.parallel.plan import (
+from distsgd.parallel.crew.plan import (
     FEWEST_TRIAL_STEPS,
     FIRST_TERM_STEPS,
     LONGEST_TERM_STEPS,

@@ -21,21 +21,21 @@ import numpy as np
 
 from distsgd.data.deal import Block
 from distsgd.errors import DivergedError
-from distsgd.parallel import suspects
-from distsgd.parallel.chaos import ServerFaults
-from distsgd.parallel.crew import Crew, Work
+from distsgd.parallel.chaos.injection import ServerFaults
+from distsgd.parallel.crew import suspects
+from distsgd.parallel.crew.crew import Crew, Work
+from distsgd.parallel.crew.plan import Planner
+from distsgd.parallel.crew.reduction import Root
+from distsgd.parallel.crew.suspects import Suspects, namer
 from distsgd.parallel.exchange import open_exchange
 from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker
-from distsgd.parallel.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
 from distsgd.parallel.messages import Kind, WorkerTask
-from distsgd.parallel.pace import TOO_HIGH
-from distsgd.parallel.plan import Planner
-from distsgd.parallel.recorder import Recorder
-from distsgd.parallel.reduction import Root
-from distsgd.parallel.step_view import CallbackError, OnStep
-from distsgd.parallel.steps import Steps
-from distsgd.parallel.suspects import Suspects, namer
-from distsgd.parallel.training import Training
+from distsgd.parallel.server.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
+from distsgd.parallel.server.pace import TOO_HIGH
+from distsgd.parallel.server.recorder import Recorder
+from distsgd.parallel.server.step_view import CallbackError, OnStep
+from distsgd.parallel.server.steps import Steps
+from distsgd.parallel.server.training import Training
 from distsgd.parallel.tree import most_nodes
 from distsgd.store.digest import weights_digest
 from distsgd.store.evaluations import EvaluationRow

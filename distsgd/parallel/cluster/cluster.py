@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.errors import ClusterError, DistSGDError, ExchangeTimeoutError, RunError
-from distsgd.parallel import local_ray, numerics
-from distsgd.parallel.actors import ServerActor, WorkerActor
-from distsgd.parallel.fleet import Fleet, Wish, cause_of
-from distsgd.parallel.job import Outcome, ServerTask
-from distsgd.parallel.step_view import Delivery, OnStep
+from distsgd.parallel import numerics
+from distsgd.parallel.cluster import local_ray
+from distsgd.parallel.cluster.actors import ServerActor, WorkerActor
+from distsgd.parallel.cluster.fleet import Fleet, Wish, cause_of
+from distsgd.parallel.server.job import Outcome, ServerTask
+from distsgd.parallel.server.step_view import Delivery, OnStep
 from distsgd.parallel.watch import LOOK_S, Watch
 
 START_TIMEOUT_S = 120.0

@@ -17,6 +17,11 @@ import numpy as np
 
 from distsgd.data.deal import Block
 from distsgd.errors import ExchangeTimeoutError, WorkerError
+from distsgd.parallel.crew.phases import Phases
+from distsgd.parallel.crew.plan import SERVER, Planner, Share
+from distsgd.parallel.crew.reduction import Part, Reduction, Root
+from distsgd.parallel.crew.roster import Roster
+from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import (
     Array,
     Event,
@@ -29,11 +34,6 @@ from distsgd.parallel.exchange.contract import (
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
 from distsgd.parallel.messages import Kind, Order
-from distsgd.parallel.phases import Phases
-from distsgd.parallel.plan import SERVER, Planner, Share
-from distsgd.parallel.reduction import Part, Reduction, Root
-from distsgd.parallel.roster import Roster
-from distsgd.parallel.suspects import Suspects
 from distsgd.parallel.tree import separators
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.

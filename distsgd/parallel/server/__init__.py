@@ -1,0 +1,1 @@
+"""What the server actor does: the loop, the update, the record."""
