@@ -1,6 +1,6 @@
 """How the weights move: update rules, learning-rate schedules, clipping. Pure; no I/O here."""
 
-from distsgd.optim.clip import clip_by_global_norm_inplace, squared_norm
+from distsgd.optim.clip import clip_factor, squared_norm
 from distsgd.optim.rules import Momentum, Nesterov, Sgd, UpdateRule, make_rule
 from distsgd.optim.schedules import Constant, Cosine, Schedule, Step, make_schedule
 
@@ -13,7 +13,7 @@ __all__ = [
     "Sgd",
     "Step",
     "UpdateRule",
-    "clip_by_global_norm_inplace",
+    "clip_factor",
     "make_rule",
     "make_schedule",
     "squared_norm",

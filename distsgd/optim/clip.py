@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from distsgd.optim.pieces import pieces
 
-# A sum of so many float32 squares by BLAS keeps about six digits; the pieces are added in float64.
-_PIECE_LENGTH = 1 << 17
+Array = NDArray[np.floating[Any]]
 
 
 def squared_norm(vector: Array) -> float:
@@ -30,42 +29,36 @@ def squared_norm(vector: Array) -> float:
         True
     """
     total = 0.0
-    for start in range(0, vector.size, _PIECE_LENGTH):
-        piece = vector[start : start + _PIECE_LENGTH]
-        # The same BLAS call as `np.dot`, without its warning: an overflow is looked after below.
-        total += float(np.vdot(piece, piece))
+    for piece in pieces(vector.size):
+        total += piece_squared_norm(vector[piece])
     if math.isfinite(total) or vector.dtype == np.float64:
         return total
     return _squared_norm_wide(vector)
 
 
-def clip_by_global_norm_inplace(mean_grad: Array, max_norm: float) -> float:
-    """Scale `mean_grad` to the norm `max_norm` where it is longer.
+def piece_squared_norm(piece: Array) -> float:
+    """Sum of squares of one of the `pieces` of a vector; infinite where it overflows the dtype.
 
-    Pascanu et al., 2013, arXiv:1211.5063. A gradient that is not finite is left as it is, for the
-    caller to see.
-
-    Args:
-        mean_grad: Shape ``[P]``; changed.
-        max_norm: More than 0.
-
-    Returns:
-        The norm before clipping.
-
-    Examples:
-        >>> grad = np.array([3.0, 4.0])
-        >>> clip_by_global_norm_inplace(grad, 2.5), grad.tolist()
-        (5.0, [1.5, 2.0])
+    A sum of so many float32 squares by BLAS keeps about six digits.
     """
-    norm = math.sqrt(squared_norm(mean_grad))
-    if max_norm < norm < math.inf:
-        mean_grad *= mean_grad.dtype.type(max_norm / norm)
-    return norm
+    # The same BLAS call as `np.dot`, without its warning: an overflow is looked after.
+    return float(np.vdot(piece, piece))
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """What scales a gradient of `norm` to `max_norm` where it is longer; 1 elsewhere.
+
+    Pascanu et al., 2013, arXiv:1211.5063. A norm that is not finite is left for the caller to see.
+
+    >>> clip_factor(5.0, 2.5), clip_factor(5.0, 10.0)
+    (0.5, 1.0)
+    """
+    return max_norm / norm if max_norm < norm < math.inf else 1.0
 
 
 def _squared_norm_wide(vector: Array) -> float:
     total = 0.0
-    for start in range(0, vector.size, _PIECE_LENGTH):
-        piece = vector[start : start + _PIECE_LENGTH].astype(np.float64)
-        total += float(np.vdot(piece, piece))
+    for piece in pieces(vector.size):
+        wide = vector[piece].astype(np.float64)
+        total += piece_squared_norm(wide)
     return total

@@ -4,13 +4,13 @@ The conventions are those of PyTorch's SGD: ``velocity = momentum * velocity + g
 ``weights -= learning_rate * velocity``, so that the velocity does not know the learning rate.
 
 Every rule is elementwise: applied to a slice of the weights with the same slice of its state, it
-does to that slice what it does to the whole. So a rule walks the vector in pieces that stay in the
-cache, and weights that shall not move are left out by handing in the slices that shall.
+does to that slice what it does to the whole. So the caller may walk the vector in pieces that stay
+in the cache (`pieces`), and weights that shall not move can be left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,10 +20,6 @@ from numpy.typing import NDArray
 from distsgd.errors import ConfigError
 
 Array = NDArray[np.floating[Any]]
-
-# Large, as each piece costs a microsecond an operation; small enough that what one operation leaves
-# in the last-level cache is there for the next, and that the one product made is not P long.
-_PIECE_BYTES = 1 << 20
 
 
 class UpdateRule(Protocol):
@@ -96,11 +92,9 @@ class Sgd(_Decay):
     ) -> None:
         """See `UpdateRule.update_inplace`."""
         rate = weights.dtype.type(learning_rate)
-        for piece in _pieces(weights):
-            w, g = weights[piece], mean_grad[piece]
-            self._decay_inplace(w, g, learning_rate)
-            g *= rate
-            w -= g
+        self._decay_inplace(weights, mean_grad, learning_rate)
+        mean_grad *= rate
+        weights -= mean_grad
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +122,11 @@ class Momentum(_Decay):
         """See `UpdateRule.update_inplace`."""
         scalar, velocity = weights.dtype.type, state["velocity"]
         rate, momentum = scalar(learning_rate), scalar(self.momentum)
-        for piece in _pieces(weights):
-            w, g, v = weights[piece], mean_grad[piece], velocity[piece]
-            self._decay_inplace(w, g, learning_rate)
-            v *= momentum
-            v += g
-            np.multiply(v, rate, out=g)
-            w -= g
+        self._decay_inplace(weights, mean_grad, learning_rate)
+        velocity *= momentum
+        velocity += mean_grad
+        np.multiply(velocity, rate, out=mean_grad)
+        weights -= mean_grad
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +156,12 @@ class Nesterov(_Decay):
         """See `UpdateRule.update_inplace`."""
         scalar, velocity = weights.dtype.type, state["velocity"]
         rate, momentum = scalar(learning_rate), scalar(self.momentum)
-        for piece in _pieces(weights):
-            w, g, v = weights[piece], mean_grad[piece], velocity[piece]
-            self._decay_inplace(w, g, learning_rate)
-            v *= momentum
-            v += g
-            g += v * momentum
-            g *= rate
-            w -= g
+        self._decay_inplace(weights, mean_grad, learning_rate)
+        velocity *= momentum
+        velocity += mean_grad
+        mean_grad += velocity * momentum
+        mean_grad *= rate
+        weights -= mean_grad
 
 
 def make_rule(
@@ -202,8 +192,3 @@ def make_rule(
         )
     known = '"sgd", "momentum" or "nesterov"'
     raise ConfigError([f"optimizer.type is {type!r}; must be {known} (set [optimizer] type)"])
-
-
-def _pieces(weights: Array) -> Iterator[slice]:
-    size = _PIECE_BYTES // weights.itemsize
-    return (slice(start, start + size) for start in range(0, weights.size, size))

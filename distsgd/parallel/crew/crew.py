@@ -151,7 +151,7 @@ class Crew:
         """The root over `parts`; one that cannot be is looked into: is it a worker, or the run?"""
         try:
             root = self._reduction.sum(parts, edges)
-            if isfinite(root.sums.loss_sum + root.sums.squared_norm_sum):
+            if root.is_finite:
                 return root
         except WorkerError:
             pass  # Found again below, with a name.

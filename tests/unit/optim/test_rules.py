@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd.errors import ConfigError
-from distsgd.optim import Momentum, Nesterov, Sgd, UpdateRule, make_rule, rules
+from distsgd.optim import Momentum, Nesterov, Sgd, UpdateRule, make_rule
 
 Array = NDArray[np.floating[Any]]
 DTYPES = [np.float32, np.float64]
@@ -98,19 +98,6 @@ def test_nesterov_follows_the_convention_of_pytorch() -> None:
     velocity = 0.9 * 1.01 + grad
     assert state["velocity"][0] == pytest.approx(velocity, rel=1e-15)
     assert weights[0] == pytest.approx(first - 0.1 * (grad + 0.9 * velocity), rel=1e-15)
-
-
-@pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rule_gives_the_same_bits_however_the_vector_is_cut(
-    kind: str, dtype: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights, grads = random_case(dtype, 1000)
-    rule = make_rule(kind, weight_decay=0.1, decoupled_weight_decay=0.1)
-    whole, _ = run(rule, weights, grads, [0.1] * 4)
-    monkeypatch.setattr(rules, "_PIECE_BYTES", 24)
-    pieces, _ = run(rule, weights, grads, [0.1] * 4)
-    assert whole.tobytes() == pieces.tobytes()
 
 
 @pytest.mark.parametrize("kind", TYPES)

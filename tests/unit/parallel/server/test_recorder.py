@@ -59,7 +59,9 @@ class Session:
         training = self.training
         while training.step < until:
             gradient = np.sin(np.arange(P) + training.step).astype(np.float32)
-            row = training.apply(Root(gradient, Sums(2, 1.0, 0, 0.0, 0.0)), float(training.step))
+            row = training.apply(
+                Root(gradient, Sums(2, 1.0, 0, 0.0, 0.0), 1.0), float(training.step)
+            )
             self.recorder.step_done(training, row)
 
     def evaluate(self, loss: float) -> None:

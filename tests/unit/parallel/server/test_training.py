@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, uniform
 from distsgd.errors import CheckpointError, DivergedError
+from distsgd.optim.clip import squared_norm
 from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel.crew.reduction import Root
@@ -53,7 +55,7 @@ def root_of(step: int, *, per_sample: bool = False) -> Root:
     gradient = uniform(1, Purpose.PROBE, step, count=P).astype(np.float32)
     count = 3 + step % 4
     norms = (count * 2.0 + step, 3.0 + step) if per_sample else (0.0, 0.0)
-    return Root(gradient, Sums(count, 1.0 + step / 3, 0, *norms))
+    return Root(gradient, Sums(count, 1.0 + step / 3, 0, *norms), squared_norm(gradient))
 
 
 def run(training: Training, steps: range, *, per_sample: bool = False) -> list[HistoryRow]:
@@ -75,7 +77,7 @@ def test_update_is_the_mean_clipped_and_then_the_rule(
         training.apply(root, 0.0)
         assert np.array_equal(root.gradient_sum, given)
         mean = given / np.float32(root.sums.num_samples)
-        norm = math.sqrt(float(mean @ mean))
+        norm = math.sqrt(float(given @ given)) / root.sums.num_samples
         if clip_norm is not None and norm > clip_norm:
             mean *= np.float32(clip_norm / norm)
         rule.update_inplace(weights, mean, state=state, learning_rate=SCHEDULE.rate(step))
@@ -91,11 +93,24 @@ def test_loss_that_is_not_finite_leaves_everything_as_it_was(loss_sum: float) ->
     velocity = training.rule_state["velocity"].copy()
     root = root_of(3)
     with pytest.raises(DivergedError, match=r"step 3: the loss is .*learning_rate") as caught:
-        training.apply(Root(root.gradient_sum, root.sums._replace(loss_sum=loss_sum)), 0.0)
+        training.apply(replace(root, sums=root.sums._replace(loss_sum=loss_sum)), 0.0)
     assert caught.value.step == 3
     assert training.state() == before
     assert training.weights.tobytes() == weights.tobytes()
     assert training.rule_state["velocity"].tobytes() == velocity.tobytes()
+
+
+def test_gradient_that_is_not_finite_leaves_everything_as_it_was() -> None:
+    training = training_of(task_of(RULES[1]))
+    run(training, range(3))
+    before, weights = training.state(), training.weights.copy()
+    root = root_of(3)
+    root.gradient_sum[4] = np.inf
+    root.squared_norm = squared_norm(root.gradient_sum)
+    with pytest.raises(DivergedError, match="step 3"):
+        training.apply(root, 0.0)
+    assert training.state() == before
+    assert training.weights.tobytes() == weights.tobytes()
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
@@ -123,7 +138,7 @@ def test_per_sample_columns_are_null_when_they_are_off(clip_norm: float | None) 
     rows = run(training_of(task_of(clip_norm=clip_norm)), range(5))
     for row in rows:
         assert row.mean_squared_norm is row.max_squared_norm is row.noise_scale is None
-        assert (row.grad_norm is None) == (clip_norm is None)
+        assert row.grad_norm is not None
 
 
 def test_gradient_norm_is_that_before_clipping() -> None:
@@ -140,7 +155,7 @@ def test_noise_scale_is_that_of_its_formula() -> None:
     gradient = np.full(P, 4.0, np.float32)
     training = training_of(task_of(per_sample=True))
     # Mean gradient of norm² 11; mean squared norm 20, over 4 samples.
-    row = training.apply(Root(gradient, Sums(4, 1.0, 0, 80.0, 30.0)), 0.0)
+    row = training.apply(Root(gradient, Sums(4, 1.0, 0, 80.0, 30.0), squared_norm(gradient)), 0.0)
     assert row is not None
     square = (4 * 11.0 - 20.0) / 3
     assert row.noise_scale == pytest.approx((20.0 - square) / square, rel=1e-6)
