@@ -27,6 +27,7 @@ class Kind(IntEnum):
     GRADIENT = 1  # Blocks of a step of the training rows: gradient sums, losses, statistics.
     EVALUATE = 2  # Blocks of the test rows: losses and correct answers.
     LOSS = 3  # Blocks of a step of the training rows: losses only.
+    SUM = 4  # No blocks: what several workers computed, over a range of the parameters.
 
 
 class Order(NamedTuple):
@@ -95,6 +96,81 @@ class Report(NamedTuple):
         return self[:5] == order[:5]
 
 
+class Node(NamedTuple):
+    """A partial that is to be summed: in whose slots it lies, and how many joins follow it."""
+
+    worker: int
+    slot: int
+    pops: int
+
+
+class SumOrder(NamedTuple):
+    """Sum pieces ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
+
+    incarnation: int
+    step: int
+    first: int
+    last: int
+    nodes: tuple[Node, ...]
+
+    def pack(self) -> bytes:
+        """The order as bytes."""
+        incarnation, *rest = self[:4]
+        head = _SUM.pack(incarnation, Kind.SUM, *rest)
+        return head + b"".join(_NODE.pack(*node) for node in self.nodes)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The order in `data`, of the right length."""
+        incarnation, _, *rest = _SUM.unpack_from(data)
+        nodes = tuple(map(Node._make, _NODE.iter_unpack(data[_SUM.size :])))
+        return cls._make((incarnation, *rest, nodes))
+
+
+class SumReport(NamedTuple):
+    """The pieces ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
+
+    incarnation: int
+    step: int
+    first: int
+    last: int
+    squared_norms: tuple[float, ...]
+
+    def pack(self) -> bytes:
+        """The report as bytes."""
+        incarnation, *rest = self[:4]
+        count = len(self.squared_norms)
+        return _SUM.pack(incarnation, Kind.SUM, *rest) + struct.pack(
+            f"<{count}d", *self.squared_norms
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The report in `data`.
+
+        Raises:
+            ValueError: `data` is too short, or not a report.
+        """
+        try:
+            incarnation, _, step, first, last = _SUM.unpack_from(data)
+            found = struct.unpack(f"<{last - first}d", data[_SUM.size :])
+        except struct.error as error:
+            raise ValueError(f"{len(data)} bytes are no report: {error}") from None
+        return cls(incarnation, step, first, last, found)
+
+    def answers(self, order: SumOrder) -> bool:
+        """Is this the report on `order`, and not on an older one?"""
+        return self[:4] == order[:4]
+
+
+def is_of_sum(data: bytes) -> bool:
+    """Is `data` a `SumOrder` or a `SumReport`?"""
+    return data[_KIND_AT : _KIND_AT + 1] == bytes([Kind.SUM])
+
+
+_KIND_AT = 4  # Behind the incarnation, in every message.
+_SUM = struct.Struct("<IBQII")
+_NODE = struct.Struct("<III")
 _ORDER = struct.Struct("<IBQIIII")
 _REPORT = struct.Struct("<IBQIIffH")
 _SUMS = struct.Struct("<qdqdd")

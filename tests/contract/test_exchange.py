@@ -34,7 +34,8 @@ from distsgd.parallel.exchange.contract import (
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
 from distsgd.parallel.exchange.service import serve
-from distsgd.parallel.exchange.shared_memory import SharedMemoryChannel, SharedMemoryExchange
+from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
+from distsgd.parallel.exchange.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.exchange.zeromq import ZeroMQExchange
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.tree import Sums, most_nodes

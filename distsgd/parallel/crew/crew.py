@@ -21,6 +21,7 @@ from distsgd.parallel.crew.phases import Phases
 from distsgd.parallel.crew.plan import SERVER, Planner, Share
 from distsgd.parallel.crew.reduction import Part, Reduction, Root
 from distsgd.parallel.crew.roster import Roster
+from distsgd.parallel.crew.shared_sum import SharedSum
 from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import (
     Array,
@@ -31,6 +32,7 @@ from distsgd.parallel.exchange.contract import (
     OwnWorker,
     Reported,
     Seen,
+    SharingExchange,
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
 from distsgd.parallel.messages import Kind, Order
@@ -80,7 +82,12 @@ class Crew:
         self._exchange = exchange
         self._planner = planner
         self._roster = Roster(own.describe(SERVER), planner, say=say)
-        self._reduction = Reduction(layout)
+        shared = (
+            SharedSum(exchange, self._roster, incarnation=incarnation, clock=clock)
+            if isinstance(exchange, SharingExchange)
+            else None
+        )
+        self._reduction = Reduction(layout, shared)
         self._incarnation = incarnation
         self._step_timeout_s = step_timeout_s
         self._clock = clock

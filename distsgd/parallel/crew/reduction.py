@@ -1,8 +1,7 @@
 """The server's end of the tree: partials of all workers to the sum over the step.
 
 Third line of the step loop: ``root = tree_sum(partials)``. The workers' slots are read, never
-written. The sum is made piece by piece: what is added is in the cache when it is added to again,
-and when its squares are summed.
+written.
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from math import isfinite
 import numpy as np
 
 from distsgd.errors import WorkerError
-from distsgd.optim.clip import piece_squared_norm, squared_norm
-from distsgd.optim.pieces import PIECE_LENGTH, pieces
+from distsgd.optim.clip import squared_norm
+from distsgd.optim.pieces import pieces
+from distsgd.parallel.crew.shared_sum import SharedSum
 from distsgd.parallel.exchange.contract import Array, Layout
-from distsgd.parallel.messages import Kind, Report
+from distsgd.parallel.gradient_sum import GradientSum
+from distsgd.parallel.messages import Kind, Node, Report
 from distsgd.parallel.tree import Sums, joins
 
 _joins = lru_cache(maxsize=4096)(joins)
@@ -29,9 +30,15 @@ _NO_GRADIENT = np.zeros(0)
 class Root:
     """The sum over a whole step."""
 
-    gradient_sum: Array  # [P]; may be a worker's slot: read it before the next step, do not write.
+    # [P], in `pieces`. May be workers' slots: read them before the next step, do not write.
+    gradient_pieces: list[Array]
     sums: Sums
-    squared_norm: float = 0.0  # Of `gradient_sum`; 0 where losses only were asked for.
+    squared_norm: float = 0.0  # Of the gradient sum; 0 where losses only were asked for.
+
+    @property
+    def gradient_sum(self) -> Array:
+        """The whole of it, a copy; shape ``[P]``."""
+        return np.concatenate(self.gradient_pieces)
 
     @property
     def is_finite(self) -> bool:
@@ -53,12 +60,12 @@ class Part:
 
 
 class Reduction:
-    """Goes on in the tree where the workers stopped."""
+    """Goes on in the tree where the workers stopped; with the help of `shared`, if it is there."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._sum_P: Array = _NO_GRADIENT  # The root, where it is more than one node.
-        self._scratch: list[Array] = []  # Pieces of sums that wait for their siblings.
+    def __init__(self, layout: Layout, shared: SharedSum | None = None) -> None:
+        self._layout, self._shared = layout, shared
+        self._own = GradientSum(layout.dtype)
+        self._room_P: Array = _NO_GRADIENT
 
     def sum(self, parts: Sequence[Part], edges: tuple[int, ...]) -> Root:
         """The root over `parts`, which stand in block order; `edges` are the blocks' separators.
@@ -79,45 +86,31 @@ class Reduction:
                 )
             open_edges = (*open_edges[:-1], *schedule.edges)
         pops = _joins(open_edges).pops
-        root = Root(
-            _NO_GRADIENT, _sum_sums([node for it in parts for node in it.report.nodes], pops)
-        )
+        root = Root([], _sum_sums([node for part in parts for node in part.report.nodes], pops))
         if parts[0].report.kind is Kind.GRADIENT:
-            nodes = [part.gradients[at] for part in parts for at in range(len(part.report.nodes))]
-            self._sum_gradients(root, nodes, pops)
+            self._sum_gradients(root, parts, pops)
         return root
 
-    def _sum_gradients(self, root: Root, nodes: list[Array], pops: tuple[int, ...]) -> None:
-        """Give `root` the sum of `nodes`, each ``[P]``, and its squared norm."""
-        root.gradient_sum = nodes[0] if len(nodes) == 1 else self._room()
-        total = 0.0
-        for piece in pieces(len(root.gradient_sum)):
-            out = root.gradient_sum[piece]
-            if len(nodes) > 1:
-                self._sum_piece([node[piece] for node in nodes], pops, out)
-            total += piece_squared_norm(out)
+    def _sum_gradients(self, root: Root, parts: Sequence[Part], pops: tuple[int, ...]) -> None:
+        """Give `root` the gradient sum of all parts, and its squared norm."""
+        slots = [(part, slot) for part in parts for slot in range(len(part.report.nodes))]
+        arrays = [part.gradients[slot] for part, slot in slots]
+        nodes = [
+            Node(slot[0].worker, slot[1], count) for slot, count in zip(slots, pops, strict=True)
+        ]
+        room_P = self._room() if len(arrays) > 1 else arrays[0]
+        if self._shared is not None and self._shared.is_worth_it(nodes, len(room_P)):
+            step = parts[0].report.step
+            found = self._shared.sum(step, nodes, self._own, arrays=arrays, room=room_P)
+        else:
+            found = self._own.sum_pieces(arrays, pops, pieces(len(room_P)), out=room_P)
+        root.gradient_pieces, total = found.pieces, sum(found.squared_norms)
         root.squared_norm = total if isfinite(total) else squared_norm(root.gradient_sum)
 
-    def _sum_piece(self, nodes: list[Array], pops: tuple[int, ...], out: Array) -> None:
-        """Sum one piece of all `nodes` into `out`, by a stack; its lowest place is `out` itself."""
-        stack: list[Array] = []
-        for node, joined in zip(nodes, pops, strict=True):
-            stack.append(node)
-            for _ in range(joined):
-                right = stack.pop()
-                height = len(stack) - 1
-                to = self._scratch_piece(height)[: len(out)] if height else out
-                stack[-1] = np.add(stack[-1], right, out=to)
-
     def _room(self) -> Array:
-        if not len(self._sum_P):
-            self._sum_P = np.zeros(self._layout.num_parameters, self._layout.dtype)
-        return self._sum_P
-
-    def _scratch_piece(self, height: int) -> Array:
-        while len(self._scratch) < height:
-            self._scratch.append(np.zeros(PIECE_LENGTH, self._layout.dtype))
-        return self._scratch[height - 1]
+        if not len(self._room_P):
+            self._room_P = np.zeros(self._layout.num_parameters, self._layout.dtype)
+        return self._room_P
 
 
 def _sum_sums(nodes: Sequence[Sums], pops: tuple[int, ...]) -> Sums:

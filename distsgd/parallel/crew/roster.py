@@ -7,7 +7,7 @@ from collections.abc import Callable
 from distsgd.errors import ClusterError, NumericsError
 from distsgd.parallel.crew.lateness import Lateness
 from distsgd.parallel.crew.plan import Planner
-from distsgd.parallel.exchange.contract import Event, Joined, Lost, Reported
+from distsgd.parallel.exchange.contract import Event, Joined, Lost, Reported, Summed
 from distsgd.parallel.messages import Description
 
 
@@ -45,7 +45,7 @@ class Roster:
             self._workers.pop(worker, None)
             self.lateness.forget(worker)
             self._say(f"worker {worker} is lost ({event.reason}); others compute its blocks")
-        elif isinstance(event, Reported) and self.lateness.is_watching:
+        elif isinstance(event, Reported | Summed) and self.lateness.is_watching:
             self.lateness.answered(worker)
 
     def outran(self, worker: int, *, now_s: float, step: int) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from distsgd.errors import ClusterError
 from distsgd.parallel.exchange import shared_memory
 from distsgd.parallel.exchange.contract import Address, Channel, Layout
-from distsgd.parallel.exchange.shared_memory import SharedMemoryChannel, SharedMemoryExchange
+from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
+from distsgd.parallel.exchange.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.messages import Description
 
 if TYPE_CHECKING:  # Loaded when it is used.

@@ -9,13 +9,14 @@ exchanges keep this contract, and one test holds them to it: `in_process`, `shar
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.parallel.messages import Description, Order, Report
+from distsgd.parallel.messages import Description, Order, Report, SumOrder, SumReport
 
 Array = NDArray[Any]
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -28,7 +29,8 @@ UNASKED = "it reported what nobody had asked for"
 class Layout:
     """The shapes both sides share.
 
-    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials.
+    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials, with one more behind
+    them for what it sums of others'.
     """
 
     num_parameters: int
@@ -43,7 +45,7 @@ class Layout:
     @property
     def slots_bytes(self) -> int:
         """Bytes of one worker's slots, each starting on a cache line."""
-        return self.num_slots * self._slot_stride
+        return (self.num_slots + 1) * self._slot_stride
 
     @property
     def _slot_stride(self) -> int:
@@ -55,9 +57,17 @@ class Layout:
 
     def slots(self, buffer: Any) -> Array:
         """The slots in `buffer`; shape ``[S, P]``."""
+        return self._rows(buffer)[: self.num_slots]
+
+    def sum_of_others(self, buffer: Any) -> Array:
+        """The slot behind them; shape ``[P]``."""
+        row: Array = self._rows(buffer)[self.num_slots]
+        return row
+
+    def _rows(self, buffer: Any) -> Array:
         itemsize = np.dtype(self.dtype).itemsize
         return np.ndarray(
-            (self.num_slots, self.num_parameters),
+            (self.num_slots + 1, self.num_parameters),
             self.dtype,
             buffer,
             strides=(self._slot_stride, itemsize),
@@ -93,6 +103,13 @@ class Reported(NamedTuple):
     report: Report
 
 
+class Summed(NamedTuple):
+    """A worker has summed a range; it can be read until the worker is sent the next order."""
+
+    worker: int
+    report: SumReport
+
+
 class Lost(NamedTuple):
     """A worker is gone; orders it has not answered will never be."""
 
@@ -100,7 +117,7 @@ class Lost(NamedTuple):
     reason: str
 
 
-Event = Joined | Reported | Lost
+Event = Joined | Reported | Summed | Lost
 
 
 class Exchange(Protocol):
@@ -128,6 +145,20 @@ class Exchange(Protocol):
 
     def close(self) -> None:
         """Tell the workers that there is nothing more to do, and free everything."""
+
+
+@runtime_checkable
+class SharingExchange(Exchange, Protocol):
+    """One whose workers can read each other's slots, and so share the summing."""
+
+    def can_share(self, workers: Collection[int]) -> bool:
+        """Could any of `workers` read what all of them have reported?"""
+
+    def send_sum(self, worker: int, order: SumOrder) -> None:
+        """Send `order`, of whose workers `can_share` is true; it shows as `Summed` in `wait`."""
+
+    def sum_of_others(self, worker: int) -> Array:
+        """Where `worker` leaves the ranges it sums; shape ``[P]``, read only."""
 
 
 class Channel(Protocol):

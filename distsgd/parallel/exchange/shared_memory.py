@@ -1,4 +1,4 @@
-"""The exchange on one node.
+"""The exchange on one node, the server's side.
 
 Weights and partials in shared memory, a few bytes over a Unix socket to say go and done.
 
@@ -13,8 +13,6 @@ whoever reads it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import hmac
 import json
 import mmap
@@ -22,12 +20,10 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 
-from distsgd.errors import ClusterError, ExchangeTimeoutError
 from distsgd.parallel.exchange.contract import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
@@ -38,16 +34,28 @@ from distsgd.parallel.exchange.contract import (
     Layout,
     Lost,
     Reported,
-    ServerGone,
+    Summed,
 )
-from distsgd.parallel.messages import Description, Order, Report
+from distsgd.parallel.exchange.sealed import (
+    INTRODUCES,
+    INTRODUCTION,
+    MESSAGE_BYTES,
+    SECRET_BYTES,
+    credentials,
+    proof,
+    seal_against_writers,
+    sealed_memory,
+)
+from distsgd.parallel.messages import (
+    Description,
+    Order,
+    Report,
+    SumOrder,
+    SumReport,
+    is_of_sum,
+)
 
-MESSAGE_BYTES = 1 << 16
-SECRET_BYTES = 32
-SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
 _MOST_CALLERS = 64  # That have connected and said nothing yet.
-_SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE (Linux 5.1), absent from fcntl before Python 3.13.
-_SEALS_SIZE = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 
 
 def is_available() -> bool:
@@ -61,9 +69,11 @@ class _Peer:
 
     worker: int
     connection: socket.socket
-    memory: mmap.mmap
+    slots_fd: int
     slots: Array
+    sum_of_others: Array
     num_open: int = 0  # Orders sent and not yet answered.
+    known: dict[int, Array] = field(default_factory=dict)  # Others' slots, which it can read.
 
 
 @dataclass(slots=True)
@@ -83,9 +93,9 @@ class SharedMemoryExchange:
     def __init__(self, layout: Layout, *, secret: bytes, incarnation: int) -> None:
         self._layout = layout
         self._secret = secret
-        self._weights_fd = _sealed_memory("weights", layout.weights_bytes, seals=_SEALS_SIZE)
+        self._weights_fd = sealed_memory("weights", layout.weights_bytes)
         self._weights_memory = mmap.mmap(self._weights_fd, layout.weights_bytes)
-        fcntl.fcntl(self._weights_fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
+        seal_against_writers(self._weights_fd)
         self.weights = layout.weights(self._weights_memory)
         self._peers: dict[int, _Peer] = {}
         self._reported: dict[int, Array] = {}  # Slots outlive a worker that reports and then dies.
@@ -135,16 +145,38 @@ class SharedMemoryExchange:
         """The worker's slots, shape ``[S, P]``."""
         return self._reported[worker]
 
+    def can_share(self, workers: Collection[int]) -> bool:
+        """Could any of `workers` read what all of them have reported?"""
+        return all(
+            worker in self._peers and self._reported.get(worker) is self._peers[worker].slots
+            for worker in workers
+        )
+
+    def send_sum(self, worker: int, order: SumOrder) -> None:
+        """Send `order`, and the memory in which others' partials lie, if it was not sent before."""
+        peer = self._peers[worker]
+        try:
+            for other in {node.worker for node in order.nodes} - {worker}:
+                self._introduce(peer, self._peers[other])
+            peer.connection.send(order.pack())
+            peer.num_open += 1
+        except OSError as error:
+            self._drop(peer, str(error))
+
+    def sum_of_others(self, worker: int) -> Array:
+        """Where `worker` leaves the ranges it sums; shape ``[P]``."""
+        return self._peers[worker].sum_of_others
+
     def pid(self, worker: int) -> int:
         """The process at the other end, as the kernel says."""
-        return _credentials(self._peers[worker].connection)[0]
+        return credentials(self._peers[worker].connection)[0]
 
     def end(self, worker: int) -> None:
         """Kill the process at the other end, which holds the run's secret and so is the run's."""
         peer = self._peers.get(worker)
         if peer is None:
             return
-        pid = _credentials(peer.connection)[0]
+        pid = credentials(peer.connection)[0]
         if pid > 0 and pid != os.getpid():  # 0: in another namespace, which the kernel hides.
             with contextlib.suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
@@ -164,6 +196,12 @@ class SharedMemoryExchange:
         self._selector.close()
         self._listener.close()
         os.close(self._weights_fd)
+
+    def _introduce(self, peer: _Peer, other: _Peer) -> None:
+        if peer.known.get(other.worker) is not other.slots:
+            words = INTRODUCTION.pack(0, INTRODUCES, other.worker)
+            socket.send_fds(peer.connection, [words], [other.slots_fd])
+            peer.known[other.worker] = other.slots
 
     def _accept(self, events: list[Event]) -> None:
         try:
@@ -217,22 +255,23 @@ class SharedMemoryExchange:
 
         Which no predecessor can write.
         """
-        if _credentials(connection)[1] != os.getuid():
+        if credentials(connection)[1] != os.getuid():
             raise ValueError("another user")
         hello = connection.recv(MESSAGE_BYTES)
         if not hmac.compare_digest(hello[:SECRET_BYTES], self._secret):
             raise ValueError("without the secret")
         description = Description.unpack(hello[SECRET_BYTES:])
-        slots_fd = _sealed_memory("partials", self._layout.slots_bytes, seals=_SEALS_SIZE)
+        layout = self._layout
+        slots_fd = sealed_memory("partials", layout.slots_bytes)
         try:
-            memory = mmap.mmap(slots_fd, self._layout.slots_bytes)
-            welcome = _proof(self._secret) + json.dumps(asdict(self._layout)).encode()
+            memory = mmap.mmap(slots_fd, layout.slots_bytes)
+            welcome = proof(self._secret) + json.dumps(asdict(layout)).encode()
             socket.send_fds(connection, [welcome], [self._weights_fd, slots_fd])
-        finally:
+        except BaseException:
             os.close(slots_fd)
-        return _Peer(
-            description.worker, connection, memory, self._layout.slots(memory)
-        ), description
+            raise
+        slots, sum_of_others = layout.slots(memory), layout.sum_of_others(memory)
+        return _Peer(description.worker, connection, slots_fd, slots, sum_of_others), description
 
     def _read(self, peer: _Peer, events: list[Event]) -> None:
         if self._peers.get(peer.worker) is not peer:
@@ -240,12 +279,13 @@ class SharedMemoryExchange:
         try:
             data = peer.connection.recv(MESSAGE_BYTES)
             if data:
-                report = Report.unpack(data)
+                event = _event(peer.worker, data)
                 if peer.num_open < 1:
                     raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no report.
+                events.append(event)
+                if isinstance(event, Reported):
+                    self._reported[peer.worker] = peer.slots
                 peer.num_open -= 1
-                events.append(Reported(peer.worker, report))
-                self._reported[peer.worker] = peer.slots
                 return
             reason = "its process ended"
         except BlockingIOError:
@@ -257,113 +297,13 @@ class SharedMemoryExchange:
     def _drop(self, peer: _Peer, reason: str) -> None:
         self._selector.unregister(peer.connection)
         peer.connection.close()
+        os.close(peer.slots_fd)
         del self._peers[peer.worker]
         self._lost.append(Lost(peer.worker, reason))
 
 
-class SharedMemoryChannel:
-    """The worker's side; see `contract.Channel`."""
-
-    def __init__(self, address: Address, description: Description) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            layout, fds = self._shake_hands(address, description)
-        except BaseException:
-            self._connection.close()
-            raise
-        weights_fd, slots_fd = fds
-        try:
-            self._weights_memory = mmap.mmap(
-                weights_fd, layout.weights_bytes, mmap.MAP_SHARED, mmap.PROT_READ
-            )
-            self._slots_memory = mmap.mmap(slots_fd, layout.slots_bytes)
-        finally:
-            os.close(weights_fd)
-            os.close(slots_fd)
-        self.weights = layout.weights(self._weights_memory)
-        self.slots = layout.slots(self._slots_memory)
-        self._timeout_s = -1.0
-
-    def receive(self, timeout_s: float) -> Order | None:
-        """The next order; None after `timeout_s` seconds without one. Raises ServerGone."""
-        if timeout_s != self._timeout_s:
-            self._set_timeout(timeout_s)
-        try:
-            data = self._connection.recv(MESSAGE_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise ServerGone(str(error)) from None
-        if not data:
-            raise ServerGone("it closed the connection")
-        return Order.unpack(data)
-
-    def report(self, report: Report) -> None:
-        """Send `report`; its partials lie in the slots already."""
-        try:
-            self._connection.send(report.pack())
-        except OSError as error:
-            raise ServerGone(str(error)) from None
-
-    def close(self) -> None:
-        """Leave."""
-        self._connection.close()
-
-    def _set_timeout(self, timeout_s: float) -> None:
-        # The kernel's own timeout costs one system call a message; Python's would cost a poll
-        # before each.
-        seconds, microseconds = divmod(
-            max(1, round(timeout_s * 1e6)), 1_000_000
-        )  # 0 means for ever.
-        self._connection.settimeout(None)
-        self._connection.setsockopt(
-            socket.SOL_SOCKET,
-            socket.SO_RCVTIMEO,
-            struct.pack("ll", seconds, microseconds),
-        )
-        self._connection.setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(SEND_TIMEOUT_S), 0)
-        )
-        self._timeout_s = timeout_s
-
-    def _shake_hands(self, address: Address, description: Description) -> tuple[Layout, list[int]]:
-        self._connection.settimeout(HANDSHAKE_TIMEOUT_S)
-        started = time.monotonic()
-        try:
-            self._connection.connect(f"\0{address.name}")
-            if _credentials(self._connection)[1] != os.getuid():
-                raise ClusterError(f"the socket {address.name} belongs to another user")
-            self._connection.send(address.secret + description.pack())
-            welcome, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 2)
-        except TimeoutError:
-            raise ExchangeTimeoutError(
-                f"the server's welcome on {address.name}", time.monotonic() - started
-            ) from None
-        except OSError as error:
-            raise ServerGone(str(error)) from None
-        proof = _proof(address.secret)
-        if len(fds) != 2 or not hmac.compare_digest(welcome[: len(proof)], proof):
-            for fd in fds:
-                os.close(fd)
-            raise ServerGone("the server refused this worker, or it is not the run's server")
-        layout: dict[str, Any] = json.loads(welcome[len(proof) :])
-        return Layout(**layout), list(fds)
-
-
-def _sealed_memory(name: str, size: int, *, seals: int) -> int:
-    fd = os.memfd_create(f"distsgd-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
-
-
-def _credentials(connection: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group at the other end."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, gid = struct.unpack("3i", data)
-    return pid, uid, gid
-
-
-def _proof(secret: bytes) -> bytes:
-    """What only a server that knows the secret can answer."""
-    return hashlib.blake2b(b"distsgd server", key=secret, digest_size=SECRET_BYTES).digest()
+def _event(worker: int, data: bytes) -> Reported | Summed:
+    """What a worker has sent; ValueError where it is no report."""
+    if is_of_sum(data):
+        return Summed(worker, SumReport.unpack(data))
+    return Reported(worker, Report.unpack(data))

@@ -141,21 +141,22 @@ class Training:
             # is as well.
             squared = root.squared_norm / count**2
             self._noise.update(count, sums.squared_norm_sum / count, squared)
-        gradient_sum, squared_norm_of_sum = root.gradient_sum, root.squared_norm
+        gradient_pieces, squared_norm_of_sum = root.gradient_pieces, root.squared_norm
         if task.frozen:
-            gradient_sum = gradient_sum.copy()
+            gradient_sum = root.gradient_sum
             kept = task.frozen.take_out_inplace(self.weights, gradient_sum)
+            gradient_pieces = [gradient_sum[piece] for piece in pieces(len(gradient_sum))]
             squared_norm_of_sum = squared_norm(gradient_sum)
         norm = math.sqrt(squared_norm_of_sum) / count
         self.is_at_rest = task.stop_gradient_norm is not None and norm < task.stop_gradient_norm
         factor = 1.0 if task.clip_norm is None else clip_factor(norm, task.clip_norm)
-        self._update(task.rule, gradient_sum, count, factor=factor, rate=rate)
+        self._update(task.rule, gradient_pieces, count, factor=factor, rate=rate)
         if task.frozen:
             task.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
 
     def _update(
-        self, rule: UpdateRule, gradient_sum: Array, count: int, *, factor: float, rate: float
+        self, rule: UpdateRule, gradient: list[Array], count: int, *, factor: float, rate: float
     ) -> None:
         """Move the weights by the mean gradient times `factor`, piece by piece."""
         weights, scalar = self.weights, self.weights.dtype.type
@@ -163,8 +164,7 @@ class Training:
         divide, by = (
             (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
         )
-        for piece in pieces(weights.size):
-            sum_of_piece = gradient_sum[piece]
+        for piece, sum_of_piece in zip(pieces(weights.size), gradient, strict=True):
             mean = divide(sum_of_piece, by, out=self._mean[: len(sum_of_piece)])
             if factor != 1.0:
                 mean *= scalar(factor)

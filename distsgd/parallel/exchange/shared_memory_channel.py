@@ -1,0 +1,165 @@
+"""The exchange on one node, the worker's side: see `shared_memory`."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import mmap
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+from distsgd.errors import ClusterError, ExchangeTimeoutError
+from distsgd.optim.pieces import pieces
+from distsgd.parallel.exchange.contract import (
+    HANDSHAKE_TIMEOUT_S,
+    Address,
+    Array,
+    Layout,
+    ServerGone,
+)
+from distsgd.parallel.exchange.sealed import INTRODUCTION, MESSAGE_BYTES, credentials, proof
+from distsgd.parallel.gradient_sum import GradientSum
+from distsgd.parallel.messages import (
+    Description,
+    Order,
+    Report,
+    SumOrder,
+    SumReport,
+    is_of_sum,
+)
+
+SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
+_ANCILLARY_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
+
+
+class SharedMemoryChannel:
+    """The worker's side; see `contract.Channel`."""
+
+    def __init__(self, address: Address, description: Description) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            layout, fds = self._shake_hands(address, description)
+        except BaseException:
+            self._connection.close()
+            raise
+        weights_fd, slots_fd = fds
+        try:
+            self._weights_memory = mmap.mmap(
+                weights_fd, layout.weights_bytes, mmap.MAP_SHARED, mmap.PROT_READ
+            )
+            self._slots_memory = mmap.mmap(slots_fd, layout.slots_bytes)
+        finally:
+            os.close(weights_fd)
+            os.close(slots_fd)
+        self._layout = layout
+        self._number = description.worker
+        self.weights = layout.weights(self._weights_memory)
+        self.slots = layout.slots(self._slots_memory)
+        self._sum_of_others = layout.sum_of_others(self._slots_memory)
+        self._gradient_sum = GradientSum(layout.dtype)
+        self._others: dict[int, Array] = {}
+        self._timeout_s = -1.0
+
+    def receive(self, timeout_s: float) -> Order | None:
+        """The next order; None after `timeout_s` seconds without one. Raises ServerGone.
+
+        What is asked of the exchange itself is done meanwhile: to sum a range of all partials.
+        """
+        if timeout_s != self._timeout_s:
+            self._set_timeout(timeout_s)
+        while True:
+            try:
+                data, ancillary, _, _ = self._connection.recvmsg(
+                    MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise ServerGone(str(error)) from None
+            if not data:
+                raise ServerGone("it closed the connection")
+            if ancillary:
+                self._meet(data, ancillary[0][2])
+            elif is_of_sum(data):
+                self._sum(SumOrder.unpack(data))
+            else:
+                return Order.unpack(data)
+
+    def _meet(self, words: bytes, descriptor: bytes) -> None:
+        """Map the slots of another worker, to read them."""
+        _, _, worker = INTRODUCTION.unpack(words)
+        (fd,) = struct.unpack("i", descriptor)
+        try:
+            memory = mmap.mmap(fd, self._layout.slots_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        self._others[worker] = self._layout.slots(memory)
+
+    def _sum(self, order: SumOrder) -> None:
+        """Sum a range of the parameters over all nodes, into the slot behind this worker's own."""
+        of_others = self._others
+        nodes = [
+            (self.slots if node.worker == self._number else of_others[node.worker])[node.slot]
+            for node in order.nodes
+        ]
+        pops = [node.pops for node in order.nodes]
+        at = pieces(self._layout.num_parameters)[order.first : order.last]
+        found = self._gradient_sum.sum_pieces(nodes, pops, at, out=self._sum_of_others)
+        self._send(SumReport(*order[:4], tuple(found.squared_norms)).pack())
+
+    def report(self, report: Report) -> None:
+        """Send `report`; its partials lie in the slots already."""
+        self._send(report.pack())
+
+    def _send(self, words: bytes) -> None:
+        try:
+            self._connection.send(words)
+        except OSError as error:
+            raise ServerGone(str(error)) from None
+
+    def close(self) -> None:
+        """Leave."""
+        self._connection.close()
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        # The kernel's own timeout costs one system call a message; Python's would cost a poll
+        # before each.
+        seconds, microseconds = divmod(
+            max(1, round(timeout_s * 1e6)), 1_000_000
+        )  # 0 means for ever.
+        self._connection.settimeout(None)
+        self._connection.setsockopt(
+            socket.SOL_SOCKET,
+            socket.SO_RCVTIMEO,
+            struct.pack("ll", seconds, microseconds),
+        )
+        self._connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(SEND_TIMEOUT_S), 0)
+        )
+        self._timeout_s = timeout_s
+
+    def _shake_hands(self, address: Address, description: Description) -> tuple[Layout, list[int]]:
+        self._connection.settimeout(HANDSHAKE_TIMEOUT_S)
+        started = time.monotonic()
+        try:
+            self._connection.connect(f"\0{address.name}")
+            if credentials(self._connection)[1] != os.getuid():
+                raise ClusterError(f"the socket {address.name} belongs to another user")
+            self._connection.send(address.secret + description.pack())
+            welcome, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 2)
+        except TimeoutError:
+            raise ExchangeTimeoutError(
+                f"the server's welcome on {address.name}", time.monotonic() - started
+            ) from None
+        except OSError as error:
+            raise ServerGone(str(error)) from None
+        expected = proof(address.secret)
+        if len(fds) != 2 or not hmac.compare_digest(welcome[: len(expected)], expected):
+            for fd in fds:
+                os.close(fd)
+            raise ServerGone("the server refused this worker, or it is not the run's server")
+        layout: dict[str, Any] = json.loads(welcome[len(expected) :])
+        return Layout(**layout), list(fds)

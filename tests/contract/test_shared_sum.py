@@ -1,0 +1,176 @@
+"""The sum of a step is the same bits, whoever sums which range of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from distsgd.data.deal import Block, Deal
+from distsgd.optim.clip import squared_norm
+from distsgd.optim.pieces import PIECE_LENGTH
+from distsgd.parallel.crew import shared_sum
+from distsgd.parallel.crew.crew import Crew, Work
+from distsgd.parallel.crew.plan import Planner
+from distsgd.parallel.crew.reduction import Root
+from distsgd.parallel.exchange import connect, shared_memory
+from distsgd.parallel.exchange.contract import Array, Layout
+from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
+from distsgd.parallel.exchange.shared_memory_channel import SharedMemoryChannel
+from distsgd.parallel.messages import Kind, Node, SumOrder, SumReport
+from distsgd.parallel.tree import Sums, most_nodes
+from tests.fakes import FakeWorker, block_gradient, serve_fake
+from tests.oracles import tree_over
+
+DEAL = Deal.of(100, 64, lanes=4, lane_rows=8, block_rows=3)
+LAYOUT = Layout(3 * PIECE_LENGTH + 5, most_nodes(4, DEAL.most_blocks_per_lane), "float32")
+PATIENCE_S = 30.0
+SECRET = bytes(range(32))
+
+pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="needs memfd (Linux)")
+
+
+class Hall:
+    """A crew over shared memory, and workers that come and go."""
+
+    def __init__(
+        self, stack: ExitStack, num_processes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_sum, "WORTH_IT", 1)
+        monkeypatch.setattr(shared_sum, "num_cores", lambda: num_processes)
+        self.exchange = SharedMemoryExchange(LAYOUT, secret=SECRET, incarnation=1)
+        self.pool = stack.enter_context(ThreadPoolExecutor(8))
+        stack.callback(self.exchange.close)
+        self.said: list[str] = []
+        self.crew = Crew(
+            LAYOUT,
+            FakeWorker(DEAL),
+            exchange=self.exchange,
+            planner=Planner("all"),
+            incarnation=1,
+            step_timeout_s=PATIENCE_S,
+            say=self.said.append,
+        )
+        self.crew.weights[:] = np.linspace(-1.0, 1.0, LAYOUT.num_parameters)
+
+    def serve(self, count: int) -> None:
+        for worker in range(count):
+            self.pool.submit(serve_fake, self.exchange.address, worker, DEAL)
+        self.crew.wait_for_members(count, PATIENCE_S)
+
+    def gather(self, step: int) -> Root:
+        return self.crew.gather(Work(Kind.GRADIENT, step, DEAL.blocks(step)))
+
+    def is_right(self, root: Root, step: int) -> bool:
+        def leaf(block: Block) -> tuple[Array, Sums]:
+            return block_gradient(self.crew.weights, step, block)
+
+        expected, sums = tree_over(
+            DEAL.blocks(step), leaf, lambda a, b: (a[0] + b[0], a[1].joined(b[1]))
+        )
+        same = root.gradient_sum.tobytes() == expected.tobytes() and root.sums == sums
+        return same and root.squared_norm == squared_norm(expected)
+
+    def has_summed(self, worker: int) -> bool:
+        return bool(self.exchange.sum_of_others(worker).any())
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("num_workers", [2, 3, 4])
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 8])
+def test_shared_sum_is_that_of_the_tree(
+    num_workers: int, num_processes: int, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = Hall(stack, num_processes, monkeypatch)
+    hall.serve(num_workers)
+    for step in range(3):
+        assert hall.is_right(hall.gather(step), step)
+    summed = [hall.has_summed(worker) for worker in range(num_workers)]
+    # Four pieces, the last of them the server's.
+    assert sum(summed) == min(num_workers, num_processes - 1, 3)
+
+
+def test_worker_that_has_died_or_come_anew_is_summed_without(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = Hall(stack, 4, monkeypatch)
+    hall.serve(3)
+    assert hall.is_right(hall.gather(0), 0)
+    hall.exchange._drop(hall.exchange._peers[1], "killed")
+    assert hall.is_right(hall.gather(1), 1)
+    hall.pool.submit(serve_fake, hall.exchange.address, 1, DEAL)
+    hall.crew.wait_for_members(3, PATIENCE_S)
+    assert hall.is_right(hall.gather(2), 2)
+    assert hall.has_summed(1)
+
+
+def test_range_of_a_worker_that_does_not_answer_is_summed_by_the_server(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall = Hall(stack, 3, monkeypatch)
+    hall.serve(2)
+    send = hall.exchange.send_sum
+
+    def lose_the_first(worker: int, order: SumOrder) -> None:
+        if worker:
+            send(worker, order)
+
+    monkeypatch.setattr(hall.exchange, "send_sum", lose_the_first)
+    started = monotonic()
+    assert hall.is_right(hall.gather(0), 0)
+    assert monotonic() - started < PATIENCE_S
+    assert any("worker 0 is late at step 0" in line for line in hall.said)
+    assert not hall.has_summed(0)
+    assert hall.has_summed(1)
+
+
+def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitStack) -> None:
+    exchange = SharedMemoryExchange(LAYOUT, secret=SECRET, incarnation=1)
+    stack.callback(exchange.close)
+    pool = stack.enter_context(ThreadPoolExecutor(2))
+    futures = [
+        pool.submit(connect, exchange.address, FakeWorker(DEAL).describe(worker))
+        for worker in range(2)
+    ]
+    deadline = monotonic() + PATIENCE_S
+    while len(exchange._peers) < 2 and monotonic() < deadline:
+        exchange.wait(0.1)
+    first, second = (future.result(PATIENCE_S) for future in futures)
+    stack.callback(first.close)
+    stack.callback(second.close)
+    first.slots[0], second.slots[1] = 2.0, 3.0
+    exchange.send_sum(1, SumOrder(1, 0, 1, 3, (Node(0, 0, 0), Node(1, 1, 1))))
+    assert second.receive(0.2) is None
+    (event,) = exchange.wait(PATIENCE_S)
+    assert event == (1, SumReport(1, 0, 1, 3, (25.0 * PIECE_LENGTH,) * 2))
+    found = exchange.sum_of_others(1)
+    assert not found[:PIECE_LENGTH].any()
+    assert (found[PIECE_LENGTH : 3 * PIECE_LENGTH] == 5.0).all()
+    assert isinstance(second, SharedMemoryChannel)
+    assert not second._others[0].flags.writeable
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"\0" * 5, SumReport(1, 0, 0, 3, (1.0, 2.0, 3.0)).pack()[:-1]]
+)
+def test_words_that_are_no_report_of_a_sum_are_refused(words: bytes) -> None:
+    with pytest.raises(ValueError, match="are no report"):
+        SumReport.unpack(words)
+
+
+def test_words_of_a_sum_come_back_as_they_were() -> None:
+    order = SumOrder(3, 1 << 40, 5, 9, (Node(0, 1, 0), Node(7, 0, 2)))
+    assert SumOrder.unpack(order.pack()) == order
+    report = SumReport(3, 1 << 40, 5, 7, (0.1, 1e300))
+    assert SumReport.unpack(report.pack()) == report
+    assert report._replace(last=9).answers(order)
+    assert not report.answers(order)
