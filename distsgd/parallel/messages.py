@@ -27,7 +27,6 @@ class Kind(IntEnum):
     GRADIENT = 1  # Blocks of a step of the training rows: gradient sums, losses, statistics.
     EVALUATE = 2  # Blocks of the test rows: losses and correct answers.
     LOSS = 3  # Blocks of a step of the training rows: losses only.
-    SUM = 4  # No blocks: what several workers computed, over a range of the parameters.
 
 
 class Order(NamedTuple):
@@ -116,7 +115,7 @@ class SumOrder(NamedTuple):
     def pack(self) -> bytes:
         """The order as bytes."""
         incarnation, *rest = self[:4]
-        head = _SUM.pack(incarnation, Kind.SUM, *rest)
+        head = _SUM.pack(incarnation, _OF_SUM, *rest)
         return head + b"".join(_NODE.pack(*node) for node in self.nodes)
 
     @classmethod
@@ -140,7 +139,7 @@ class SumReport(NamedTuple):
         """The report as bytes."""
         incarnation, *rest = self[:4]
         count = len(self.squared_norms)
-        return _SUM.pack(incarnation, Kind.SUM, *rest) + struct.pack(
+        return _SUM.pack(incarnation, _OF_SUM, *rest) + struct.pack(
             f"<{count}d", *self.squared_norms
         )
 
@@ -165,9 +164,10 @@ class SumReport(NamedTuple):
 
 def is_of_sum(data: bytes) -> bool:
     """Is `data` a `SumOrder` or a `SumReport`?"""
-    return data[_KIND_AT : _KIND_AT + 1] == bytes([Kind.SUM])
+    return data[_KIND_AT : _KIND_AT + 1] == bytes([_OF_SUM])
 
 
+_OF_SUM = 255  # Where other messages have their kind.
 _KIND_AT = 4  # Behind the incarnation, in every message.
 _SUM = struct.Struct("<IBQII")
 _NODE = struct.Struct("<III")
