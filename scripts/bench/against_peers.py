@@ -2,8 +2,8 @@
 
 Only ratios taken in one run count: every figure of ours is taken right beside its peer's, several
 times, and the ratio is the median of the pairs. Where DDP and one core are both asked for, one
-figure of two workers stands between both. Ours are runs in this process and on a Ray that stays up;
-each makes its shards, its server and its workers anew. Prints Markdown tables.
+figure of two workers stands between both. With workers, ours run on a Ray that stays up, each with
+shards, a server and workers of its own; without, each is a command. Prints Markdown tables.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from markdown_table import Table
 from plain import without_inherited_kernel
@@ -27,6 +28,7 @@ DDP_GOALS = {16: {"A": 10, "B": 10, "C": 5}, 64: {"A": 10, "B": 8, "C": 4}}
 SHORT_STEP_US = 50  # Below it a signal weighs more.
 ONE_BLOCK = ("parallel.lanes=1", "parallel.block_rows=4096")
 ONE_LANE = ("parallel.lanes=1", "parallel.block_rows=256")
+COMMAND = str(Path(sys.executable).with_name("distsgd"))
 PARTS = ("limit", "ddp", "one_core", "one_thread")
 
 
@@ -43,10 +45,16 @@ class Sides:
     def ours(
         self, layers: str, batch: int, workers: int, *settings: str, statistics: str = "norms"
     ) -> dict:
-        """One timing of distsgd."""
+        """One timing of distsgd; without workers in a process of its own, as its peers are."""
+        if not workers:
+            sizes = ["--layers", layers, "--batch", str(batch), "--workers", "0"]
+            sets = [word for setting in settings for word in ("--set", setting)]
+            how = ["--seconds", str(self.seconds), "--statistics", statistics, "--json"]
+            return call(COMMAND, "bench", *sizes, *how, *sets)
         sizes = tuple(int(size) for size in layers.split(","))
-        settings = settings + (self.ray if workers else ())
-        return run_bench(Bench(sizes, batch, workers, self.seconds, statistics, settings))
+        return run_bench(
+            Bench(sizes, batch, workers, self.seconds, statistics, settings + self.ray)
+        )
 
     def peer_us(self, name: str, layers: str, batch: int, *options: str) -> float:
         """Microseconds of a peer's step."""
