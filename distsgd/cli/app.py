@@ -330,6 +330,6 @@ def bench(
 @app.command()
 def doctor(*, as_json: JsonOption = False) -> None:
     """Say what this machine can do, what is wrong with it, and how to mend that."""
-    from distsgd.cli.measure import show_doctor  # noqa: PLC0415
+    from distsgd.cli.doctor import show_doctor  # noqa: PLC0415
 
     show_doctor(as_json=as_json)

@@ -1,15 +1,13 @@
-"""The commands about the machine: ``bench``, ``doctor`` and ``scale-to``."""
+"""The commands ``bench`` and ``scale-to``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from distsgd.cli.messages import print_facts, print_json, say
+from distsgd.cli.messages import print_json, say
 from distsgd.errors import ConfigError
 from distsgd.run.bench import Bench, describe, run_bench
-from distsgd.run.doctor import examine
 from distsgd.run.scale import scale
 
 
@@ -36,19 +34,6 @@ def show_bench(
         print_json(found)
     else:
         describe(bench, found, say)
-
-
-def show_doctor(*, as_json: bool) -> None:
-    """Examine this machine and print what was found."""
-    report = examine()
-    if as_json:
-        print_json(asdict(report))
-        return
-    print_facts([(name.replace("_", " "), str(value)) for name, value in report.facts.items()])
-    for advice in report.advice:
-        say(f"to mend: {advice}")
-    if not report.advice:
-        say("nothing is wrong")
 
 
 def show_scaling(run: Path, num_workers: int) -> None:

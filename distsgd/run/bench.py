@@ -18,12 +18,14 @@ from distsgd.errors import ConfigError
 from distsgd.parallel.crew.plan import SERVER
 from distsgd.parallel.launch import launch
 from distsgd.parallel.server.job import Status
+from distsgd.parallel.watch import Watch
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
 
+EMPTY_WORKER = "workers.empty_worker:EmptyWorker"
 NUM_ROWS = 8192
 ROUNDS = 5
 MIN_ROUND_STEPS = 3
@@ -43,7 +45,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What to time: a ReLU network with softmax cross-entropy under plain SGD."""
+    """What to time: a ReLU network with softmax cross-entropy under plain SGD.
+
+    Attributes:
+        data: A prepared data set with ``layers[0]`` features and ``layers[-1]`` classes; synthetic
+            rows unless given.
+        worker: The worker class, as ``module:class``.
+    """
 
     layers: tuple[int, ...]
     batch: int
@@ -51,6 +59,8 @@ class Bench:
     seconds: float
     statistics: Literal["none", "norms"] = "norms"
     overrides: tuple[str, ...] = ()
+    data: Path | None = None
+    worker: str = WORKER
 
     def config(self) -> TrainConfig:
         """The run that is timed. Raises ConfigError."""
@@ -75,26 +85,60 @@ class Bench:
         return TrainConfig.from_dict(values).with_overrides(self.overrides)
 
 
-def run_bench(bench: Bench) -> dict[str, Any]:
+def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
     """Time steps of a run; blocks for about 1.5 times `bench.seconds`, and the start of Ray.
 
     Everything is as in a run: the server and its workers, prepared shards, dealing, history,
     digests and statistics. Steps are counted from outside; the median over five rounds is given.
 
+    Args:
+        bench: What to time.
+        watch: Looks on as well, and may end it.
+
     Raises:
         ConfigError: The sizes or overrides cannot be run, or leave nothing to time.
+        DataError: The rows of `bench.data` cannot be used.
+        ClusterError: Ray or a worker is missing.
     """
     config = bench.config()
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
         run = RunDirectory.create(Path(directory) / "run")
-        num_rows = max(NUM_ROWS, 2 * bench.batch)
-        data = prepared_arrays(config, synthetic(num_rows, bench.layers), run.path / "data")
+        data = bench.data or prepare_synthetic(
+            bench, max(NUM_ROWS, 2 * bench.batch), run.path / "data"
+        )
         blueprint = make_blueprint(config, data, manifest_of(data))
         record.write_beginning(run, blueprint, None)
-        look = _Look(bench.seconds)
+        look = _Look(bench.seconds, watch)
         address = config.parallel.address
-        launch(blueprint.server_task(run.path, None), WORKER, look, address=address)
+        launch(blueprint.server_task(run.path, None), bench.worker, look, address=address)
     return _summary(bench, blueprint, look.readings)
+
+
+def empty_bench(
+    *, num_workers: int, num_parameters: int = 100_000, lanes: int | None = None
+) -> Bench:
+    """A step without computing: weights out, a sum back from each worker, the update; 1 s of it.
+
+    Args:
+        num_workers: All of them work in every step.
+        num_parameters: Ten more than these, which are a multiple of 100.
+        lanes: Blocks of a step; one a worker unless given. Where a worker's blocks are no whole
+            subtree it has several sums, as in a run.
+    """
+    lanes = lanes or num_workers
+    return Bench(
+        (89, num_parameters // 100, 10),
+        lanes,
+        num_workers,
+        1.0,
+        overrides=(f"parallel.lanes={lanes}", "parallel.lane_rows=1", "parallel.plan=all"),
+        worker=EMPTY_WORKER,
+    )
+
+
+def prepare_synthetic(bench: Bench, num_rows: int, out: Path) -> Path:
+    """Prepare rows for `bench` into `out` by the same way as a file's; returns `out`."""
+    return prepared_arrays(bench.config(), synthetic(num_rows, bench.layers), out)
 
 
 def synthetic(num_rows: int, layers: tuple[int, ...]) -> tuple[Any, Any]:
@@ -106,12 +150,15 @@ def synthetic(num_rows: int, layers: tuple[int, ...]) -> tuple[Any, Any]:
 class _Look:
     """Looks on, keeps what it saw after the warm-up, and stops the run when it has seen enough."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, watch: Watch | None) -> None:
         self._warm_up_s = WARM_UP_SHARE * seconds
         self._seconds = seconds
+        self._watch = watch
         self.readings: list[Reading] = []
 
     def __call__(self, status: Status) -> bool:
+        if self._watch is not None and self._watch(status):
+            return True
         if status.phase != "training" or status.seconds < self._warm_up_s:
             return False
         if not (self.readings or status.is_settled or status.seconds > SETTLE_TIMEOUT_S):

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import platform
-import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from statistics import median
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from distsgd import __version__
-from distsgd.errors import ClusterError, ExchangeTimeoutError
-from distsgd.parallel.exchange import open_exchange
-from distsgd.parallel.exchange.contract import Address, Array, Joined, Layout, Reported
-from distsgd.parallel.exchange.service import serve
+from distsgd.errors import ClusterError
 from distsgd.parallel.exchange.shared_memory import is_available
-from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.numerics import profile
-from distsgd.parallel.tree import Sums
 from distsgd.run.blueprint import num_cores
+from distsgd.run.exchange_time import exchange_us
 
 PACKAGES = ("ray", "numpy", "pyarrow", "pydantic", "pyzmq", "safetensors", "blake3")
 TIMEOUT_S = 60.0
-NUM_PARAMETERS = 100_000
-NUM_STEPS = 400
 SLOW_STEP_US = 500.0
+# Kernels of OpenBLAS worth trying: what it detects is not always what is fastest.
+KERNELS = {
+    "x86_64": ("Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids"),
+    "aarch64": ("ARMV8", "NeoverseN1", "NeoverseV1"),
+}
+WORTH_A_CHANGE = 1.05  # Less is what the machine does beside.
 _KERNEL = "OPENBLAS_CORETYPE"
 _THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -55,9 +54,8 @@ def examine() -> Findings:
         "packages": {name: version(name) for name in PACKAGES},
     }
     numerics = profile("float32")
-    facts |= {"blas": numerics.blas, "kernel": numerics.kernel}
-    facts |= {"gflops_a_core": _gflops(inherited=True), **_inherited_kernel(), **_ray()}
-    facts |= {"shared_memory": is_available(), "empty_step_us": _empty_step_us(num_workers=2)}
+    facts |= {"blas": numerics.blas, "kernel": numerics.kernel, **_arithmetic(), **_ray()}
+    facts |= {"shared_memory": is_available(), "empty_step_us": exchange_us(num_workers=2)}
     return Findings(facts, tuple(_advice(facts)))
 
 
@@ -73,29 +71,53 @@ def gemm_gflops(size: int = 768) -> float:
     return 2 * size**3 / best_s / 1e9
 
 
-def _gflops(*, inherited: bool) -> float:
-    """What a process reaches with one thread, under the inherited kernel or the detected one."""
+def print_gemm() -> None:
+    """The kernel of this process and what it reaches, as JSON on standard output."""
+    blas = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    kernel = blas[0].get("architecture", "unknown") if blas else "unknown"
+    print(json.dumps([kernel, gemm_gflops()]))  # noqa: T201 -- read by the process that started it.
+
+
+def _gflops(kernel: str | None) -> tuple[str, float] | None:
+    """Kernel and speed of a process with one thread; `kernel` None: as OpenBLAS detects it.
+
+    None where the processor cannot run that kernel.
+    """
     environment = {**os.environ, **_THREADS}
-    if not inherited:
-        environment.pop(_KERNEL, None)
-    code = "from distsgd.run.doctor import gemm_gflops; print(gemm_gflops())"
+    environment.pop(_KERNEL, None)
+    if kernel is not None:
+        environment[_KERNEL] = kernel
+    code = "from distsgd.run.doctor import print_gemm; print_gemm()"
     done = subprocess.run(  # noqa: S603 -- our own code, in another environment.
         [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        check=True,
+        check=False,
     )
-    return round(float(done.stdout), 1)
+    if done.returncode:
+        return None
+    found, gflops = json.loads(done.stdout)
+    return found, round(gflops, 1)
 
 
-def _inherited_kernel() -> dict[str, Any]:
-    """What an inherited OPENBLAS_CORETYPE costs; nothing is measured where there is none."""
+def _arithmetic() -> dict[str, Any]:
+    """What a core reaches as things are, without an inherited kernel, and with every other one."""
     inherited = os.environ.get(_KERNEL)
-    if inherited is None:
-        return {"inherited_kernel": None}
-    return {"inherited_kernel": inherited, "gflops_without_it": _gflops(inherited=False)}
+    own, detected = _gflops(inherited), _gflops(None)
+    tried = [_gflops(kernel) for kernel in KERNELS.get(platform.machine(), ())]
+    by_kernel: dict[str, float] = {}
+    for kernel, gflops in [found for found in (own, detected, *tried) if found]:
+        by_kernel[kernel] = max(gflops, by_kernel.get(kernel, 0.0))
+    return {
+        "gflops_a_core": by_kernel[own[0]] if own else None,
+        "inherited_kernel": inherited,
+        **({"gflops_without_it": by_kernel[detected[0]]} if inherited and detected else {}),
+        "detected_kernel": detected[0] if detected else None,
+        "gflops_by_kernel": by_kernel,
+        "fastest_kernel": max(by_kernel, key=by_kernel.__getitem__) if by_kernel else None,
+    }
 
 
 def _ray() -> dict[str, Any]:
@@ -107,77 +129,8 @@ def _ray() -> dict[str, Any]:
         return {"ray_error": str(error)}
 
 
-def _empty_step_us(*, num_workers: int) -> float:
-    """Microseconds of a step without computing: weights out, 100,000 gradients back, summed."""
-    layout = Layout(NUM_PARAMETERS, 2, "float32")
-    exchange = open_exchange(
-        "auto", layout, secret=secrets.token_bytes(32), incarnation=0, host="127.0.0.1"
-    )
-    spawn = multiprocessing.get_context("spawn")
-    workers = [
-        spawn.Process(target=_serve_nothing, args=(exchange.address, number), daemon=True)
-        for number in range(num_workers)
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        _gather(exchange, Joined, num_workers)
-        times = [_empty_step(exchange, step, num_workers) for step in range(NUM_STEPS)]
-    finally:
-        exchange.close()
-        for worker in workers:
-            worker.join(TIMEOUT_S)
-    return round(median(times[NUM_STEPS // 4 :]) * 1e6, 1)
-
-
-def _empty_step(exchange: Any, step: int, num_workers: int) -> float:
-    started = time.perf_counter()
-    for worker in range(num_workers):
-        exchange.send(worker, Order(0, Kind.GRADIENT, step, worker, worker + 1, 0, 0))
-    _gather(exchange, Reported, num_workers)
-    total = exchange.partials(0)[0]
-    for worker in range(1, num_workers):
-        np.add(total, exchange.partials(worker)[0], out=total)
-    np.add(exchange.weights, total, out=exchange.weights)
-    return time.perf_counter() - started
-
-
-def _gather(exchange: Any, kind: type, count: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while count:
-        if time.monotonic() > deadline:
-            raise ExchangeTimeoutError(f"{count} workers of the empty step", TIMEOUT_S)
-        count -= sum(isinstance(event, kind) for event in exchange.wait(1.0))
-
-
-class _EmptyWorker:
-    """A worker whose partials cost nothing but being written."""
-
-    def describe(self, worker: int) -> Description:
-        return Description(worker, __version__, os.getpid(), "", "")
-
-    def attach(self, weights_P: Array, slots_SP: Array) -> None:
-        self._weights_P, self._slots_SP = weights_P, slots_SP
-
-    def compute(self, order: Order) -> Report:
-        np.copyto(self._slots_SP[0], self._weights_P)
-        return Report(*order[:5], 0.0, 0.0, (Sums(1, 0.0, 0, 0.0, 0.0),))
-
-    def read_ahead(self, order: Order) -> None:
-        """Nothing to read."""
-
-
-def _serve_nothing(address: Address, number: int) -> None:
-    serve(_EmptyWorker(), address, number)
-
-
 def _advice(facts: dict[str, Any]) -> Iterator[str]:
-    without = facts.get("gflops_without_it")
-    if without and without > 1.1 * facts["gflops_a_core"]:
-        yield (
-            f"{_KERNEL}={facts['inherited_kernel']} in the environment costs "
-            f"{1 - facts['gflops_a_core'] / without:.0%} of the speed; unset it before you train"
-        )
+    yield from kernel_advice(facts)
     if "ray_error" in facts:
         yield f"Ray does not start: {facts['ray_error']}"
     if facts.get("worker_niceness"):
@@ -188,3 +141,22 @@ def _advice(facts: dict[str, Any]) -> Iterator[str]:
         yield f"an empty step takes {facts['empty_step_us']} us; other programs use the cores"
     if facts["cores"] == 1:
         yield "one core only; train with --workers 0"
+
+
+def kernel_advice(facts: dict[str, Any]) -> Iterator[str]:
+    """What to do about ``OPENBLAS_CORETYPE``: away with it, or set it, or nothing."""
+    own, fastest, inherited = (
+        facts[name] for name in ("gflops_a_core", "fastest_kernel", "inherited_kernel")
+    )
+    if not own or facts["gflops_by_kernel"][fastest] < WORTH_A_CHANGE * own:
+        return
+    most = facts["gflops_by_kernel"][fastest]
+    if fastest == facts["detected_kernel"]:
+        cost = f"{_KERNEL}={inherited} in the environment costs {1 - own / most:.0%} of the speed"
+        yield f"{cost}; unset it before you train"
+        return
+    yield (
+        f"OpenBLAS computes with its kernel {facts['kernel']}, {own} GFLOP/s a core; {fastest} "
+        f"reaches {most}: set {_KERNEL}={fastest} before you train (other bits than before; a run "
+        "that was begun needs the kernel it was begun with)"
+    )

@@ -1,0 +1,68 @@
+"""The command ``doctor``: what was found about this machine, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from distsgd.cli.messages import print_facts, print_json, say
+from distsgd.run.doctor import examine
+
+
+def show_doctor(*, as_json: bool) -> None:
+    """Examine this machine and print what was found."""
+    report = examine()
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_facts(list(rows(report.facts)))
+    for advice in report.advice:
+        say(f"to mend: {advice}")
+    if not report.advice:
+        say("nothing is wrong")
+
+
+def rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values in words."""
+    yield "distsgd", f"{facts['distsgd']}, Python {facts['python']}"
+    yield "packages", ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    yield "cores", str(facts["cores"])
+    yield "memory", f"{facts['memory_gib']} GiB"
+    yield "BLAS", f"{facts['blas']}, kernel {facts['kernel']}"
+    yield "a core reaches", _gflops(facts["gflops_a_core"])
+    yield "by kernel", _kernels(facts)
+    yield "OPENBLAS_CORETYPE", _inherited(facts)
+    if "ray_error" in facts:
+        yield "Ray", "does not start"
+    else:
+        yield "Ray", f"starts in {facts['ray_start_s']} s"
+        yield "Ray's workers", f"run at nice {facts['worker_niceness']}"
+    yield "exchange", "shared memory" if facts["shared_memory"] else "ZeroMQ (no shared memory)"
+    yield "empty step", f"{facts['empty_step_us']} us (exchange alone, 2 workers, 100,000 weights)"
+
+
+def _gflops(value: float | None) -> str:
+    return "not found out" if value is None else f"{value} GFLOP/s (float32, one thread)"
+
+
+def _kernels(facts: dict[str, Any]) -> str:
+    """Every kernel that ran, the fastest first; where there is one only, that is all."""
+    marks = {facts["detected_kernel"]: "as detected"}
+    by_speed = sorted(facts["gflops_by_kernel"].items(), key=lambda item: -item[1])
+    named = (
+        f"{kernel} {gflops}" + (f" ({marks[kernel]})" if kernel in marks else "")
+        for kernel, gflops in by_speed
+    )
+    return ", ".join(named) or "not found out"
+
+
+def _inherited(facts: dict[str, Any]) -> str:
+    """What the setting in the environment costs."""
+    kernel, without = facts["inherited_kernel"], facts.get("gflops_without_it")
+    if kernel is None:
+        return "not set"
+    if not without or not facts["gflops_a_core"]:
+        return f"{kernel} (what it costs was not found out)"
+    change = facts["gflops_a_core"] / without - 1
+    return f"{kernel}: {change:+.0%} against {without} GFLOP/s without it"

@@ -1,0 +1,94 @@
+"""How long the exchange alone takes, between processes that compute nothing. Starts them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import time
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from distsgd import __version__
+from distsgd.errors import ExchangeTimeoutError
+from distsgd.parallel.exchange import open_exchange
+from distsgd.parallel.exchange.contract import Address, Array, Joined, Layout, Reported
+from distsgd.parallel.exchange.service import serve
+from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.tree import Sums
+
+NUM_PARAMETERS = 100_000
+NUM_STEPS = 400
+TIMEOUT_S = 60.0
+
+
+def exchange_us(*, num_workers: int, num_parameters: int = NUM_PARAMETERS) -> float:
+    """Microseconds of a step without computing: weights out, gradients back, summed. Blocks.
+
+    No Ray, no deal, no update rule, no record: what the exchange itself takes.
+
+    Raises:
+        ExchangeTimeoutError: The workers do not come or do not answer.
+    """
+    layout = Layout(num_parameters, 2, "float32")
+    exchange = open_exchange(
+        "auto", layout, secret=secrets.token_bytes(32), incarnation=0, host="127.0.0.1"
+    )
+    spawn = multiprocessing.get_context("spawn")
+    workers = [
+        spawn.Process(target=_serve_nothing, args=(exchange.address, number), daemon=True)
+        for number in range(num_workers)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        _gather(exchange, Joined, num_workers)
+        times = [_empty_step(exchange, step, num_workers) for step in range(NUM_STEPS)]
+    finally:
+        exchange.close()
+        for worker in workers:
+            worker.join(TIMEOUT_S)
+    return round(median(times[NUM_STEPS // 4 :]) * 1e6, 1)
+
+
+def _empty_step(exchange: Any, step: int, num_workers: int) -> float:
+    started = time.perf_counter()
+    for worker in range(num_workers):
+        exchange.send(worker, Order(0, Kind.GRADIENT, step, worker, worker + 1, 0, 0))
+    _gather(exchange, Reported, num_workers)
+    total = exchange.partials(0)[0]
+    for worker in range(1, num_workers):
+        np.add(total, exchange.partials(worker)[0], out=total)
+    np.add(exchange.weights, total, out=exchange.weights)
+    return time.perf_counter() - started
+
+
+def _gather(exchange: Any, kind: type, count: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while count:
+        if time.monotonic() > deadline:
+            raise ExchangeTimeoutError(f"{count} workers of the empty step", TIMEOUT_S)
+        count -= sum(isinstance(event, kind) for event in exchange.wait(1.0))
+
+
+class _EmptyWorker:
+    """A worker whose partials cost nothing but being written."""
+
+    def describe(self, worker: int) -> Description:
+        return Description(worker, __version__, os.getpid(), "", "")
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        self._weights_P, self._slots_SP = weights_P, slots_SP
+
+    def compute(self, order: Order) -> Report:
+        np.copyto(self._slots_SP[0], self._weights_P)
+        return Report(*order[:5], 0.0, 0.0, (Sums(1, 0.0, 0, 0.0, 0.0),))
+
+    def read_ahead(self, order: Order) -> None:
+        """Nothing to read."""
+
+
+def _serve_nothing(address: Address, number: int) -> None:
+    serve(_EmptyWorker(), address, number)

@@ -1,0 +1,58 @@
+"""A worker that computes nothing: what remains of a step is what a step costs.
+
+It writes a sum of zeros for every subtree of its blocks, as a gradient worker would, so that what
+travels, what is summed and what is updated are the same.
+
+Legend: P parameters, S slots.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd import __version__
+from distsgd.parallel.exchange.contract import Seen
+from distsgd.parallel.messages import Description, Order, Report, WorkerTask
+from distsgd.parallel.tree import Sums, joins, separators
+
+Array = NDArray[Any]
+NOTHING = Sums(1, 0.0, 0, 0.0, 0.0)
+_joins = lru_cache(maxsize=1024)(joins)
+
+
+class EmptyWorker:
+    """Answers at once; see `distsgd.parallel.exchange.contract.Worker`."""
+
+    def __init__(self, task: WorkerTask) -> None:
+        self._deal = task.deal
+        self._slots_SP: Array = np.empty((0, 0))
+
+    def describe(self, worker: int) -> Description:
+        """Who answers."""
+        return Description(worker, __version__, os.getpid(), "", "")
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:  # noqa: ARG002 -- not looked at.
+        """From now on, write partials here."""
+        self._slots_SP = slots_SP
+
+    def compute(self, order: Order) -> Report:
+        """Leave sums of zeros in the first slots."""
+        started = perf_counter()
+        edges = separators(self._deal.blocks(order.step))
+        num_nodes = _joins(edges[order.first : order.last + 1]).num_left
+        self._slots_SP[:num_nodes].fill(0)
+        compute_us = (perf_counter() - started) * 1e6
+        return Report(*order[:5], 0.0, compute_us, (NOTHING,) * num_nodes)
+
+    def read_ahead(self, order: Order) -> None:
+        """There is nothing to read."""
+
+    def view(self, step: int) -> Seen:
+        """There is nothing to see."""
+        raise NotImplementedError(f"an empty worker sees nothing of step {step}")
