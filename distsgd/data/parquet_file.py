@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distsgd.data.labels import is_text
+from distsgd.data.parquet_lists import check_lengths
+from distsgd.data.parquet_pages import Chunk, check_sizes, places_of, read_chunks
 from distsgd.data.paths import check_unchanged, file_stamp
-from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
+from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows
 from distsgd.errors import DataError
 
 # Footers beyond these are forged or not meant for this program.
@@ -20,6 +23,9 @@ _THRIFT_LIMITS = {
     "thrift_container_size_limit": 4 << 20,
     "schema_depth_limit": 32,
 }
+_LEAST_VALUE_BYTES = 8
+# As many are decoded even where all are of one list.
+_FEW_VALUES = 16 << 20
 
 
 class ParquetSource:
@@ -35,13 +41,16 @@ class ParquetSource:
         with arrow_errors(self.name), self._open(()) as file:
             self.schema: pa.Schema = file.schema_arrow
             self.num_rows: int = file.metadata.num_rows
+        self._chunks: list[list[Chunk]] = []
+        self._checked: set[Chunk] = set()  # Of lists.
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order, decoded in batches of about 16 MiB."""
         num_rows = 0
         with arrow_errors(self.name), self._open(columns) as file:
+            places = places_of(file.schema, frozenset(columns))
             for group in range(file.metadata.num_row_groups):
-                at_once = self._batch_rows(file, group, columns)
+                at_once = self._batch_rows(file, group, places)
                 for batch in file.iter_batches(at_once, row_groups=[group], columns=list(columns)):
                     num_rows += batch.num_rows
                     yield batch
@@ -57,7 +66,7 @@ class ParquetSource:
     def _open(self, columns: Sequence[str]) -> Any:
         # Text comes as a dictionary: a page that repeats one long text a million times then stays
         # one text.
-        texts = [name for name in columns if _is_text(self.schema.field(name).type)]
+        texts = [name for name in columns if is_text(self.schema.field(name).type)]
         return pq.ParquetFile(
             self.path,
             read_dictionary=texts,
@@ -69,14 +78,22 @@ class ParquetSource:
             **_THRIFT_LIMITS,
         )
 
-    def _batch_rows(self, file: Any, number: int, columns: Sequence[str]) -> int:
+    def _batch_rows(self, file: Any, number: int, places: Sequence[int]) -> int:
         """Rows of a row group to decode at once; DataError where even one row is too much."""
-        # The metadata of column chunks would tell more, but pyarrow ends the whole process when a
-        # damaged one is looked at. What a row group says of its bytes may be a lie (91 KB can
-        # decode to 160 MB), so that it can only make batches smaller.
-        group = file.metadata.row_group(number)
-        claimed = group.total_byte_size // max(group.num_rows, 1)
-        width = max(row_bytes(self.schema, columns), claimed, _list_bytes(file, number, columns))
+        # Neither what pyarrow says of column chunks (it ends the whole process when a damaged one
+        # is looked at) nor what a row group says of its bytes: 91 KB can decode to 160 MB.
+        num_rows = max(file.metadata.row_group(number).num_rows, 1)
+        width = 0
+        with self.path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
+            self._chunks = self._chunks or read_chunks(data, len(file.schema))
+            chunks = [self._chunks[number][place] for place in places]
+            for place, chunk, size in zip(places, chunks, check_sizes(data, chunks), strict=True):
+                per_row = -(-size.num_values // num_rows)
+                width += per_row * max(size.value_bytes, _LEAST_VALUE_BYTES)
+                is_list = file.schema.column(place).max_repetition_level > 0
+                if is_list and size.num_values > _FEW_VALUES and chunk not in self._checked:
+                    check_lengths(data, chunk, per_row)
+                    self._checked.add(chunk)
         if width > MAX_ROW_BYTES:
             reason = (
                 f"row group {number} has rows of {width >> 20} MiB; the limit is"
@@ -84,20 +101,6 @@ class ParquetSource:
             )
             raise DataError(self.path, reason)
         return batch_rows(width)
-
-
-def _list_bytes(file: Any, number: int, columns: Sequence[str]) -> int:
-    """Bytes of the first row's lists: those of the other rows are as long, or of no use."""
-    schema = file.schema_arrow
-    lists = [name for name in columns if _is_list(schema.field(name).type)]
-    if not lists:
-        return 0
-    rows = file.iter_batches(1, row_groups=[number], columns=lists)
-    return sum(int(batch.nbytes) for batch in islice(rows, 1))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _check_magic(path: Path, num_bytes: int) -> None:
@@ -126,7 +129,3 @@ def _check_magic(path: Path, num_bytes: int) -> None:
         raise DataError(
             path, "is a Parquet file cut short (its end is missing); copy or write it again"
         )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -211,6 +211,7 @@ def _csv_wide(columns: int) -> bytes:
 def csv_bombs() -> list[Bomb]:
     return [
         lambda: _csv_wide(3_000),
+        lambda: _csv_wide(32_000),
         lambda: _csv_wide(300_000),
         lambda: b"a" * 3_900_000 + b",label\n1,0\n2,1\n",
         lambda: b"a" * 5_000_000 + b",label\n1,0\n2,1\n",
