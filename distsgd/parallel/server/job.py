@@ -71,7 +71,8 @@ class Status:
     phases: Phases  # Of the steps made by this incarnation.
     plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
     is_settled: bool  # Is that the plan for some time, or one that is being tried?
-    messages: tuple[str, ...]  # All of this incarnation so far.
+    num_messages: int  # Of this incarnation so far.
+    messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
 
 
