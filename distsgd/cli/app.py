@@ -64,6 +64,10 @@ class DType(StrEnum):
     FLOAT64 = "float64"
 
 
+AcceptNumericsOption = Annotated[
+    bool,
+    typer.Option("--accept-numerics", help="Go on also where other bits come out here; says so."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="The last line on standard output is one JSON object.")
 ]
@@ -129,6 +133,7 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
     resume: Annotated[
         Resume, typer.Option(help="auto: go on with what the run directory holds.")
     ] = Resume.NEVER,
+    accept_numerics: AcceptNumericsOption = False,
     chaos: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,7 +150,13 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
     from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
 
     request = Request(
-        config, (*(overrides or ()),), workers, run_dir, resume.value, (*(chaos or ()),)
+        config,
+        (*(overrides or ()),),
+        workers,
+        run_dir,
+        resume.value,
+        (*(chaos or ()),),
+        accept_numerics,
     )
     if dry_run:
         dry_run_of(request, as_json=as_json)
@@ -202,11 +213,12 @@ def verify(
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Worker processes; 0: in this process.")
     ] = None,
+    accept_numerics: AcceptNumericsOption = False,
 ) -> None:
     """Compute a run again and hold it against its digest chain, with any number of workers."""
     from distsgd.cli.use import show_verification  # noqa: PLC0415
 
-    show_verification(run, workers)
+    show_verification(run, workers, accept_numerics=accept_numerics)
 
 
 @data_app.command("prepare")

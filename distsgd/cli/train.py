@@ -47,6 +47,7 @@ class Request:
     run_dir: Path | None
     resume: Literal["never", "auto"]
     chaos: tuple[str, ...] = ()
+    accept_numerics: bool = False
 
     def read(self) -> TrainConfig:
         """The configuration with everything typed over it. Raises ConfigError."""
@@ -129,6 +130,7 @@ def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
         config,
         run_dir=request.run_dir,
         resume=request.resume,
+        accept_numerics=request.accept_numerics,
         on_progress=on_progress,
         on_message=shown.message,
     )

@@ -24,6 +24,7 @@ from distsgd.parallel.server.job import Outcome
 from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
+from distsgd.run.going_on import check_going_on
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
@@ -86,6 +87,8 @@ class Trainer:
         initial_weights: By parameter name, instead of random ones.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
+        accept_numerics: Whether a run goes on where this process computes other bits than the one
+            that trained it before; that is said, and stands in its record.
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
         on_progress: Called about ten times a second.
         on_message: Called with what a person should know.
@@ -104,6 +107,7 @@ class Trainer:
         initial_weights: Mapping[str, Array] | None = None,
         run_dir: Path | str | None = None,
         resume: Resume = "never",
+        accept_numerics: bool = False,
         cache_dir: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
@@ -118,6 +122,7 @@ class Trainer:
         self._initial_weights = initial_weights
         self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
         self._resume: Resume = resume
+        self._accept_numerics = accept_numerics
         self._cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self._on_progress = on_progress or _silent
         self._say = on_message or _silent
@@ -191,7 +196,8 @@ class Trainer:
             run = RunDirectory.open(path)
             data = path / "data" if self._data is not None else self._prepared_files()
             blueprint = self._blueprint(data)
-            record.check_environment(run, blueprint)
+            accepts = self._accept_numerics
+            check_going_on(run, blueprint, accept_numerics=accepts, say=self._say)
             return blueprint, run
         if self._data is not None:
             run = RunDirectory.create(path)
