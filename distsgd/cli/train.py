@@ -15,26 +15,11 @@ from distsgd.cli.progress import Reporter, reporter
 from distsgd.cli.stop import StopSignals
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
+from distsgd.run.metrics import KEYS
 
 if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
     from distsgd.run.progress import Progress
     from distsgd.run.trainer import Plan, Result
-
-RESULT_KEYS = (
-    "run",
-    "status",
-    "stopped_by",
-    "advice",
-    "steps",
-    "epochs",
-    "train_loss",
-    "test_loss",
-    "test_accuracy",
-    "weights_digest",
-    "samples_per_s",
-    "num_workers",
-    "seconds",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +134,7 @@ def _unless_forced(fit: Callable[[], Result]) -> Result:
 
 def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
-    values: dict[str, Any] = dict.fromkeys(RESULT_KEYS)
+    values: dict[str, Any] = dict.fromkeys(KEYS)
     run = error.path if isinstance(error, TrainingInterrupted) else run_dir
     values |= {"run": run, "status": "failed"}
     if isinstance(error, TrainingInterrupted | DivergedError):

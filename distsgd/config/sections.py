@@ -52,10 +52,12 @@ class DataSection(Section):
     """Where the rows come from and how they are read."""
 
     path: Annotated[
-        Name | Names,
+        Name | Names | None,
         _key("the training rows", "a file, a list of files, a glob or a prepared directory"),
-    ]
-    label: Annotated[Name | Names, _key("what to predict", "a column or a list of columns")]
+    ] = None
+    label: Annotated[
+        Name | Names | None, _key("what to predict", "a column or a list of columns")
+    ] = None
     features: Annotated[
         Literal["rest"] | Names,
         _key("what to predict from", '"rest" (every other column) or a list of columns'),
@@ -81,20 +83,22 @@ class DataSection(Section):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The sources as a tuple, also when there is one."""
-        return (self.path,) if isinstance(self.path, str) else self.path
+        """The sources as a tuple, also when there is one; empty where the rows are handed in."""
+        return _as_tuple(self.path)
 
     @property
     def test_paths(self) -> tuple[str, ...]:
         """The test sources as a tuple, empty when there are none."""
-        if self.test_path is None:
-            return ()
-        return (self.test_path,) if isinstance(self.test_path, str) else self.test_path
+        return _as_tuple(self.test_path)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label columns as a tuple, also when there is one."""
-        return (self.label,) if isinstance(self.label, str) else self.label
+        """The label columns as a tuple, also when there is one; may be empty beside no path."""
+        return _as_tuple(self.label)
+
+
+def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names or ()
 
 
 class DenseLayer(Section):

@@ -25,7 +25,7 @@ from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.server.job import CrewTask, ServerTask
+from distsgd.parallel.server.job import CrewTask, Length, ServerTask
 from distsgd.parallel.server.recorder import RecordTask
 from distsgd.parallel.server.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
@@ -46,6 +46,7 @@ class Blueprint:
     deal: Deal | TwoStageDeal
     frozen: Frozen | None
     total_steps: int
+    length: Length
 
     @property
     def num_workers(self) -> int:
@@ -111,6 +112,7 @@ class Blueprint:
                 least_workers=self._least_workers,
             ),
             total_steps=self.total_steps,
+            length=self.length,
             evaluate_every_steps=config.train.evaluate_every_epochs * per_epoch,
             num_test_rows=self.manifest.test_rows,
             init=config.model.init,
@@ -221,9 +223,8 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
     if problems:
         raise ConfigError(problems)
     deal = _deal(config, rows)
-    return Blueprint(
-        config, data, manifest, model, deal, frozen, _total_steps(config, deal.steps_per_epoch)
-    )
+    total_steps, length = _total_steps(config, deal.steps_per_epoch)
+    return Blueprint(config, data, manifest, model, deal, frozen, total_steps, length)
 
 
 def _deal(config: TrainConfig, rows: int) -> Deal | TwoStageDeal:
@@ -266,10 +267,14 @@ def build_model(config: TrainConfig, num_features: int) -> Model:
     return Model(layers, loss, (num_features,))
 
 
-def _total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+def _total_steps(config: TrainConfig, steps_per_epoch: int) -> tuple[int, Length]:
+    """How many steps a run has, and whether that is so by steps or by epochs."""
     train = config.train
-    limits = [train.steps, None if train.epochs is None else train.epochs * steps_per_epoch]
-    return min(limit for limit in limits if limit is not None)
+    by_epochs = None if train.epochs is None else train.epochs * steps_per_epoch
+    if by_epochs is not None and (train.steps is None or by_epochs <= train.steps):
+        return by_epochs, "epochs"
+    assert train.steps is not None
+    return train.steps, "steps"
 
 
 def _shapes(model: Model) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.going_on import check_going_on
+from distsgd.run.metrics import Metrics
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
@@ -83,7 +84,7 @@ class Trainer:
     Args:
         config: The whole configuration.
         data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that
-            `config` names.
+            `config` names; it need not name any then.
         initial_weights: By parameter name, instead of random ones.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
@@ -117,6 +118,8 @@ class Trainer:
             raise ConfigError(
                 [f"config is {config!r}; must be a TrainConfig (use TrainConfig.from_toml(path))"]
             )
+        if data is None and (missing := config.missing_sources()):
+            raise ConfigError(missing)
         self._config = config
         self._data = data
         self._initial_weights = initial_weights
@@ -234,21 +237,22 @@ class Trainer:
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
     def _ended(self, blueprint: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
-        metrics: dict[str, Any] = {
-            "run": str(run.path),
-            "status": outcome.status,
-            "stopped_by": outcome.stopped_by,
-            "advice": outcome.advice or None,
-            "steps": outcome.step,
-            "epochs": outcome.epoch,
-            "train_loss": outcome.train_loss,
-            "test_loss": outcome.test_loss,
-            "test_accuracy": outcome.test_accuracy,
-            "weights_digest": outcome.weights_digest,
-            "samples_per_s": outcome.samples_per_s,
-            "num_workers": blueprint.num_workers,
-            "seconds": outcome.seconds,
-        }
+        ended = Metrics(
+            run=str(run.path),
+            status=outcome.status,
+            stopped_by=outcome.stopped_by,
+            advice=outcome.advice or None,
+            steps=outcome.step,
+            epochs=outcome.epoch,
+            train_loss=outcome.train_loss,
+            test_loss=outcome.test_loss,
+            test_accuracy=outcome.test_accuracy,
+            weights_digest=outcome.weights_digest,
+            samples_per_s=outcome.samples_per_s,
+            num_workers=blueprint.num_workers,
+            seconds=outcome.seconds,
+        )
+        metrics: dict[str, Any] = asdict(ended)
         chaos = self._chaos(run)
         if chaos is not None:
             metrics["faults"] = chaos.log.names()

@@ -161,6 +161,7 @@ class ParameterServer:
             with run.lock(LOCK_TIMEOUT_S):
                 self._crew.suspects = Suspects(run.path / suspects.FILE, namer(task.worker))
                 self._recorder = Recorder(task.record, task.worker.model)
+                run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._recorder)
                 if not self._incarnation:  # After a death it is the server that is waited for.
                     count = task.crew.num_workers if least is None else least
@@ -212,7 +213,7 @@ class ParameterServer:
             return self._outcome("done", "gradient")
         if training.step < self._task.total_steps:
             return self._outcome("interrupted", "request")
-        return self._outcome("done", "steps", self._steps.advice(self._first_weights))
+        return self._outcome("done", self._task.length, self._steps.advice(self._first_weights))
 
     def _loop(self, recorder: Recorder) -> None:
         """The step loop."""

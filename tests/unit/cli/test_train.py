@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distsgd.cli.train import RESULT_KEYS
+from distsgd.run.metrics import KEYS
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ def trained(command: Command, *words: str) -> tuple[int, dict[str, Any], str]:
 def test_train_ends_with_a_result_and_says_what_is_next(command: Command) -> None:
     code, values, err = trained(command, "--run-dir", "run", "--set", "train.epochs=2")
     assert code == 0
-    assert set(RESULT_KEYS) <= values.keys()
+    assert set(KEYS) <= values.keys()
     assert (values["status"], values["steps"], values["num_workers"]) == ("done", 46, 0)
     assert values["test_accuracy"] > 0.9
     assert "test accuracy" in err
