@@ -12,6 +12,7 @@ import typer
 
 from distsgd import __version__
 from distsgd.cli.draw import RunArgument, draw_app
+from distsgd.cli.stop import stoppable
 from distsgd.errors import DistSGDError
 
 app = typer.Typer(
@@ -146,22 +147,26 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress.")] = False,
 ) -> None:
-    """Train the network of a configuration."""
-    from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
+    """Train the network of a configuration.
 
-    request = Request(
-        config,
-        (*(overrides or ()),),
-        workers,
-        run_dir,
-        resume.value,
-        (*(chaos or ()),),
-        accept_numerics,
-    )
-    if dry_run:
-        dry_run_of(request, as_json=as_json)
-    else:
-        run(request, as_json=as_json, quiet=quiet)
+    Ctrl-C ends it after the present step with a checkpoint, a second one at once; exit code 6.
+    """
+    with stoppable():
+        from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
+
+        request = Request(
+            config,
+            (*(overrides or ()),),
+            workers,
+            run_dir,
+            resume.value,
+            (*(chaos or ()),),
+            accept_numerics,
+        )
+        if dry_run:
+            dry_run_of(request, as_json=as_json)
+        else:
+            run(request, as_json=as_json, quiet=quiet)
 
 
 @app.command()

@@ -131,10 +131,16 @@ class Trainer:
         self._say = on_message or _silent
         self._on_step = on_step
         self._stop = threading.Event()
+        self._has_begun = False
 
-    def request_stop(self) -> None:
-        """End the run after its present step, with a checkpoint; callable from a signal handler."""
+    def request_stop(self) -> bool:
+        """End the run after its present step, with a checkpoint; callable from a signal handler.
+
+        Returns:
+            Whether training has begun; before that there is no step to wait for.
+        """
         self._stop.set()
+        return self._has_begun
 
     def plan(self) -> Plan:
         """Check configuration and data and say what a run would do.
@@ -182,6 +188,7 @@ class Trainer:
         blueprint, run = self._open_run(path.absolute(), is_there=is_there)
         for warning in blueprint.warnings():
             self._say(f"warning: {warning}")
+        self._has_begun = True
         outcome = self._train(blueprint, run)
         return self._ended(blueprint, run, outcome)
 
