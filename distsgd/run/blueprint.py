@@ -156,17 +156,16 @@ class Blueprint:
     def memory_per_process_bytes(self) -> int:
         """About what a worker needs.
 
-        The process, the weights, partials in use, rows and activations of a block.
+        The process, the weights, partials in use, rows of two blocks, what a block needs.
         """
         itemsize = np.dtype(self.config.train.dtype).itemsize
         rows = min(self.deal.block_rows, self.deal.num_rows)
-        widths = [size for shape in _shapes(self.model) for size in shape]
         in_use = (self.deal.lanes * self.deal.most_blocks_per_lane).bit_length() + 2
         return (
             PROCESS_BYTES
             + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
             + 2 * rows * self.manifest.num_features * itemsize
-            + 2 * rows * sum(widths) * itemsize
+            + rows * self.model.numbers_per_sample * itemsize
         )
 
     def warnings(self) -> tuple[str, ...]:
@@ -275,8 +274,3 @@ def _total_steps(config: TrainConfig, steps_per_epoch: int) -> tuple[int, Length
         return by_epochs, "epochs"
     assert train.steps is not None
     return train.steps, "steps"
-
-
-def _shapes(model: Model) -> list[tuple[int, ...]]:
-    """One shape for each parameter's outputs: what a block needs room for."""
-    return [spec.shape[-1:] for spec in model.parameters if len(spec.shape) > 1]
