@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
+from distsgd.config.section import Section
 from distsgd.config.sections import (
     BatchSection,
     ChaosSection,
@@ -20,7 +21,6 @@ from distsgd.config.sections import (
     OptimizerSection,
     ParallelSection,
     ScheduleSection,
-    Section,
     StatisticsSection,
     TrainSection,
 )
