@@ -16,7 +16,8 @@ The tree is drawn here, and nothing below imports anything of ours.
      │    ├── WorkerError           4   a worker gave something that cannot be a partial
      │    └── NumericsError         4   two processes compute different bits
      ├── DivergedError              5   the loss is no longer a finite number
-     └── TrainingInterrupted        6   stopped on request; resumable
+     ├── TrainingInterrupted        6   stopped on request; resumable
+     └── StoppedAtOnce              6   stopped without waiting for a step to end; resumable
 
 Every field is positional to ``super().__init__``, so that an error survives pickling between
 processes.
@@ -186,3 +187,18 @@ class TrainingInterrupted(DistSGDError):  # noqa: N818 -- not a fault: the run s
             f"interrupted after step {self.step}; go on with: distsgd train ... --run-dir "
             f"{self.path} --resume auto"
         )
+
+
+class StoppedAtOnce(DistSGDError):  # noqa: N818 -- the same.
+    """Stopped without waiting for a step; `has_begun` says whether training had begun."""
+
+    exit_code = 6
+
+    def __init__(self, has_begun: bool) -> None:  # noqa: FBT001 -- fields are positional.
+        super().__init__(has_begun)
+        self.has_begun = has_begun
+
+    def __str__(self) -> str:
+        if self.has_begun:
+            return "stopped at once; --resume auto goes on from the last checkpoint"
+        return "stopped before training began: no step was made; --resume auto starts it"

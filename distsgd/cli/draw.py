@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
+from distsgd.cli.options import RunArgument
+
 draw_app = typer.Typer(
     help="Draw a run or a file as a picture; needs the extra 'plots'.",
     no_args_is_help=True,
 )
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 OutOption = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="Where to draw: .png, .svg or .pdf.")
 ]

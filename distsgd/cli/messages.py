@@ -11,6 +11,8 @@ from rich.text import Text
 
 from distsgd.errors import ConfigError, DistSGDError
 
+_LARGE, _LARGE_COUNT = 1e6, 1e12  # From here on the power of ten says more.
+
 
 def console() -> Console:
     """Standard error, as it is now (tests exchange it)."""
@@ -49,12 +51,20 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number for people; a dash for none.
+    """A number for people; a dash for none; the power of ten where places would not show it.
 
-    >>> number(0.12345), number(1234567.0, 0), number(None)
-    ('0.1235', '1,234,567', '-')
+    >>> number(0.12345), number(1234567.0, 0), number(None), number(12345678)
+    ('0.1235', '1,234,567', '-', '12,345,678')
+    >>> number(1.5e30), number(0.0000012), number(0.0), number(1e20, 0)
+    ('1.5e+30', '1.2e-06', '0.0000', '1e+20')
     """
-    return "-" if value is None else f"{value:,.{digits}f}"
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    is_small = 0.0 < abs(value) < 0.5 * 10.0**-digits and digits > 0
+    is_large = abs(value) >= (_LARGE if digits else _LARGE_COUNT)
+    return f"{value:.4g}" if is_small or is_large else f"{value:,.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:

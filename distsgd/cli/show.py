@@ -40,7 +40,7 @@ def show_run(path: Path, *, plots: bool = False) -> None:
         *_environment_facts(_read_if_there(run, run.environment_path)),
         *_history_facts(run),
         *_checkpoint_facts(run),
-        *_result_facts(_read_if_there(run, run.result_path)),
+        *_status_facts(run),
     ]
     print_facts(facts)
     if evaluations:
@@ -75,7 +75,8 @@ def _config_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The configuration in short; a file of an older version may lack a part, which is left out."""
     data, model, train = (config.get(name, {}) for name in ("data", "model", "train"))
     optimizer, schedule = config.get("optimizer", {}), config.get("schedule", {})
-    yield "data", f"{_listed(data.get('path'))}, label {_listed(data.get('label'))}"
+    rows = _listed(data["path"]) if data.get("path") else "arrays"
+    yield "data", rows + (f", label {_listed(data['label'])}" if data.get("label") else "")
     yield "network", f"{_layers(model.get('layers', ()))}, {model.get('loss')}"
     rate = f"learning rate {optimizer.get('learning_rate')}"
     yield "optimizer", f"{optimizer.get('type')}, {rate}, {schedule.get('type')} schedule"
@@ -136,10 +137,19 @@ def _checkpoint_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
         yield "checkpoints", "steps " + ", ".join(names)
 
 
-def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if not result:
+def _status_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
+    holder, result = run.holder(), _read_if_there(run, run.result_path)
+    if holder is not None:  # What an earlier session of it came to is not how it is.
+        steps = CheckpointStore(run.checkpoints).steps()
+        where = f"saved up to step {steps[-1]:,}" if steps else "nothing is saved yet"
+        yield "status", f"training in process {holder}; {where}"
+    elif not result:
         yield "status", "not finished (go on with --resume auto)"
-        return
+    else:
+        yield from _result_facts(result)
+
+
+def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in result.items():
         if key == "run" or value is None or isinstance(value, Mapping | list):
             continue
@@ -148,12 +158,7 @@ def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif key == "samples_per_s":
             yield "samples/s", number(value, 0)
         else:
-            shown = str(value) if isinstance(value, str) else number(value, _digits(value))
-            yield key.replace("_", " "), shown
-
-
-def _digits(value: float) -> int:
-    return 0 if value == round(value) else 4
+            yield key.replace("_", " "), value if isinstance(value, str) else number(value)
 
 
 def _print_evaluations(evaluations: Sequence[EvaluationRow]) -> None:

@@ -1,19 +1,39 @@
-"""Ctrl-C and SIGTERM: the first asks the trainer to stop, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first asks the trainer to stop, the second stops at once.
+
+Before training has begun there is nothing to wait for, and the first stops at once.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from distsgd.errors import StoppedAtOnce
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopSignals:
-    """While entered, signals become a request to stop; the old handlers come back after it."""
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C ends what comes before training with the message and exit code of an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedAtOnce(has_begun=False) from None
 
-    def __init__(self, request_stop: Callable[[], None], say: Callable[[str], None]) -> None:
+
+class StopSignals:
+    """While entered, signals become a request to stop; the old handlers come back after it.
+
+    Args:
+        request_stop: Passes the wish on; False where nothing has begun that would end by itself.
+        say: Called with what a person should know.
+    """
+
+    def __init__(self, request_stop: Callable[[], bool], say: Callable[[str], None]) -> None:
         self._request_stop, self._say = request_stop, say
         self._asked = self._answered = False
         self._before: dict[signal.Signals, Any] = {}
@@ -46,7 +66,6 @@ class StopSignals:
             self._say("stopping after this step, with a checkpoint; again to stop at once")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._asked:
+        if self._asked or not self._request_stop():
             raise KeyboardInterrupt
         self._asked = True
-        self._request_stop()

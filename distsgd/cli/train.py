@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distsgd.cli.messages import duration, memory, number, print_facts, print_json, say
 from distsgd.cli.progress import Reporter, reporter
-from distsgd.cli.stop import StopSignals
+from distsgd.cli.stop import StopSignals, stoppable
 from distsgd.config import TrainConfig
-from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
+from distsgd.errors import (
+    ConfigError,
+    DistSGDError,
+    DivergedError,
+    StoppedAtOnce,
+    TrainingInterrupted,
+)
+from distsgd.run.metrics import KEYS
 
 if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
     from distsgd.run.progress import Progress
     from distsgd.run.trainer import Plan, Result
-
-RESULT_KEYS = (
-    "run",
-    "status",
-    "stopped_by",
-    "advice",
-    "steps",
-    "epochs",
-    "train_loss",
-    "test_loss",
-    "test_accuracy",
-    "weights_digest",
-    "samples_per_s",
-    "num_workers",
-    "seconds",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +36,7 @@ class Request:
     run_dir: Path | None
     resume: Literal["never", "auto"]
     chaos: tuple[str, ...] = ()
+    accept_numerics: bool = False
 
     def read(self) -> TrainConfig:
         """The configuration with everything typed over it. Raises ConfigError."""
@@ -104,8 +94,9 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
 def run(request: Request, *, as_json: bool, quiet: bool) -> None:
     """Train; with `as_json` the last line on standard output says how it ended, however it did."""
     try:
-        config = request.read()
-        result = _fit(config, request, reporter(quiet=quiet))
+        with stoppable():
+            config = request.read()
+            result = _fit(config, request, reporter(quiet=quiet))
     except DistSGDError as error:
         if as_json:
             print_json(_failure(error, request.run_dir))
@@ -129,27 +120,24 @@ def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
         config,
         run_dir=request.run_dir,
         resume=request.resume,
+        accept_numerics=request.accept_numerics,
         on_progress=on_progress,
         on_message=shown.message,
     )
     signals = StopSignals(trainer.request_stop, shown.message)
     with signals, shown:
-        return _unless_forced(trainer.fit)
-
-
-def _unless_forced(fit: Callable[[], Result]) -> Result:
-    try:
-        return fit()
-    except KeyboardInterrupt:
-        say("stopped at once; --resume auto goes on from the last checkpoint")
-        sys.exit(TrainingInterrupted.exit_code)
+        try:
+            return trainer.fit()
+        except KeyboardInterrupt:
+            raise StoppedAtOnce(has_begun=trainer.request_stop()) from None
 
 
 def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
-    values: dict[str, Any] = dict.fromkeys(RESULT_KEYS)
+    values: dict[str, Any] = dict.fromkeys(KEYS)
     run = error.path if isinstance(error, TrainingInterrupted) else run_dir
-    values |= {"run": run, "status": "failed"}
+    is_stopped = isinstance(error, StoppedAtOnce)
+    values |= {"run": run, "status": "interrupted" if is_stopped else "failed"}
     if isinstance(error, TrainingInterrupted | DivergedError):
         values["status"] = "diverged" if isinstance(error, DivergedError) else "interrupted"
         values["steps"] = error.step

@@ -32,13 +32,18 @@ def write_predictions(run: Path, data: Path, out: Path) -> None:
     say(f"wrote {rows:,} rows to {out}")
 
 
-def show_verification(run: Path, workers: str | None) -> None:
+def show_verification(run: Path, workers: str | None, *, accept_numerics: bool) -> None:
     """Say that all holds; the error of a run that does not hold names the first step.
 
     Raises ConfigError where `workers` is not one number.
     """
     if workers is not None and not (workers.isascii() and workers.isdigit()):
         raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
-    held = verify(run, num_workers=None if workers is None else int(workers), on_message=say)
+    held = verify(
+        run,
+        num_workers=None if workers is None else int(workers),
+        accept_numerics=accept_numerics,
+        on_message=say,
+    )
     what = f"history, weights and {held.digests:,} digests over {held.steps:,} steps hold"
     print_facts([("verified", what)])

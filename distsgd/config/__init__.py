@@ -3,13 +3,11 @@
 Seen by the command line and the run only; everything below them is handed plain values.
 """
 
+from distsgd.config.layers import ActivationLayer, DenseLayer, FlattenLayer
 from distsgd.config.sections import (
-    ActivationLayer,
     BatchSection,
     CheckpointSection,
     DataSection,
-    DenseLayer,
-    FlattenLayer,
     ModelSection,
     OptimizerSection,
     ParallelSection,

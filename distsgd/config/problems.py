@@ -13,23 +13,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 _LONGEST_VALUE = 60
-_LAYER_TYPES = (
-    "dense",
-    "flatten",
-    "reshape",
-    "convolution",
-    "max_pool",
-    "layer_norm",
-    "dropout",
-    "relu",
-    "sigmoid",
-    "tanh",
-    "softmax",
-)
-_NO_BATCH_NORMALISATION = (
-    "batch normalisation mixes the rows of a block, so that no row has a gradient of its own and "
-    'the bits depend on how a batch is cut; use {type = "layer_norm"}'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +46,13 @@ def found_by(
         problem = _problem(detail, raw, root)
         found.setdefault(problem.text, problem)
     return list(found.values())
+
+
+def missing(dotted: str, root: type[BaseModel]) -> Problem:
+    """The problem that the key `dotted` is not there."""
+    section, _, key = dotted.partition(".")
+    rule = _rule(_table(section, root).model_fields[key])
+    return Problem((dotted,), _line(dotted, "missing", None, rule, f"set [{section}] {key}"))
 
 
 def unusable_override(override: str, keys: Sequence[str], root: type[BaseModel]) -> str:
@@ -103,11 +93,13 @@ def _section_problem(section: str, kind: str, value: Any, root: type[BaseModel])
 
 def _layer_line(rest: Sequence[str | int], kind: str, value: Any, layers: FieldInfo) -> str:
     """The line for a fault inside layer number ``rest[0]``; ``rest[1]`` is its type, then a key."""
+    from distsgd.nn import described  # noqa: PLC0415 -- loads numpy; for this mistake only.
+
     dotted, way_out = f"model.layers[{rest[0]}]", "edit [model] layers"
     if len(rest) == 1:
-        if isinstance(value, Mapping) and str(value.get("type")).startswith(("batch_n", "batchn")):
-            return f"{dotted} is {shown(value)}; {_NO_BATCH_NORMALISATION} ({way_out})"
-        types = ", ".join(f'"{name}"' for name in _LAYER_TYPES)
+        if isinstance(value, Mapping) and described.is_batch_normalisation(value.get("type")):
+            return f"{dotted} is {shown(value)}; {described.BATCH_NORMALISATION} ({way_out})"
+        types = ", ".join(f'"{name}"' for name in described.LAYER_TYPES)
         return _line(dotted, kind, value, f"a table whose type is one of {types}", way_out)
     layer, key = _layer_class(str(rest[1]), layers), str(rest[2])
     dotted = f"{dotted}.{key}"

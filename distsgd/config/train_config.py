@@ -10,7 +10,8 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from distsgd.config.agreement import disagreements, parallel_disagreements
-from distsgd.config.problems import Problem, found_by, unusable_override
+from distsgd.config.problems import Problem, found_by, missing, unusable_override
+from distsgd.config.section import Section
 from distsgd.config.sections import (
     BatchSection,
     ChaosSection,
@@ -20,7 +21,6 @@ from distsgd.config.sections import (
     OptimizerSection,
     ParallelSection,
     ScheduleSection,
-    Section,
     StatisticsSection,
     TrainSection,
 )
@@ -60,7 +60,7 @@ class TrainConfig(Section):
     (64, 'full')
     """
 
-    data: DataSection
+    data: DataSection = DataSection()
     model: ModelSection
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
@@ -80,6 +80,8 @@ class TrainConfig(Section):
     def from_dict(cls, values: Mapping[str, Any], *, base: Path | None = None) -> Self:
         """Check plain values; paths in them are relative to `base` (this directory unless given).
 
+        ``data.path`` and ``data.label`` may be left out: then the rows are handed to the trainer.
+
         Raises:
             ConfigError: With every problem at once.
         """
@@ -87,10 +89,12 @@ class TrainConfig(Section):
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
-            problems = found_by(error, raw, root=cls)
+            problems = _missing_sources(raw["data"]) + found_by(error, raw, root=cls)
             problems += _disagreements_beside(raw, {key for it in problems for key in it.keys})
         else:
-            problems = _disagreements(config)
+            # Rows that are handed in as arrays have no path, and need no names.
+            problems = _missing_sources(raw["data"]) if config.data.paths else []
+            problems += _disagreements(config)
             if not problems:
                 return config
         raise ConfigError([problem.text for problem in problems])
@@ -113,6 +117,11 @@ class TrainConfig(Section):
         if problems:
             raise ConfigError(problems)
         return type(self).from_dict(raw)
+
+    def missing_sources(self) -> list[str]:
+        """What must still be said before rows can be read from files, one line a key."""
+        said = self.data.model_dump(exclude_none=True)
+        return [problem.text for problem in _missing_sources(said)]
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its resolved value, as plain JSON; `from_dict` gives an equal one."""
@@ -171,6 +180,12 @@ def _absolute(value: Any, base: Path) -> Any:
     if not isinstance(value, str) or not value or "://" in value:
         return value
     return str((base / Path(value).expanduser()).absolute())
+
+
+def _missing_sources(data: Any) -> list[Problem]:
+    """Keys of ``[data]`` without which no row can be read from a file; none if it is no table."""
+    keys = ("path", "label") if isinstance(data, dict) else ()
+    return [missing(f"data.{key}", TrainConfig) for key in keys if key not in data]
 
 
 def _disagreements(config: TrainConfig) -> list[Problem]:

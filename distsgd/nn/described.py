@@ -16,22 +16,28 @@ LAYERS: Mapping[str, type[Layer]] = {
     layer.type: layer
     for layer in (Dense, Flatten, Reshape, Convolution, MaxPool, LayerNorm, Dropout)
 }
+LAYER_TYPES = (*LAYERS, *ACTIVATIONS)  # What `type` may be in a configuration.
 BATCH_NORMALISATION = (
     "batch normalisation mixes the samples of a block, so that no sample has a gradient of its own "
     'and the bits depend on how a batch is cut; use {type = "layer_norm"}'
 )
 
 
+def is_batch_normalisation(kind: Any) -> bool:
+    """Does somebody ask for batch normalisation by this layer type?"""
+    return str(kind).startswith(("batch_n", "batchn"))
+
+
 def layer_from_dict(described: Mapping[str, Any]) -> Layer:
     """The layer that `Layer.to_dict` described; raises `ModelError` for unknown types and keys."""
     settings = dict(described)
     kind = settings.pop("type", None)
-    if str(kind).startswith(("batch_norm", "batchnorm")):
+    if is_batch_normalisation(kind):
         raise ModelError(f"layer type is {kind!r}; {BATCH_NORMALISATION}")
-    known = [*LAYERS, *ACTIVATIONS]
-    if kind not in known:
+    if kind not in LAYER_TYPES:
         raise ModelError(
-            f"layer type is {kind!r}; must be one of {', '.join(known)}{nearest(str(kind), known)}"
+            f"layer type is {kind!r}; must be one of {', '.join(LAYER_TYPES)}"
+            f"{nearest(str(kind), LAYER_TYPES)}"
         )
     article = "an" if kind[0] in "aeiou" else "a"
     taken = fields(LAYERS[kind]) if kind in LAYERS else ()  # type: ignore[arg-type] # layers are dataclasses

@@ -7,6 +7,7 @@ stands. No I/O here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,6 +57,14 @@ class Convolution(Layer):
         gate = ConvolutionGate(self.stride, self.padding)
         kernel = (self.kernel, self.kernel, input_shape[-1], self.channels)
         return gate.output_shape((1, *input_shape), kernel)[1:]
+
+    def numbers_per_sample(self, input_shape: Shape) -> int:
+        """The patch of each place as well, and images with zeros around them."""
+        places = math.prod(self.output_shape(input_shape)[:2])
+        patches = places * self.kernel**2 * input_shape[-1]
+        padded = 2 * math.prod(input_shape) if self.padding == "same" else 0
+        # Not `super()`: a dataclass with slots is another class than the one it was written in.
+        return Layer.numbers_per_sample(self, input_shape) + patches + padded
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         z = functions.convolution(

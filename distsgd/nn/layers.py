@@ -32,10 +32,13 @@ class Layer:
 
     Attributes:
         type: Its name in a configuration.
+        numbers_per_output: About how many numbers training holds for each of its output; the
+            output and its gradient at least.
         starts: Values that parameters of one axis start at, by name; 0 for those not named.
     """
 
     type: ClassVar[str]
+    numbers_per_output: ClassVar[int] = 2
     starts: ClassVar[Mapping[str, float]] = {}
 
     __slots__ = ()
@@ -48,6 +51,11 @@ class Layer:
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of one sample of its output; raises `ModelError` where the input does not fit."""
         raise NotImplementedError
+
+    def numbers_per_sample(self, input_shape: Shape) -> int:
+        """About how many numbers training holds for one sample; an activation has its slopes."""
+        per_output = self.numbers_per_output + (getattr(self, "activation", None) is not None)
+        return per_output * math.prod(self.output_shape(input_shape))
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         """Its output for all samples."""
@@ -114,6 +122,7 @@ class Activation(Layer):
 
     name: str
     type: ClassVar[str] = "activation"
+    numbers_per_output: ClassVar[int] = 1  # And its slopes; the rest lies where its input lay.
 
     def __post_init__(self) -> None:
         if self.name not in ACTIVATIONS:
@@ -168,6 +177,10 @@ class Flatten(Layer):
 
     type: ClassVar[str] = "flatten"
 
+    def numbers_per_sample(self, input_shape: Shape) -> int:
+        del input_shape
+        return 0  # The same memory in another shape.
+
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
 
@@ -191,6 +204,10 @@ class Reshape(Layer):
             )
         for size in self.shape:
             check_count("a size of shape", size)
+
+    def numbers_per_sample(self, input_shape: Shape) -> int:
+        del input_shape
+        return 0  # The same memory in another shape.
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if math.prod(input_shape) != math.prod(self.shape):

@@ -101,6 +101,15 @@ class Model:
         return total_size(self.parameters)
 
     @property
+    def numbers_per_sample(self) -> int:
+        """About how many numbers training holds for each sample of a block, its input apart."""
+        shape, numbers = self.input_shape, 0
+        for layer in self.layers:
+            numbers += layer.numbers_per_sample(shape)
+            shape = layer.output_shape(shape)
+        return numbers
+
+    @property
     def target_kind(self) -> Literal["class", "number"]:
         """Whether a target is a class number (int64 ``[N]``) or numbers (``[N, O]``)."""
         return self.loss.target_kind

@@ -22,6 +22,7 @@ class LayerNorm(Layer):
     """
 
     type: ClassVar[str] = "layer_norm"
+    numbers_per_output: ClassVar[int] = 7
     starts: ClassVar[Mapping[str, float]] = {"gain": 1.0}
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
@@ -43,6 +44,7 @@ class Dropout(Layer):
 
     rate: float
     type: ClassVar[str] = "dropout"
+    numbers_per_output: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         DropoutGate(self.rate)

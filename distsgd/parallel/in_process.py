@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 
+from distsgd.errors import ExchangeTimeoutError
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.job import Outcome, ServerTask
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.step_view import OnStep
 from distsgd.parallel.watch import LOOK_S, Watch, worker_maker
+
+STOP_TIMEOUT_S = 60.0
 
 
 def train_in_process(
@@ -25,20 +28,40 @@ def train_in_process(
         server = ParameterServer(task, worker_maker(worker), on_step=on_step)
         thread = _TrainingThread(server)
         thread.start()
-        # Not `is_alive`: an interrupted `join` may take a living thread for dead (bpo-46726).
-        while not thread.has_ended.is_set():
-            try:
-                thread.has_ended.wait(LOOK_S)
-                if watch(server.status()):
-                    server.request_stop()
-            except KeyboardInterrupt:
-                server.request_stop()
-            except BaseException:
-                server.request_stop()
-                thread.has_ended.wait()
-                raise
-        watch(server.status())
+        try:
+            _look_on(server, thread, watch)
+        except KeyboardInterrupt:
+            raise  # The second: the thread ends after its step, or with the process.
+        except BaseException as error:
+            server.request_stop()
+            if not thread.has_ended.wait(STOP_TIMEOUT_S):
+                waited_for = (
+                    f"the present step to end, after an error in whoever looks on ({error})"
+                )
+                raise ExchangeTimeoutError(waited_for, STOP_TIMEOUT_S) from error
+            raise
         return thread.outcome()
+
+
+def _look_on(server: ParameterServer, thread: _TrainingThread, watch: Watch) -> None:
+    """Show where the run is until it has ended; the second Ctrl-C does not wait for that."""
+    known, is_stopping = 0, False
+    # Not `is_alive`: an interrupted `join` may take a living thread for dead (bpo-46726).
+    while True:
+        try:
+            has_ended = thread.has_ended.wait(LOOK_S)
+            status = server.status(known)
+            known = status.num_messages
+            if watch(status):
+                is_stopping = True
+                server.request_stop()
+            if has_ended:
+                return
+        except KeyboardInterrupt:
+            if is_stopping:
+                raise
+            is_stopping = True
+            server.request_stop()
 
 
 class _TrainingThread(threading.Thread):

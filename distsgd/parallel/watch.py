@@ -15,7 +15,7 @@ LOOK_S = 0.1  # How often a run is looked at.
 
 
 class Watch(Protocol):
-    """Whoever looks on."""
+    """Whoever looks on; each message of the server is shown to it once."""
 
     def __call__(self, status: Status) -> bool:
         """Show `status`; should the run stop now?"""

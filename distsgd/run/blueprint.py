@@ -25,7 +25,7 @@ from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.messages import WorkerTask
-from distsgd.parallel.server.job import CrewTask, ServerTask
+from distsgd.parallel.server.job import CrewTask, Length, ServerTask
 from distsgd.parallel.server.recorder import RecordTask
 from distsgd.parallel.server.training import UpdateTask
 from distsgd.parallel.tree import most_nodes
@@ -46,6 +46,7 @@ class Blueprint:
     deal: Deal | TwoStageDeal
     frozen: Frozen | None
     total_steps: int
+    length: Length
 
     @property
     def num_workers(self) -> int:
@@ -111,6 +112,7 @@ class Blueprint:
                 least_workers=self._least_workers,
             ),
             total_steps=self.total_steps,
+            length=self.length,
             evaluate_every_steps=config.train.evaluate_every_epochs * per_epoch,
             num_test_rows=self.manifest.test_rows,
             init=config.model.init,
@@ -154,17 +156,16 @@ class Blueprint:
     def memory_per_process_bytes(self) -> int:
         """About what a worker needs.
 
-        The process, the weights, partials in use, rows and activations of a block.
+        The process, the weights, partials in use, rows of two blocks, what a block needs.
         """
         itemsize = np.dtype(self.config.train.dtype).itemsize
         rows = min(self.deal.block_rows, self.deal.num_rows)
-        widths = [size for shape in _shapes(self.model) for size in shape]
         in_use = (self.deal.lanes * self.deal.most_blocks_per_lane).bit_length() + 2
         return (
             PROCESS_BYTES
             + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
             + 2 * rows * self.manifest.num_features * itemsize
-            + 2 * rows * sum(widths) * itemsize
+            + rows * self.model.numbers_per_sample * itemsize
         )
 
     def warnings(self) -> tuple[str, ...]:
@@ -221,9 +222,8 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
     if problems:
         raise ConfigError(problems)
     deal = _deal(config, rows)
-    return Blueprint(
-        config, data, manifest, model, deal, frozen, _total_steps(config, deal.steps_per_epoch)
-    )
+    total_steps, length = _total_steps(config, deal.steps_per_epoch)
+    return Blueprint(config, data, manifest, model, deal, frozen, total_steps, length)
 
 
 def _deal(config: TrainConfig, rows: int) -> Deal | TwoStageDeal:
@@ -266,12 +266,11 @@ def build_model(config: TrainConfig, num_features: int) -> Model:
     return Model(layers, loss, (num_features,))
 
 
-def _total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+def _total_steps(config: TrainConfig, steps_per_epoch: int) -> tuple[int, Length]:
+    """How many steps a run has, and whether that is so by steps or by epochs."""
     train = config.train
-    limits = [train.steps, None if train.epochs is None else train.epochs * steps_per_epoch]
-    return min(limit for limit in limits if limit is not None)
-
-
-def _shapes(model: Model) -> list[tuple[int, ...]]:
-    """One shape for each parameter's outputs: what a block needs room for."""
-    return [spec.shape[-1:] for spec in model.parameters if len(spec.shape) > 1]
+    by_epochs = None if train.epochs is None else train.epochs * steps_per_epoch
+    if by_epochs is not None and (train.steps is None or by_epochs <= train.steps):
+        return by_epochs, "epochs"
+    assert train.steps is not None
+    return train.steps, "steps"

@@ -25,6 +25,7 @@ from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.step_view import StepView
 from distsgd.run import record
 from distsgd.run.blueprint import make_blueprint
+from distsgd.run.going_on import check_again
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
@@ -159,7 +160,7 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
     parallel = saved.config.parallel.model_copy(update={"workers": 0})
     config = saved.config.model_copy(update={"parallel": parallel})
     blueprint = make_blueprint(config, data, saved.manifest)
-    record.check_environment(saved.directory, blueprint)
+    check_again(saved.directory, blueprint)
     given = record.read_initial_weights(saved.directory, blueprint)
     steps = max(1, min(max_steps, saved.checkpoint.step))
     before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.

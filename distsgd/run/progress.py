@@ -42,14 +42,11 @@ class ProgressWatch:
             say,
             stop,
         )
-        # Messages of each incarnation of the server that were said.
-        self._told: dict[int, int] = {}
 
     def __call__(self, status: Status) -> bool:
         """Show `status`; should the run stop now?"""
-        for message in status.messages[self._told.get(status.incarnation, 0) :]:
+        for message in status.messages:
             self._say(message)
-        self._told[status.incarnation] = len(status.messages)
         if status.phase != "starting":
             self._on_progress(self._progress(status))
         return self._stop.is_set()

@@ -1,11 +1,10 @@
-"""What is written into a run before it trains, and what a resume is held against."""
+"""What is written into a run before it trains, and which run a configuration goes on with."""
 
 from __future__ import annotations
 
 import platform
 import re
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file, save
 from distsgd import __version__
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import MANIFEST_FILE
-from distsgd.errors import ConfigError, NumericsError, RunError
+from distsgd.errors import ConfigError, RunError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.parallel.exchange.contract import Array
@@ -138,46 +137,6 @@ def environment(blueprint: Blueprint) -> dict[str, Any]:
         "data_digest": blueprint.manifest.digest,
         "command": sys.argv,
     }
-
-
-def check_environment(run: RunDirectory, blueprint: Blueprint) -> None:
-    """Refuse to go on with a run where other bits would come out.
-
-    Raises:
-        RunError: The data have changed.
-        NumericsError: This process computes other bits than those that began the run.
-    """
-    before = run.read_json(run.environment_path)
-    if before.get("data_digest") != blueprint.manifest.digest:
-        raise RunError(
-            run.path,
-            f"was made with other data (digest {before.get('data_digest')}, now "
-            f"{blueprint.manifest.digest}); "
-            "restore the data, or train into another --run-dir",
-        )
-    then, now = (
-        _object(run, before, "numerics"),
-        asdict(numerics.profile(blueprint.config.train.dtype)),
-    )
-    if then.get("probe") != now["probe"]:
-        changed = ", ".join(
-            f"{key} {then.get(key)} (now {value})"
-            for key, value in now.items()
-            if then.get(key) != value
-        )
-        raise NumericsError(
-            f"{run.path} was made under another numerics profile, other bits would come out: "
-            f"{changed}; "
-            f"use that numpy, or set OPENBLAS_CORETYPE={then.get('kernel')}, or train into "
-            "another --run-dir"
-        )
-
-
-def _object(run: RunDirectory, values: dict[str, Any], key: str) -> dict[str, Any]:
-    found = values.get(key)
-    if not isinstance(found, dict):
-        raise RunError(run.environment_path, f"{key} is no object; restore the file, or train anew")
-    return found
 
 
 def _same_configuration(path: Path, config: TrainConfig) -> bool:

@@ -75,6 +75,11 @@ class SavedRun:
         beside = self.directory.path / "data"
         if (beside / self.manifest.train_shards[0].file).is_file():
             return beside
+        if not self.config.data.paths:
+            raise DataError(
+                beside,
+                "holds the rows of this run no more (they were handed in as arrays); restore it",
+            )
         found = prepared_data(
             self.config, cache_dir=cache_dir or default_cache_dir(), on_message=lambda _: None
         )

@@ -78,15 +78,15 @@ def prepared_data(
 def prepared_arrays(config: TrainConfig, arrays: Arrays, out: Path) -> Path:
     """The rows of `arrays`, prepared into `out` by the same way as a file's.
 
-    Several label columns are called as ``[data] label`` names them, or, where it names one,
-    ``{label}_0`` and so on.
+    Label columns are called as ``[data] label`` names them; several are ``{label}_0`` and so on
+    where it names one. Where it names none, they are called ``label``.
 
     Raises:
         DataError: The arrays cannot be used, or do not have as many label columns as are named.
     """
     source = arrays_source(*arrays)
     made = source.schema.names[1:]
-    names = config.data.labels
+    names = config.data.labels or tuple(made)
     if len(names) == 1 and len(made) > 1:
         names = tuple(f"{names[0]}_{k}" for k in range(len(made)))
     if len(names) != len(made):

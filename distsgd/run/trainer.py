@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from distsgd.parallel.server.job import Outcome
 from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
+from distsgd.run.going_on import check_going_on
+from distsgd.run.metrics import Metrics
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
@@ -82,10 +84,12 @@ class Trainer:
     Args:
         config: The whole configuration.
         data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that
-            `config` names.
+            `config` names; it need not name any then.
         initial_weights: By parameter name, instead of random ones.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
+        accept_numerics: Whether a run goes on where this process computes other bits than the one
+            that trained it before; that is said, and stands in its record.
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
         on_progress: Called about ten times a second.
         on_message: Called with what a person should know.
@@ -104,6 +108,7 @@ class Trainer:
         initial_weights: Mapping[str, Array] | None = None,
         run_dir: Path | str | None = None,
         resume: Resume = "never",
+        accept_numerics: bool = False,
         cache_dir: Path | str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_message: Callable[[str], None] | None = None,
@@ -113,20 +118,29 @@ class Trainer:
             raise ConfigError(
                 [f"config is {config!r}; must be a TrainConfig (use TrainConfig.from_toml(path))"]
             )
+        if data is None and (missing := config.missing_sources()):
+            raise ConfigError(missing)
         self._config = config
         self._data = data
         self._initial_weights = initial_weights
         self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
         self._resume: Resume = resume
+        self._accept_numerics = accept_numerics
         self._cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self._on_progress = on_progress or _silent
         self._say = on_message or _silent
         self._on_step = on_step
         self._stop = threading.Event()
+        self._has_begun = False
 
-    def request_stop(self) -> None:
-        """End the run after its present step, with a checkpoint; callable from a signal handler."""
+    def request_stop(self) -> bool:
+        """End the run after its present step, with a checkpoint; callable from a signal handler.
+
+        Returns:
+            Whether training has begun; before that there is no step to wait for.
+        """
         self._stop.set()
+        return self._has_begun
 
     def plan(self) -> Plan:
         """Check configuration and data and say what a run would do.
@@ -174,6 +188,7 @@ class Trainer:
         blueprint, run = self._open_run(path.absolute(), is_there=is_there)
         for warning in blueprint.warnings():
             self._say(f"warning: {warning}")
+        self._has_begun = True
         outcome = self._train(blueprint, run)
         return self._ended(blueprint, run, outcome)
 
@@ -191,7 +206,8 @@ class Trainer:
             run = RunDirectory.open(path)
             data = path / "data" if self._data is not None else self._prepared_files()
             blueprint = self._blueprint(data)
-            record.check_environment(run, blueprint)
+            accepts = self._accept_numerics
+            check_going_on(run, blueprint, accept_numerics=accepts, say=self._say)
             return blueprint, run
         if self._data is not None:
             run = RunDirectory.create(path)
@@ -228,21 +244,22 @@ class Trainer:
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
     def _ended(self, blueprint: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
-        metrics: dict[str, Any] = {
-            "run": str(run.path),
-            "status": outcome.status,
-            "stopped_by": outcome.stopped_by,
-            "advice": outcome.advice or None,
-            "steps": outcome.step,
-            "epochs": outcome.epoch,
-            "train_loss": outcome.train_loss,
-            "test_loss": outcome.test_loss,
-            "test_accuracy": outcome.test_accuracy,
-            "weights_digest": outcome.weights_digest,
-            "samples_per_s": outcome.samples_per_s,
-            "num_workers": blueprint.num_workers,
-            "seconds": outcome.seconds,
-        }
+        ended = Metrics(
+            run=str(run.path),
+            status=outcome.status,
+            stopped_by=outcome.stopped_by,
+            advice=outcome.advice or None,
+            steps=outcome.step,
+            epochs=outcome.epoch,
+            train_loss=outcome.train_loss,
+            test_loss=outcome.test_loss,
+            test_accuracy=outcome.test_accuracy,
+            weights_digest=outcome.weights_digest,
+            samples_per_s=outcome.samples_per_s,
+            num_workers=blueprint.num_workers,
+            seconds=outcome.seconds,
+        )
+        metrics: dict[str, Any] = asdict(ended)
         chaos = self._chaos(run)
         if chaos is not None:
             metrics["faults"] = chaos.log.names()

@@ -14,7 +14,8 @@ from typing import Any
 from distsgd.errors import CheckpointError
 from distsgd.parallel.launch import launch
 from distsgd.run import record
-from distsgd.run.blueprint import make_blueprint
+from distsgd.run.blueprint import Blueprint, make_blueprint
+from distsgd.run.going_on import check_again
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.digest import DigestLog, weights_digest
@@ -47,6 +48,7 @@ def verify(
     run: Path,
     *,
     num_workers: int | None = None,
+    accept_numerics: bool = False,
     on_message: Say = lambda _: None,
     cache_dir: Path | None = None,
 ) -> Verification:
@@ -55,26 +57,31 @@ def verify(
     Args:
         run: A run that has a checkpoint.
         num_workers: 0 unless given: in this process.
+        accept_numerics: Whether it is made again also where this process computes other bits than
+            those that made it; that is said, and stands in the error where the record differs.
         on_message: Called with what a person should know.
         cache_dir: Where prepared data are kept.
 
     Raises:
         CheckpointError: The record differs; names the first step at which it does.
-        NumericsError: This process computes other bits than those that made the run.
+        NumericsError: This process computes other bits than those that made the run, and that is
+            not accepted.
         RunError, DataError: The run or its data are not there any more.
     """
     saved = SavedRun.load(run, on_message)
     recorded = read_record(saved)
+    blueprint = _blueprint(saved, saved.data(cache_dir), num_workers or 0)
+    doubts = check_again(saved.directory, blueprint, accept_numerics=accept_numerics)
+    for doubt in doubts:
+        on_message(f"WARNING: {run}: {doubt}")
     on_message(f"making {recorded.steps} steps again")
     with tempfile.TemporaryDirectory(prefix="distsgd-verify-") as temporary:
-        again = _make_again(saved, saved.data(cache_dir), num_workers or 0, Path(temporary))
+        again = _make_again(saved, blueprint, Path(temporary))
     wrong = min(differences(recorded, again), default=None)
     if wrong is not None:
         step, what = wrong
-        raise CheckpointError(
-            run,
-            f"step {step} is the first that is wrong: {what}; nothing from there on can be trusted",
-        )
+        end = "; ".join(doubts) or "nothing from there on can be trusted"
+        raise CheckpointError(run, f"step {step} is the first that is wrong: {what}; {end}")
     return Verification(recorded.steps, len(recorded.digests))
 
 
@@ -93,18 +100,20 @@ def read_record(saved: SavedRun) -> Record:
     )
 
 
-def _make_again(saved: SavedRun, data: Path, num_workers: int, temporary: Path) -> Record:
-    """The same run up to its newest checkpoint, in `temporary`."""
+def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> Blueprint:
     parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
     config = saved.config.model_copy(update={"parallel": parallel})
-    blueprint = make_blueprint(config, data, saved.manifest)
-    record.check_environment(saved.directory, blueprint)
+    return make_blueprint(config, data, saved.manifest)
+
+
+def _make_again(saved: SavedRun, blueprint: Blueprint, temporary: Path) -> Record:
+    """The same run up to its newest checkpoint, in `temporary`."""
     first = record.read_initial_weights(saved.directory, blueprint)
     run = RunDirectory.create(temporary / "run")
     record.write_beginning(run, blueprint, first)
     # The schedule keeps the length of the whole run; only the loop ends earlier.
     task = replace(blueprint.server_task(run.path, first), total_steps=saved.checkpoint.step)
-    launch(task, WORKER, lambda _: False, address=config.parallel.address)
+    launch(task, WORKER, lambda _: False, address=saved.config.parallel.address)
     return read_record(SavedRun.load(run.path))
 
 

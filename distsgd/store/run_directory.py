@@ -16,6 +16,7 @@ In it::
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import time
@@ -186,11 +187,26 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    def holder(self) -> str | None:
+        """The process that has the run now, as "NUMBER on HOST"; None where nobody has it."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            # Nobody is kept out by this: whoever wants the lock tries again.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _who(descriptor)
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
     def _is_in_use(self, descriptor: int) -> RunError:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
         return RunError(
             self.path,
-            f"is in use by process {holder or '(unknown)'}; one process at a time may train a run "
+            f"is in use by process {_who(descriptor)}; one process at a time may train a run "
             "(wait for it, end it, or choose another --run-dir)",
         )
 
@@ -204,3 +220,8 @@ class RunDirectory:
                     f"holds {entry.name} and no config.json, so it is no run; "
                     "must be empty (choose another --run-dir)",
                 )
+
+
+def _who(descriptor: int) -> str:
+    """What the lock says of the process that has it."""
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "(unknown)"

@@ -38,6 +38,11 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
         6,
         "interrupted after step 7; go on with: distsgd train ... --run-dir runs/a --resume auto",
     ),
+    (
+        errors.StoppedAtOnce(False),
+        6,
+        "stopped before training began: no step was made; --resume auto starts it",
+    ),
 ]
 
 

@@ -194,6 +194,7 @@ class _Supervisor:
         self._wish = Wish(task.record.run)
         self._server: Any = None
         self._ordered_deaths = self._count_ordered_deaths()
+        self._known_messages = 0  # Of the present server.
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
         """Run the server to its end, as often as it dies on the way."""
@@ -237,6 +238,7 @@ class _Supervisor:
 
     def _start_server(self, incarnation: int) -> Any:
         self._server = self._server_class.remote(self._task, self._worker, incarnation)
+        self._known_messages = 0
         self._fleet.serve(self._ask("address", "the server to start", START_TIMEOUT_S))
         return self._server.train.remote()
 
@@ -257,7 +259,9 @@ class _Supervisor:
     def _look(self, watch: Watch, step: int) -> int:
         """Show where the run is, and pass a wish to stop on; the step it is at."""
         try:
-            seen = self._ask("status", "the server's status", STATUS_TIMEOUT_S)
+            known = self._known_messages
+            seen = self._ask("status", "the server's status", STATUS_TIMEOUT_S, known)
+            self._known_messages = seen.num_messages
             wants_stop = watch(seen)
             step = seen.step
             self._fleet.look(seen.members)

@@ -24,6 +24,7 @@ FILE = "workers.json"
 MOST_WORKERS = 4096
 # A worker that was there and is not for so long, while Ray says nothing, is stopped: it is ended.
 MISSING_S = 30.0
+GET_TIMEOUT_S = 10.0  # What is fetched is there already.
 
 
 class Wish:
@@ -164,8 +165,8 @@ class Fleet:
         for service in ended:
             number = self._services.pop(service)
             try:
-                self._ray.get(service)  # It lost the server and lives.
-            except self._ray.exceptions.RayActorError:
+                self._ray.get(service, timeout=GET_TIMEOUT_S)  # It lost the server and lives.
+            except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
                 pass  # Its process ended; Ray starts it again before it serves.
             except self._ray.exceptions.RayTaskError as error:
                 raise cause_of(error) from None

@@ -19,8 +19,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from distsgd.errors import ExchangeTimeoutError
+from distsgd.store.file_lock import is_locked_within
+
 _PREFIX = f"dsgd-{os.getuid()}-"
 _LOCK = "lock"
+LOCK_TIMEOUT_S = 30.0
 YOUNG_S = 60.0  # A directory is locked at once after it was made; much later nobody will lock it.
 # The kernel allows 107 bytes for a socket's path, and Ray adds about 75 to its directory.
 _LONGEST_PATH = 107 - 75
@@ -87,7 +91,11 @@ def _locked_directory(root: Path) -> tuple[Path, int]:
             lock = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only a sweep can have it, for as long as it takes to remove an empty directory.
+        if not is_locked_within(lock, LOCK_TIMEOUT_S):
+            os.close(lock)
+            waited_for = f"another run that sweeps to let go of {directory / _LOCK}"
+            raise ExchangeTimeoutError(waited_for, LOCK_TIMEOUT_S)
         if os.fstat(lock).st_nlink:
             return directory, lock
         os.close(lock)

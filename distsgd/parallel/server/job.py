@@ -16,7 +16,8 @@ from distsgd.parallel.server.training import UpdateTask
 
 Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]
-StoppedBy = Literal["steps", "gradient", "request", "divergence"]
+Length = Literal["steps", "epochs"]  # What a run is as long as.
+StoppedBy = Length | Literal["gradient", "request", "divergence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class ServerTask:
     initial_weights: Array | None = None  # [P]; instead of `init`.
     is_watched: bool = False  # Does somebody want to see every step?
     chaos: Chaos | None = None  # Faults on purpose; no input to the bits.
+    length: Length = "steps"  # What `total_steps` came from.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Status:
     phases: Phases  # Of the steps made by this incarnation.
     plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
     is_settled: bool  # Is that the plan for some time, or one that is being tried?
-    messages: tuple[str, ...]  # All of this incarnation so far.
+    num_messages: int  # Of this incarnation so far.
+    messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
 
 
@@ -80,7 +83,8 @@ class Outcome:
     """How training ended; losses are means, `seconds` counts all sessions of the run.
 
     Attributes:
-        stopped_by: "steps" at the end of its length, "gradient" below `stop_gradient_norm`.
+        stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
+            "gradient" below `stop_gradient_norm`.
         advice: What a person should know and change; "" where there is nothing.
     """
 

@@ -93,12 +93,22 @@ class Pace:
         return asdict(self)
 
 
+def grown(loss: float) -> str:
+    """What became of a mean loss `loss` that shows a run to diverge.
+
+    >>> grown(1.5e9), grown(float("inf")), grown(float("nan"))
+    ('has grown to 1.5e+09', 'is infinite', 'is not a number')
+    """
+    if math.isnan(loss):
+        return "is not a number"
+    return f"has grown to {loss:.4g}" if math.isfinite(loss) else "is infinite"
+
+
 def too_high(loss: float, rate: float) -> str:
     """Advice for a run that has diverged, at a step of mean loss `loss`."""
-    what = f"is {loss}" if not math.isfinite(loss) else f"has grown to {loss:.4g}"
     return (
-        f"the loss {what} at a learning rate of {rate:g}, which is too high; training cannot go "
-        f"on. {TOO_HIGH}"
+        f"the loss {grown(loss)} at a learning rate of {rate:g}, which is too high; training "
+        f"cannot go on. {TOO_HIGH}"
     )
 
 

@@ -31,6 +31,7 @@ from distsgd.parallel.exchange import open_exchange
 from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker
 from distsgd.parallel.messages import Kind, WorkerTask
 from distsgd.parallel.server.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
+from distsgd.parallel.server.message_log import MessageLog
 from distsgd.parallel.server.pace import TOO_HIGH
 from distsgd.parallel.server.recorder import Recorder
 from distsgd.parallel.server.step_view import CallbackError, OnStep
@@ -68,7 +69,7 @@ class ParameterServer:
         self._born_s = monotonic()
         self._task = task
         self._incarnation = incarnation
-        self._messages: list[str] = []
+        self._messages = MessageLog()
         deal, model, crew = task.worker.deal, task.worker.model, task.crew
         slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
         layout = Layout(model.num_parameters, slots, task.worker.dtype)
@@ -86,9 +87,9 @@ class ParameterServer:
             planner=Planner(crew.plan),
             incarnation=incarnation,
             step_timeout_s=crew.step_timeout_s,
-            say=self._messages.append,
+            say=self._messages.add,
         )
-        self._training = Training(task.update, self._crew.weights, say=self._messages.append)
+        self._training = Training(task.update, self._crew.weights, say=self._messages.add)
         self._steps = Steps(task, self._crew, self._training, on_step)
         self._faults = (
             ServerFaults(task.chaos, lambda: self._crew.members, self._crew.process_of)
@@ -118,11 +119,12 @@ class ParameterServer:
 
     def note(self, message: str) -> None:
         """Say `message` among this server's own."""
-        self._messages.append(message)
+        self._messages.add(message)
 
-    def status(self) -> Status:
-        """Where the run is; answers at once."""
+    def status(self, known: int = 0) -> Status:
+        """Where the run is, with the messages after the first `known`; answers at once."""
         training = self._training
+        num_messages, messages = self._messages.after(known)
         evaluation = self._recorder.evaluation if self._recorder else None
         return Status(
             self._phase,
@@ -138,7 +140,8 @@ class ParameterServer:
             replace(self._crew.phases),
             self._crew.computed_by,
             self._crew.is_settled,
-            tuple(self._messages),
+            num_messages,
+            messages,
             self._crew.members,
         )
 
@@ -158,6 +161,7 @@ class ParameterServer:
             with run.lock(LOCK_TIMEOUT_S):
                 self._crew.suspects = Suspects(run.path / suspects.FILE, namer(task.worker))
                 self._recorder = Recorder(task.record, task.worker.model)
+                run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._recorder)
                 if not self._incarnation:  # After a death it is the server that is waited for.
                     count = task.crew.num_workers if least is None else least
@@ -173,10 +177,10 @@ class ParameterServer:
     def _begin(self, recorder: Recorder) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
         training = self._training
-        seconds = recorder.resume(training, on_message=self._messages.append)
+        seconds = recorder.resume(training, on_message=self._messages.add)
         if seconds is not None:
             self._seconds_before = seconds
-            self._messages.append(f"going on after step {training.step}")
+            self._messages.add(f"going on after step {training.step}")
             return
         np.copyto(training.weights, self._first_weights())
         training.begin()
@@ -209,7 +213,7 @@ class ParameterServer:
             return self._outcome("done", "gradient")
         if training.step < self._task.total_steps:
             return self._outcome("interrupted", "request")
-        return self._outcome("done", "steps", self._steps.advice(self._first_weights))
+        return self._outcome("done", self._task.length, self._steps.advice(self._first_weights))
 
     def _loop(self, recorder: Recorder) -> None:
         """The step loop."""

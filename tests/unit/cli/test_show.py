@@ -1,5 +1,6 @@
 """What ``show`` says of a run directory, finished or not."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,22 @@ def test_sparkline_is_at_most_as_wide_as_asked() -> None:
 
 def test_sparkline_of_infinite_losses_leaves_them_out() -> None:
     assert sparkline([float("nan"), 1.0, float("inf"), 0.0]) == "█▁"
+
+
+def test_show_of_a_run_that_trains_says_so_and_not_how_it_once_ended(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / "run", num_rows=10)
+    run.write_json(run.result_path, {"status": "interrupted", "steps": 5, "train_loss": 3.5e17})
+    weights = {"weights": {"w": np.zeros(3, np.float32)}}
+    CheckpointStore(run.checkpoints).save(1234, arrays=weights, state={}, best=False)
+    with run.lock(1.0):
+        code, out, _ = command("show", str(run.path))
+    assert code == 0
+    assert f"training in process {os.getpid()} on" in out
+    assert "saved up to step 1,234" in out
+    assert "interrupted" not in out
+    _, out, _ = command("show", str(run.path))
+    assert "interrupted" in out
+    assert "3.5e+17" in out
+    assert run.holder() is None

@@ -1,5 +1,6 @@
 """The command ``train``, in this process: what it prints, how it ends, what a stop leaves."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from distsgd.cli.train import RESULT_KEYS
+from distsgd.run.metrics import KEYS
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]
@@ -32,7 +33,7 @@ def trained(command: Command, *words: str) -> tuple[int, dict[str, Any], str]:
 def test_train_ends_with_a_result_and_says_what_is_next(command: Command) -> None:
     code, values, err = trained(command, "--run-dir", "run", "--set", "train.epochs=2")
     assert code == 0
-    assert set(RESULT_KEYS) <= values.keys()
+    assert set(KEYS) <= values.keys()
     assert (values["status"], values["steps"], values["num_workers"]) == ("done", 46, 0)
     assert values["test_accuracy"] > 0.9
     assert "test accuracy" in err
@@ -131,3 +132,32 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(command: Command) -> 
     assert (code, resumed["status"], resumed["steps"]) == (0, "done", 120 * 23)
     _, whole, _ = trained(command, "--run-dir", "whole", *length)
     assert resumed["weights_digest"] == whole["weights_digest"]
+
+
+def test_ctrl_c_before_training_begins_ends_as_one_after_it() -> None:
+    home = Path.cwd() / "home"
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    words = [sys.executable, "-m", "distsgd", "train", "digits.toml", "--workers", "0"]
+    prepared = [*words, "--dry-run"]
+    subprocess.run(prepared, env=environment, check=True, capture_output=True, timeout=60)
+    (lock,) = (home / ".cache" / "distsgd").glob("*.lock")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [*words, "--json", "--run-dir", "run"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            assert any("waiting" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            out, said = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 6, said
+    assert "stopped before training began: no step was made" in said
+    assert "Traceback" not in said
+    values = json.loads(out.splitlines()[-1])
+    assert (values["status"], values["exit_code"], values["steps"]) == ("interrupted", 6, None)
+    assert not (Path.cwd() / "run").exists()

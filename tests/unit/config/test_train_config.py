@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from distsgd.config import DenseLayer, TrainConfig
+from distsgd.config import DenseLayer, ModelSection, TrainConfig
 from distsgd.errors import ConfigError
+from distsgd.nn.described import LAYER_TYPES
 
 EXAMPLE = Path(__file__).parents[3] / "distsgd" / "examples" / "digits.toml"
 
@@ -275,7 +276,7 @@ def test_no_layers_are_refused() -> None:
         ),
         (
             {"model": {"layers": [{"type": "batch_norm"}], "loss": "hinge"}},
-            'model.layers[0] is {"type": "batch_norm"}; batch normalisation mixes the rows',
+            'model.layers[0] is {"type": "batch_norm"}; batch normalisation mixes the samples',
         ),
         ({"data": {"features": ["x", "digit"]}}, 'data.features names "digit", which is a label'),
         ({"data": {"features": ["x", "x"]}}, 'data.features names "x" twice'),
@@ -391,3 +392,28 @@ def test_value_without_end_is_a_configuration_error(tmp_path: Path, value: str) 
         TrainConfig.from_toml(path)
     with pytest.raises(ConfigError):
         TrainConfig.from_dict(least()).with_overrides([f"batch.size={value}"])
+
+
+def test_rows_that_are_handed_in_need_no_path_and_no_label() -> None:
+    model = least()["model"]
+    config = TrainConfig.from_dict({"model": model})
+    assert (config.data.paths, config.data.labels) == ((), ())
+    assert [line.split(" is missing")[0] for line in config.missing_sources()] == [
+        "data.path",
+        "data.label",
+    ]
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert config.with_overrides(["data.path=a", "data.label=b"]).missing_sources() == []
+
+
+def test_file_without_a_label_is_refused() -> None:
+    (problem,) = problems_of({"data": {"path": "a"}, "model": least()["model"]})
+    assert problem.startswith("data.label is missing; must be a column")
+
+
+def test_layers_of_the_configuration_are_those_of_the_networks() -> None:
+    layers = get_args(get_args(ModelSection.model_fields["layers"].annotation)[0])[0]
+    types = {
+        name for it in get_args(layers) for name in get_args(it.model_fields["type"].annotation)
+    }
+    assert types == set(LAYER_TYPES)

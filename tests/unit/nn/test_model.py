@@ -4,6 +4,7 @@ samples."""
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,21 @@ from hypothesis import strategies as st
 from distsgd.autodiff.check import assert_gradient
 from distsgd.autodiff.gate import Array
 from distsgd.errors import ModelError
-from distsgd.nn.layers import Activation, Dense, Flatten, Layer, ReLU, Sigmoid, Softmax, Tanh
+from distsgd.nn.images import Convolution, MaxPool
+from distsgd.nn.layers import (
+    Activation,
+    Dense,
+    Flatten,
+    Layer,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
 from distsgd.nn.losses import LOSSES
 from distsgd.nn.model import Model
+from distsgd.nn.regularisation import Dropout, LayerNorm
 
 NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "one_layer": ([Dense(3)], (4,)),
@@ -307,3 +320,28 @@ def test_model_refuses_incomplete_descriptions_and_unknown_activations() -> None
         Model.from_dict({"layers": [], "input_shape": [2]})
     with pytest.raises(ModelError, match="did you mean 'tanh'"):
         Activation("tan")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Dense(512, "relu"), Dense(512, "sigmoid"), Dense(10)],
+        [Dense(512), Tanh(), LayerNorm(), Dropout(0.5), Dense(10)],
+        [Reshape((28, 28, 1)), Convolution(16, 3), MaxPool(2), Flatten(), Dense(10)],
+        [
+            Reshape((28, 28, 1)),
+            Convolution(8, 5, padding="same", activation="relu"),
+            Convolution(32, 3, stride=2, activation="tanh"),
+            Flatten(),
+            Dense(10),
+        ],
+    ],
+)
+def test_numbers_per_sample_are_about_what_a_program_allocates(layers: list[Layer]) -> None:
+    model, rows = Model(layers, "softmax_cross_entropy", (784,)), 256
+    tracemalloc.start()
+    program = model.program(rows, np.float32, per_sample=True)
+    allocated_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert program.max_rows == rows
+    assert 0.8 < 4 * rows * model.numbers_per_sample / allocated_bytes < 1.5

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from distsgd.errors import RunError
-from distsgd.parallel.cluster.fleet import FILE, MISSING_S, Fleet, Wish
+from distsgd.parallel.cluster.fleet import FILE, GET_TIMEOUT_S, MISSING_S, Fleet, Wish
 from distsgd.parallel.exchange.contract import Address
 
 ADDRESS = Address("shared_memory", "nowhere", bytes(32), 0)
@@ -71,6 +71,7 @@ class FakeRay:
     class exceptions:  # noqa: N801 -- as in Ray.
         RayActorError = KeyError
         RayTaskError = LookupError
+        GetTimeoutError = TimeoutError
 
     def __init__(self) -> None:
         self.made: list[FakeActor] = []
@@ -86,7 +87,8 @@ class FakeRay:
         assert (num_returns, timeout) == (len(refs), 0)
         return [ref for ref in refs if ref in self.ended], 0
 
-    def get(self, ref: Any) -> None:
+    def get(self, ref: Any, *, timeout: float) -> None:
+        assert 0 < timeout <= GET_TIMEOUT_S
         error = self.ended.pop(ref)
         if error is not None:
             raise error
@@ -133,10 +135,13 @@ def test_workers_that_came_back_are_sent_again_and_those_not_wanted_are_not() ->
     ray.ended = {(0, 0, 0, 1): None, (1, 1, 0, 1): KeyError("its process ended")}
     fleet.look((0, 1))
     assert [actor.calls for actor in ray.made] == [2, 2]
+    ray.ended = {(0, 0, 0, 2): TimeoutError("Ray does not give it out")}
+    fleet.look((0, 1))
+    assert [actor.calls for actor in ray.made] == [3, 2]
     fleet.scale(1)
     ray.ended = {(1, 1, 0, 2): KeyError("killed")}
     fleet.look((0,))
-    assert [actor.calls for actor in ray.made] == [2, 2]
+    assert [actor.calls for actor in ray.made] == [3, 2]
 
 
 def test_worker_that_was_there_and_stays_away_is_ended() -> None:

@@ -121,7 +121,7 @@ def test_directory_that_a_sweep_took_before_it_was_locked_is_made_again(
         return made[-1]
 
     def lock(descriptor: int, operation: int) -> None:
-        if len(made) == 1 and operation == fcntl.LOCK_EX:
+        if len(made) == 1 and operation & fcntl.LOCK_EX and Path(made[0]).exists():
             shutil.rmtree(made[0])  # As a sweep that had the lock first.
         flock(descriptor, operation)
 

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from distsgd.parallel.server.pace import FEWEST_STEPS, GROWTH, LONGEST_WINDOW, Pace, goes_somewhere
+from distsgd.parallel.server.pace import (
+    FEWEST_STEPS,
+    GROWTH,
+    LONGEST_WINDOW,
+    Pace,
+    goes_somewhere,
+    too_high,
+)
 
 
 def paced(losses: list[float], window: int) -> Pace:
@@ -76,3 +83,9 @@ def test_going_somewhere_is_farther_than_two_last_steps(
 ) -> None:
     arrays = (np.array([value]) for value in (first, before, after))
     assert goes_somewhere(*arrays) == expected
+
+
+def test_advice_says_in_words_what_is_no_number() -> None:
+    assert "the loss is not a number at" in too_high(math.nan, 0.1)
+    assert "the loss is infinite at" in too_high(math.inf, 0.1)
+    assert "the loss has grown to 2.5e+09 at" in too_high(2.5e9, 0.1)

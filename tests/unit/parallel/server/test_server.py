@@ -344,3 +344,15 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
         if (step + 1) % DEAL.steps_per_epoch == 0 or step + 1 == TOTAL_STEPS:
             expected.append(("evaluating", step + 1, num_samples))
     assert seen == expected
+
+
+def test_result_of_an_earlier_session_is_gone_while_the_run_goes_on(
+    new_run: Callable[[], Path],
+) -> None:
+    path = new_run()
+    result = RunDirectory.open(path).result_path
+    result.write_text("{}")
+    seen: list[bool] = []
+    train(server_task(path), before=lambda _: seen.append(result.exists()))
+    assert seen
+    assert not any(seen)

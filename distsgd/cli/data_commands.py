@@ -1,0 +1,77 @@
+"""The commands ``data prepare`` and ``data check`` and their arguments.
+
+What they do stands in modules that are imported when they run.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Standardise(StrEnum):
+    """What is taken off each feature and what it is divided by."""
+
+    MEAN_STD = "mean_std"
+    MIN_MAX = "min_max"
+    NONE = "none"
+
+
+class LabelKind(StrEnum):
+    """Whether labels are classes or numbers."""
+
+    AUTO = "auto"
+    CLASS = "class"
+    NUMBER = "number"
+
+
+class DType(StrEnum):
+    """The type of all numbers."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files or globs.")],
+    *,
+    label: Annotated[
+        list[str], typer.Option(metavar="COLUMN", help="What to predict. Repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="The directory to make.")],
+    features: Annotated[
+        list[str] | None,
+        typer.Option("--feature", metavar="COLUMN", help="Every other column unless given."),
+    ] = None,
+    label_kind: Annotated[LabelKind, typer.Option(help="What labels are.")] = LabelKind.AUTO,
+    test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0,
+    standardise: Annotated[Standardise, typer.Option()] = Standardise.MEAN_STD,
+    dtype: Annotated[DType, typer.Option()] = DType.FLOAT32,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0,
+) -> None:
+    """Check files and turn them into a prepared data set, which training opens at once."""
+    from distsgd.cli.data import prepare_directory  # noqa: PLC0415
+
+    prepare_directory(
+        sources,
+        out,
+        choices={
+            "label": tuple(label),
+            "features": tuple(features) if features else "rest",
+            "label_kind": label_kind.value,
+            "test_fraction": test_fraction,
+            "standardise": standardise.value,
+            "dtype": dtype.value,
+            "seed": seed,
+        },
+    )
+
+
+def data_check(
+    path: Annotated[Path, typer.Argument(help="A prepared directory or a file.")],
+) -> None:
+    """Read all of a file or prepared directory and say what is in it and what is wrong."""
+    from distsgd.cli.data import check_path  # noqa: PLC0415
+
+    check_path(path)

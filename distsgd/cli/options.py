@@ -1,0 +1,19 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="The last line on standard output is one JSON object.")
+]
+AcceptNumericsOption = Annotated[
+    bool,
+    typer.Option("--accept-numerics", help="Go on also where other bits come out here; says so."),
+]
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: batch.size=64. Repeatable."),
+]

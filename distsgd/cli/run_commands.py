@@ -1,0 +1,74 @@
+"""The commands about a run that is there, and their arguments.
+
+What they do stands in modules that are imported when they run.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distsgd.cli.options import AcceptNumericsOption, JsonOption, RunArgument
+
+
+def evaluate(
+    run: RunArgument,
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="A file; the run's own test rows unless given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a trained network on held-out rows."""
+    from distsgd.cli.use import show_evaluation  # noqa: PLC0415
+
+    show_evaluation(run, data, as_json=as_json)
+
+
+def predict(
+    run: RunArgument,
+    *,
+    data: Annotated[Path, typer.Option(help="The rows, without or with labels.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where to write.")],
+) -> None:
+    """Write what a trained network says of each row."""
+    from distsgd.cli.use import write_predictions  # noqa: PLC0415
+
+    write_predictions(run, data, out)
+
+
+def show(
+    run: RunArgument,
+    *,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw how it went into RUN/plots/ as well.")
+    ] = False,
+) -> None:
+    """Show what a run is, how it went and what it left."""
+    from distsgd.cli.show import show_run  # noqa: PLC0415
+
+    show_run(run, plots=plots)
+
+
+def verify(
+    run: RunArgument,
+    *,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Worker processes; 0: in this process.")
+    ] = None,
+    accept_numerics: AcceptNumericsOption = False,
+) -> None:
+    """Compute a run again and hold it against its digest chain, with any number of workers."""
+    from distsgd.cli.use import show_verification  # noqa: PLC0415
+
+    show_verification(run, workers, accept_numerics=accept_numerics)
+
+
+def scale_to(
+    run: RunArgument,
+    num_workers: Annotated[int, typer.Argument(metavar="N", help="Worker processes.")],
+) -> None:
+    """Have another number of workers from now on, while a run trains."""
+    from distsgd.cli.measure import show_scaling  # noqa: PLC0415
+
+    show_scaling(run, num_workers)

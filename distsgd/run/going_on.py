@@ -1,0 +1,129 @@
+"""What a run that is there is held against before it goes on, or is made again.
+
+Other data are never taken. Another numerics profile gives other bits: it is refused unless told,
+and a run that went on under one says so in its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from distsgd.errors import NumericsError, RunError
+from distsgd.parallel import numerics
+from distsgd.run.blueprint import Blueprint
+from distsgd.run.record import LOCK_TIMEOUT_S
+from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.run_directory import RunDirectory
+
+Say = Callable[[str], None]
+ACCEPTED = "accepted_numerics"  # Profiles that a run went on under, in its environment.json.
+
+
+def check_again(
+    run: RunDirectory, blueprint: Blueprint, *, accept_numerics: bool = False
+) -> tuple[str, ...]:
+    """Before `run` is made again from its start.
+
+    Returns:
+        Why its record may not be what comes out; empty where the same bits must come out.
+
+    Raises:
+        RunError: The data have changed.
+        NumericsError: This process computes other bits than those that began the run, and that is
+            not accepted.
+    """
+    recorded = _recorded(run, blueprint)
+    changed = _changed(_profile(run, recorded), blueprint)
+    if changed and not accept_numerics:
+        raise _refused(run, changed)
+    doubts = [f"it is made again under another numerics profile: {changed}"] if changed else []
+    doubts += [
+        f"it went on under another numerics profile after step {entry['after_step']}"
+        for entry in _accepted(run, recorded)
+    ]
+    return tuple(doubts)
+
+
+def check_going_on(
+    run: RunDirectory, blueprint: Blueprint, *, accept_numerics: bool, say: Say
+) -> None:
+    """Before `run` goes on from its last checkpoint; what is accepted is written into its record.
+
+    Raises:
+        RunError: The data have changed.
+        NumericsError: This process computes other bits than the one that trained last, and that is
+            not accepted.
+    """
+    recorded = _recorded(run, blueprint)
+    accepted = _accepted(run, recorded)
+    changed = _changed(_profile(run, (accepted or (recorded,))[-1]), blueprint)
+    if not changed:
+        return
+    if not accept_numerics:
+        raise _refused(run, changed)
+    after = (0, *CheckpointStore(run.checkpoints).steps())[-1]
+    say(
+        f"WARNING: {run.path} goes on after step {after} under another numerics profile, so that "
+        f"other bits come out than without the break: {changed}; environment.json says so"
+    )
+    entry = {
+        "after_step": after,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "numerics": numerics.profile(blueprint.config.train.dtype).to_dict(),
+    }
+    with run.lock(LOCK_TIMEOUT_S):
+        run.write_json(run.environment_path, recorded | {ACCEPTED: [*accepted, entry]})
+
+
+def _recorded(run: RunDirectory, blueprint: Blueprint) -> dict[str, Any]:
+    """What `run` says of its environment; RunError where its data were others."""
+    recorded, now = run.read_json(run.environment_path), blueprint.manifest.digest
+    if recorded.get("data_digest") != now:
+        raise RunError(
+            run.path,
+            f"was made with other data (digest {recorded.get('data_digest')}, now {now}); "
+            "restore the data, or train into another --run-dir",
+        )
+    return recorded
+
+
+def _profile(run: RunDirectory, recorded: dict[str, Any]) -> dict[str, Any]:
+    found = recorded.get("numerics")
+    if not isinstance(found, dict):
+        raise _damaged(run, "numerics is no object")
+    return found
+
+
+def _accepted(run: RunDirectory, recorded: dict[str, Any]) -> list[dict[str, Any]]:
+    found = recorded.get(ACCEPTED, [])
+    if not isinstance(found, list) or not all(
+        isinstance(entry, dict) and type(entry.get("after_step")) is int for entry in found
+    ):
+        raise _damaged(run, f"{ACCEPTED} is no list of profiles with the step before each")
+    return found
+
+
+def _damaged(run: RunDirectory, what: str) -> RunError:
+    return RunError(run.environment_path, f"{what}; restore the file, or train anew")
+
+
+def _changed(then: dict[str, Any], blueprint: Blueprint) -> str:
+    """What differs between a recorded profile and this process; "" where the bits do not."""
+    now = numerics.profile(blueprint.config.train.dtype).to_dict()
+    if then.get("probe") == now["probe"]:
+        return ""
+    return ", ".join(
+        f"{key} {then.get(key)} (now {value})"
+        for key, value in now.items()
+        if then.get(key) != value
+    )
+
+
+def _refused(run: RunDirectory, changed: str) -> NumericsError:
+    return NumericsError(
+        f"{run.path} was made under another numerics profile, other bits would come out: "
+        f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
+        "into another --run-dir, or take other bits with --accept-numerics"
+    )

@@ -1,0 +1,55 @@
+"""The trainer: what it takes and how it says that it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distsgd.config import TrainConfig
+from distsgd.errors import ConfigError
+from distsgd.run.saved import SavedRun
+from distsgd.run.trainer import Trainer
+
+
+def test_arrays_without_names_train_and_resume(tmp_path: Path) -> None:
+    config = TrainConfig.from_dict(
+        {
+            "model": {"layers": [{"type": "dense", "units": 2}], "loss": "quadratic"},
+            "batch": {"size": 2},
+            "train": {"steps": 3},
+            "parallel": {"workers": 0},
+        }
+    )
+    rows = np.arange(8.0).reshape(4, 2), np.arange(8.0).reshape(4, 2)
+    result = Trainer(config, data=rows, run_dir=tmp_path / "run").fit()
+    assert (result.metrics["steps"], result.metrics["stopped_by"]) == (3, "steps")
+    assert SavedRun.load(tmp_path / "run").manifest.labels == ("label_0", "label_1")
+    again = Trainer(config, data=rows, run_dir=tmp_path / "run", resume="auto").fit()
+    assert again.metrics == result.metrics
+    with pytest.raises(ConfigError, match=r"data\.path is missing[^@]*data\.label is missing"):
+        Trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("length", "stopped_by"),
+    [
+        ({"steps": 3}, "steps"),
+        ({"epochs": 3}, "epochs"),
+        ({"epochs": 3, "steps": 2}, "steps"),
+        ({"epochs": 1, "steps": 100}, "epochs"),
+    ],
+)
+def test_run_says_what_ended_it(tmp_path: Path, length: dict[str, int], stopped_by: str) -> None:
+    config = TrainConfig.from_dict(
+        {
+            "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
+            "batch": {"size": 2},
+            "train": length,
+            "parallel": {"workers": 0},
+        }
+    )
+    rows = np.arange(8.0).reshape(4, 2), np.arange(4.0)
+    result = Trainer(config, data=rows, run_dir=tmp_path / "run").fit()
+    assert result.metrics["stopped_by"] == stopped_by
