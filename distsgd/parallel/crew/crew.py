@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from sys import maxsize
 from time import perf_counter
 
 import numpy as np
@@ -93,13 +92,16 @@ class Crew:
         self._clock = clock
         self._looked_at_s = clock()
         self._say = say
-        self.most_expected = maxsize  # Workers that there will be; others may lower it meanwhile.
         self.suspects = Suspects()  # Blocks on which processes died.
 
     @property
     def members(self) -> tuple[int, ...]:
         """The workers that are connected."""
         return self._roster.members
+
+    def expect(self, num_workers: int) -> None:
+        """There will be `num_workers` workers, and no more; callable from another thread."""
+        self._roster.most_expected = num_workers
 
     def wait_for_members(self, count: int, timeout_s: float) -> None:
         """Block until `count` workers are connected.
@@ -108,7 +110,7 @@ class Crew:
             ExchangeTimeoutError: They are not, after `timeout_s` seconds; says who is missing.
         """
         deadline = self._clock() + timeout_s
-        while len(self.members) < min(count, self.most_expected):
+        while len(self.members) < min(count, self._roster.most_expected):
             assert self._exchange is not None
             left_s = deadline - self._clock()
             if left_s <= 0:

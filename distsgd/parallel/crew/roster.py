@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import maxsize
 
 from distsgd.errors import ClusterError, NumericsError
 from distsgd.parallel.crew.lateness import Lateness
@@ -23,6 +24,7 @@ class Roster:
         self._workers: dict[int, Description] = {}
         self._fit: tuple[int, ...] = ()
         self.lateness = Lateness()
+        self.most_expected = maxsize  # Workers that there will be; who has a higher number leaves.
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -44,7 +46,9 @@ class Roster:
         elif isinstance(event, Lost):
             self._workers.pop(worker, None)
             self.lateness.forget(worker)
-            self._say(f"worker {worker} is lost ({event.reason}); others compute its blocks")
+            is_wanted = worker >= self.most_expected
+            how = "has left, as was asked" if is_wanted else f"is lost ({event.reason})"
+            self._say(f"worker {worker} {how}; others compute its blocks")
         elif isinstance(event, Reported | Summed) and self.lateness.is_watching:
             self.lateness.answered(worker)
 

@@ -115,7 +115,7 @@ class ParameterServer:
 
     def expect(self, num_workers: int) -> None:
         """There will be `num_workers` workers, and no more."""
-        self._crew.most_expected = num_workers
+        self._crew.expect(num_workers)
 
     def note(self, message: str) -> None:
         """Say `message` among this server's own."""

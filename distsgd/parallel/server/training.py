@@ -23,7 +23,7 @@ from distsgd.optim.schedules import Schedule
 from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.server.fallback import MOST_HALVINGS, Fallback
-from distsgd.parallel.server.pace import Pace, too_high
+from distsgd.parallel.server.pace import Pace, grown, too_high
 from distsgd.parallel.server.saved_state import check_state
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
@@ -205,7 +205,7 @@ class Training:
         if way_back.halvings >= MOST_HALVINGS:
             raise DivergedError(self.step, too_high(loss, rate))
         way_back.go_back(on_trial=has_diverged)
-        what = f"has grown to {loss:.4g}" if has_diverged else "does not fall"
+        what = grown(loss) if has_diverged else "does not fall"
         self._say(
             f"step {self.step}: the loss {what} at a learning rate of {rate:g}, which is too high; "
             f"back to the last good weights, on with {self.learning_rate:g}"

@@ -242,3 +242,16 @@ def test_state_of_wrong_types_is_refused(change: dict[str, Any]) -> None:
     training = training_of(task_of())
     with pytest.raises(CheckpointError, match="must be"):
         training.restore(training.state() | change, training.weights, {"optimizer": {}})
+
+
+@pytest.mark.parametrize(
+    ("loss_sum", "what"), [(math.nan, "is not a number"), (math.inf, "is infinite")]
+)
+def test_going_back_says_in_words_what_is_no_number(loss_sum: float, what: str) -> None:
+    said: list[str] = []
+    task = replace(task_of(), on_divergence="halve_lr")
+    training = Training(task, np.zeros(P, np.float32), say=said.append)
+    training.begin()
+    root = root_of(0)
+    training.apply(replace(root, sums=root.sums._replace(loss_sum=loss_sum)), 0.0)
+    assert [text for text in said if f"the loss {what} at a learning rate" in text]

@@ -1,0 +1,23 @@
+"""Who is there, and how those who go are spoken of."""
+
+from __future__ import annotations
+
+from distsgd.parallel.crew.plan import Planner
+from distsgd.parallel.crew.roster import Roster
+from distsgd.parallel.exchange.contract import Joined, Lost
+from distsgd.parallel.messages import Description
+
+
+def test_worker_that_is_not_wanted_any_more_has_left_and_is_not_lost() -> None:
+    said: list[str] = []
+    roster = Roster(Description(-1, "1", 1, "p", "d"), Planner("all"), say=said.append)
+    for worker in range(3):
+        roster.notice(Joined(worker, Description(worker, "1", 100 + worker, "p", "d")))
+    roster.most_expected = 2
+    roster.notice(Lost(2, "end of file"))
+    roster.notice(Lost(0, "end of file"))
+    assert said[3:] == [
+        "worker 2 has left, as was asked; others compute its blocks",
+        "worker 0 is lost (end of file); others compute its blocks",
+    ]
+    assert roster.members == (1,)
