@@ -100,3 +100,4 @@ def test_summary_counts_and_names_the_seed_that_failed() -> None:
     assert (found["steps"], found["resumes"], found["changes_of_workers"]) == (18, 1, 1)
     assert found["failed_seed"] == 4
     assert summary(rounds[:1])["failed_seed"] is None
+    assert (found["next_seed"], summary(rounds[:1])["next_seed"]) == (4, 4)
