@@ -99,7 +99,7 @@ def soak(what: Soak, *, on_message: Say = lambda _: None) -> list[Round]:
             if now.problems:
                 on_message(f"what it left lies in {place}")
                 return done
-            if _is_enough(what, done):
+            if is_enough(what, done):
                 break
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -108,7 +108,7 @@ def soak(what: Soak, *, on_message: Say = lambda _: None) -> list[Round]:
     return done
 
 
-def _is_enough(what: Soak, done: list[Round]) -> bool:
+def is_enough(what: Soak, done: list[Round]) -> bool:
     """Were there as many rounds, or as many faults, as were asked for?"""
     num_faults = sum(len(one.faults) for one in done)
     return (what.rounds is not None and len(done) >= what.rounds) or (
