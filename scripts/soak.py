@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ def write_data(work: Path) -> None:
     (work / "synthetic.toml").write_text(SYNTHETIC)
 
 
-def soak(work: Path, name: str, faults: int, seed: int) -> dict[str, object]:
+def soak(work: Path, name: str, faults: int, seed: int) -> dict[str, Any]:
     """Rounds until so many faults were survived; what came of them."""
     chosen = ROUNDS[name]
     command = [sys.executable, "-m", "distsgd", "soak", f"{name}.toml", "--json"]
@@ -55,7 +56,8 @@ def soak(work: Path, name: str, faults: int, seed: int) -> dict[str, object]:
     done = subprocess.run(command, cwd=work, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> int:
