@@ -25,6 +25,9 @@ def soak(
     minutes: Annotated[float, typer.Option(min=0.0, help="No round begins after that.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Of all faults.")] = 0,
     rounds: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
+    faults: Annotated[
+        int | None, typer.Option(min=1, help="No round begins after so many.")
+    ] = None,
     one_in: Annotated[int, typer.Option(min=1, help="A fault at one in so many steps.")] = 100,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
@@ -37,6 +40,7 @@ def soak(
         minutes=minutes,
         seed=seed,
         rounds=rounds,
+        faults=faults,
         one_in=one_in,
         overrides=(*(overrides or ()),),
         as_json=as_json,

@@ -16,13 +16,14 @@ def show_soak(
     minutes: float,
     seed: int,
     rounds: int | None,
+    faults: int | None,
     one_in: int,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make the rounds; exit code 1 with the seed of the one that gave another answer."""
     TrainConfig.from_toml(config).with_overrides(overrides)  # A mistake answers at once.
-    done = soak(Soak(config, overrides, minutes, rounds, one_in, seed), on_message=say)
+    done = soak(Soak(config, overrides, minutes, rounds, faults, one_in, seed), on_message=say)
     found = summary(done)
     if as_json:
         print_json(found)

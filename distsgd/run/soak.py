@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from distsgd.chance import Purpose, raw_integers
@@ -52,6 +51,7 @@ class Soak:
         overrides: As for ``train --set``.
         minutes: No round begins after that.
         rounds: At most so many; None: as many as there is time for.
+        faults: No round begins once so many were survived; None: as many as there is time for.
         one_in: A random fault at one in so many steps.
         seed: Of the first round; the next round's is one more.
     """
@@ -60,6 +60,7 @@ class Soak:
     overrides: tuple[str, ...]
     minutes: float
     rounds: int | None
+    faults: int | None
     one_in: int
     seed: int
 
@@ -98,7 +99,7 @@ def soak(what: Soak, *, on_message: Say = lambda _: None) -> list[Round]:
             if now.problems:
                 on_message(f"what it left lies in {place}")
                 return done
-            if what.rounds is not None and len(done) >= what.rounds:
+            if is_enough(what, done):
                 break
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -107,11 +108,19 @@ def soak(what: Soak, *, on_message: Say = lambda _: None) -> list[Round]:
     return done
 
 
+def is_enough(what: Soak, done: list[Round]) -> bool:
+    """Were there as many rounds, or as many faults, as were asked for?"""
+    num_faults = sum(len(one.faults) for one in done)
+    return (what.rounds is not None and len(done) >= what.rounds) or (
+        what.faults is not None and num_faults >= what.faults
+    )
+
+
 def _summary(now: Round) -> str:
     state = "; ".join(now.problems) or "the same bits"
     return (
-        f"seed {now.seed}: {len(now.faults)} faults, {now.resumes} resumes, workers "
-        f"{'-'.join(map(str, now.workers))}, {now.seconds:.0f} s: {state}"
+        f"seed {now.seed}: {len(now.faults)} faults: {counted(now.faults)}; {now.resumes} resumes, "
+        f"workers {'-'.join(map(str, now.workers))}, {now.seconds:.0f} s: {state}"
     )
 
 
@@ -285,8 +294,8 @@ def summary(rounds: list[Round]) -> dict[str, Any]:
         "kinds": counted(fault for one in rounds for fault in one.faults),
         "resumes": sum(one.resumes for one in rounds),
         "changes_of_workers": sum(len(one.workers) - 1 for one in rounds),
-        "driver_grew_mib": round(
-            median([one.rss_growth_bytes / (1 << 20) for one in rounds] or [0.0]), 1
-        ),
+        "driver_grew_mib": max((one.rss_growth_bytes >> 20 for one in rounds), default=0),
+        "open_files_grew": max((one.open_files_growth for one in rounds), default=0),
         "failed_seed": failed[0] if failed else None,
+        "next_seed": rounds[-1].seed + (not failed) if rounds else None,
     }

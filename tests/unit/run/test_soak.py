@@ -14,7 +14,7 @@ import pytest
 
 from distsgd.errors import CheckpointError
 from distsgd.run.processes import Gauge, marked_processes
-from distsgd.run.soak import Round, history_problems, summary
+from distsgd.run.soak import Round, Soak, history_problems, is_enough, summary
 from distsgd.run.verify import Record
 
 
@@ -100,3 +100,15 @@ def test_summary_counts_and_names_the_seed_that_failed() -> None:
     assert (found["steps"], found["resumes"], found["changes_of_workers"]) == (18, 1, 1)
     assert found["failed_seed"] == 4
     assert summary(rounds[:1])["failed_seed"] is None
+    assert (found["next_seed"], summary(rounds[:1])["next_seed"]) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "faults", "enough"),
+    [(None, None, False), (2, None, True), (3, None, False), (None, 3, True), (None, 4, False)],
+)
+def test_soak_ends_after_as_many_rounds_or_faults_as_were_asked_for(
+    rounds: int | None, faults: int | None, *, enough: bool
+) -> None:
+    what = Soak(Path("digits.toml"), (), 1.0, rounds, faults, 100, 0)
+    assert is_enough(what, [Round(0, faults=["a"]), Round(1, faults=["b", "c"])]) is enough
