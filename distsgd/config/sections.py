@@ -273,7 +273,13 @@ class CheckpointSection(Section):
     """When the run is saved. No input to the bits."""
 
     every_s: Annotated[
-        float, key("seconds between two checkpoints; 0: never by time", "0 or more", ge=0)
+        float,
+        key(
+            "seconds between two checkpoints, more where they would take more than 1.5 % of the "
+            "time; 0: never by time",
+            "0 or more",
+            ge=0,
+        ),
     ] = 30.0
     every_steps: Annotated[int | None, count("steps between two checkpoints")] = None
     keep: Annotated[int, count("newest checkpoints kept, besides the best by test loss")] = 3

@@ -41,6 +41,7 @@ class Order(NamedTuple):
         int  # The blocks of the following step that this worker may expect; empty when unknown.
     )
     next_last: int
+    stays_awake: bool = False  # Look for the next order without falling asleep, for a while.
 
     def pack(self) -> bytes:
         """The order as bytes."""
@@ -171,7 +172,7 @@ _OF_SUM = 255  # Where other messages have their kind.
 _KIND_AT = 4  # Behind the incarnation, in every message.
 _SUM = struct.Struct("<IBQII")
 _NODE = struct.Struct("<III")
-_ORDER = struct.Struct("<IBQIIII")
+_ORDER = struct.Struct("<IBQIIII?")
 _REPORT = struct.Struct("<IBQIIffH")
 _SUMS = struct.Struct("<qdqdd")
 

@@ -23,6 +23,7 @@ from distsgd.parallel.crew.roster import Roster
 from distsgd.parallel.crew.shared_sum import SharedSum
 from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import (
+    AWAKE_S,
     Array,
     Event,
     Exchange,
@@ -91,6 +92,8 @@ class Crew:
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._looked_at_s = clock()
+        self._seconds: dict[int, float] = {}  # Of each that computed in the last step.
+        self._awake_s = 0.0
         self._say = say
         self.suspects = Suspects()  # Blocks on which processes died.
 
@@ -140,6 +143,9 @@ class Crew:
             self.computed_by = tuple(orders)
             self.is_settled = self._planner.is_settled(len(work.blocks))
             self._planner.observe(len(work.blocks), ended - started)
+            slow = self._roster.lateness.slow_one(self._seconds) if self._seconds else None
+            if slow is not None and slow != SERVER:
+                self._roster.waited_for(slow, work.step)
         return root
 
     def view(self, step: int) -> Seen:
@@ -191,6 +197,7 @@ class Crew:
         expected: dict[int, Share] = {}
         if work.num_next:
             expected = {share.worker: share for share in shares(work.num_next)}
+        self._awake_s = AWAKE_S if self._planner.stay_awake(len(work.blocks)) else 0.0
         return {
             worker: Order(
                 self._incarnation,
@@ -199,6 +206,7 @@ class Crew:
                 first,
                 last,
                 *expected.get(worker, NO_SHARE)[1:],
+                stays_awake=self._awake_s > 0,
             )
             for worker, first, last in shares(len(work.blocks))
         }
@@ -215,6 +223,7 @@ class Crew:
     def _collect(self, work: Work, orders: dict[int, Order], started: float) -> list[Part]:
         """A part for every order, in block order, whoever computed it in the end."""
         parts: list[Part] = []
+        self._seconds.clear()
         waiting = dict(orders)
         patience = {at: self._patience_s(work, it) for at, it in orders.items() if at != SERVER}
         while waiting:
@@ -226,7 +235,7 @@ class Crew:
                 if isinstance(event, Reported) and event.report.answers(order):
                     del waiting[event.worker]
                     parts.append(Part(event.worker, event.report, self._partials(event.worker)))
-                    self._took(event.worker, work, order, started)
+                    self._took(event, work, order, started)
                 elif isinstance(event, Lost):
                     del waiting[event.worker]
                     self.suspects.died(order)
@@ -237,11 +246,14 @@ class Crew:
         parts.sort(key=lambda part: part.report.first)
         return parts
 
-    def _took(self, worker: int, work: Work, order: Order, started: float) -> None:
-        """Remember how long rows take, to know who is late."""
-        if worker != SERVER:
+    def _took(self, event: Reported, work: Work, order: Order, started: float) -> None:
+        """Remember how long rows take, to know who is late, and who is slow."""
+        if event.worker == SERVER:
+            seconds = (event.report.read_us + event.report.compute_us) * 1e-6
+        else:
             seconds = self._clock() - started
             self._roster.lateness.took(order.kind, work.num_rows(order), seconds)
+        self._seconds[event.worker] = seconds
 
     def _patience_s(self, work: Work, order: Order) -> float:
         """How long this order may take before somebody else computes it."""
@@ -270,7 +282,7 @@ class Crew:
             return self._own.wait(0)
         assert self._exchange is not None
         until = started + min(patience[worker] for worker in waiting)
-        events = self._exchange.wait(max(0.0, until - self._clock()))
+        events = self._exchange.wait(max(0.0, until - self._clock()), awake_s=self._awake_s)
         for event in events:
             self._roster.notice(event)
         return events

@@ -5,16 +5,22 @@ A late worker's blocks are computed by somebody else.
 A block is late when it takes a stated factor longer than blocks have been taking. The late worker
 owes a report; until it has sent it, it gets no work, and after that it rests, the longer the more
 often it was late. One that owes for long is ended: a stopped process (SIGSTOP) holds its
-connection, and nobody else would ever notice. Pure; the time comes in.
+connection, and nobody else would ever notice.
+
+A single short delay is the operating system's; a worker that step after step waits for is slow, and
+rests as well. Pure; the time comes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median_low
 
 LATE_FACTOR = 4.0
 LATE_FLOOR_S = 0.05  # Shorter delays are the operating system's.
+SLOW_FLOOR_S = 0.001
+SLOW_STEPS = 8  # One after the other: so often it is no chance.
 END_AFTER_S = 5.0
 SMOOTHING = 0.1
 FIRST_REST_STEPS = 64
@@ -36,6 +42,7 @@ class Lateness:
 
     _row_s: dict[int, float] = field(default_factory=dict)  # Moving average for each kind of work.
     _records: dict[int, _Record] = field(default_factory=dict)
+    _slow: tuple[int | None, int] = (None, 0)  # Whom steps wait for, and how many did so far.
 
     def took(self, kind: int, num_rows: int, seconds: float) -> None:
         """A worker computed rows in `seconds`, counted from the order."""
@@ -50,10 +57,33 @@ class Lateness:
 
     def owes(self, worker: int, *, since_s: float, step: int) -> None:
         """`worker` was outrun at `step`: its report, when it comes, is for nobody."""
+        self.rests(worker, step=step).owes_since_s = since_s
+
+    def rests(self, worker: int, *, step: int) -> _Record:
+        """`worker` gets no work for some steps, each time for twice as many."""
         record = self._records.setdefault(worker, _Record())
-        record.owes_since_s = since_s
         record.rests_until_step = step + record.rest_steps
         record.rest_steps = min(2 * record.rest_steps, LONGEST_REST_STEPS)
+        return record
+
+    def slow_one(self, seconds: Mapping[int, float]) -> int | None:
+        """Whom the last steps waited for, all of them; None where that is nobody, or by chance.
+
+        Args:
+            seconds: How long each took that computed the step just made, all about as many rows.
+        """
+        slowest = max(seconds, key=seconds.__getitem__)
+        most_s = seconds[slowest]
+        if len(seconds) == 1 or most_s < SLOW_FLOOR_S:
+            self._slow = (None, 0)
+            return None
+        others_s = median_low([its for worker, its in seconds.items() if worker != slowest])
+        if most_s < max(SLOW_FLOOR_S + others_s, LATE_FACTOR * others_s):
+            self._slow = (None, 0)
+            return None
+        count = self._slow[1] + 1 if self._slow[0] == slowest else 1
+        self._slow = (slowest, count % SLOW_STEPS)
+        return slowest if count == SLOW_STEPS else None
 
     def answered(self, worker: int) -> bool:
         """`worker` has reported; did it owe that?"""

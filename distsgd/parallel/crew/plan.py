@@ -1,12 +1,14 @@
 """The plan: who computes a step. No input to the bits, only to the time.
 
-A step's blocks are shared among neighbours in lane order. How many processes a step is worth is
-found out by trying: each way is timed on real steps (all give the same bits), the fastest is used,
-and now and then all are tried again. Pure; the time comes in from outside.
+A step's blocks are shared among neighbours in lane order. How many processes a step is worth, and
+whether they should sleep between two messages, is found out by trying: each way is timed on real
+steps (all give the same bits), the fastest is used, and all are tried again now and then, and when
+it becomes slow. Pure; the time comes in from outside.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +24,13 @@ LONG_TRIAL_S = 0.3
 BLOCKS_A_WORKER = 4  # An evaluation with fewer is not worth the signals.
 FIRST_TERM_STEPS = 500
 LONGEST_TERM_STEPS = 50_000
+SLOW_FACTOR = 2.0  # A step that takes so much longer than in the trial is slow.
+MOST_SLOW_STEPS = 32  # More than the others: then the machine is no longer what it was.
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Share(NamedTuple):
@@ -50,12 +59,31 @@ def shares(num_blocks: int, workers: tuple[int, ...]) -> tuple[Share, ...]:
     )
 
 
-def ways(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
+class Way(NamedTuple):
+    """Who computes a step, and whether they stay awake for the next: one core for each."""
+
+    workers: tuple[int, ...]
+    is_awake: bool = False
+
+
+def sleeping_or_not(workers: tuple[int, ...], cores: int) -> list[Way]:
+    """The ways for `workers`, with the server: they can stay awake where each has a core.
+
+    >>> sleeping_or_not((-1, 0), 2)
+    [Way(workers=(-1, 0), is_awake=False), Way(workers=(-1, 0), is_awake=True)]
+    >>> sleeping_or_not((0, 1), 2)
+    [Way(workers=(0, 1), is_awake=False)]
+    """
+    fits = 1 < len({SERVER, *workers}) <= cores
+    return [Way(workers), Way(workers, is_awake=True)] if fits else [Way(workers)]
+
+
+def crews(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
     """The sets of processes worth trying for `num_blocks` blocks.
 
     The server alone, with workers, workers alone.
 
-    >>> ways([0, 1], 8)
+    >>> crews([0, 1], 8)
     [(-1,), (-1, 0), (0, 1)]
     """
     found: list[tuple[int, ...]] = [(SERVER,)]
@@ -72,19 +100,21 @@ def ways(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
 class MeasuredPlan:
     """Chooses the fastest of the ways for steps of one number of blocks, by trying them in turn."""
 
-    candidates: list[tuple[int, ...]]
+    candidates: list[Way]
     chosen: int = 0
     _seconds: list[list[float]] = field(default_factory=list)
     _steps_left: int = 0
     _term: int = FIRST_TERM_STEPS
     _trying: bool = True
+    _cost_s: float = 0.0  # Of a step in the way that is used, when it was tried.
+    _num_slow: int = 0
 
     def __post_init__(self) -> None:
         self._seconds = [[] for _ in self.candidates]
 
     @property
-    def workers(self) -> tuple[int, ...]:
-        """Who computes the next step."""
+    def way(self) -> Way:
+        """Who computes the next step, and how."""
         return self.candidates[self.chosen]
 
     @property
@@ -98,7 +128,9 @@ class MeasuredPlan:
             return
         if not self._trying:
             self._steps_left -= 1
-            if self._steps_left <= 0:
+            is_slow = seconds > SLOW_FACTOR * self._cost_s
+            self._num_slow = max(0, self._num_slow + (1 if is_slow else -1))
+            if self._steps_left <= 0 or self._num_slow >= MOST_SLOW_STEPS:
                 self._begin_trial()
             return
         times = self._seconds[self.chosen]
@@ -110,8 +142,9 @@ class MeasuredPlan:
             return
         # The first step of a way finds cold caches and nothing read ahead.
         costs = [median(times[1:]) for times in self._seconds]
-        self.chosen = costs.index(min(costs))
-        self._trying = False
+        self._cost_s = min(costs)
+        self.chosen = costs.index(self._cost_s)
+        self._trying, self._num_slow = False, 0
         self._steps_left, self._term = self._term, min(2 * self._term, LONGEST_TERM_STEPS)
 
     def _begin_trial(self) -> None:
@@ -136,8 +169,9 @@ class Planner:
     `kind` "all" makes every worker work in every step.
     """
 
-    def __init__(self, kind: PlanKind) -> None:
+    def __init__(self, kind: PlanKind, *, cores: int | None = None) -> None:
         self._kind = kind
+        self._cores = cores or num_cores()
         self._members: tuple[int, ...] = ()
         self._plans: dict[int, MeasuredPlan] = {}
 
@@ -155,9 +189,11 @@ class Planner:
         """Who computes the next step of `num_blocks` blocks."""
         if not self._members or not num_blocks:
             return shares(num_blocks, (SERVER,))
-        if self._kind == "all":
-            return shares(num_blocks, self._members)
-        return shares(num_blocks, self._plan(num_blocks).workers)
+        return shares(num_blocks, self._plan(num_blocks).way.workers)
+
+    def stay_awake(self, num_blocks: int) -> bool:
+        """Should all of them, and the server, look for messages without falling asleep?"""
+        return bool(self._members and num_blocks) and self._plan(num_blocks).way.is_awake
 
     def shares_unmeasured(self, num_blocks: int) -> tuple[Share, ...]:
         """Who computes what comes too seldom to be measured: an evaluation."""
@@ -168,7 +204,7 @@ class Planner:
 
     def observe(self, num_blocks: int, seconds: float) -> None:
         """A step of `num_blocks` blocks took so long."""
-        if self._members and self._kind == "measured":
+        if self._members:
             self._plan(num_blocks).observe(seconds)
 
     def is_settled(self, num_blocks: int) -> bool:
@@ -179,5 +215,8 @@ class Planner:
     def _plan(self, num_blocks: int) -> MeasuredPlan:
         plan = self._plans.get(num_blocks)
         if plan is None:
-            plan = self._plans[num_blocks] = MeasuredPlan(ways(self._members, num_blocks))
+            is_all = self._kind == "all"
+            tried = [self._members] if is_all else crews(self._members, num_blocks)
+            candidates = [way for workers in tried for way in sleeping_or_not(workers, self._cores)]
+            plan = self._plans[num_blocks] = MeasuredPlan(candidates)
         return plan

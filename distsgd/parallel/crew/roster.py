@@ -57,6 +57,11 @@ class Roster:
         self.lateness.owes(worker, since_s=now_s, step=step)
         self._say(f"worker {worker} is late at step {step}; others compute its blocks")
 
+    def waited_for(self, worker: int, step: int) -> None:
+        """The steps up to `step` waited for `worker` alone."""
+        self.lateness.rests(worker, step=step)
+        self._say(f"worker {worker} is slow, seen at step {step}; others compute its blocks")
+
     def update_plan(self, step: int) -> None:
         """Tell the planner who can be given work at `step`, if that has changed."""
         fit = self.lateness.fit(self._workers, step)

@@ -7,11 +7,11 @@ same bits; what a worker does not give in time is summed here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from distsgd.optim.pieces import pieces
+from distsgd.parallel.crew.plan import num_cores
 from distsgd.parallel.crew.roster import Roster
 from distsgd.parallel.exchange.contract import Array, Lost, SharingExchange, Summed
 from distsgd.parallel.gradient_sum import GradientSum, PiecewiseSum
@@ -126,11 +126,6 @@ class SharedSum:
 
     def _is_there(self, worker: int) -> bool:
         return self._exchange.can_share([worker])
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def joined(shares: Sequence[PiecewiseSum]) -> PiecewiseSum:

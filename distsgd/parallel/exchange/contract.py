@@ -20,6 +20,7 @@ from distsgd.parallel.messages import Description, Order, Report, SumOrder, SumR
 
 Array = NDArray[Any]
 HANDSHAKE_TIMEOUT_S = 5.0
+AWAKE_S = 0.002  # How long those look for a message who stay awake, before they sleep.
 # Why a worker is lost that reports without an order: a flood of reports would keep a step from
 # noticing who is late.
 UNASKED = "it reported what nobody had asked for"
@@ -131,8 +132,12 @@ class Exchange(Protocol):
         A worker that is gone shows as `Lost` in `wait`.
         """
 
-    def wait(self, timeout_s: float) -> list[Event]:
-        """What has happened, in any order; blocks until something has, or `timeout_s` seconds."""
+    def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:
+        """What has happened, in any order; blocks until something has, or `timeout_s` seconds.
+
+        Looks for `awake_s` of them without falling asleep, where that makes sense: to wake up an
+        idle core takes longer than a small step.
+        """
 
     def partials(self, worker: int) -> Array:
         """The gradient sums of the worker's last report.
@@ -167,8 +172,8 @@ class Channel(Protocol):
     weights: Array  # [P], read-only.
     slots: Array  # [S, P], where the worker writes its partials.
 
-    def receive(self, timeout_s: float) -> Order | None:
-        """The next order; None after `timeout_s` seconds without one.
+    def receive(self, timeout_s: float, *, awake_s: float = 0.0) -> Order | None:
+        """The next order; None after `timeout_s` seconds without one; `awake_s` as in `wait`.
 
         Raises:
             ServerGone: The server has closed, or died.

@@ -31,7 +31,7 @@ class InProcessExchange:
         assert worker == self._worker_id
         self._events.append(Reported(worker, self._worker.compute(order)))
 
-    def wait(self, timeout_s: float) -> list[Event]:  # noqa: ARG002 -- everything has happened already.
+    def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- everything has happened already.
         """The reports since the last call."""
         events, self._events = self._events, []
         return events

@@ -9,7 +9,7 @@ import numpy as np
 
 from distsgd.errors import ExchangeTimeoutError
 from distsgd.parallel.exchange import connect
-from distsgd.parallel.exchange.contract import Address, ServerGone, Worker
+from distsgd.parallel.exchange.contract import AWAKE_S, Address, ServerGone, Worker
 
 QUIET_S = 60.0  # An idle worker wakes up this often; the end of the connection wakes it at once.
 
@@ -30,13 +30,15 @@ def serve(worker: Worker, address: Address, number: int) -> int:
         with np.errstate(
             all="ignore"
         ):  # The server notices a loss that is not finite, and names the step.
+            awake_s = 0.0
             while True:
-                order = channel.receive(QUIET_S)
+                order = channel.receive(QUIET_S, awake_s=awake_s)
                 if order is None:
                     continue
                 channel.report(worker.compute(order))
                 num_orders += 1
                 worker.read_ahead(order)
+                awake_s = AWAKE_S if order.stays_awake else 0.0
     except ServerGone:
         return num_orders
     finally:

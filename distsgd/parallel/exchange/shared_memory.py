@@ -122,13 +122,13 @@ class SharedMemoryExchange:
         except OSError as error:
             self._drop(peer, str(error))
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:
         """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds.
 
         Returns early, with nothing, when somebody calls who is not a worker yet, or never will be.
         """
         events, self._lost = self._lost, []
-        for key, _ in self._selector.select(0 if events else timeout_s):
+        for key, _ in self._select(0.0 if events else timeout_s, awake_s):
             if isinstance(key.data, _Peer):
                 self._read(key.data, events)
             elif key.data is None:
@@ -140,6 +140,15 @@ class SharedMemoryExchange:
         events += self._lost
         self._lost = []
         return events
+
+    def _select(self, timeout_s: float, awake_s: float) -> list[tuple[selectors.SelectorKey, int]]:
+        until = time.perf_counter() + min(timeout_s, awake_s)
+        while time.perf_counter() < until:
+            ready = self._selector.select(0)
+            if ready:
+                return ready
+            os.sched_yield()
+        return self._selector.select(timeout_s)
 
     def partials(self, worker: int) -> Array:
         """The worker's slots, shape ``[S, P]``."""

@@ -32,6 +32,7 @@ from distsgd.parallel.messages import (
 )
 
 SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
+_Message = tuple[bytes, list[tuple[int, int, bytes]]]  # And the descriptors that came with it.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
 
 
@@ -63,7 +64,7 @@ class SharedMemoryChannel:
         self._others: dict[int, Array] = {}
         self._timeout_s = -1.0
 
-    def receive(self, timeout_s: float) -> Order | None:
+    def receive(self, timeout_s: float, *, awake_s: float = 0.0) -> Order | None:
         """The next order; None after `timeout_s` seconds without one. Raises ServerGone.
 
         What is asked of the exchange itself is done meanwhile: to sum a range of all partials.
@@ -71,22 +72,38 @@ class SharedMemoryChannel:
         if timeout_s != self._timeout_s:
             self._set_timeout(timeout_s)
         while True:
-            try:
-                data, ancillary, _, _ = self._connection.recvmsg(
-                    MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
-            except BlockingIOError:
+            message = self._look(awake_s) or self._receive()
+            if message is None:
                 return None
-            except OSError as error:
-                raise ServerGone(str(error)) from None
+            data, descriptors = message
             if not data:
                 raise ServerGone("it closed the connection")
-            if ancillary:
-                self._meet(data, ancillary[0][2])
+            if descriptors:
+                self._meet(data, descriptors[0][2])
             elif is_of_sum(data):
                 self._sum(SumOrder.unpack(data))
             else:
                 return Order.unpack(data)
+
+    def _look(self, awake_s: float) -> _Message | None:
+        """A message that comes within `awake_s` seconds, without falling asleep."""
+        until = time.perf_counter() + awake_s
+        while time.perf_counter() < until:
+            message = self._receive(socket.MSG_DONTWAIT)
+            if message is not None:
+                return message
+            os.sched_yield()
+        return None
+
+    def _receive(self, flags: int = 0) -> _Message | None:
+        try:
+            return self._connection.recvmsg(
+                MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
+            )[:2]
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ServerGone(str(error)) from None
 
     def _meet(self, words: bytes, descriptor: bytes) -> None:
         """Map the slots of another worker, to read them."""

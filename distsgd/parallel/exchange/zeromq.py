@@ -91,7 +91,7 @@ class ZeroMQExchange:
         except zmq.ZMQError as error:
             self._forget(identity, str(error))
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- its own threads sleep.
         """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -236,7 +236,7 @@ class ZeroMQChannel:
         self.weights.flags.writeable = False
         self.slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
 
-    def receive(self, timeout_s: float) -> Order | None:
+    def receive(self, timeout_s: float, *, awake_s: float = 0.0) -> Order | None:  # noqa: ARG002 -- as above.
         """The next order, with its weights in place; None after `timeout_s` seconds.
 
         Raises ServerGone.

@@ -26,6 +26,8 @@ from distsgd.store.evaluations import EvaluationLog, EvaluationRow
 from distsgd.store.history import HistoryRow, HistoryWriter
 from distsgd.store.run_directory import RunDirectory
 
+MOST_SAVING = 0.015  # Of the time, where checkpoints come by time.
+
 
 @dataclass(frozen=True, slots=True)
 class RecordTask:
@@ -56,6 +58,7 @@ class Recorder:
         self._saved_step = -1
         self._best: Checkpoint | None = None  # Not yet written.
         self._saved_at = clock()
+        self._save_s = 0.0  # How long the last one took.
         self.evaluation: EvaluationRow | None = None  # The latest.
         self.best_test_loss: float | None = None
 
@@ -79,13 +82,17 @@ class Recorder:
             self._best = _copy(self._snapshot(training, seconds))
 
     def checkpoint_is_due(self, step: int) -> bool:
-        """Is it time for a checkpoint after `step`?"""
+        """Is it time for a checkpoint after `step`?
+
+        By time, one that takes long comes more rarely, so that saving stays a small share.
+        """
         task = self._task
         if task.checkpoint_every_steps and step % task.checkpoint_every_steps == 0:
             return True
-        return bool(task.checkpoint_every_s) and (
-            self._clock() - self._saved_at >= task.checkpoint_every_s
-        )
+        if not task.checkpoint_every_s:
+            return False
+        pause_s = max(task.checkpoint_every_s, self._save_s / MOST_SAVING)
+        return self._clock() - self._saved_at >= pause_s
 
     def save(self, training: Training, *, seconds: float) -> bool:
         """Make everything durable up to the present step.
@@ -108,6 +115,7 @@ class Recorder:
         if self._best is None or self._best.step != training.step:
             self._write(self._snapshot(training, seconds), best=False)
         self._best, self._saved_step = None, training.step
+        self._save_s = self._clock() - self._saved_at
         return True
 
     def _snapshot(self, training: Training, seconds: float) -> Checkpoint:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.errors import CheckpointError, NumericsError, RunError, TrainingInterrupted
+from distsgd.errors import CheckpointError, NumericsError, RunError
+from distsgd.parallel.server.step_view import StepView
 from distsgd.run.going_on import ACCEPTED
-from distsgd.run.progress import Progress
 from distsgd.run.trainer import Trainer
 from distsgd.run.verify import verify
 
@@ -28,6 +28,10 @@ CONFIG = TrainConfig.from_dict(
     }
 )
 ROWS = np.arange(16.0, dtype=np.float32).reshape(8, 2), np.arange(8.0, dtype=np.float32)
+
+
+class _StoppedError(Exception):
+    """Ends a run at a given step."""
 
 
 def trainer(run: Path, **options: Any) -> Trainer:
@@ -49,12 +53,12 @@ def elsewhere(tmp_path: Path) -> Path:
     """A run that was stopped after a few steps, as if on another machine."""
     run = tmp_path / "run"
 
-    def stop(_: Any) -> None:
-        stopped.request_stop()
+    def stop(view: StepView) -> None:
+        if view.step == 3:
+            raise _StoppedError
 
-    stopped = trainer(run, on_step=stop)
-    with pytest.raises(TrainingInterrupted):
-        stopped.fit()
+    with pytest.raises(_StoppedError):
+        trainer(run, on_step=stop).fit()
     profile = environment(run)["numerics"]
     change(run, numerics=profile | {"probe": "other bits", "kernel": "Elsewhere"})
     return run
@@ -72,8 +76,9 @@ def test_other_numerics_are_refused_unless_told(elsewhere: Path) -> None:
 def test_accepted_numerics_are_said_and_written_down_once(elsewhere: Path) -> None:
     profile, said = environment(elsewhere)["numerics"], list[str]()
 
-    def stop(_: Progress) -> None:
-        first.request_stop()
+    def stop(view: StepView) -> None:
+        if view.step == 6:
+            raise _StoppedError
 
     first = trainer(
         elsewhere,
@@ -82,7 +87,7 @@ def test_accepted_numerics_are_said_and_written_down_once(elsewhere: Path) -> No
         on_message=said.append,
         on_step=stop,
     )
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(_StoppedError):
         first.fit()
     assert [text for text in said if "WARNING" in text and "kernel Elsewhere" in text]
     found = environment(elsewhere)

@@ -63,7 +63,7 @@ class LoopExchange:
     def send(self, worker: int, order: Order) -> None:
         self.fate(self, worker, order)
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:  # noqa: ARG002
         if not self.happened:
             self.clock.now_s += timeout_s
         events = [event for group in reversed(self.happened) for event in group]
@@ -326,7 +326,7 @@ def test_orders_name_the_blocks_that_a_worker_may_expect_next() -> None:
     crew, _ = crew_of(2, fates)
     for step in (0, 1):
         crew.gather(work(step))
-    assert [order[5:] for order in orders[:2]] == [order[3:5] for order in orders[2:]]
+    assert [order[5:7] for order in orders[:2]] == [order[3:5] for order in orders[2:]]
 
 
 def test_root_can_be_read_until_the_next_step_and_workers_see_the_weights() -> None:

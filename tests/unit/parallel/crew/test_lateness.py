@@ -5,6 +5,8 @@ from distsgd.parallel.crew.lateness import (
     FIRST_REST_STEPS,
     LATE_FACTOR,
     LATE_FLOOR_S,
+    SLOW_FLOOR_S,
+    SLOW_STEPS,
     Lateness,
 )
 
@@ -50,3 +52,21 @@ def test_one_that_owes_for_long_is_overdue_and_a_new_process_owes_nothing() -> N
     lateness.forget(0)
     assert lateness.overdue(100.0) == []
     assert lateness.fit((0,), 0) == (0,)
+
+
+def test_one_that_step_after_step_waits_for_is_slow_and_a_single_delay_is_chance() -> None:
+    lateness = Lateness()
+    late, usual = {-1: 0.002, 0: 0.025, 1: 0.003}, {-1: 0.002, 0: 0.003, 1: 0.003}
+    assert [lateness.slow_one(late) for _ in range(SLOW_STEPS - 1)] == [None] * (SLOW_STEPS - 1)
+    assert lateness.slow_one(usual) is None
+    assert [lateness.slow_one(late) for _ in range(SLOW_STEPS)][-1] == 0
+    lateness.rests(0, step=5)
+    assert lateness.fit((0, 1), 6) == (1,)
+    assert lateness.fit((0, 1), 5 + FIRST_REST_STEPS) == (0, 1)
+    assert lateness.overdue(1e9) == []
+
+
+def test_nobody_is_slow_alone_or_by_less_than_a_system_delays_a_step_or_where_all_are() -> None:
+    lateness = Lateness()
+    for seconds in ({0: 9.0}, {0: SLOW_FLOOR_S, 1: 1e-6}, {0: 9.0, 1: 9.0}, {0: 9.0, 1: 3.0}):
+        assert {lateness.slow_one(seconds) for _ in range(3 * SLOW_STEPS)} == {None}

@@ -8,14 +8,18 @@ from distsgd.parallel.crew.plan import (
     FEWEST_TRIAL_STEPS,
     FIRST_TERM_STEPS,
     LONGEST_TERM_STEPS,
+    MOST_SLOW_STEPS,
     MOST_TRIAL_STEPS,
     SERVER,
     TRIAL_STEPS,
     MeasuredPlan,
+    PlanKind,
     Planner,
     Share,
+    Way,
+    crews,
     shares,
-    ways,
+    sleeping_or_not,
 )
 
 WORKERS = st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True)
@@ -34,7 +38,7 @@ def test_shares_cover_every_block_once_in_order(num_blocks: int, workers: list[i
 
 @given(members=WORKERS, num_blocks=st.integers(1, 64))
 def test_ways_differ_and_give_everybody_a_block(members: list[int], num_blocks: int) -> None:
-    found = ways(members, num_blocks)
+    found = crews(members, num_blocks)
     assert found[0] == (SERVER,)
     assert len(set(found)) == len(found)
     for way in found:
@@ -43,15 +47,19 @@ def test_ways_differ_and_give_everybody_a_block(members: list[int], num_blocks: 
 
 
 def test_ways_include_all_workers_where_there_are_blocks_for_them() -> None:
-    assert ways([0, 1, 2], 8)[-2:] == [(SERVER, 0, 1), (0, 1, 2)]
-    assert ways([0, 1, 2, 3, 4], 16)[-1] == (0, 1, 2, 3, 4)
-    assert ways([0], 8) == [(SERVER,), (SERVER, 0)]
-    assert ways([0, 1], 1) == [(SERVER,)]
+    assert crews([0, 1, 2], 8)[-2:] == [(SERVER, 0, 1), (0, 1, 2)]
+    assert crews([0, 1, 2, 3, 4], 16)[-1] == (0, 1, 2, 3, 4)
+    assert crews([0], 8) == [(SERVER,), (SERVER, 0)]
+    assert crews([0, 1], 1) == [(SERVER,)]
 
 
-def run_plan(plan: MeasuredPlan, cost: dict[tuple[int, ...], float], num_steps: int) -> None:
+def ways(members: list[int], num_blocks: int) -> list[Way]:
+    return [Way(workers) for workers in crews(members, num_blocks)]
+
+
+def run_plan(plan: MeasuredPlan, cost: dict[Way, float], num_steps: int) -> None:
     for _ in range(num_steps):
-        plan.observe(cost[plan.workers])
+        plan.observe(cost[plan.way])
 
 
 @pytest.mark.parametrize("fastest", range(3))
@@ -61,13 +69,13 @@ def test_measured_plan_finds_the_fastest_way_and_looks_again_later(fastest: int)
     num_trials = TRIAL_STEPS * len(candidates)
     cost = {way: 0.01 * (1 + abs(i - fastest)) for i, way in enumerate(candidates)}
     run_plan(plan, cost, num_trials)
-    assert plan.workers == candidates[fastest]
+    assert plan.way == candidates[fastest]
     run_plan(plan, cost, FIRST_TERM_STEPS - 1)
-    assert plan.workers == candidates[fastest]
+    assert plan.way == candidates[fastest]
     run_plan(plan, cost, 1)
     changed = {way: 0.01 * (1 + abs(i - (fastest + 1) % 3)) for i, way in enumerate(candidates)}
     run_plan(plan, changed, num_trials)
-    assert plan.workers == candidates[(fastest + 1) % 3]
+    assert plan.way == candidates[(fastest + 1) % 3]
 
 
 def test_measured_plan_passes_over_first_steps_and_single_slow_ones() -> None:
@@ -81,7 +89,7 @@ def test_measured_plan_passes_over_first_steps_and_single_slow_ones() -> None:
     for times in seconds:
         for time in times:
             plan.observe(time)
-    assert plan.workers == candidates[1]
+    assert plan.way == candidates[1]
 
 
 def test_measured_plan_looks_again_ever_more_rarely() -> None:
@@ -101,7 +109,7 @@ def test_measured_plan_looks_again_ever_more_rarely() -> None:
 
 def test_planner_without_members_or_blocks_leaves_all_to_the_server() -> None:
     for kind in ("measured", "all"):
-        planner = Planner("all" if kind == "all" else "measured")
+        planner = Planner("all" if kind == "all" else "measured", cores=1)
         assert list(planner.shares(5)) == [Share(SERVER, 0, 5)]
         planner.observe(5, 1.0)
         planner.set_members([0, 1])
@@ -109,7 +117,7 @@ def test_planner_without_members_or_blocks_leaves_all_to_the_server() -> None:
 
 
 def test_plan_all_uses_every_member_as_they_come_and_go() -> None:
-    planner = Planner("all")
+    planner = Planner("all", cores=1)
     planner.set_members([2, 0])
     assert planner.members == (0, 2)
     assert list(planner.shares(4)) == [Share(0, 0, 2), Share(2, 2, 4)]
@@ -120,7 +128,7 @@ def test_plan_all_uses_every_member_as_they_come_and_go() -> None:
 
 
 def test_planner_measures_each_number_of_blocks_and_anew_when_members_change() -> None:
-    planner = Planner("measured")
+    planner = Planner("measured", cores=1)
     planner.set_members([0, 1])
     num_ways = len(ways([0, 1], 8))
     for i in range(num_ways * TRIAL_STEPS):
@@ -138,7 +146,44 @@ def test_short_steps_are_tried_for_longer_and_long_ones_less_often() -> None:
     assert not quick.is_settled
     run_plan(quick, cost, 2 * MOST_TRIAL_STEPS)
     assert quick.is_settled
-    assert quick.workers == quick.candidates[0]
+    assert quick.way == quick.candidates[0]
     run_plan(slow, {way: 10 * seconds for way, seconds in cost.items()}, 2 * TRIAL_STEPS)
     run_plan(slow, dict.fromkeys(slow.candidates, 1.0), 2 * FEWEST_TRIAL_STEPS)
     assert slow.is_settled
+
+
+def test_processes_stay_awake_only_where_each_has_a_core() -> None:
+    assert sleeping_or_not((SERVER,), 8) == [Way((SERVER,))]
+    for workers, cores in (((SERVER, 0), 2), ((0,), 2), ((0, 1), 3)):
+        assert sleeping_or_not(workers, cores)[-1].is_awake
+        assert len(sleeping_or_not(workers, cores - 1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["all", "measured"])
+def test_staying_awake_is_tried_and_kept_where_it_is_faster(kind: PlanKind) -> None:
+    for is_faster in (True, False):
+        planner = Planner(kind, cores=2)
+        planner.set_members([0])
+        seen = {planner.stay_awake(8)}
+        while not planner.is_settled(8):
+            seen.add(planner.stay_awake(8))
+            is_alone = planner.shares(8)[0].worker == SERVER and len(planner.shares(8)) == 1
+            planner.observe(
+                8, 0.9 if is_alone else 0.1 if planner.stay_awake(8) == is_faster else 0.2
+            )
+        assert seen == {True, False}
+        assert planner.stay_awake(8) is is_faster
+
+
+def test_plan_is_tried_anew_when_its_steps_have_become_slow() -> None:
+    plan = MeasuredPlan(ways([0, 1], 8))
+    cost = {way: 0.01 * (1 + i) for i, way in enumerate(plan.candidates)}
+    while not plan.is_settled:
+        run_plan(plan, cost, 1)
+    for i in range(FIRST_TERM_STEPS // 2):  # Every second step: as often as not.
+        plan.observe(0.01 if i % 2 else 1.0)
+        assert plan.is_settled
+    for _ in range(MOST_SLOW_STEPS):
+        assert plan.is_settled
+        plan.observe(0.0201)
+    assert not plan.is_settled

@@ -11,7 +11,7 @@ from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
 from distsgd.parallel.crew.reduction import Root
-from distsgd.parallel.server.recorder import Recorder, RecordTask
+from distsgd.parallel.server.recorder import MOST_SAVING, Recorder, RecordTask
 from distsgd.parallel.server.training import Training, UpdateTask
 from distsgd.parallel.tree import Sums
 from distsgd.store.checkpoint import CheckpointStore
@@ -300,3 +300,22 @@ def test_state_of_another_step_is_refused(run: RunDirectory) -> None:
     store.save(4, arrays=found.arrays, state=found.state)
     with pytest.raises(CheckpointError, match="that of step 2; must be that of step 4"):
         Session(run).resume()
+
+
+class SlowDisk(Clock):
+    """Every look at the clock finds it a second on, so that a save takes one."""
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+def test_checkpoints_that_take_long_come_more_rarely(run: RunDirectory) -> None:
+    clock = SlowDisk()
+    session = Session(run, every_s=10.0, clock=clock)
+    session.train(2)
+    assert session.save()
+    saved_at_s = clock.now_s - 1.0
+    while not session.recorder.checkpoint_is_due(2):
+        pass
+    assert clock.now_s - saved_at_s == pytest.approx(1.0 / MOST_SAVING, abs=1.0)
