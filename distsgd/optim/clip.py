@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.optim.pieces import pieces
+from distsgd.optim.spans import spans
 
 Array = NDArray[np.floating[Any]]
 
@@ -16,7 +16,7 @@ Array = NDArray[np.floating[Any]]
 def squared_norm(vector: Array) -> float:
     """Sum of squares, the same bits every time under one numerics profile.
 
-    Pieces are summed by BLAS in their own dtype and added in float64, left to right. Where squares
+    Spans are summed by BLAS in their own dtype and added in float64, left to right. Where squares
     overflow float32, all are taken in float64.
 
     Args:
@@ -29,20 +29,20 @@ def squared_norm(vector: Array) -> float:
         True
     """
     total = 0.0
-    for piece in pieces(vector.size):
-        total += piece_squared_norm(vector[piece])
+    for span in spans(vector.size):
+        total += span_squared_norm(vector[span])
     if math.isfinite(total) or vector.dtype == np.float64:
         return total
     return _squared_norm_wide(vector)
 
 
-def piece_squared_norm(piece: Array) -> float:
-    """Sum of squares of one of the `pieces` of a vector; infinite where it overflows the dtype.
+def span_squared_norm(span: Array) -> float:
+    """Sum of squares of one of the `spans` of a vector; infinite where it overflows the dtype.
 
     A sum of so many float32 squares by BLAS keeps about six digits.
     """
     # The same BLAS call as `np.dot`, without its warning: an overflow is looked after.
-    return float(np.vdot(piece, piece))
+    return float(np.vdot(span, span))
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
@@ -58,7 +58,7 @@ def clip_factor(norm: float, max_norm: float) -> float:
 
 def _squared_norm_wide(vector: Array) -> float:
     total = 0.0
-    for piece in pieces(vector.size):
-        wide = vector[piece].astype(np.float64)
-        total += piece_squared_norm(wide)
+    for span in spans(vector.size):
+        wide = vector[span].astype(np.float64)
+        total += span_squared_norm(wide)
     return total

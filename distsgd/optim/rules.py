@@ -4,8 +4,8 @@ The conventions are those of PyTorch's SGD: ``velocity = momentum * velocity + g
 ``weights -= learning_rate * velocity``, so that the velocity does not know the learning rate.
 
 Every rule is elementwise: applied to a slice of the weights with the same slice of its state, it
-does to that slice what it does to the whole. So the caller may walk the vector in pieces that stay
-in the cache (`pieces`), and weights that shall not move can be left out.
+does to that slice what it does to the whole. So the caller may walk the vector in spans that stay
+in the cache (`spans`), and weights that shall not move can be left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adding gradient sums in the order of the tree, piece by piece.
+"""Adding gradient sums in the order of the tree, span by span.
 
 Third line of the step loop, for whoever does it: the server, or a worker for a range of the
 parameters. What is added is in the cache when it is added to again, and when its squares are
@@ -13,33 +13,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distsgd.optim.clip import piece_squared_norm
-from distsgd.optim.pieces import PIECE_LENGTH
+from distsgd.optim.clip import span_squared_norm
+from distsgd.optim.spans import SPAN_LENGTH
 
 Array = NDArray[Any]
 
 
-class PiecewiseSum(NamedTuple):
-    """A sum in `pieces` that may lie in several processes' memory, and the squared norm of each."""
+class SpannedSum(NamedTuple):
+    """A sum in `spans` that may lie in several processes' memory, and the squared norm of each."""
 
-    pieces: list[Array]
+    spans: list[Array]
     squared_norms: list[float]
 
 
 class GradientSum:
-    """Sums nodes of the tree; its own are the pieces of sums that wait for their siblings."""
+    """Sums nodes of the tree; its own are the spans of sums that wait for their siblings."""
 
     def __init__(self, dtype: DTypeLike) -> None:
         self._dtype = dtype
         self._scratch: list[Array] = []
 
-    def sum_piece(self, nodes: Sequence[Array], pops: Sequence[int], out: Array) -> Array:
-        """Sum one piece of all nodes.
+    def sum_span(self, nodes: Sequence[Array], pops: Sequence[int], out: Array) -> Array:
+        """Sum one span of all nodes.
 
         Args:
-            nodes: The same piece of each, in block order; not changed.
+            nodes: The same span of each, in block order; not changed.
             pops: How many joins follow each: see `tree.Joins`.
-            out: Of the piece's length; used where there is something to add.
+            out: Of the span's length; used where there is something to add.
 
         Returns:
             `out`, or the only node itself.
@@ -50,24 +50,24 @@ class GradientSum:
             for _ in range(joined):
                 right = stack.pop()
                 height = len(stack) - 1
-                to = self._scratch_piece(height)[: len(out)] if height else out
+                to = self._scratch_span(height)[: len(out)] if height else out
                 stack[-1] = np.add(stack[-1], right, out=to)
         (root,) = stack
         return root
 
-    def sum_pieces(
+    def sum_spans(
         self, nodes: Sequence[Array], pops: Sequence[int], at: Sequence[slice], *, out: Array
-    ) -> PiecewiseSum:
-        """Sum the pieces `at` of `nodes`, each ``[P]``; `out`, ``[P]``, is room for them."""
-        found = PiecewiseSum([], [])
-        for piece in at:
-            root = self.sum_piece([node[piece] for node in nodes], pops, out[piece])
-            found.pieces.append(root)
-            found.squared_norms.append(piece_squared_norm(root))
+    ) -> SpannedSum:
+        """Sum the spans `at` of `nodes`, each ``[P]``; `out`, ``[P]``, is room for them."""
+        found = SpannedSum([], [])
+        for span in at:
+            root = self.sum_span([node[span] for node in nodes], pops, out[span])
+            found.spans.append(root)
+            found.squared_norms.append(span_squared_norm(root))
         return found
 
-    def _scratch_piece(self, height: int) -> Array:
+    def _scratch_span(self, height: int) -> Array:
         """Room for a sum at this height of the stack; the lowest lies in what is asked for."""
         while len(self._scratch) < height:
-            self._scratch.append(np.zeros(PIECE_LENGTH, self._dtype))
+            self._scratch.append(np.zeros(SPAN_LENGTH, self._dtype))
         return self._scratch[height - 1]

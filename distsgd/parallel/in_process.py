@@ -24,23 +24,21 @@ def train_in_process(
     Raises:
         DistSGDError: What `ParameterServer.train` raises.
     """
-    with one_blas_thread():  # As in a worker process; what the caller had comes back afterwards.
+    with one_blas_thread():
         server = ParameterServer(task, worker_maker(worker), on_step=on_step)
-        thread = _TrainingThread(server)
-        thread.start()
-        try:
-            _look_on(server, thread, watch)
-        except KeyboardInterrupt:
-            raise  # The second: the thread ends after its step, or with the process.
-        except BaseException as error:
-            server.request_stop()
-            if not thread.has_ended.wait(STOP_TIMEOUT_S):
-                waited_for = (
-                    f"the present step to end, after an error in whoever looks on ({error})"
-                )
-                raise ExchangeTimeoutError(waited_for, STOP_TIMEOUT_S) from error
-            raise
-        return thread.outcome()
+    thread = _TrainingThread(server)
+    thread.start()
+    try:
+        _look_on(server, thread, watch)
+    except KeyboardInterrupt:
+        raise  # The second: the thread ends after its step, or with the process.
+    except BaseException as error:
+        server.request_stop()
+        if not thread.has_ended.wait(STOP_TIMEOUT_S):
+            waited_for = f"the present step to end, after an error in whoever looks on ({error})"
+            raise ExchangeTimeoutError(waited_for, STOP_TIMEOUT_S) from error
+        raise
+    return thread.outcome()
 
 
 def _look_on(server: ParameterServer, thread: _TrainingThread, watch: Watch) -> None:
@@ -77,7 +75,9 @@ class _TrainingThread(threading.Thread):
     def run(self) -> None:
         """Train."""
         try:
-            self._outcome = self._server.train()
+            # As in a worker process, for as long as it computes, whoever waits for it.
+            with one_blas_thread():
+                self._outcome = self._server.train()
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.
             self._error = error
         finally:

@@ -20,6 +20,8 @@ from distsgd.data.two_stage import TwoStageDeal
 from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
 
+KIND_AT = 4  # Behind the incarnation, in every message.
+
 
 class Kind(IntEnum):
     """What a worker is asked to do."""
@@ -105,7 +107,7 @@ class Node(NamedTuple):
 
 
 class SumOrder(NamedTuple):
-    """Sum pieces ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
+    """Sum spans ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
 
     incarnation: int
     step: int
@@ -128,7 +130,7 @@ class SumOrder(NamedTuple):
 
 
 class SumReport(NamedTuple):
-    """The pieces ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
+    """The spans ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
 
     incarnation: int
     step: int
@@ -165,11 +167,10 @@ class SumReport(NamedTuple):
 
 def is_of_sum(data: bytes) -> bool:
     """Is `data` a `SumOrder` or a `SumReport`?"""
-    return data[_KIND_AT : _KIND_AT + 1] == bytes([_OF_SUM])
+    return data[KIND_AT : KIND_AT + 1] == bytes([_OF_SUM])
 
 
 _OF_SUM = 255  # Where other messages have their kind.
-_KIND_AT = 4  # Behind the incarnation, in every message.
 _SUM = struct.Struct("<IBQII")
 _NODE = struct.Struct("<III")
 _ORDER = struct.Struct("<IBQIIII?")

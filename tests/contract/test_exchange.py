@@ -175,10 +175,11 @@ def test_evaluation_brings_sums_without_partials(served: Exchange) -> None:
         assert sum(node.num_samples for node in report.nodes) == NUM_TEST_ROWS - blocks[first].first
 
 
-def test_wait_without_anything_to_happen_ends_in_time(served: Exchange) -> None:
+@pytest.mark.parametrize("awake_s", [0.0, 0.005, 5.0])
+def test_wait_without_anything_to_happen_ends_in_time(served: Exchange, awake_s: float) -> None:
     for timeout_s in (0.0, 0.01):
         started = monotonic()
-        assert served.wait(timeout_s) == []
+        assert served.wait(timeout_s, awake_s=awake_s) == []
         assert monotonic() - started < PATIENCE_S
 
 
@@ -192,13 +193,14 @@ def test_worker_says_who_it_is_and_cannot_write_the_weights(place: Place, exchan
         channel.weights[0] = 1
 
 
-def test_orders_and_reports_travel_whole(place: Place, exchange: Served) -> None:
+@pytest.mark.parametrize("awake_s", [0.0, 1.0])
+def test_orders_and_reports_travel_whole(place: Place, exchange: Served, awake_s: float) -> None:
     channel, _ = place.join(exchange, 0)
     for step in range(3):
-        asked = Order(1, Kind.GRADIENT, 2**40 + step, 1, 2, 3, 4)
+        asked = Order(1, Kind.GRADIENT, 2**40 + step, 1, 2, 3, 4, stays_awake=awake_s > 0)
         exchange.weights[:] = step
         exchange.send(0, asked)
-        assert channel.receive(PATIENCE_S) == asked
+        assert channel.receive(PATIENCE_S, awake_s=awake_s) == asked
         assert set(channel.weights) == {step}
         nodes = tuple(Sums(i, i / 3, i, i / 7, i / 9) for i in range(LAYOUT.num_slots))
         channel.slots[:] = np.arange(LAYOUT.num_slots)[:, None] + step

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from time import perf_counter
 
 import numpy as np
@@ -181,7 +180,7 @@ class Crew:
         order = Order(self._incarnation, work.kind, work.step, report.first, report.last, 0, 0)
         again = self._redo(order, parts)
         again.keep()
-        if _is_finite(again) and not (_is_finite(part) and _has_same_shape(part, again)):
+        if again.is_finite and not (part.is_finite and part.has_shape_of(again)):
             reason = (
                 f"gave something that cannot be a partial for {self.suspects.name(order)}; "
                 "computed here it can, so the step goes on and that worker is ended"
@@ -197,7 +196,8 @@ class Crew:
         expected: dict[int, Share] = {}
         if work.num_next:
             expected = {share.worker: share for share in shares(work.num_next)}
-        self._awake_s = AWAKE_S if self._planner.stay_awake(len(work.blocks)) else 0.0
+        is_awake = not is_seldom and self._planner.stay_awake(len(work.blocks))
+        self._awake_s = AWAKE_S if is_awake else 0.0
         return {
             worker: Order(
                 self._incarnation,
@@ -314,18 +314,3 @@ class Crew:
         (event,) = self._own.wait(0)
         assert isinstance(event, Reported)
         return Part(SERVER, event.report, self._own.partials(SERVER))
-
-
-def _is_finite(part: Part) -> bool:
-    """Are the sums of `part` numbers, and its gradients where it has any?"""
-    report = part.report
-    if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
-        return False
-    if report.kind is not Kind.GRADIENT:
-        return True
-    return bool(np.isfinite(part.gradients[: len(report.nodes)]).all())
-
-
-def _has_same_shape(part: Part, again: Part) -> bool:
-    found, own = part.report.nodes, again.report.nodes
-    return [node.num_samples for node in found] == [node.num_samples for node in own]

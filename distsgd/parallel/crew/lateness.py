@@ -25,6 +25,7 @@ END_AFTER_S = 5.0
 SMOOTHING = 0.1
 FIRST_REST_STEPS = 64
 LONGEST_REST_STEPS = 1 << 16
+FORGIVEN_AFTER = 16  # Times a rest, worked without being late.
 
 
 @dataclass(slots=True)
@@ -55,16 +56,17 @@ class Lateness:
         known = self._row_s.get(kind)
         return None if known is None else max(LATE_FLOOR_S, LATE_FACTOR * known * num_rows)
 
-    def owes(self, worker: int, *, since_s: float, step: int) -> None:
-        """`worker` was outrun at `step`: its report, when it comes, is for nobody."""
-        self.rests(worker, step=step).owes_since_s = since_s
+    def owes(self, worker: int, *, since_s: float) -> None:
+        """`worker` was outrun: its report, when it comes, is for nobody."""
+        self._records.setdefault(worker, _Record()).owes_since_s = since_s
 
-    def rests(self, worker: int, *, step: int) -> _Record:
-        """`worker` gets no work for some steps, each time for twice as many."""
+    def rest(self, worker: int, *, step: int) -> None:
+        """Give `worker` no work for some steps, for twice as many each time, but for long ago."""
         record = self._records.setdefault(worker, _Record())
+        if step > record.rests_until_step + FORGIVEN_AFTER * record.rest_steps:
+            record.rest_steps = FIRST_REST_STEPS
         record.rests_until_step = step + record.rest_steps
         record.rest_steps = min(2 * record.rest_steps, LONGEST_REST_STEPS)
-        return record
 
     def slow_one(self, seconds: Mapping[int, float]) -> int | None:
         """Whom the last steps waited for, all of them; None where that is nobody, or by chance.
@@ -116,5 +118,5 @@ class Lateness:
 
     @property
     def is_watching(self) -> bool:
-        """Is anybody resting or owing?"""
+        """Was anybody ever late?"""
         return bool(self._records)

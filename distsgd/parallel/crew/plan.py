@@ -166,14 +166,14 @@ PlanKind = Literal["measured", "all"]
 class Planner:
     """Who computes which blocks, for a changing crew.
 
-    `kind` "all" makes every worker work in every step.
+    `kind` "all" makes every worker work in every step that is fit to.
     """
 
     def __init__(self, kind: PlanKind, *, cores: int | None = None) -> None:
         self._kind = kind
         self._cores = cores or num_cores()
         self._members: tuple[int, ...] = ()
-        self._plans: dict[int, MeasuredPlan] = {}
+        self._plans: dict[tuple[tuple[int, ...], int], MeasuredPlan] = {}
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -181,8 +181,11 @@ class Planner:
         return self._members
 
     def set_members(self, members: Sequence[int]) -> None:
-        """The workers that are there have changed; everything is measured again."""
+        """Those who can be given work have changed; what was measured of each set is kept."""
         self._members = tuple(sorted(members))
+
+    def forget(self) -> None:
+        """Somebody is new: everything is measured again."""
         self._plans.clear()
 
     def shares(self, num_blocks: int) -> tuple[Share, ...]:
@@ -209,14 +212,14 @@ class Planner:
 
     def is_settled(self, num_blocks: int) -> bool:
         """Is it known who best computes steps of `num_blocks` blocks?"""
-        plan = self._plans.get(num_blocks)
+        plan = self._plans.get((self._members, num_blocks))
         return plan is None or plan.is_settled
 
     def _plan(self, num_blocks: int) -> MeasuredPlan:
-        plan = self._plans.get(num_blocks)
+        plan = self._plans.get((self._members, num_blocks))
         if plan is None:
             is_all = self._kind == "all"
             tried = [self._members] if is_all else crews(self._members, num_blocks)
             candidates = [way for workers in tried for way in sleeping_or_not(workers, self._cores)]
-            plan = self._plans[num_blocks] = MeasuredPlan(candidates)
+            plan = self._plans[self._members, num_blocks] = MeasuredPlan(candidates)
         return plan

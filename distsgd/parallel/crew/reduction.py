@@ -15,7 +15,7 @@ import numpy as np
 
 from distsgd.errors import WorkerError
 from distsgd.optim.clip import squared_norm
-from distsgd.optim.pieces import pieces
+from distsgd.optim.spans import spans
 from distsgd.parallel.crew.shared_sum import SharedSum
 from distsgd.parallel.exchange.contract import Array, Layout
 from distsgd.parallel.gradient_sum import GradientSum
@@ -30,15 +30,15 @@ _NO_GRADIENT = np.zeros(0)
 class Root:
     """The sum over a whole step."""
 
-    # [P], in `pieces`. May be workers' slots: read them before the next step, do not write.
-    gradient_pieces: list[Array]
+    # [P], in `spans`. May be workers' slots: read them before the next step, do not write.
+    gradient_spans: list[Array]
     sums: Sums
     squared_norm: float = 0.0  # Of the gradient sum; 0 where losses only were asked for.
 
     @property
     def gradient_sum(self) -> Array:
         """The whole of it, a copy; shape ``[P]``."""
-        return np.concatenate(self.gradient_pieces)
+        return np.concatenate(self.gradient_spans)
 
     @property
     def is_finite(self) -> bool:
@@ -53,6 +53,21 @@ class Part:
     worker: int
     report: Report
     gradients: Array  # [nodes or more, P]; of no meaning where losses only were asked for.
+
+    @property
+    def is_finite(self) -> bool:
+        """Are the sums numbers, and the gradients where there are any?"""
+        report = self.report
+        if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
+            return False
+        if report.kind is not Kind.GRADIENT:
+            return True
+        return bool(np.isfinite(self.gradients[: len(report.nodes)]).all())
+
+    def has_shape_of(self, other: Part) -> bool:
+        """Are there as many nodes, over as many samples?"""
+        own, others = self.report.nodes, other.report.nodes
+        return [node.num_samples for node in own] == [node.num_samples for node in others]
 
     def keep(self) -> None:
         """Copy what lies in the worker's slots, since they are about to be used again."""
@@ -103,8 +118,10 @@ class Reduction:
             step = parts[0].report.step
             found = self._shared.sum(step, nodes, self._own, arrays=arrays, room=room_P)
         else:
-            found = self._own.sum_pieces(arrays, pops, pieces(len(room_P)), out=room_P)
-        root.gradient_pieces, total = found.pieces, sum(found.squared_norms)
+            found = self._own.sum_spans(arrays, pops, spans(len(room_P)), out=room_P)
+        root.gradient_spans, total = found.spans, 0.0
+        for of_span in found.squared_norms:  # Not `sum`, which compensates since Python 3.12.
+            total += of_span
         root.squared_norm = total if isfinite(total) else squared_norm(root.gradient_sum)
 
     def _room(self) -> Array:

@@ -41,25 +41,40 @@ class Roster:
         if isinstance(event, Joined):
             self._check(event.description)
             self._workers[worker] = event.description
+            self._planner.forget()
             self.lateness.forget(worker)
             self._say(f"worker {worker} is there (process {event.description.pid})")
         elif isinstance(event, Lost):
             self._workers.pop(worker, None)
             self.lateness.forget(worker)
-            is_wanted = worker >= self.most_expected
-            how = "has left, as was asked" if is_wanted else f"is lost ({event.reason})"
-            self._say(f"worker {worker} {how}; others compute its blocks")
+            is_surplus = worker >= self.most_expected
+            how = (
+                "has left, as was asked"
+                if is_surplus
+                else f"is lost ({event.reason}); others compute its blocks"
+            )
+            self._say(f"worker {worker} {how}")
         elif isinstance(event, Reported | Summed) and self.lateness.is_watching:
             self.lateness.answered(worker)
 
     def outran(self, worker: int, *, now_s: float, step: int) -> None:
         """Somebody else computed the blocks of `worker` at `step`."""
-        self.lateness.owes(worker, since_s=now_s, step=step)
+        self.lateness.owes(worker, since_s=now_s)
+        self.lateness.rest(worker, step=step)
         self._say(f"worker {worker} is late at step {step}; others compute its blocks")
+
+    def is_late_in_summing(self, worker: int, *, now_s: float, step: int) -> None:
+        """The server summed the range of `worker`, which may still have been reading ahead."""
+        self.lateness.owes(worker, since_s=now_s)
+        self._say(f"worker {worker} is late in summing at step {step}; the server does it")
+
+    def summed_wrong(self, worker: int, step: int) -> None:
+        """What `worker` summed is no number, and summed by the server it is."""
+        self._say(f"worker {worker} summed wrong at step {step}; the server did it, and ends it")
 
     def waited_for(self, worker: int, step: int) -> None:
         """The steps up to `step` waited for `worker` alone."""
-        self.lateness.rests(worker, step=step)
+        self.lateness.rest(worker, step=step)
         self._say(f"worker {worker} is slow, seen at step {step}; others compute its blocks")
 
     def update_plan(self, step: int) -> None:

@@ -8,23 +8,24 @@ same bits; what a worker does not give in time is summed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from time import perf_counter
 
-from distsgd.optim.pieces import pieces
+from distsgd.optim.spans import spans
 from distsgd.parallel.crew.plan import num_cores
 from distsgd.parallel.crew.roster import Roster
 from distsgd.parallel.exchange.contract import Array, Lost, SharingExchange, Summed
-from distsgd.parallel.gradient_sum import GradientSum, PiecewiseSum
+from distsgd.parallel.gradient_sum import GradientSum, SpannedSum
 from distsgd.parallel.messages import Node, SumOrder
 
 WORTH_IT = 1 << 21  # Numbers to read: a millisecond, where asking others costs a tenth of one.
-MOST_PIECES = 4096  # A report with a number for each still is one message.
+MOST_SPANS = 4096  # A report with a number for each still is one message.
 PATIENCE_FACTOR = 4.0
 PATIENCE_FLOOR_S = 0.05
 
 
 class SharedSum:
-    """Asks workers on this node to sum; the server takes a share itself."""
+    """Asks workers on this node to sum; the server takes a range itself."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class SharedSum:
             self._most_processes > 1
             and len(nodes) > 1
             and len(nodes) * length >= WORTH_IT
-            and 1 < len(pieces(length)) <= MOST_PIECES
+            and 1 < len(spans(length)) <= MOST_SPANS
             and self._exchange.can_share({node.worker for node in nodes})
         )
 
@@ -57,42 +58,53 @@ class SharedSum:
         *,
         arrays: list[Array],
         room: Array,
-    ) -> PiecewiseSum:
+    ) -> SpannedSum:
         """Sum `arrays`, each ``[P]``, which are what `nodes` name. Blocks, but not for ever.
 
         Args:
             step: The training step.
             nodes: In block order.
-            own: What sums the server's share.
+            own: What sums the server's range.
             arrays: What `nodes` name, as the server sees it.
-            room: Where it leaves its share; ``[P]``.
+            room: Where it leaves its range; ``[P]``.
         """
-        at, pops = pieces(len(room)), [node.pops for node in nodes]
+        at, pops = spans(len(room)), [node.pops for node in nodes]
         orders, first = self._orders(step, nodes, len(at))
-        for worker, order in orders.items():
-            self._exchange.send_sum(worker, order)
+        asked = self._ask(orders, {node.worker for node in nodes})
         started = self._clock()
-        last_share = own.sum_pieces(arrays, pops, at[first:], out=room)
+        own_sum = own.sum_spans(arrays, pops, at[first:], out=room)
         patience_s = max(PATIENCE_FLOOR_S, PATIENCE_FACTOR * (self._clock() - started))
-        answers = self._collect(orders, patience_s)
-        shares = []
+        answers = self._collect(asked, patience_s)
+        sums = []
         for worker, order in orders.items():
-            asked = at[order.first : order.last]
-            if worker in answers:
+            its_spans, norms = at[order.first : order.last], answers.get(worker)
+            if norms is not None and all(map(isfinite, norms)):
                 theirs = self._exchange.sum_of_others(worker)
-                share = PiecewiseSum([theirs[piece] for piece in asked], answers[worker])
+                summed = SpannedSum([theirs[span] for span in its_spans], norms)
             else:
-                share = own.sum_pieces(arrays, pops, asked, out=room)
-            shares.append(share)
-        return joined([*shares, last_share])
+                summed = own.sum_spans(arrays, pops, its_spans, out=room)
+                if norms is not None and all(map(isfinite, summed.squared_norms)):
+                    self._roster.summed_wrong(worker, step)
+                    self._exchange.end(worker)
+            sums.append(summed)
+        return joined([*sums, own_sum])
+
+    def _ask(self, orders: dict[int, SumOrder], sources: set[int]) -> dict[int, SumOrder]:
+        """Send what can still be sent: by each sending, somebody may be found to be gone."""
+        asked = {}
+        for worker, order in orders.items():
+            if self._exchange.can_share(sources):
+                self._exchange.send_sum(worker, order)
+                asked[worker] = order
+        return asked
 
     def _orders(
-        self, step: int, nodes: Sequence[Node], num_pieces: int
+        self, step: int, nodes: Sequence[Node], num_spans: int
     ) -> tuple[dict[int, SumOrder], int]:
-        """What is asked of whom, and where the server's own share begins."""
+        """What is asked of whom, and where the server's own range begins."""
         workers = sorted({node.worker for node in nodes})
-        count = min(len(workers) + 1, self._most_processes, num_pieces)
-        cuts = [num_pieces * i // count for i in range(count + 1)]
+        count = min(len(workers) + 1, self._most_processes, num_spans)
+        cuts = [num_spans * i // count for i in range(count + 1)]
         orders = {
             worker: SumOrder(self._incarnation, step, first, last, tuple(nodes))
             for worker, first, last in zip(workers, cuts, cuts[1:-1], strict=False)
@@ -119,7 +131,7 @@ class SharedSum:
             now = self._clock()
             if now >= until:
                 for worker, order in waiting.items():
-                    self._roster.outran(worker, now_s=now, step=order.step)
+                    self._roster.is_late_in_summing(worker, now_s=now, step=order.step)
                 break
         # One that has reported and died since has taken its memory's descriptor along.
         return {worker: norms for worker, norms in found.items() if self._is_there(worker)}
@@ -128,10 +140,10 @@ class SharedSum:
         return self._exchange.can_share([worker])
 
 
-def joined(shares: Sequence[PiecewiseSum]) -> PiecewiseSum:
-    """Shares one after the other."""
-    found = PiecewiseSum([], [])
-    for share in shares:
-        found.pieces.extend(share.pieces)
-        found.squared_norms.extend(share.squared_norms)
+def joined(sums: Sequence[SpannedSum]) -> SpannedSum:
+    """Ranges one after the other."""
+    found = SpannedSum([], [])
+    for summed in sums:
+        found.spans.extend(summed.spans)
+        found.squared_norms.extend(summed.squared_norms)
     return found

@@ -173,7 +173,9 @@ class Channel(Protocol):
     slots: Array  # [S, P], where the worker writes its partials.
 
     def receive(self, timeout_s: float, *, awake_s: float = 0.0) -> Order | None:
-        """The next order; None after `timeout_s` seconds without one; `awake_s` as in `wait`.
+        """The next order; None after `timeout_s` seconds without a message; `awake_s` as in `wait`.
+
+        An exchange may do meanwhile what its server asks of it alone.
 
         Raises:
             ServerGone: The server has closed, or died.

@@ -13,10 +13,10 @@ import struct
 
 MESSAGE_BYTES = 1 << 16
 SECRET_BYTES = 32
-# "These are that worker's slots": 0 for the incarnation, `INTRODUCES`, its number; their memory
-# comes beside it.
+# Of another worker's slots, by its number: here they are (their memory comes beside it), or they
+# are gone. What orders have for incarnation and kind is 0, and one of these.
 INTRODUCTION = struct.Struct("<IBI")
-INTRODUCES = 0
+INTRODUCES, DISMISSES = 253, 254
 _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE (Linux 5.1), absent from fcntl before Python 3.13.
 
 

@@ -37,6 +37,7 @@ from distsgd.parallel.exchange.contract import (
     Summed,
 )
 from distsgd.parallel.exchange.sealed import (
+    DISMISSES,
     INTRODUCES,
     INTRODUCTION,
     MESSAGE_BYTES,
@@ -112,6 +113,8 @@ class SharedMemoryExchange:
 
     def send(self, worker: int, order: Order) -> None:
         """Send `order`; a worker that is gone shows as `Lost` in the next `wait`."""
+        if len(self._reported) > len(self._peers):  # A new step: what the lost left is used.
+            self._reported = {at: self._reported[at] for at in self._peers if at in self._reported}
         peer = self._peers.get(worker)
         if peer is None:
             self._lost.append(Lost(worker, "it is not connected"))
@@ -208,6 +211,7 @@ class SharedMemoryExchange:
 
     def _introduce(self, peer: _Peer, other: _Peer) -> None:
         if peer.known.get(other.worker) is not other.slots:
+            seal_against_writers(other.slots_fd)  # It has reported, so its own mapping is there.
             words = INTRODUCTION.pack(0, INTRODUCES, other.worker)
             socket.send_fds(peer.connection, [words], [other.slots_fd])
             peer.known[other.worker] = other.slots
@@ -308,6 +312,10 @@ class SharedMemoryExchange:
         peer.connection.close()
         os.close(peer.slots_fd)
         del self._peers[peer.worker]
+        for other in self._peers.values():
+            if other.known.pop(peer.worker, None) is not None:
+                with contextlib.suppress(OSError):  # Whoever cannot be told goes as well.
+                    other.connection.send(INTRODUCTION.pack(0, DISMISSES, peer.worker))
         self._lost.append(Lost(peer.worker, reason))
 
 

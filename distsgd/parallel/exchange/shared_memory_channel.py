@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from distsgd.errors import ClusterError, ExchangeTimeoutError
-from distsgd.optim.pieces import pieces
+from distsgd.optim.spans import spans
 from distsgd.parallel.exchange.contract import (
     HANDSHAKE_TIMEOUT_S,
     Address,
@@ -20,9 +20,17 @@ from distsgd.parallel.exchange.contract import (
     Layout,
     ServerGone,
 )
-from distsgd.parallel.exchange.sealed import INTRODUCTION, MESSAGE_BYTES, credentials, proof
+from distsgd.parallel.exchange.sealed import (
+    DISMISSES,
+    INTRODUCES,
+    INTRODUCTION,
+    MESSAGE_BYTES,
+    credentials,
+    proof,
+)
 from distsgd.parallel.gradient_sum import GradientSum
 from distsgd.parallel.messages import (
+    KIND_AT,
     Description,
     Order,
     Report,
@@ -78,8 +86,10 @@ class SharedMemoryChannel:
             data, descriptors = message
             if not data:
                 raise ServerGone("it closed the connection")
-            if descriptors:
-                self._meet(data, descriptors[0][2])
+            if data[KIND_AT] == INTRODUCES:
+                self._meet(data, descriptors)
+            elif data[KIND_AT] == DISMISSES:
+                self._others.pop(INTRODUCTION.unpack(data)[2], None)
             elif is_of_sum(data):
                 self._sum(SumOrder.unpack(data))
             else:
@@ -105,10 +115,12 @@ class SharedMemoryChannel:
         except OSError as error:
             raise ServerGone(str(error)) from None
 
-    def _meet(self, words: bytes, descriptor: bytes) -> None:
+    def _meet(self, words: bytes, descriptors: list[tuple[int, int, bytes]]) -> None:
         """Map the slots of another worker, to read them."""
         _, _, worker = INTRODUCTION.unpack(words)
-        (fd,) = struct.unpack("i", descriptor)
+        if not descriptors:  # The kernel has none left for this process.
+            raise ServerGone(f"the memory of worker {worker} could not be received")
+        (fd,) = struct.unpack("i", descriptors[0][2])
         try:
             memory = mmap.mmap(fd, self._layout.slots_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
@@ -123,8 +135,8 @@ class SharedMemoryChannel:
             for node in order.nodes
         ]
         pops = [node.pops for node in order.nodes]
-        at = pieces(self._layout.num_parameters)[order.first : order.last]
-        found = self._gradient_sum.sum_pieces(nodes, pops, at, out=self._sum_of_others)
+        at = spans(self._layout.num_parameters)[order.first : order.last]
+        found = self._gradient_sum.sum_spans(nodes, pops, at, out=self._sum_of_others)
         self._send(SumReport(*order[:4], tuple(found.squared_norms)).pack())
 
     def report(self, report: Report) -> None:

@@ -27,6 +27,7 @@ from distsgd.store.history import HistoryRow, HistoryWriter
 from distsgd.store.run_directory import RunDirectory
 
 MOST_SAVING = 0.015  # Of the time, where checkpoints come by time.
+MOST_PATIENCE = 10  # Times the interval.
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ class Recorder:
             return True
         if not task.checkpoint_every_s:
             return False
-        pause_s = max(task.checkpoint_every_s, self._save_s / MOST_SAVING)
+        every_s = task.checkpoint_every_s
+        # Not without bound: a disk that stalls once would keep a run unsaved for long.
+        pause_s = min(max(every_s, self._save_s / MOST_SAVING), MOST_PATIENCE * every_s)
         return self._clock() - self._saved_at >= pause_s
 
     def save(self, training: Training, *, seconds: float) -> bool:

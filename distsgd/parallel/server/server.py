@@ -28,7 +28,7 @@ from distsgd.parallel.crew.plan import Planner
 from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.crew.suspects import Suspects, namer
 from distsgd.parallel.exchange import open_exchange
-from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker
+from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker, SharingExchange
 from distsgd.parallel.messages import Kind, WorkerTask
 from distsgd.parallel.server.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
 from distsgd.parallel.server.message_log import MessageLog
@@ -84,7 +84,10 @@ class ParameterServer:
             layout,
             make_worker(task.worker),
             exchange=self._exchange,
-            planner=Planner(crew.plan),
+            # Elsewhere, nobody can look for a message without falling asleep.
+            planner=Planner(
+                crew.plan, cores=None if isinstance(self._exchange, SharingExchange) else 1
+            ),
             incarnation=incarnation,
             step_timeout_s=crew.step_timeout_s,
             say=self._messages.add,

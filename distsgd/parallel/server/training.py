@@ -17,9 +17,9 @@ from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import clip_factor, squared_norm
 from distsgd.optim.frozen import Frozen
 from distsgd.optim.hot_and_cold import HotAndCold
-from distsgd.optim.pieces import PIECE_LENGTH, pieces
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
+from distsgd.optim.spans import SPAN_LENGTH, spans
 from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.server.fallback import MOST_HALVINGS, Fallback
@@ -78,7 +78,7 @@ class Training:
         self.epoch_sums = NO_SUMS
         self._row_sums = NO_SUMS
         self._noise = NoiseScale()
-        self._mean = np.zeros(min(PIECE_LENGTH, weights.size), weights.dtype)  # Of one piece.
+        self._mean = np.zeros(min(SPAN_LENGTH, weights.size), weights.dtype)  # Of one span.
         self.is_at_rest = False
         self.pace = Pace.of(task.steps_per_epoch)
         self._way_back: Fallback | None = None
@@ -141,16 +141,16 @@ class Training:
             # is as well.
             squared = root.squared_norm / count**2
             self._noise.update(count, sums.squared_norm_sum / count, squared)
-        gradient_pieces, squared_norm_of_sum = root.gradient_pieces, root.squared_norm
+        gradient_spans, squared_norm_of_sum = root.gradient_spans, root.squared_norm
         if task.frozen:
             gradient_sum = root.gradient_sum
             kept = task.frozen.take_out_inplace(self.weights, gradient_sum)
-            gradient_pieces = [gradient_sum[piece] for piece in pieces(len(gradient_sum))]
+            gradient_spans = [gradient_sum[span] for span in spans(len(gradient_sum))]
             squared_norm_of_sum = squared_norm(gradient_sum)
         norm = math.sqrt(squared_norm_of_sum) / count
         self.is_at_rest = task.stop_gradient_norm is not None and norm < task.stop_gradient_norm
         factor = 1.0 if task.clip_norm is None else clip_factor(norm, task.clip_norm)
-        self._update(task.rule, gradient_pieces, count, factor=factor, rate=rate)
+        self._update(task.rule, gradient_spans, count, factor=factor, rate=rate)
         if task.frozen:
             task.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
@@ -158,18 +158,18 @@ class Training:
     def _update(
         self, rule: UpdateRule, gradient: list[Array], count: int, *, factor: float, rate: float
     ) -> None:
-        """Move the weights by the mean gradient times `factor`, piece by piece."""
+        """Move the weights by the mean gradient times `factor`, span by span."""
         weights, scalar = self.weights, self.weights.dtype.type
         # The mean over a power of two is the same bits as a product, which is twice as fast.
         divide, by = (
             (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
         )
-        for piece, sum_of_piece in zip(pieces(weights.size), gradient, strict=True):
-            mean = divide(sum_of_piece, by, out=self._mean[: len(sum_of_piece)])
+        for span, sum_of_span in zip(spans(weights.size), gradient, strict=True):
+            mean = divide(sum_of_span, by, out=self._mean[: len(sum_of_span)])
             if factor != 1.0:
                 mean *= scalar(factor)
-            state = {name: array[piece] for name, array in self.rule_state.items()}
-            rule.update_inplace(weights[piece], mean, state=state, learning_rate=rate)
+            state = {name: array[span] for name, array in self.rule_state.items()}
+            rule.update_inplace(weights[span], mean, state=state, learning_rate=rate)
 
     def apply_trial(self, place: int, weight: Any, sums: Sums, seconds: float) -> HistoryRow | None:
         """Make one update that was found by trying: the weight at `place` becomes `weight`.

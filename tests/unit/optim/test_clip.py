@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd.optim import clip_factor, squared_norm
-from distsgd.optim.pieces import PIECE_LENGTH, pieces
+from distsgd.optim.spans import SPAN_LENGTH, spans
 
 
 def random_vector(size: int, dtype: type) -> NDArray[np.floating[Any]]:
@@ -50,9 +50,9 @@ def test_clip_factor_leaves_a_norm_that_is_not_finite_for_the_caller(bad: float)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [0, 1, PIECE_LENGTH, PIECE_LENGTH + 1, 3 * PIECE_LENGTH + 5])
-def test_pieces_cover_a_vector_once_and_in_order(size: int, dtype: type) -> None:
+@pytest.mark.parametrize("size", [0, 1, SPAN_LENGTH, SPAN_LENGTH + 1, 3 * SPAN_LENGTH + 5])
+def test_spans_cover_a_vector_once_and_in_order(size: int, dtype: type) -> None:
     vector = random_vector(size, dtype)
-    cut = [vector[piece] for piece in pieces(size)]
-    assert all(0 < len(piece) <= PIECE_LENGTH for piece in cut)
-    assert b"".join(piece.tobytes() for piece in cut) == vector.tobytes()
+    cut = [vector[span] for span in spans(size)]
+    assert all(0 < len(span) <= SPAN_LENGTH for span in cut)
+    assert b"".join(span.tobytes() for span in cut) == vector.tobytes()

@@ -13,8 +13,8 @@ from distsgd.chance import Purpose, uniform
 from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
 from distsgd.parallel.crew.crew import LOOK_S, Crew, Work
-from distsgd.parallel.crew.lateness import END_AFTER_S
-from distsgd.parallel.crew.plan import MOST_TRIAL_STEPS, SERVER, PlanKind, Planner
+from distsgd.parallel.crew.lateness import END_AFTER_S, SLOW_FLOOR_S, SLOW_STEPS
+from distsgd.parallel.crew.plan import MOST_TRIAL_STEPS, SERVER, PlanKind, Planner, crews
 from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
@@ -50,6 +50,7 @@ class LoopExchange:
         self.workers: dict[int, FakeWorker] = {}
         self.slots: dict[int, Array] = {}
         self.happened: list[list[Event]] = []
+        self.delayed: list[tuple[float, Event]] = []  # What comes after all that has happened.
         self.is_closed = False
         for worker in range(count):
             self.happened.append([self.join(worker)])
@@ -64,6 +65,10 @@ class LoopExchange:
         self.fate(self, worker, order)
 
     def wait(self, timeout_s: float, *, awake_s: float = 0.0) -> list[Event]:  # noqa: ARG002
+        if not self.happened and self.delayed:
+            seconds, event = self.delayed.pop()
+            self.clock.now_s += seconds
+            return [event]
         if not self.happened:
             self.clock.now_s += timeout_s
         events = [event for group in reversed(self.happened) for event in group]
@@ -82,6 +87,16 @@ class LoopExchange:
 
 def answers(exchange: LoopExchange, worker: int, order: Order) -> None:
     exchange.happened.append([Reported(worker, exchange.workers[worker].compute(order))])
+
+
+def answers_after(seconds: float) -> Fate:
+    """Time passes for each order."""
+
+    def fate(exchange: LoopExchange, worker: int, order: Order) -> None:
+        report = exchange.workers[worker].compute(order)
+        exchange.delayed.append((seconds, Reported(worker, report)))
+
+    return fate
 
 
 def dies(exchange: LoopExchange, worker: int, _order: Order) -> None:
@@ -165,13 +180,30 @@ def test_root_is_the_same_bits_for_any_number_of_workers(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> None:
-    crew, _ = crew_of(count, plan=Planner("measured"))
-    ways = set()
-    for i in range(MOST_TRIAL_STEPS + 10):
-        ways.add(tuple(share.worker for share in crew._planner.shares(len(DEAL.blocks(0)))))
-        assert same(crew.gather(work(0)), expected_root(0)), i
-    assert (SERVER,) in ways
-    assert len(ways) >= 2
+    crew, _ = crew_of(
+        count, answers_after(0.9 * SLOW_FLOOR_S / count), plan=Planner("measured", cores=9)
+    )
+    tried = set()
+    for _ in range(20 * MOST_TRIAL_STEPS):
+        assert same(crew.gather(work(0)), expected_root(0))
+        tried.add(crew.computed_by)
+        if crew.is_settled and len(tried) > 1:
+            break
+    assert crew.is_settled
+    assert tried == set(crews(range(count), len(DEAL.blocks(0))))
+
+
+def test_worker_that_step_after_step_waits_for_rests() -> None:
+    def is_slow(exchange: LoopExchange, worker: int, order: Order) -> None:
+        (answers if worker else answers_after(0.025))(exchange, worker, order)
+
+    crew, _ = crew_of(3, is_slow)
+    said: list[str] = []
+    crew._roster._say = said.append
+    for _ in range(SLOW_STEPS + 1):
+        assert same(crew.gather(work(0)), expected_root(0))
+    assert crew.computed_by == (1, 2)
+    assert said == ["worker 0 is slow, seen at step 0; others compute its blocks"]
 
 
 @pytest.mark.parametrize("fate", [dies, dies_and_comes_back, answers_and_dies])

@@ -3,6 +3,7 @@ from __future__ import annotations
 from distsgd.parallel.crew.lateness import (
     END_AFTER_S,
     FIRST_REST_STEPS,
+    FORGIVEN_AFTER,
     LATE_FACTOR,
     LATE_FLOOR_S,
     SLOW_FLOOR_S,
@@ -27,7 +28,8 @@ def test_allowed_time_follows_the_rows_of_each_kind_and_has_a_floor() -> None:
 
 def test_a_late_worker_gets_no_work_until_it_has_answered_and_rested() -> None:
     lateness = Lateness()
-    lateness.owes(1, since_s=0.0, step=10)
+    lateness.owes(1, since_s=0.0)
+    lateness.rest(1, step=10)
     assert lateness.fit((0, 1), 10**9) == (0,)
     assert lateness.answered(1)
     assert not lateness.answered(1)
@@ -38,15 +40,24 @@ def test_a_late_worker_gets_no_work_until_it_has_answered_and_rested() -> None:
 def test_each_time_a_worker_is_late_it_rests_twice_as_long() -> None:
     lateness = Lateness()
     for _ in range(3):
-        lateness.owes(0, since_s=0.0, step=0)
-        lateness.answered(0)
+        lateness.rest(0, step=0)
     assert lateness.fit((0,), 4 * FIRST_REST_STEPS - 1) == ()
     assert lateness.fit((0,), 4 * FIRST_REST_STEPS) == (0,)
 
 
+def test_what_was_long_ago_is_forgiven() -> None:
+    lateness = Lateness()
+    for _ in range(3):
+        lateness.rest(0, step=0)
+    long_after = 4 * FIRST_REST_STEPS + FORGIVEN_AFTER * 8 * FIRST_REST_STEPS + 1
+    lateness.rest(0, step=long_after)
+    assert lateness.fit((0,), long_after + FIRST_REST_STEPS - 1) == ()
+    assert lateness.fit((0,), long_after + FIRST_REST_STEPS) == (0,)
+
+
 def test_one_that_owes_for_long_is_overdue_and_a_new_process_owes_nothing() -> None:
     lateness = Lateness()
-    lateness.owes(0, since_s=1.0, step=0)
+    lateness.owes(0, since_s=1.0)
     assert lateness.overdue(1.0 + END_AFTER_S) == []
     assert lateness.overdue(1.1 + END_AFTER_S) == [0]
     lateness.forget(0)
@@ -60,7 +71,7 @@ def test_one_that_step_after_step_waits_for_is_slow_and_a_single_delay_is_chance
     assert [lateness.slow_one(late) for _ in range(SLOW_STEPS - 1)] == [None] * (SLOW_STEPS - 1)
     assert lateness.slow_one(usual) is None
     assert [lateness.slow_one(late) for _ in range(SLOW_STEPS)][-1] == 0
-    lateness.rests(0, step=5)
+    lateness.rest(0, step=5)
     assert lateness.fit((0, 1), 6) == (1,)
     assert lateness.fit((0, 1), 5 + FIRST_REST_STEPS) == (0, 1)
     assert lateness.overdue(1e9) == []

@@ -127,7 +127,7 @@ def test_plan_all_uses_every_member_as_they_come_and_go() -> None:
     assert list(planner.shares(4)) == [Share(SERVER, 0, 4)]
 
 
-def test_planner_measures_each_number_of_blocks_and_anew_when_members_change() -> None:
+def test_planner_measures_each_number_of_blocks_and_set_of_members_until_one_is_new() -> None:
     planner = Planner("measured", cores=1)
     planner.set_members([0, 1])
     num_ways = len(ways([0, 1], 8))
@@ -135,7 +135,11 @@ def test_planner_measures_each_number_of_blocks_and_anew_when_members_change() -
         planner.observe(8, 0.01 * (num_ways - i // TRIAL_STEPS))
     assert list(planner.shares(8)) == [Share(0, 0, 4), Share(1, 4, 8)]
     assert list(planner.shares(4)) == [Share(SERVER, 0, 4)]
+    planner.set_members([0])
+    assert list(planner.shares(8)) == [Share(SERVER, 0, 8)]
     planner.set_members([0, 1])
+    assert list(planner.shares(8)) == [Share(0, 0, 4), Share(1, 4, 8)]
+    planner.forget()
     assert list(planner.shares(8)) == [Share(SERVER, 0, 8)]
 
 

@@ -17,7 +17,7 @@ def test_worker_that_is_not_wanted_any_more_has_left_and_is_not_lost() -> None:
     roster.notice(Lost(2, "end of file"))
     roster.notice(Lost(0, "end of file"))
     assert said[3:] == [
-        "worker 2 has left, as was asked; others compute its blocks",
+        "worker 2 has left, as was asked",
         "worker 0 is lost (end of file); others compute its blocks",
     ]
     assert roster.members == (1,)

@@ -105,7 +105,7 @@ def test_gradient_that_is_not_finite_leaves_everything_as_it_was() -> None:
     run(training, range(3))
     before, weights = training.state(), training.weights.copy()
     root = root_of(3)
-    root.gradient_pieces[0][4] = np.inf
+    root.gradient_spans[0][4] = np.inf
     root.squared_norm = squared_norm(root.gradient_sum)
     with pytest.raises(DivergedError, match="step 3"):
         training.apply(root, 0.0)
