@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distsgd.cli.messages import print_facts, print_json, say
 from distsgd.config import TrainConfig
+from distsgd.errors import ConfigError
 from distsgd.run.soak import Soak, soak, summary
 
 
@@ -22,7 +23,9 @@ def show_soak(
     as_json: bool,
 ) -> None:
     """Make the rounds; exit code 1 with the seed of the one that gave another answer."""
-    TrainConfig.from_toml(config).with_overrides(overrides)  # A mistake answers at once.
+    # A mistake answers at once.
+    if missing := TrainConfig.from_toml(config).with_overrides(overrides).missing_sources():
+        raise ConfigError(missing)
     done = soak(Soak(config, overrides, minutes, rounds, faults, one_in, seed), on_message=say)
     found = summary(done)
     if as_json:

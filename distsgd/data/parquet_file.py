@@ -26,6 +26,7 @@ _THRIFT_LIMITS = {
 _LEAST_VALUE_BYTES = 8
 # As many are decoded even where all are of one list.
 _FEW_VALUES = 16 << 20
+_MOST_VALUES_A_BYTE = 1
 
 
 class ParquetSource:
@@ -90,8 +91,12 @@ class ParquetSource:
             for place, chunk, size in zip(places, chunks, check_sizes(data, chunks), strict=True):
                 per_row = -(-size.num_values // num_rows)
                 width += per_row * max(size.value_bytes, _LEAST_VALUE_BYTES)
-                is_list = file.schema.column(place).max_repetition_level > 0
-                if is_list and size.num_values > _FEW_VALUES and chunk not in self._checked:
+                is_list = file.schema.column(place).max_repetition_level == 1
+                # Values that are stored are as many as they say; only others come out of nothing.
+                is_many = size.num_values > max(
+                    _FEW_VALUES, _MOST_VALUES_A_BYTE * size.stored_bytes
+                )
+                if is_list and is_many and chunk not in self._checked:
                     check_lengths(data, chunk, per_row)
                     self._checked.add(chunk)
         if width > MAX_ROW_BYTES:

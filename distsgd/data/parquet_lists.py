@@ -62,7 +62,9 @@ def _check_run(reader: CompactReader, place: int, end: int, width: int) -> int:
         num_begins = -(-stop // width) - -(-place // width)
         are_equal = num_begins == (0 if body[0] else stop - place)
     if not are_equal:
-        raise ValueError(f"lists that are not all of {width} values; make them equally long")
+        raise ValueError(
+            f"lists that are not all of {width} values, or null; make them equally long"
+        )
     return stop
 
 

@@ -60,8 +60,8 @@ class Chunk:
             reader = CompactReader(data, at, end=at + _MAX_HEADER_BYTES)
             page = _page(reader.structure(), reader.at)
             at = page.first + page.num_bytes
-            if at > len(data):
-                raise ValueError(f"a page that ends at byte {at} of {len(data)}")
+            if at > end:
+                raise ValueError(f"a page that ends at byte {at}, its column at {end}")
             seen += page.num_values if page.kind in {DATA, DATA_V2} else 0
             yield page
         raise ValueError(f"more than {_MAX_PAGES} pages of one column in a row group")
@@ -69,10 +69,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSize:
-    """What the pages of a chunk say: bytes of a value at most, and values in all."""
+    """What the pages of a chunk say: bytes of a value at most, values and stored bytes in all."""
 
     value_bytes: int
     num_values: int
+    stored_bytes: int
 
 
 def read_chunks(data: mmap, num_columns: int) -> list[list[Chunk]]:
@@ -89,6 +90,9 @@ def read_chunks(data: mmap, num_columns: int) -> list[list[Chunk]]:
     for group in groups:
         if len(group) != num_columns:
             raise ValueError(f"a row group of {len(group)} columns instead of {num_columns}")
+    # Chunks never overlap in a sound file; else the bytes of one page would count as those of many.
+    if sum(chunk.num_bytes for group in groups for chunk in group) > len(data):
+        raise ValueError("columns of more bytes than the file")
     return groups
 
 
@@ -113,16 +117,17 @@ def check_sizes(data: mmap, chunks: Sequence[Chunk]) -> list[ChunkSize]:
     sizes, decoded, stored = [], 0, 0
     for chunk in chunks:
         largest = {DATA: 0, DICTIONARY: 0}
-        value_bytes = num_values = 0
+        value_bytes = num_values = stored_bytes = 0
         for page in chunk.pages(data):
             kind = DICTIONARY if page.kind == DICTIONARY else DATA
             largest[kind] = max(largest[kind], page.decoded_bytes)
-            stored += page.num_bytes
+            stored_bytes += page.num_bytes
             if page.kind in {DATA, DATA_V2}:
                 num_values += page.num_values
                 value_bytes = max(value_bytes, -(-page.decoded_bytes // max(page.num_values, 1)))
         decoded += sum(largest.values())
-        sizes.append(ChunkSize(value_bytes, num_values))
+        stored += stored_bytes
+        sizes.append(ChunkSize(value_bytes, num_values, stored_bytes))
     if decoded > max(MAX_PAGES_BYTES, _MAX_GROWTH * stored):
         limit = f"the limit is {MAX_PAGES_BYTES >> 20} MiB; write smaller pages"
         raise ValueError(f"pages of {decoded >> 20} MiB decompressed; {limit}")

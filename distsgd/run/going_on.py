@@ -57,13 +57,16 @@ def check_going_on(
             not accepted.
     """
     recorded = _recorded(run, blueprint)
-    accepted = _accepted(run, recorded)
+    after, written = (0, *CheckpointStore(run.checkpoints).steps())[-1], _accepted(run, recorded)
+    # Nothing that was kept was computed under a profile that no checkpoint came after.
+    accepted = [entry for entry in written if entry["after_step"] < after]
     changed = _changed(_profile(run, (accepted or (recorded,))[-1]), blueprint)
     if not changed:
+        if accepted != written:
+            _write_accepted(run, recorded, accepted)
         return
     if not accept_numerics:
         raise _refused(run, changed)
-    after = (0, *CheckpointStore(run.checkpoints).steps())[-1]
     say(
         f"WARNING: {run.path} goes on after step {after} under another numerics profile, so that "
         f"other bits come out than without the break: {changed}; environment.json says so"
@@ -73,8 +76,14 @@ def check_going_on(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "numerics": numerics.profile(blueprint.config.train.dtype).to_dict(),
     }
+    _write_accepted(run, recorded, [*accepted, entry])
+
+
+def _write_accepted(
+    run: RunDirectory, recorded: dict[str, Any], accepted: list[dict[str, Any]]
+) -> None:
     with run.lock(LOCK_TIMEOUT_S):
-        run.write_json(run.environment_path, recorded | {ACCEPTED: [*accepted, entry]})
+        run.write_json(run.environment_path, recorded | {ACCEPTED: accepted})
 
 
 def _recorded(run: RunDirectory, blueprint: Blueprint) -> dict[str, Any]:
@@ -125,5 +134,6 @@ def _refused(run: RunDirectory, changed: str) -> NumericsError:
     return NumericsError(
         f"{run.path} was made under another numerics profile, other bits would come out: "
         f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
-        "into another --run-dir, or take other bits with --accept-numerics"
+        "into another --run-dir, or let train --resume auto or verify take other bits with "
+        "--accept-numerics"
     )

@@ -80,7 +80,7 @@ def verify(
     wrong = min(differences(recorded, again), default=None)
     if wrong is not None:
         step, what = wrong
-        end = "; ".join(doubts) or "nothing from there on can be trusted"
+        end = "; ".join(("nothing from there on can be trusted", *doubts))
         raise CheckpointError(run, f"step {step} is the first that is wrong: {what}; {end}")
     return Verification(recorded.steps, len(recorded.digests))
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from plain import without_inherited_kernel
+
 from distsgd.errors import TrainingInterrupted
 from distsgd.parallel.chaos.injection import FILE, FaultLog
 from distsgd.run.bench import Bench, synthetic
@@ -198,14 +200,12 @@ def killed_everything() -> Iterator[Figure]:
             newest = _newest(saved)
             words = Path(place) / "words"
             process = _digits(place, words)
-            deadline = time.monotonic() + MOST_WAIT_S
-            while _newest(saved) <= newest and process.poll() is None:
-                if time.monotonic() > deadline:
-                    raise SystemExit(f"no checkpoint after {newest} in {MOST_WAIT_S:.0f} s")
-                time.sleep(0.01)
-            for pid in marked_processes(f"{MARK}={os.getpid()}"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            try:
+                _wait_for_checkpoint(saved, newest, process)
+            finally:
+                for pid in marked_processes(f"{MARK}={os.getpid()}"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             process.wait(MOST_WAIT_S)
             if newest:
                 gone_on.append(f"going on after step {newest}\n" in words.read_text())
@@ -214,6 +214,14 @@ def killed_everything() -> Iterator[Figure]:
         f"{sum(gone_on)} of {len(gone_on)} times",
         "all",
     )
+
+
+def _wait_for_checkpoint(saved: Path, newest: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + MOST_WAIT_S
+    while _newest(saved) <= newest and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no checkpoint after {newest} in {MOST_WAIT_S:.0f} s")
+        time.sleep(0.01)
 
 
 def _digits(place: str, words: Path) -> subprocess.Popen[bytes]:
@@ -243,7 +251,9 @@ def main() -> None:
     """Take the figures and print the table as it comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", nargs="*", choices=[*FIGURES, []], metavar="a..e")
-    for letter in parser.parse_args().which or FIGURES:
+    letters = parser.parse_args().which or FIGURES
+    without_inherited_kernel()
+    for letter in letters:
         for what, found, goal in FIGURES[letter]():
             print(f"({letter}) {what:75} {found:45} {goal}", flush=True)
 
