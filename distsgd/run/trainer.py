@@ -39,6 +39,7 @@ from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 
+FREE_TIMEOUT_S = 30.0
 WORKER = "workers.gradient_worker:GradientWorker"
 
 
@@ -181,6 +182,8 @@ class Trainer:
         """
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
         path, is_there = record.find_run(self._config, stem, self._run_dir, self._resume)
+        if is_there:
+            self._wait_until_free(RunDirectory.open(path))
         if is_there and (path / "result.json").is_file():
             finished = self._finished(RunDirectory.open(path))
             if finished is not None:
@@ -191,6 +194,15 @@ class Trainer:
         self._has_begun = True
         outcome = self._train(blueprint, run)
         return self._ended(blueprint, run, outcome)
+
+    def _wait_until_free(self, run: RunDirectory) -> None:
+        """Leave a run alone that another process trains; one that was killed lets go soon."""
+        holder = run.holder()
+        if holder is not None:
+            wait = f"waiting up to {FREE_TIMEOUT_S:.0f} s for it to end"
+            self._say(f"{run.path}: process {holder} has this run; {wait}")
+            with run.lock(FREE_TIMEOUT_S):
+                pass
 
     def _prepared_files(self) -> Path:
         if self._data is not None:

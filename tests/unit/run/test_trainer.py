@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.errors import ConfigError
+from distsgd.errors import ConfigError, RunError
+from distsgd.run import trainer
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import Trainer
+from distsgd.store.run_directory import RunDirectory
 
 
 def test_arrays_without_names_train_and_resume(tmp_path: Path) -> None:
@@ -53,3 +56,28 @@ def test_run_says_what_ended_it(tmp_path: Path, length: dict[str, int], stopped_
     rows = np.arange(8.0).reshape(4, 2), np.arange(4.0)
     result = Trainer(config, data=rows, run_dir=tmp_path / "run").fit()
     assert result.metrics["stopped_by"] == stopped_by
+
+
+def test_a_run_that_another_process_trains_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "FREE_TIMEOUT_S", 0.0)
+    rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
+    config = TrainConfig.from_dict(
+        {
+            "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
+            "batch": {"size": 2},
+            "train": {"steps": 3},
+            "parallel": {"workers": 0},
+        }
+    )
+    said: list[str] = []
+    again = Trainer(
+        config, data=rows, run_dir=tmp_path / "run", resume="auto", on_message=said.append
+    )
+    again.fit()
+    (tmp_path / "run" / "result.json").unlink()
+    # A lock belongs to whoever opened the file, so this process keeps itself out as well.
+    with RunDirectory.open(tmp_path / "run").lock(0.0), pytest.raises(RunError, match="process"):
+        again.fit()
+    assert any(f"process {os.getpid()} on" in text and "has this run" in text for text in said)
