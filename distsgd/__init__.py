@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distsgd.run.progress import Progress
     from distsgd.run.trainer import Result, Trainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "DistSGDError",
     "GradientTape",

@@ -27,6 +27,8 @@ from distsgd.store.run_directory import RunDirectory
 
 Resume = Literal["never", "auto"]
 RUNS = "runs"
+# What a run's files mean, and its bits: 1 drew mini-batches from fixed shares of the rows.
+RUN_FORMAT = 2
 INITIAL_WEIGHTS = "initial_weights.safetensors"
 _HOLDS_A_RUN = "holds a run already; go on with --resume auto, or choose another --run-dir"
 LOCK_TIMEOUT_S = 30.0  # Whoever makes the same run writes a few small files.
@@ -98,8 +100,9 @@ def recorded_config(run: RunDirectory) -> TrainConfig:
     """The configuration that `run` was begun with.
 
     Raises:
-        RunError: It is damaged, or of a version that knew other keys.
+        RunError: It is damaged, or of a version that drew other mini-batches or knew other keys.
     """
+    _check_format(run)
     try:
         return TrainConfig.from_dict(run.read_json(run.config_path))
     except ConfigError as error:
@@ -128,6 +131,7 @@ def read_weights(file: Path) -> dict[str, Array]:
 def environment(blueprint: Blueprint) -> dict[str, Any]:
     """What decides about the bits beside the configuration, and what helps to read the record."""
     return {
+        "format": RUN_FORMAT,
         "distsgd": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -135,8 +139,21 @@ def environment(blueprint: Blueprint) -> dict[str, Any]:
         "numerics": numerics.profile(blueprint.config.train.dtype).to_dict(),
         "data": str(blueprint.data),
         "data_digest": blueprint.manifest.digest,
+        "sampler": blueprint.sampler.describe(),
         "command": sys.argv,
     }
+
+
+def _check_format(run: RunDirectory) -> None:
+    recorded = run.read_json(run.environment_path)
+    found = recorded.get("format", 1)
+    if found != RUN_FORMAT:
+        raise RunError(
+            run.path,
+            f"was made by distsgd {recorded.get('distsgd')} (run format {found}), which computes "
+            f"other bits from the same configuration than distsgd {__version__} (run format "
+            f"{RUN_FORMAT}); use it with that version, or train anew into another --run-dir",
+        )
 
 
 def _same_configuration(path: Path, config: TrainConfig) -> bool:

@@ -49,6 +49,17 @@ def test_write_beginning_leaves_the_configuration_of_whoever_was_first(tmp_path:
 
 def test_recorded_config_names_the_file_that_cannot_be_run(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
+    run.write_json(run.environment_path, {"format": record.RUN_FORMAT})
     run.write_json(run.config_path, config().to_dict() | {"new_section": {}})
     with pytest.raises(RunError, match=r"config\.json: cannot be run \(new_section is not known"):
         record.recorded_config(run)
+
+
+def test_run_of_another_format_is_refused_by_version(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_json(run.config_path, config().to_dict())
+    run.write_json(run.environment_path, {"distsgd": "0.1.0"})
+    with pytest.raises(RunError, match=r"made by distsgd 0\.1\.0 \(run format 1\), which computes"):
+        record.recorded_config(run)
+    with pytest.raises(RunError, match="train anew into another --run-dir"):
+        record.find_run(config(), "stem", run.path, "auto")
