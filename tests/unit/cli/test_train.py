@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_dry_run_loads_no_ray() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(Path.cwd() / "home")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(Path.cwd() / "home")},
     )
     assert done.stdout.endswith("False\n")
 
@@ -115,7 +116,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(command: Command) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(Path.cwd() / "home")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(Path.cwd() / "home")},
     ) as process:
         assert process.stderr is not None
         assert process.stdout is not None
@@ -136,7 +137,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(command: Command) -> 
 
 def test_ctrl_c_before_training_begins_ends_as_one_after_it() -> None:
     home = Path.cwd() / "home"
-    environment = {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
     words = [sys.executable, "-m", "distsgd", "train", "digits.toml", "--workers", "0"]
     prepared = [*words, "--dry-run"]
     subprocess.run(prepared, env=environment, check=True, capture_output=True, timeout=60)
