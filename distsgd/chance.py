@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 UInt64 = NDArray[np.uint64]
 _MASK_64 = (1 << 64) - 1
+_INDEX = np.arange(1 << 12, dtype=np.uint64)
 
 
 class Purpose(IntEnum):
@@ -31,6 +32,7 @@ class Purpose(IntEnum):
     SAMPLING = 8
     PROBE = 9
     FAULT = 10
+    EPOCH_ORDER = 11
 
 
 def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:
@@ -55,12 +57,14 @@ def permutation(seed: int, purpose: Purpose, *key: int, size: int) -> NDArray[np
     The low bits make ties impossible, so that the order does not depend on the sort algorithm.
 
     Returns:
-        Shape ``[size]``, int64.
+        Shape ``[size]``, int64; no more memory than its own is used on the way.
     """
     mask = np.uint64((1 << max(size - 1, 0).bit_length()) - 1)
     raw = raw_integers(seed, purpose, *key, count=size)
     raw &= ~mask
-    raw |= np.arange(size, dtype=np.uint64)
+    for first in range(0, size, len(_INDEX)):
+        part = raw[first : first + len(_INDEX)]
+        part |= _INDEX[: len(part)] | np.uint64(first)
     raw.sort()
     raw &= mask
     return raw.view(np.int64)

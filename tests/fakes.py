@@ -12,21 +12,29 @@ from numpy.typing import NDArray
 
 from distsgd import __version__
 from distsgd.chance import Purpose, uniform
-from distsgd.data.deal import Block, Deal
-from distsgd.data.two_stage import TwoStageDeal
+from distsgd.data.blocks import Block, Blocking
+from distsgd.data.sampler import BatchSampler, Sampler
 from distsgd.parallel.exchange.contract import Address, Seen
 from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import Description, Kind, Order, Report
-from distsgd.parallel.tree import Sums, joins, separators
+from distsgd.parallel.tree import Sums, joins
 
 Array = NDArray[Any]
 NUM_TEST_ROWS = 50
 
 
+def small_blocks(
+    num_rows: int, batch_rows: int, *, lanes: int, lane_rows: int, block_rows: int
+) -> BatchSampler:
+    """A sampler whose mini-batches are cut into many blocks."""
+    blocking = Blocking.of(batch_rows, lanes=lanes, lane_rows=lane_rows, block_rows=block_rows)
+    return BatchSampler.of(num_rows, batch_rows, blocking=blocking)
+
+
 def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Sums]:
     """Gradient sum and sums of one block: floats that show every change of order."""
     count = block.last - block.first
-    key = (step, block.lane, block.first)
+    key = (step, block.number, block.first)
     target_P = uniform(0, Purpose.PROBE, *key, count=len(weights_P)).astype(weights_P.dtype)
     gradient_P = (weights_P - target_P) * weights_P.dtype.type(count)
     square = float(np.square(gradient_P, dtype=np.float64).sum())
@@ -36,10 +44,8 @@ def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Su
 class FakeWorker:
     """Keeps the worker's protocol; `before` sees each order first."""
 
-    def __init__(
-        self, deal: Deal | TwoStageDeal, before: Callable[[Order], None] = lambda _: None
-    ) -> None:
-        self._deal, self._before = deal, before
+    def __init__(self, sampler: Sampler, before: Callable[[Order], None] = lambda _: None) -> None:
+        self._sampler, self._before = sampler, before
 
     def describe(self, worker: int) -> Description:
         return Description(worker, __version__, os.getpid(), "the same bits", "the same data")
@@ -50,10 +56,12 @@ class FakeWorker:
     def compute(self, order: Order) -> Report:
         self._before(order)
         is_gradient = order.kind is Kind.GRADIENT
-        deal = self._deal
+        sampler = self._sampler
         is_test = order.kind is Kind.EVALUATE
-        blocks = deal.evaluation_blocks(NUM_TEST_ROWS) if is_test else deal.blocks(order.step)
-        edges = separators(blocks)[order.first : order.last + 1]
+        partition = (
+            sampler.blocking.evaluation(NUM_TEST_ROWS) if is_test else sampler.partition(order.step)
+        )
+        blocks, edges = partition.blocks, partition.separators[order.first : order.last + 1]
         stack: list[Sums] = []
         for block, pops in zip(blocks[order.first : order.last], joins(edges).pops, strict=True):
             gradient_P, sums = block_gradient(self._weights_P, order.step, block)
@@ -69,14 +77,16 @@ class FakeWorker:
 
     def view(self, step: int) -> Seen:
         """As many rows as the step has, each told apart by its step."""
-        outputs_BO = np.full((self._deal.num_samples(step), 1), float(step))
+        outputs_BO = np.full((self._sampler.num_samples(step), 1), float(step))
         return Seen(outputs_BO, -outputs_BO, 2.0 * outputs_BO)
 
     def read_ahead(self, order: Order) -> None:
         pass
 
 
-def serve_fake(address: Address, number: int, deal: Deal, is_time: Event | None = None) -> None:
+def serve_fake(
+    address: Address, number: int, sampler: Sampler, is_time: Event | None = None
+) -> None:
     """A fake worker's life, for a process of its own; it connects when `is_time`."""
     assert is_time is None or is_time.wait(60)
-    serve(FakeWorker(deal), address, number)
+    serve(FakeWorker(sampler), address, number)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from distsgd.data.deal import Block
-from distsgd.parallel.tree import PIECE_BITS
+from distsgd.data.blocks import Block
 
 T = TypeVar("T")
 
@@ -16,14 +15,14 @@ def tree_over(
     leaf: Callable[[Block], T],
     join: Callable[[T, T], T],
     *,
-    bit: int = PIECE_BITS + 16,
+    bit: int = 40,
 ) -> T:
     """The trie of the blocks' numbers, split at the highest bit first."""
     if len(blocks) == 1:
         return leaf(blocks[0])
     sides: tuple[list[Block], list[Block]] = ([], [])
     for block in blocks:
-        sides[((block.lane << PIECE_BITS) | block.piece) >> bit & 1].append(block)
+        sides[block.number >> bit & 1].append(block)
     left, right = (tree_over(side, leaf, join, bit=bit - 1) if side else None for side in sides)
     if left is None or right is None:
         found = left if right is None else right

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distsgd import __version__
 from distsgd.parallel.exchange.contract import Seen
 from distsgd.parallel.messages import Description, Order, Report, WorkerTask
-from distsgd.parallel.tree import Sums, joins, separators
+from distsgd.parallel.tree import Sums, joins
 
 Array = NDArray[Any]
 NOTHING = Sums(1, 0.0, 0, 0.0, 0.0)
@@ -30,7 +30,7 @@ class EmptyWorker:
     """Answers at once; see `distsgd.parallel.exchange.contract.Worker`."""
 
     def __init__(self, task: WorkerTask) -> None:
-        self._deal = task.deal
+        self._sampler = task.sampler
         self._slots_SP: Array = np.empty((0, 0))
 
     def describe(self, worker: int) -> Description:
@@ -44,7 +44,7 @@ class EmptyWorker:
     def compute(self, order: Order) -> Report:
         """Leave sums of zeros in the first slots."""
         started = perf_counter()
-        edges = separators(self._deal.blocks(order.step))
+        edges = self._sampler.partition(order.step).separators
         num_nodes = _joins(edges[order.first : order.last + 1]).num_left
         self._slots_SP[:num_nodes].fill(0)
         compute_us = (perf_counter() - started) * 1e6

@@ -1,6 +1,6 @@
 """The worker: blocks of rows in, partials out.
 
-Between data and server in the loop: it deals like the server does, gathers the rows of its blocks
+Between data and server in the loop: it samples as the server does, gathers the rows of its blocks
 from the memory-mapped shards, runs the model's program on each, and sums in the fixed tree what it
 can. It knows layers, shards and messages; not the optimiser, the server, the configuration or Ray.
 It keeps nothing between orders but rows read ahead, so that any worker may be asked for any block,
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from distsgd import __version__
 from distsgd.autodiff.program import BoundProgram
 from distsgd.chance import Purpose, row_keys_inplace
-from distsgd.data.deal import Block
+from distsgd.data.blocks import Block, Partition
 from distsgd.data.shards import DataSet, Rows
 from distsgd.parallel.exchange.contract import Seen
 from distsgd.parallel.messages import Description, Kind, Order, Report, WorkerTask
 from distsgd.parallel.numerics import probe
-from distsgd.parallel.tree import Joins, Sums, joins, separators
+from distsgd.parallel.tree import Joins, Sums, joins
 from workers.per_sample import squared_norm_sums
 from workers.step_view import seen
 
@@ -43,7 +43,7 @@ class BlockBuffer:
     """Room for the rows of one block, gathered from the shards."""
 
     def __init__(self, task: WorkerTask) -> None:
-        most, dtype, model = task.deal.block_rows, task.dtype, task.model
+        most, dtype, model = task.sampler.blocking.block_rows, task.dtype, task.model
         is_class = model.target_kind == "class"
         self.x_NI = np.zeros((most, math.prod(model.input_shape)), dtype)
         self.inputs = self.x_NI.reshape(most, *model.input_shape)
@@ -71,13 +71,12 @@ class GradientWorker:
     def __init__(self, task: WorkerTask) -> None:
         self._task = task
         self._data = DataSet.open(task.data, verify=False)
-        row_bytes = self._data.manifest.num_features * np.dtype(task.dtype).itemsize
-        self._row_order = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
+        self._row_order = task.sampler.row_order()
         self._buffers = (BlockBuffer(task), BlockBuffer(task))
         self._current = 0
         self._ahead: tuple[Kind, int, Block] | None = None  # What the other buffer holds.
         self._program = task.model.program(
-            task.deal.block_rows, np.dtype(task.dtype), per_sample=task.per_sample
+            task.sampler.blocking.block_rows, np.dtype(task.dtype), per_sample=task.per_sample
         )
         self._bound: dict[tuple[int, int, int], BoundProgram] = {}
         self._weights_P: Array = np.empty(0)
@@ -97,15 +96,16 @@ class GradientWorker:
     def compute(self, order: Order) -> Report:
         """Compute the blocks of `order` and leave their sums in the first slots."""
         started, read_s = perf_counter(), 0.0
-        blocks = self._deal(order.kind, order.step)
-        schedule = _joins(separators(blocks)[order.first : order.last + 1])
+        partition = self._partition(order.kind, order.step)
+        schedule = _joins(partition.separators[order.first : order.last + 1])
         compute = {
             Kind.GRADIENT: self._gradient,
             Kind.EVALUATE: self._evaluate,
             Kind.LOSS: self._losses,
         }[order.kind]
         stack: list[Sums] = []
-        for block, pops in zip(blocks[order.first : order.last], schedule.pops, strict=True):
+        blocks = partition.blocks[order.first : order.last]
+        for block, pops in zip(blocks, schedule.pops, strict=True):
             reading = perf_counter()
             self._read(order.kind, order.step, block)
             read_s += perf_counter() - reading
@@ -118,7 +118,7 @@ class GradientWorker:
     def view(self, step: int) -> Seen:
         """Look at all rows of training step `step`; no slot is written."""
         blocks = []
-        for block in self._deal(Kind.LOSS, step):
+        for block in self._partition(Kind.LOSS, step).blocks:
             count = block.last - block.first
             self._fill(self._current, Kind.LOSS, step, block)
             bound = self._bind(count, NO_SLOT_IN_TRAINING)
@@ -131,14 +131,14 @@ class GradientWorker:
         """Read the first block that this worker may expect of the step after `order`."""
         if order.next_first < order.next_last:
             step = order.step + 1
-            block = self._deal(order.kind, step)[order.next_first]
+            block = self._partition(order.kind, step).blocks[order.next_first]
             self._fill(1 - self._current, order.kind, step, block)
             self._ahead = (order.kind, step, block)
 
-    def _deal(self, kind: Kind, step: int) -> list[Block]:
+    def _partition(self, kind: Kind, step: int) -> Partition:
         if kind is not Kind.EVALUATE:
-            return self._task.deal.blocks(step)
-        return self._task.deal.evaluation_blocks(self._data.test.num_rows)
+            return self._task.sampler.partition(step)
+        return self._task.sampler.blocking.evaluation(self._data.test.num_rows)
 
     def _read(self, kind: Kind, step: int, block: Block) -> None:
         """Have the rows of `block` in the current buffer.
@@ -155,8 +155,9 @@ class GradientWorker:
         buffer, count = self._buffers[at], block.last - block.first
         row_numbers = buffer.row_numbers_N[:count]
         if kind is not Kind.EVALUATE:
-            order_key = self._task.deal.order_key(step)
-            self._row_order.rows_inplace(order_key, block, row_numbers)
+            self._row_order.rows_inplace(step, block.first, block.last, row_numbers)
+            # A sum over rows in stored order is as good as any, and shards are read front to back.
+            row_numbers.sort()
             buffer.fill(self._data.train, count)
             if buffer.keys_N is not None:
                 keys_N, seed = buffer.keys_N[:count], self._task.seed

@@ -85,7 +85,7 @@ def plan_facts(plan: Plan) -> list[tuple[str, str]]:
         ("parameters", f"{plan.parameters:,}"),
         ("batch", f"{plan.batch_size:,} rows in {plan.blocks_per_step:,} blocks"),
         ("steps", f"{plan.steps:,}; {plan.steps_per_epoch:,} an epoch"),
-        ("lanes", f"{plan.lanes:,}"),
+        ("shuffle", f"{plan.shuffle}; {memory(plan.hot_bytes)} of rows in use at a time"),
         ("workers", f"{plan.num_workers:,}" + ("" if plan.num_workers else " (in this process)")),
         ("memory", f"about {memory(plan.memory_per_process_bytes)} a process"),
     ]

@@ -61,6 +61,14 @@ class DataSection(Section):
         Literal["auto"] | Annotated[int, Field(ge=1)],
         key("files of the prepared data", '"auto" or a whole number, 1 or more'),
     ] = "auto"
+    shuffle: Annotated[
+        Literal["auto", "rows", "windows"],
+        key(
+            "what the rows of a mini-batch are drawn from: any rows, or windows of neighbours, for "
+            "data larger than the memory",
+            '"auto" ("rows" up to 4,194,304 rows and 2 GiB), "rows" or "windows"',
+        ),
+    ] = "auto"
     standardise: Annotated[
         Literal["mean_std", "min_max", "none"],
         key("by the statistics of the training rows", '"mean_std", "min_max" or "none"'),
@@ -227,7 +235,8 @@ class ParallelSection(Section):
     lanes: Annotated[
         int,
         key(
-            "fixed shares of the rows: logical workers",
+            "most blocks of a mini-batch that has no more rows than they hold; streams of rows "
+            "where windows are shuffled",
             "a whole number, 1 to 65536",
             ge=1,
             le=65_536,
@@ -235,7 +244,7 @@ class ParallelSection(Section):
     ] = 16
     lane_rows: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1)],
-        key("rows a lane gives to a mini-batch at least", '"auto" or a whole number, 1 or more'),
+        key("rows of a mini-batch for each lane at least", '"auto" or a whole number, 1 or more'),
     ] = "auto"
     block_rows: Annotated[
         int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)

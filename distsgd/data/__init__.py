@@ -1,1 +1,1 @@
-"""From files to rows: reading, preparing, shards, standardising, the cache and the dealing."""
+"""From files to rows: reading, preparing, shards, standardising, the cache and the sampler."""

@@ -42,35 +42,26 @@ class Rows:
         target: NDArray[Any],
         squared_norms_N: NDArray[Any] | None,
     ) -> None:
-        """Copy rows, in any order, into buffers; allocates nothing where one shard holds them.
+        """Copy rows into buffers.
 
         Args:
-            rows: Row numbers below `num_rows`, int64 ``[N]``.
+            rows: Row numbers below `num_rows`, ascending, int64 ``[N]``.
             x_NI: Features, of the data set's dtype.
             target: int64 ``[N]`` for class indices; floating ``[N, C]`` for classes as ones among
                 zeros; of the data set's dtype ``[N, K]`` for numbers.
             squared_norms_N: ``|x|²`` of each row; None when it is not wanted.
         """
-        if len(rows) == 0:
-            return
         if len(self._shards) == 1:
             self._take(self._shards[0], rows, x_NI, target, squared_norms_N)
             return
-        first = self._shard_of(int(rows.min()))
-        last = self._shard_of(int(rows.max()))
-        if first == last:
-            self._take(
-                self._shards[first], rows - self._starts[first], x_NI, target, squared_norms_N
-            )
-            return
-        shard_N = np.searchsorted(self._starts, rows, side="right") - 1
-        for shard in range(first, last + 1):
-            at = np.flatnonzero(shard_N == shard)
-            arrays, local = self._shards[shard], rows[at] - self._starts[shard]
-            x_NI[at] = arrays.x_NI[local]
-            target[at] = self._encoded(arrays.target[local], target)
-            if squared_norms_N is not None:
-                squared_norms_N[at] = arrays.squared_norms_N[local]
+        first = 0
+        while first < len(rows):
+            shard = bisect_right(self._starts, int(rows[first])) - 1
+            part = slice(first, int(rows.searchsorted(self._starts[shard + 1])))
+            norms_N = None if squared_norms_N is None else squared_norms_N[part]
+            local = rows[part] - self._starts[shard]
+            self._take(self._shards[shard], local, x_NI[part], target[part], norms_N)
+            first = part.stop
 
     def gather_range_inplace(
         self,

@@ -1,10 +1,9 @@
-"""Two-stage dealing: a pool of rows is drawn from the data, mini-batches are drawn from the pool.
+"""Two-stage sampling: a pool of rows is drawn from the data, mini-batches are drawn from the pool.
 
-First of the four lines of the step loop, in place of `Deal`: the same questions, the same kind of
-answers, pure functions of integers. Each stage is a deal of its own: the first cuts an epoch into
-pools as one-stage dealing cuts it into mini-batches, the second deals the places of a pool. So
-every row is in one pool an epoch and in one mini-batch of it: nothing is repeated, padded or
-dropped, and the last pool and the last mini-batch of a pool may be short. No I/O here.
+In place of `BatchSampler`: the same questions, the same kind of answers, pure functions of
+integers. A pool is a mini-batch of the one-stage sampler, in a keyed order; the mini-batches are
+its parts. So every row is in one pool an epoch and in one mini-batch of it: nothing is repeated,
+padded or dropped, and the last pool and the last mini-batch of a pool may be short. No I/O here.
 """
 
 from __future__ import annotations
@@ -15,55 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, permutation
-from distsgd.data.deal import Block, Deal, RowOrder
+from distsgd.data.blocks import Blocking, Partition
+from distsgd.data.sampler import BatchSampler, RowOrder
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.
 
 
 @dataclass(frozen=True, slots=True)
-class TwoStageDeal:
-    """How pools are dealt to mini-batches; build it with :meth:`of`. All sizes in rows.
+class TwoStageSampler:
+    """Pools, and mini-batches of a pool.
 
     Attributes:
-        pools: Deals the rows to pools; its steps are the pools, counted through all epochs.
-        within: Deals a full pool to mini-batches.
-        last: Deals the short pool at the end of an epoch; None where all are full.
+        pools: Its mini-batches are the pools.
+        within_rows: Rows of a full mini-batch; more than a pool has means all of the pool.
+        blocking: How mini-batches are cut into blocks.
     """
 
-    pools: Deal
-    within: Deal
-    last: Deal | None
-
-    @classmethod
-    def of(
-        cls,
-        num_rows: int,
-        batch_rows: int,
-        *,
-        pool: int,
-        lanes: int = 16,
-        lane_rows: int | None = None,
-        block_rows: int = 256,
-    ) -> TwoStageDeal:
-        """Deal `num_rows` rows to pools of `pool`, and those to mini-batches of `batch_rows`.
-
-        >>> deal = TwoStageDeal.of(1000, 10, pool=50)
-        >>> deal.steps_per_epoch, [deal.num_samples(step) for step in range(6)]
-        (100, [10, 10, 10, 10, 10, 10])
-        >>> deal = TwoStageDeal.of(7, 2, pool=5)
-        >>> [deal.num_samples(step) for step in range(deal.steps_per_epoch)]
-        [2, 2, 1, 2]
-        """
-
-        def dealt(rows: int, batch: int) -> Deal:
-            return Deal.of(rows, batch, lanes=lanes, lane_rows=lane_rows, block_rows=block_rows)
-
-        pools = dealt(num_rows, pool)
-        # A batch of more rows than there are means all of them, here as in one stage.
-        short = num_rows % pools.batch_rows
-        return cls(
-            pools, dealt(pools.batch_rows, batch_rows), dealt(short, batch_rows) if short else None
-        )
+    pools: BatchSampler
+    within_rows: int
+    blocking: Blocking
 
     @property
     def num_rows(self) -> int:
@@ -73,90 +42,83 @@ class TwoStageDeal:
     @property
     def batch_rows(self) -> int:
         """Rows of a full mini-batch."""
-        return self.within.batch_rows
-
-    @property
-    def lanes(self) -> int:
-        """Logical workers, among which the places of a pool are shared."""
-        return self.within.lanes
-
-    @property
-    def block_rows(self) -> int:
-        """The most rows of a block."""
-        return self.within.block_rows
+        return min(self.within_rows, self.pools.batch_rows)
 
     @property
     def steps_per_epoch(self) -> int:
         """Mini-batches in one epoch: those of all pools."""
-        last = self.last.steps_per_epoch if self.last else 0
-        return self._full_pools * self.within.steps_per_epoch + last
+        full_pools = self.pools.steps_per_epoch - 1
+        return full_pools * self._steps_of_pool + -(-self._last_pool_rows // self.batch_rows)
 
     @property
-    def most_blocks_per_lane(self) -> int:
-        """The most blocks into which a lane is cut in any step."""
-        last = self.last.most_blocks_per_lane if self.last else 0
-        return max(self.within.most_blocks_per_lane, last)
+    def most_leaves(self) -> int:
+        """Every block number of every step is below it."""
+        batch = self.batch_rows
+        pools = (self.pools.batch_rows, self._last_pool_rows)
+        sizes = {min(batch, pool) for pool in pools} | {pool % batch for pool in pools} - {0}
+        return max(map(self.blocking.num_leaves, sizes))
+
+    @property
+    def hot_rows(self) -> int:
+        """Rows that mini-batches are drawn from at a time."""
+        return self.pools.hot_rows
+
+    @property
+    def order_bytes(self) -> int:
+        """Memory that the order of the rows takes in a process at most."""
+        return self.pools.order_bytes + 16 * self.pools.batch_rows
 
     def num_samples(self, step: int) -> int:
         """Rows of the mini-batch of global step `step`."""
-        deal, within = self._stage(step)
-        return deal.num_samples(within)
+        pool, within = self.pool_of(step)
+        return min(self.batch_rows, self.pools.num_samples(pool) - within * self.batch_rows)
 
-    def blocks(self, step: int) -> list[Block]:
-        """The blocks of global step `step`: positions of the lanes of its pool, in lane order."""
-        deal, within = self._stage(step)
-        return deal.blocks(within)
+    def partition(self, step: int) -> Partition:
+        """The blocks of global step `step`."""
+        return self.blocking.partition(self.num_samples(step))
 
-    def order_key(self, step: int) -> int:
-        """What keys the order of the rows of `step`: the number of its pool, through all epochs."""
+    def row_order(self) -> RowOrder:
+        """From places to rows, for one process."""
+        return _PoolOrder(self)
+
+    def describe(self) -> dict[str, int | str]:
+        """How mini-batches are drawn, for the record of a run."""
+        return {**self.pools.describe(), "pool_rows": self.pools.batch_rows}
+
+    def pool_of(self, step: int) -> tuple[int, int]:
+        """The pool of global step `step`, counted through all epochs, and the step in that pool.
+
+        >>> blocking = Blocking.of(2, lanes=1, lane_rows=None, block_rows=256)
+        >>> sampler = TwoStageSampler(BatchSampler.of(7, 5, blocking=blocking), 2, blocking)
+        >>> [(*sampler.pool_of(step), sampler.num_samples(step)) for step in range(5)]
+        [(0, 0, 2), (0, 1, 2), (0, 2, 1), (1, 0, 2), (2, 0, 2)]
+        """
         epoch, within = divmod(step, self.steps_per_epoch)
-        pool = min(within // self.within.steps_per_epoch, self._full_pools)
-        return epoch * self.pools.steps_per_epoch + pool
-
-    def evaluation_blocks(self, num_rows: int) -> list[Block]:
-        """The blocks of `num_rows` rows of another split, as in one-stage dealing."""
-        return self.pools.evaluation_blocks(num_rows)
-
-    def row_order(self, *, seed: int, row_bytes: int) -> PoolOrder:
-        """From positions to rows."""
-        return PoolOrder(self, seed=seed, row_bytes=row_bytes)
-
-    def of_pool(self, pool: int) -> Deal:
-        """How pool number `pool` is dealt."""
-        is_last = (pool + 1) % self.pools.steps_per_epoch == 0
-        return self.last if is_last and self.last else self.within
+        pool = min(within // self._steps_of_pool, self.pools.steps_per_epoch - 1)
+        return epoch * self.pools.steps_per_epoch + pool, within - self._steps_of_pool * pool
 
     @property
-    def _full_pools(self) -> int:
-        return self.num_rows // self.pools.batch_rows
+    def _steps_of_pool(self) -> int:
+        return -(-self.pools.batch_rows // self.batch_rows)
 
-    def _stage(self, step: int) -> tuple[Deal, int]:
-        """The deal of the pool of `step`, and the number of `step` in that pool."""
-        within = step % self.steps_per_epoch
-        pool = min(within // self.within.steps_per_epoch, self._full_pools)
-        return self.of_pool(pool), within - pool * self.within.steps_per_epoch
+    @property
+    def _last_pool_rows(self) -> int:
+        return self.pools.num_samples(self.pools.steps_per_epoch - 1)
 
 
-class PoolOrder:
-    """Positions of a lane of a pool to row numbers.
+class _PoolOrder:
+    """The rows of a pool, each in the place to which chance sends it. Keeps those of two pools."""
 
-    A pool's rows are those that one-stage dealing would make a mini-batch of, in a keyed order; so
-    big data is still read in neighbourhoods. Keeps the rows of two pools.
-    """
-
-    def __init__(self, deal: TwoStageDeal, *, seed: int, row_bytes: int) -> None:
-        self._deal, self._seed = deal, seed
-        self._rows = RowOrder(deal.pools, seed=seed, row_bytes=row_bytes)
+    def __init__(self, sampler: TwoStageSampler) -> None:
+        self._sampler = sampler
+        self._rows = sampler.pools.row_order()
         self._pools: dict[int, NDArray[np.int64]] = {}
-        self._starts = {
-            dealt.num_rows: dealt.lane_starts() for dealt in (deal.within, deal.last) if dealt
-        }
 
-    def rows_inplace(self, pool: int, block: Block, rows_N: NDArray[np.int64]) -> None:
-        """Write the row numbers of `block` of pool number `pool` into `rows_N`, int64 ``[N]``."""
-        rows = self._rows_of(pool)
-        start = self._starts[len(rows)][block.lane]
-        rows_N[:] = rows[start + block.first : start + block.last]
+    def rows_inplace(self, step: int, first: int, last: int, rows_N: NDArray[np.int64]) -> None:
+        """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
+        pool, within = self._sampler.pool_of(step)
+        start = within * self._sampler.batch_rows
+        rows_N[:] = self._rows_of(pool)[start + first : start + last]
 
     def _rows_of(self, pool: int) -> NDArray[np.int64]:
         rows = self._pools.get(pool)
@@ -168,13 +130,8 @@ class PoolOrder:
         return rows
 
     def _draw(self, pool: int) -> NDArray[np.int64]:
-        """The rows of the pool, each in the place to which chance sends it."""
-        pools = self._deal.pools
+        pools = self._sampler.pools
         rows = np.empty(pools.num_samples(pool), np.int64)
-        done = 0
-        for block in pools.blocks(pool):
-            count = block.last - block.first
-            key = pools.order_key(pool)
-            self._rows.rows_inplace(key, block, rows[done : done + count])
-            done += count
-        return rows[permutation(self._seed, Purpose.SAMPLING, pool, size=len(rows))]
+        self._rows.rows_inplace(pool, 0, len(rows), rows)
+        key = divmod(pool, pools.steps_per_epoch)
+        return rows[permutation(pools.seed, Purpose.SAMPLING, *key, size=len(rows))]

@@ -2,8 +2,8 @@
 
 Nothing is ever unpickled.
 
-An `Order` names blocks by step and range, since both sides can deal; the arrays travel beside it
-(see `exchange`).
+An `Order` names blocks by step and range, since both sides have the sampler; the arrays travel
+beside it (see `exchange`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from distsgd.data.deal import Deal
-from distsgd.data.two_stage import TwoStageDeal
+from distsgd.data.sampler import Sampler
 from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
 
@@ -184,7 +183,7 @@ class WorkerTask:
 
     data: Path  # A prepared data set.
     model: Model
-    deal: Deal | TwoStageDeal
+    sampler: Sampler
     dtype: str
     seed: int
     per_sample: bool

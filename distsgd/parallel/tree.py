@@ -1,26 +1,20 @@
-"""The fixed tree in which partials are summed: over the blocks of a lane, then over the lanes.
+"""The fixed tree in which partials are summed: one binary trie over the blocks of a mini-batch.
 
 Third of the four lines of the step loop: ``root = tree_sum(partials)``. Float addition is not
 associative, so the order of the additions must not depend on who computed what, or when. The tree
-is the binary trie of the blocks' (lane, piece) numbers: two neighbours are joined at the highest
-bit in which their numbers differ, lowest bits first; a missing sibling passes through and no zeros
-are added. Between two neighbouring blocks that bit is their *separator*, and the separators alone
-determine the tree: whoever holds a range of neighbouring blocks can join what is complete in it,
-with a stack, and somebody else can go on from there and arrive at the same sum, bit for bit. Pure;
-no arrays here.
+is the binary trie of the block numbers: two neighbours are joined at the highest bit in which their
+numbers differ, lowest bits first; a missing sibling passes through and no zeros are added. Between
+two neighbouring blocks that bit is their *separator* (`Partition.separators`), and the separators
+alone determine the tree: whoever holds a range of neighbouring blocks can join with a stack what is
+complete in it, and somebody else can go on from there and arrive at the same sum, bit for bit.
+Pure; no arrays here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
-
-from distsgd.data.deal import Block
-
-PIECE_BITS = 40
-NO_NEIGHBOUR = 1 << 16  # Higher than every separator: the subtree ends here.
 
 
 class Sums(NamedTuple):
@@ -44,17 +38,6 @@ class Sums(NamedTuple):
             self.squared_norm_sum + other.squared_norm_sum,
             max(self.squared_norm_max, other.squared_norm_max),
         )
-
-
-def separators(blocks: Sequence[Block]) -> tuple[int, ...]:
-    """The separator before each block and behind the last: ``len(blocks) + 1`` numbers.
-
-    >>> separators([Block(0, 0, 0, 9), Block(1, 0, 0, 9), Block(2, 0, 0, 9)])
-    (65536, 41, 42, 65536)
-    """
-    keys = [(block.lane << PIECE_BITS) | block.piece for block in blocks]
-    between = [(a ^ b).bit_length() for a, b in pairwise(keys)]
-    return (NO_NEIGHBOUR, *between, NO_NEIGHBOUR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +73,12 @@ def joins(edges: Sequence[int]) -> Joins:
 
     `edges` are the separators around each.
 
-    >>> joins((NO_NEIGHBOUR, 41, 42, NO_NEIGHBOUR))
+    >>> joins((65536, 1, 2, 65536))
     Joins(pops=(0, 1, 1), edges=(65536, 65536))
-    >>> joins((42, 41, 42))
-    Joins(pops=(0, 1), edges=(42, 42))
-    >>> joins((41, 42, 41))
-    Joins(pops=(0, 0), edges=(41, 42, 41))
+    >>> joins((2, 1, 2))
+    Joins(pops=(0, 1), edges=(2, 2))
+    >>> joins((1, 2, 1))
+    Joins(pops=(0, 0), edges=(1, 2, 1))
     """
     pops = []
     open_edges = [edges[0]]  # The separator before each node of the stack.
@@ -112,11 +95,10 @@ def joins(edges: Sequence[int]) -> Joins:
     return Joins(tuple(pops), (*open_edges, edges[-1]))
 
 
-def most_nodes(lanes: int, pieces: int) -> int:
-    """The most nodes a stack can hold for any range of blocks, with `pieces` blocks a lane at most.
+def most_nodes(num_leaves: int) -> int:
+    """The most nodes a stack can hold for any range of blocks whose numbers are below `num_leaves`.
 
-    >>> most_nodes(16, 1)
+    >>> most_nodes(16)
     10
     """
-    height = (lanes - 1).bit_length() + (pieces - 1).bit_length()
-    return 2 * height + 2
+    return 2 * (num_leaves - 1).bit_length() + 2

@@ -88,7 +88,7 @@ class Bench:
 def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
     """Time steps of a run; blocks for about 1.5 times `bench.seconds`, and the start of Ray.
 
-    Everything is as in a run: the server and its workers, prepared shards, dealing, history,
+    Everything is as in a run: the server and its workers, prepared shards, sampling, history,
     digests and statistics. Steps are counted from outside; the median over five rounds is given.
 
     Args:
@@ -115,23 +115,23 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
 
 
 def empty_bench(
-    *, num_workers: int, num_parameters: int = 100_000, lanes: int | None = None
+    *, num_workers: int, num_parameters: int = 100_000, num_blocks: int | None = None
 ) -> Bench:
     """A step without computing: weights out, a sum back from each worker, the update; 1 s of it.
 
     Args:
         num_workers: All of them work in every step.
         num_parameters: Ten more than these, which are a multiple of 100.
-        lanes: Blocks of a step; one a worker unless given. Where a worker's blocks are no whole
+        num_blocks: Of a step; one a worker unless given. Where a worker's blocks are no whole
             subtree it has several sums, as in a run.
     """
-    lanes = lanes or num_workers
+    num_blocks = num_blocks or num_workers
     return Bench(
         (89, num_parameters // 100, 10),
-        lanes,
+        num_blocks,
         num_workers,
         1.0,
-        overrides=(f"parallel.lanes={lanes}", "parallel.lane_rows=1", "parallel.plan=all"),
+        overrides=("parallel.lanes=1", "parallel.block_rows=1", "parallel.plan=all"),
         worker=EMPTY_WORKER,
     )
 
@@ -188,7 +188,7 @@ def _summary(bench: Bench, blueprint: Blueprint, readings: list[Reading]) -> dic
         "batch": bench.batch,
         "procs": max(1, bench.num_workers),
         "step_us": round(step_s * 1e6, 1),
-        "samples_per_s": round(blueprint.deal.batch_rows / step_s),
+        "samples_per_s": round(blueprint.sampler.batch_rows / step_s),
         "phases_us": {
             **{name: round(value, 1) for name, value in phases.items()},
             "update": round(mean_us - sum(phases.values()), 1),

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from distsgd.config import TrainConfig
-from distsgd.data.deal import Deal
+from distsgd.data.blocks import Blocking
 from distsgd.data.manifest import Manifest
-from distsgd.data.two_stage import TwoStageDeal
+from distsgd.data.sampler import MOST_ROWS, BatchSampler, Sampler
+from distsgd.data.two_stage import TwoStageSampler
 from distsgd.errors import ConfigError
 from distsgd.nn.described import layer_from_dict
 from distsgd.nn.losses import find_loss
@@ -43,7 +44,7 @@ class Blueprint:
     data: Path
     manifest: Manifest
     model: Model
-    deal: Deal | TwoStageDeal
+    sampler: Sampler
     frozen: Frozen | None
     total_steps: int
     length: Length
@@ -70,7 +71,7 @@ class Blueprint:
     @property
     def slots(self) -> int:
         """Partials a worker can hold."""
-        return most_nodes(self.deal.lanes, self.deal.most_blocks_per_lane)
+        return most_nodes(self.sampler.most_leaves)
 
     @property
     def _is_per_sample(self) -> bool:
@@ -84,7 +85,7 @@ class Blueprint:
         return WorkerTask(
             data=self.data,
             model=self.model,
-            deal=self.deal,
+            sampler=self.sampler,
             dtype=config.train.dtype,
             seed=config.train.seed,
             per_sample=self._is_per_sample,
@@ -93,7 +94,7 @@ class Blueprint:
 
     def server_task(self, run: Path, initial_weights: Array | None) -> ServerTask:
         """What the server needs to know; it records into `run`."""
-        config, per_epoch = self.config, self.deal.steps_per_epoch
+        config, per_epoch = self.config, self.sampler.steps_per_epoch
         return ServerTask(
             worker=self.worker_task(),
             update=self._update_task(),
@@ -146,7 +147,7 @@ class Blueprint:
             clip_norm=optimizer.clip_norm,
             per_sample=self._is_per_sample,
             history_every=train.history_every,
-            steps_per_epoch=self.deal.steps_per_epoch,
+            steps_per_epoch=self.sampler.steps_per_epoch,
             squared_error_factor=SQUARED_ERROR_FACTORS.get(self.config.model.loss),
             frozen=self.frozen,
             stop_gradient_norm=train.stop_gradient_norm,
@@ -156,17 +157,24 @@ class Blueprint:
     def memory_per_process_bytes(self) -> int:
         """About what a worker needs.
 
-        The process, the weights, partials in use, rows of two blocks, what a block needs.
+        The process, the weights, partials in use, rows of two blocks, what a block needs, the order
+        of the rows.
         """
         itemsize = np.dtype(self.config.train.dtype).itemsize
-        rows = min(self.deal.block_rows, self.deal.num_rows)
-        in_use = (self.deal.lanes * self.deal.most_blocks_per_lane).bit_length() + 2
+        rows = min(self.sampler.blocking.block_rows, self.sampler.num_rows)
+        in_use = self.sampler.most_leaves.bit_length() + 2
         return (
             PROCESS_BYTES
             + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
             + 2 * rows * self.manifest.num_features * itemsize
             + rows * self.model.numbers_per_sample * itemsize
+            + self.sampler.order_bytes
         )
+
+    def hot_bytes(self) -> int:
+        """Features that mini-batches are drawn from at a time; more memory than that helps none."""
+        itemsize = np.dtype(self.config.train.dtype).itemsize
+        return self.sampler.hot_rows * self.manifest.num_features * itemsize
 
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant."""
@@ -208,6 +216,11 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
             f"batch.pool is {config.batch.pool}; must be 1 to {rows} (the training rows; set "
             "[batch] pool)"
         )
+    if config.data.shuffle == "rows" and rows > MOST_ROWS:
+        problems.append(
+            f'data.shuffle is "rows" with {rows:,} training rows; must be at most {MOST_ROWS:,} '
+            '(set [data] shuffle = "windows")'
+        )
     model = build_model(config, manifest.num_features)
     if model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
@@ -221,27 +234,31 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
     problems += unknown
     if problems:
         raise ConfigError(problems)
-    deal = _deal(config, rows)
-    total_steps, length = _total_steps(config, deal.steps_per_epoch)
-    return Blueprint(config, data, manifest, model, deal, frozen, total_steps, length)
+    sampler = _sampler(config, manifest)
+    total_steps, length = _total_steps(config, sampler.steps_per_epoch)
+    return Blueprint(config, data, manifest, model, sampler, frozen, total_steps, length)
 
 
-def _deal(config: TrainConfig, rows: int) -> Deal | TwoStageDeal:
+def _sampler(config: TrainConfig, manifest: Manifest) -> Sampler:
     parallel, batch = config.parallel, config.batch
-    lane_rows = None if parallel.lane_rows == "auto" else parallel.lane_rows
+    rows = manifest.train_rows
     size = rows if batch.size == "full" else batch.size
-    if batch.sampling == "two_stage":
-        return TwoStageDeal.of(
-            rows,
-            size,
-            pool=batch.pool,
-            lanes=parallel.lanes,
-            lane_rows=lane_rows,
-            block_rows=parallel.block_rows,
-        )
-    return Deal.of(
-        rows, size, lanes=parallel.lanes, lane_rows=lane_rows, block_rows=parallel.block_rows
+    is_two_stage = batch.sampling == "two_stage"
+    blocking = Blocking.of(
+        min(size, batch.pool) if is_two_stage else size,
+        lanes=parallel.lanes,
+        lane_rows=None if parallel.lane_rows == "auto" else parallel.lane_rows,
+        block_rows=parallel.block_rows,
     )
+    sampler = BatchSampler.of(
+        rows,
+        batch.pool if is_two_stage else size,
+        blocking=blocking,
+        seed=config.train.seed,
+        shuffle=config.data.shuffle,
+        row_bytes=manifest.num_features * np.dtype(config.train.dtype).itemsize,
+    )
+    return TwoStageSampler(sampler, size, blocking) if is_two_stage else sampler
 
 
 def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:

@@ -109,8 +109,8 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
         step_timeout_s=math.inf,
     )
     np.copyto(crew.weights, saved.weights_P)
-    blocks = blueprint.deal.evaluation_blocks(saved.manifest.test_rows)
-    sums = crew.gather(Work(Kind.EVALUATE, 0, blocks)).sums
+    partition = blueprint.sampler.blocking.evaluation(saved.manifest.test_rows)
+    sums = crew.gather(Work(Kind.EVALUATE, 0, partition)).sums
     accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
 

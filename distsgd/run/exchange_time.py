@@ -27,7 +27,7 @@ TIMEOUT_S = 60.0
 def exchange_us(*, num_workers: int, num_parameters: int = NUM_PARAMETERS) -> float:
     """Microseconds of a step without computing: weights out, gradients back, summed. Blocks.
 
-    No Ray, no deal, no update rule, no record: what the exchange itself takes.
+    No Ray, no sampler, no update rule, no record: what the exchange itself takes.
 
     Raises:
         ExchangeTimeoutError: The workers do not come or do not answer.

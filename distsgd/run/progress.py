@@ -52,14 +52,14 @@ class ProgressWatch:
         return self._stop.is_set()
 
     def _progress(self, status: Status) -> Progress:
-        total, deal = self._blueprint.total_steps, self._blueprint.deal
+        total, sampler = self._blueprint.total_steps, self._blueprint.sampler
         rate = status.num_samples / status.seconds if status.seconds else 0.0
-        rows_left = (total - status.step) * deal.batch_rows
+        rows_left = (total - status.step) * sampler.batch_rows
         return Progress(
             status.step,
             total,
             status.epoch,
-            total / deal.steps_per_epoch,
+            total / sampler.steps_per_epoch,
             status.train_loss,
             status.test_loss,
             status.test_accuracy,

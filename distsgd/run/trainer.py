@@ -59,7 +59,8 @@ class Plan:
     batch_size: int
     steps_per_epoch: int
     steps: int
-    lanes: int
+    shuffle: str
+    hot_bytes: int
     blocks_per_step: int
     num_workers: int
     memory_per_process_bytes: int
@@ -153,18 +154,19 @@ class Trainer:
             DataError: The data cannot be used.
         """
         blueprint = self._blueprint(self._prepared_files())
-        deal = blueprint.deal
+        sampler = blueprint.sampler
         return Plan(
             rows=blueprint.manifest.train_rows,
             test_rows=blueprint.manifest.test_rows,
             features=blueprint.manifest.num_features,
             outputs=blueprint.model.num_outputs,
             parameters=blueprint.model.num_parameters,
-            batch_size=deal.batch_rows,
-            steps_per_epoch=deal.steps_per_epoch,
+            batch_size=sampler.batch_rows,
+            steps_per_epoch=sampler.steps_per_epoch,
             steps=blueprint.total_steps,
-            lanes=deal.lanes,
-            blocks_per_step=len(deal.blocks(0)),
+            shuffle=str(sampler.describe()["shuffle"]),
+            hot_bytes=blueprint.hot_bytes(),
+            blocks_per_step=len(sampler.partition(0).blocks),
             num_workers=blueprint.num_workers,
             memory_per_process_bytes=blueprint.memory_per_process_bytes(),
             warnings=blueprint.warnings(),

@@ -1,6 +1,6 @@
 """How the cost of a step grows: with workers, with parameters, with rows; and how long a start is.
 
-An empty step is a synchronous step of a real run (server actor, worker actors, exchange, deal,
+An empty step is a synchronous step of a real run (server actor, worker actors, exchange, sampler,
 update, record) whose workers compute nothing: each writes a sum of zeros. Prints Markdown tables;
 where a goal is missed, the phases beside it say where the time went.
 """
@@ -59,20 +59,20 @@ def over_workers(options: argparse.Namespace) -> None:
     table = Table(
         f"Empty step, 100,000 parameters, `plan = all`, {os.cpu_count()} cores",
         *("workers", "exchange alone us", "step us", "us a worker", f"at most {A_WORKER_US}"),
-        *("no faster than linear", "step us with 16 lanes", "phases of the step"),
+        *("no faster than linear", "step us with 16 blocks", "phases of the step"),
     )
     first_us = 0.0
     with standing_ray(num_cpus=MOST_WORKERS + 1) as ray:
         for workers in options.workers:
             alone_us = exchange_us(num_workers=workers)
             found = timed(empty_bench(num_workers=workers), options.rounds, ray)
-            lanes = timed(empty_bench(num_workers=workers, lanes=16), options.rounds, ray)
+            blocks = timed(empty_bench(num_workers=workers, num_blocks=16), options.rounds, ray)
             us = found["step_us"]
             first_us = first_us or us / workers
             small = mark(is_reached=us / workers <= A_WORKER_US)
             linear = mark(is_reached=us <= first_us * workers)
             cells = [f"{alone_us:.0f}", f"{us:.0f}", f"{us / workers:.0f}", small, linear]
-            table.row(workers, *cells, f"{lanes['step_us']:.0f}", phases(found))
+            table.row(workers, *cells, f"{blocks['step_us']:.0f}", phases(found))
 
 
 def copy_us(num_parameters: int) -> float:

@@ -18,7 +18,6 @@ import pytest
 import zmq
 from numpy.typing import NDArray
 
-from distsgd.data.deal import Deal
 from distsgd.errors import ExchangeTimeoutError
 from distsgd.parallel.exchange import connect, open_exchange, shared_memory, zeromq
 from distsgd.parallel.exchange.contract import (
@@ -39,15 +38,15 @@ from distsgd.parallel.exchange.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.exchange.zeromq import ZeroMQExchange
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.tree import Sums, most_nodes
-from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient, serve_fake
+from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient, serve_fake, small_blocks
 
 Array = NDArray[Any]
 Served = SharedMemoryExchange | ZeroMQExchange
 T = TypeVar("T")
 PATIENCE_S = 20.0
 SECRET = bytes(range(32))
-DEAL = Deal.of(100, 64, lanes=4, lane_rows=8, block_rows=3)
-LAYOUT = Layout(21, most_nodes(4, DEAL.most_blocks_per_lane), "float32")
+SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
+LAYOUT = Layout(21, most_nodes(SAMPLER.most_leaves), "float32")
 KINDS: list[Literal["shared_memory", "zmq"]] = ["shared_memory", "zmq"]
 NODES = (Sums(1, 0.5, 0, 0.0, 0.0),)
 
@@ -55,7 +54,7 @@ pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="needs 
 
 
 def order(step: int, first: int = 0, last: int | None = None, kind: Kind = Kind.GRADIENT) -> Order:
-    last = len(DEAL.blocks(step)) if last is None else last
+    last = len(SAMPLER.partition(step).blocks) if last is None else last
     return Order(1, kind, step, first, last, 0, 0)
 
 
@@ -99,7 +98,7 @@ class Place:
         self, exchange: Served, worker: int, description: Description | None = None
     ) -> tuple[Channel, list[Event]]:
         """A worker's channel, connected, and what the server saw of it."""
-        description = description or FakeWorker(DEAL).describe(worker)
+        description = description or FakeWorker(SAMPLER).describe(worker)
         future = self.start(connect, exchange.address, description)
         events = until(exchange, Joined)
         channel = future.result(PATIENCE_S)
@@ -123,10 +122,10 @@ def served(request: pytest.FixtureRequest, place: Place) -> Exchange:
     """An exchange with a fake worker, number 0, behind it."""
     if request.param == "in_process":
         return InProcessExchange(
-            LAYOUT, FakeWorker(DEAL), weights=np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
+            LAYOUT, FakeWorker(SAMPLER), weights=np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
         )
     exchange = place.open(request.param)
-    place.serve(exchange, 0, FakeWorker(DEAL))
+    place.serve(exchange, 0, FakeWorker(SAMPLER))
     return exchange
 
 
@@ -148,7 +147,7 @@ def answer(exchange: Exchange, asked: Order) -> Report:
 def test_partials_are_those_of_the_order_at_the_weights_of_its_time(served: Exchange) -> None:
     for step in range(3):
         served.weights[:] = np.arange(LAYOUT.num_parameters) * (step + 1)
-        for first, block in enumerate(DEAL.blocks(step)):
+        for first, block in enumerate(SAMPLER.partition(step).blocks):
             report = answer(served, order(step, first, first + 1))
             gradient_P, sums = block_gradient(served.weights, step, block)
             assert report.nodes == (sums,)
@@ -157,9 +156,9 @@ def test_partials_are_those_of_the_order_at_the_weights_of_its_time(served: Exch
 
 def test_order_of_many_blocks_gives_a_partial_for_each_node(served: Exchange) -> None:
     slots = np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), LAYOUT.dtype)
-    fake = FakeWorker(DEAL)
+    fake = FakeWorker(SAMPLER)
     fake.attach(served.weights, slots)
-    last = len(DEAL.blocks(0))
+    last = len(SAMPLER.partition(0).blocks)
     for first in range(last):
         asked = order(0, first, max(first + 1, last - 1))
         report, expected = answer(served, asked), fake.compute(asked)
@@ -169,7 +168,7 @@ def test_order_of_many_blocks_gives_a_partial_for_each_node(served: Exchange) ->
 
 
 def test_evaluation_brings_sums_without_partials(served: Exchange) -> None:
-    blocks = DEAL.evaluation_blocks(NUM_TEST_ROWS)
+    blocks = SAMPLER.blocking.evaluation(NUM_TEST_ROWS).blocks
     for first in range(len(blocks)):
         report = answer(served, order(0, first, len(blocks), Kind.EVALUATE))
         assert sum(node.num_samples for node in report.nodes) == NUM_TEST_ROWS - blocks[first].first
@@ -185,7 +184,7 @@ def test_wait_without_anything_to_happen_ends_in_time(served: Exchange, awake_s:
 
 def test_worker_says_who_it_is_and_cannot_write_the_weights(place: Place, exchange: Served) -> None:
     channel, events = place.join(exchange, 3)
-    assert events == [Joined(3, FakeWorker(DEAL).describe(3))]
+    assert events == [Joined(3, FakeWorker(SAMPLER).describe(3))]
     assert channel.weights.shape == (LAYOUT.num_parameters,)
     assert channel.slots.shape == (LAYOUT.num_slots, LAYOUT.num_parameters)
     assert channel.weights.dtype == channel.slots.dtype == LAYOUT.dtype
@@ -279,7 +278,7 @@ def test_new_process_takes_the_place_of_an_old_one(place: Place, exchange: Serve
 def test_closing_ends_every_worker(place: Place, exchange: Served) -> None:
     asleep, _ = place.join(exchange, 0)
     busy, _ = place.join(exchange, 1)
-    service = place.serve(exchange, 2, FakeWorker(DEAL))
+    service = place.serve(exchange, 2, FakeWorker(SAMPLER))
     for worker in (1, 2):
         exchange.send(worker, order(0))
     until(exchange, Reported)
@@ -321,7 +320,7 @@ def test_worker_that_sends_noise_is_lost(place: Place, exchange: Served) -> None
 
 def test_process_that_is_killed_is_lost(exchange: Served) -> None:
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=serve_fake, args=(exchange.address, 0, DEAL))
+    process = spawn.Process(target=serve_fake, args=(exchange.address, 0, SAMPLER))
     process.start()
     try:
         (joined,) = until(exchange, Joined)
@@ -342,8 +341,8 @@ def test_process_that_is_killed_is_lost(exchange: Served) -> None:
 def test_process_that_comes_back_before_the_server_looks_is_kept(exchange: Served) -> None:
     spawn = multiprocessing.get_context("spawn")
     is_time = spawn.Event()
-    old = spawn.Process(target=serve_fake, args=(exchange.address, 0, DEAL))
-    new = spawn.Process(target=serve_fake, args=(exchange.address, 0, DEAL, is_time))
+    old = spawn.Process(target=serve_fake, args=(exchange.address, 0, SAMPLER))
+    new = spawn.Process(target=serve_fake, args=(exchange.address, 0, SAMPLER, is_time))
     for process in (old, new):
         process.start()
     try:
@@ -368,7 +367,7 @@ def test_stranger_without_the_secret_is_refused_and_the_server_goes_on(
     place: Place, exchange: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zeromq, "HANDSHAKE_TIMEOUT_S", 0.2)
-    description = FakeWorker(DEAL).describe(0)
+    description = FakeWorker(SAMPLER).describe(0)
     wrong = [replace(exchange.address, secret=secret) for secret in (bytes(32), b"", SECRET[:-1])]
     strangers = [place.start(connect, address, description) for address in wrong]
     while not all(stranger.done() for stranger in strangers):
@@ -384,7 +383,7 @@ def test_connecting_to_nobody_ends(place: Place, monkeypatch: pytest.MonkeyPatch
     for kind in KINDS:
         gone = open_exchange(kind, LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
         gone.close()
-        future = place.start(connect, gone.address, FakeWorker(DEAL).describe(0))
+        future = place.start(connect, gone.address, FakeWorker(SAMPLER).describe(0))
         assert isinstance(future.exception(PATIENCE_S), ServerGone | ExchangeTimeoutError)
 
 
@@ -408,7 +407,7 @@ def test_shared_memory_worker_refuses_a_server_without_the_secret(place: Place) 
         listener.bind(f"\0{name}")
         listener.listen()
         address = Address("shared_memory", name, SECRET, 1)
-        worker = place.start(SharedMemoryChannel, address, FakeWorker(DEAL).describe(0))
+        worker = place.start(SharedMemoryChannel, address, FakeWorker(SAMPLER).describe(0))
         connection, _ = listener.accept()
         with connection:
             assert connection.recv(1 << 16)[:32] == SECRET
@@ -418,7 +417,7 @@ def test_shared_memory_worker_refuses_a_server_without_the_secret(place: Place) 
 
 def test_shared_memory_is_sealed(place: Place) -> None:
     exchange = place.open("shared_memory")
-    description = FakeWorker(DEAL).describe(0)
+    description = FakeWorker(SAMPLER).describe(0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker:
         worker.connect(f"\0{exchange.address.name}")
         worker.send(SECRET + description.pack())
@@ -450,7 +449,7 @@ def test_zmq_worker_with_another_key_is_refused(
     exchange = place.open("zmq")
     public, _ = zmq.curve_keypair()
     stranger = place.start(
-        connect, replace(exchange.address, public_key=public), FakeWorker(DEAL).describe(0)
+        connect, replace(exchange.address, public_key=public), FakeWorker(SAMPLER).describe(0)
     )
     while not stranger.done():
         assert exchange.wait(0.05) == []
@@ -475,7 +474,7 @@ def test_two_workers_serve_at_once(place: Place, exchange: Served) -> None:
         barrier.wait()
 
     for worker in (0, 1):
-        place.serve(exchange, worker, FakeWorker(DEAL, meet))
+        place.serve(exchange, worker, FakeWorker(SAMPLER, meet))
     for worker in (0, 1):
         exchange.send(worker, order(0))
     events: list[Event] = []

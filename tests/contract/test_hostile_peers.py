@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import zmq
 
-from distsgd.data.deal import Deal
 from distsgd.parallel.exchange import open_exchange, shared_memory
 from distsgd.parallel.exchange.contract import (
     HANDSHAKE_TIMEOUT_S,
@@ -32,15 +31,15 @@ from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
 from distsgd.parallel.exchange.zeromq import ZeroMQExchange
 from distsgd.parallel.messages import Description, Kind, Order, Report
 from distsgd.parallel.tree import Sums, most_nodes
-from tests.fakes import FakeWorker
+from tests.fakes import FakeWorker, small_blocks
 
-DEAL = Deal.of(100, 64, lanes=4, lane_rows=8, block_rows=3)
-LAYOUT = Layout(21, most_nodes(4, DEAL.most_blocks_per_lane), "float32")
+SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
+LAYOUT = Layout(21, most_nodes(SAMPLER.most_leaves), "float32")
 SECRET = bytes(range(32))
 PATIENCE_S = 20.0
 ORDER = Order(1, Kind.GRADIENT, 0, 0, 1, 0, 0)
 REPORT = Report(*ORDER[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
-DESCRIPTION = FakeWorker(DEAL).describe(0)
+DESCRIPTION = FakeWorker(SAMPLER).describe(0)
 HEAD_BYTES = len(REPORT.pack()) - struct.calcsize("<qdqdd")
 
 pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="needs memfd (Linux)")

@@ -11,7 +11,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from distsgd.data.deal import Block, Deal
+from distsgd.data.blocks import Block
 from distsgd.optim.clip import squared_norm
 from distsgd.optim.spans import SPAN_LENGTH
 from distsgd.parallel.crew import shared_sum
@@ -24,11 +24,11 @@ from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
 from distsgd.parallel.exchange.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.messages import Kind, Node, SumOrder, SumReport
 from distsgd.parallel.tree import Sums, most_nodes
-from tests.fakes import FakeWorker, block_gradient, serve_fake
+from tests.fakes import FakeWorker, block_gradient, serve_fake, small_blocks
 from tests.oracles import tree_over
 
-DEAL = Deal.of(100, 64, lanes=4, lane_rows=8, block_rows=3)
-LAYOUT = Layout(3 * SPAN_LENGTH + 5, most_nodes(4, DEAL.most_blocks_per_lane), "float32")
+SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
+LAYOUT = Layout(3 * SPAN_LENGTH + 5, most_nodes(SAMPLER.most_leaves), "float32")
 PATIENCE_S = 30.0
 SECRET = bytes(range(32))
 
@@ -50,7 +50,7 @@ class Hall:
         self.said: list[str] = []
         self.crew = Crew(
             LAYOUT,
-            FakeWorker(DEAL),
+            FakeWorker(SAMPLER),
             exchange=self.exchange,
             planner=Planner("all"),
             incarnation=1,
@@ -61,18 +61,18 @@ class Hall:
 
     def serve(self, count: int) -> None:
         for worker in range(count):
-            self.pool.submit(serve_fake, self.exchange.address, worker, DEAL)
+            self.pool.submit(serve_fake, self.exchange.address, worker, SAMPLER)
         self.crew.wait_for_members(count, PATIENCE_S)
 
     def gather(self, step: int) -> Root:
-        return self.crew.gather(Work(Kind.GRADIENT, step, DEAL.blocks(step)))
+        return self.crew.gather(Work(Kind.GRADIENT, step, SAMPLER.partition(step)))
 
     def is_right(self, root: Root, step: int) -> bool:
         def leaf(block: Block) -> tuple[Array, Sums]:
             return block_gradient(self.crew.weights, step, block)
 
         expected, sums = tree_over(
-            DEAL.blocks(step), leaf, lambda a, b: (a[0] + b[0], a[1].joined(b[1]))
+            SAMPLER.partition(step).blocks, leaf, lambda a, b: (a[0] + b[0], a[1].joined(b[1]))
         )
         same = root.gradient_sum.tobytes() == expected.tobytes() and root.sums == sums
         return same and root.squared_norm == squared_norm(expected)
@@ -109,7 +109,7 @@ def test_worker_that_has_died_or_come_anew_is_summed_without(
     assert hall.is_right(hall.gather(0), 0)
     hall.exchange._drop(hall.exchange._peers[1], "killed")
     assert hall.is_right(hall.gather(1), 1)
-    hall.pool.submit(serve_fake, hall.exchange.address, 1, DEAL)
+    hall.pool.submit(serve_fake, hall.exchange.address, 1, SAMPLER)
     hall.crew.wait_for_members(3, PATIENCE_S)
     assert hall.is_right(hall.gather(2), 2)
     assert hall.has_summed(1)
@@ -180,7 +180,7 @@ def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitSta
     stack.callback(exchange.close)
     pool = stack.enter_context(ThreadPoolExecutor(2))
     futures = [
-        pool.submit(connect, exchange.address, FakeWorker(DEAL).describe(worker))
+        pool.submit(connect, exchange.address, FakeWorker(SAMPLER).describe(worker))
         for worker in range(2)
     ]
     deadline = monotonic() + PATIENCE_S

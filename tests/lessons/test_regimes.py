@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.two_stage import TwoStageDeal
+from distsgd.data.blocks import Blocking
+from distsgd.data.sampler import BatchSampler
+from distsgd.data.two_stage import TwoStageSampler
 from distsgd.errors import ConfigError
 from distsgd.parallel.server.step_view import StepView
 from tests.lessons.little_runs import Lesson, learn
@@ -119,6 +121,8 @@ def test_pool_larger_than_the_data_is_refused(tmp_path: Path) -> None:
         learn(lesson(10, pool=1001), tmp_path / "run")
 
 
-def test_deal_of_the_lesson_has_twenty_pools_an_epoch() -> None:
-    deal = TwoStageDeal.of(ROWS, 10, pool=POOL)
-    assert [deal.order_key(step) for step in (0, 4, 5, 99, 100)] == [0, 0, 1, 19, 20]
+def test_sampler_of_the_lesson_has_twenty_pools_an_epoch() -> None:
+    blocking = Blocking.of(10, lanes=16, lane_rows=None, block_rows=256)
+    sampler = TwoStageSampler(BatchSampler.of(ROWS, POOL, blocking=blocking), 10, blocking)
+    pools = [sampler.pool_of(step)[0] for step in (0, 4, 5, 99, 100)]
+    assert pools == [0, 0, 1, 19, 20]

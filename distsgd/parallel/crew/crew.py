@@ -13,7 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
-from distsgd.data.deal import Block
+from distsgd.data.blocks import Partition
 from distsgd.errors import ExchangeTimeoutError, WorkerError
 from distsgd.parallel.crew.phases import Phases
 from distsgd.parallel.crew.plan import SERVER, Planner, Share
@@ -35,7 +35,6 @@ from distsgd.parallel.exchange.contract import (
 )
 from distsgd.parallel.exchange.in_process import InProcessExchange
 from distsgd.parallel.messages import Kind, Order
-from distsgd.parallel.tree import separators
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.
 NO_SHARE = Share(SERVER, 0, 0)
@@ -47,12 +46,18 @@ class Work:
 
     kind: Kind
     step: int
-    blocks: Sequence[Block]
+    partition: Partition
     num_next: int = 0  # Blocks of the step that will follow, for reading ahead.
 
     def num_rows(self, order: Order) -> int:
         """Rows of the blocks of `order`."""
-        return sum(block.last - block.first for block in self.blocks[order.first : order.last])
+        blocks = self.partition.blocks
+        return blocks[order.last - 1].last - blocks[order.first].first
+
+    @property
+    def num_blocks(self) -> int:
+        """All blocks of the step."""
+        return len(self.partition.blocks)
 
 
 class Crew:
@@ -129,19 +134,18 @@ class Crew:
         started = self._clock()
         self._look_around(started)
         self._roster.update_plan(work.step)
-        edges = separators(work.blocks)
         orders = self._orders(work)
         self._send(orders)
         parts = self._collect(work, orders, started)
         collected = self._clock()
-        root = self._sum(work, parts, edges)
+        root = self._sum(work, parts)
         ended = self._clock()
         reports = [part.report for part in parts]
         self.phases.add(reports, gather_s=collected - started, reduce_s=ended - collected)
         if work.kind is not Kind.EVALUATE:
             self.computed_by = tuple(orders)
-            self.is_settled = self._planner.is_settled(len(work.blocks))
-            self._planner.observe(len(work.blocks), ended - started)
+            self.is_settled = self._planner.is_settled(work.num_blocks)
+            self._planner.observe(work.num_blocks, ended - started)
             slow = self._roster.lateness.slow_one(self._seconds) if self._seconds else None
             if slow is not None and slow != SERVER:
                 self._roster.waited_for(slow, work.step)
@@ -161,8 +165,9 @@ class Crew:
         pid_of = getattr(self._exchange, "pid", None)
         return pid_of(worker) or None if pid_of and worker in self.members else None
 
-    def _sum(self, work: Work, parts: list[Part], edges: tuple[int, ...]) -> Root:
+    def _sum(self, work: Work, parts: list[Part]) -> Root:
         """The root over `parts`; one that cannot be is looked into: is it a worker, or the run?"""
+        edges = work.partition.separators
         try:
             root = self._reduction.sum(parts, edges)
             if root.is_finite:
@@ -196,7 +201,7 @@ class Crew:
         expected: dict[int, Share] = {}
         if work.num_next:
             expected = {share.worker: share for share in shares(work.num_next)}
-        is_awake = not is_seldom and self._planner.stay_awake(len(work.blocks))
+        is_awake = not is_seldom and self._planner.stay_awake(work.num_blocks)
         self._awake_s = AWAKE_S if is_awake else 0.0
         return {
             worker: Order(
@@ -208,7 +213,7 @@ class Crew:
                 *expected.get(worker, NO_SHARE)[1:],
                 stays_awake=self._awake_s > 0,
             )
-            for worker, first, last in shares(len(work.blocks))
+            for worker, first, last in shares(work.num_blocks)
         }
 
     def _send(self, orders: dict[int, Order]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,27 +97,19 @@ def _read(path: Path) -> _Suspect | None:
 
 
 def namer(task: WorkerTask) -> Callable[[Order], str]:
-    """Names the blocks of an order of the run `task`: step, lanes, rows of the prepared data."""
+    """Names the blocks of an order of the run `task`: step, and rows of the prepared data."""
 
     def name(order: Order) -> str:
         if order.kind is Kind.EVALUATE:
             return f"blocks {order.first} to {order.last - 1} of the test rows"
-        blocks = task.deal.blocks(order.step)[order.first : order.last]
-        lanes = sorted({block.lane for block in blocks})
-        row_bytes = math.prod(task.model.input_shape) * np.dtype(task.dtype).itemsize
-        rows = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
-        numbers = np.empty(sum(block.last - block.first for block in blocks), np.int64)
-        at = 0
-        for block in blocks:
-            end = at + block.last - block.first
-            rows.rows_inplace(task.deal.order_key(order.step), block, numbers[at:end])
-            at = end
+        sampler = task.sampler
+        blocks = sampler.partition(order.step).blocks[order.first : order.last]
+        first, last = blocks[0].first, blocks[-1].last
+        numbers = np.empty(last - first, np.int64)
+        sampler.row_order().rows_inplace(order.step, first, last, numbers)
         shown = ", ".join(map(str, numbers[:_MOST_ROWS_SHOWN]))
-        more = f" and {at - _MOST_ROWS_SHOWN} more" if at > _MOST_ROWS_SHOWN else ""
-        which = "lane" if len(lanes) == 1 else "lanes"
-        return (
-            f"{_name_plainly(order)} ({which} {', '.join(map(str, lanes))}; "
-            f"rows {shown}{more} of the prepared data)"
-        )
+        hidden = len(numbers) - _MOST_ROWS_SHOWN
+        more = f" and {hidden} more" if hidden > 0 else ""
+        return f"{_name_plainly(order)} (rows {shown}{more} of the prepared data)"
 
     return name

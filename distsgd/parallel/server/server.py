@@ -2,7 +2,7 @@
 
 Workers compute, the server averages and updates.
 
-    row = steps.make()                   deal, gather, reduce, update: see `steps`
+    row = steps.make()                   sample, gather, reduce, update: see `steps`
     recorder.step_done(training, row)    history, digest; now and then a checkpoint
 
 A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
@@ -19,7 +19,7 @@ from time import monotonic
 
 import numpy as np
 
-from distsgd.data.deal import Block
+from distsgd.data.blocks import Partition
 from distsgd.errors import DivergedError
 from distsgd.parallel.chaos.injection import ServerFaults
 from distsgd.parallel.crew import suspects
@@ -70,8 +70,8 @@ class ParameterServer:
         self._task = task
         self._incarnation = incarnation
         self._messages = MessageLog()
-        deal, model, crew = task.worker.deal, task.worker.model, task.crew
-        slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
+        sampler, model, crew = task.worker.sampler, task.worker.model, task.crew
+        slots = most_nodes(sampler.most_leaves)
         layout = Layout(model.num_parameters, slots, task.worker.dtype)
         self._exchange = (
             open_exchange(
@@ -250,12 +250,12 @@ class ParameterServer:
         self._phase = "evaluating"
         if self._faults is not None:
             self._faults("during_evaluation", training.step)
-        root = self._gather_evaluation(task.worker.deal.evaluation_blocks(task.num_test_rows))
+        root = self._gather_evaluation(task.worker.sampler.blocking.evaluation(task.num_test_rows))
         recorder.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
         self._phase = "training"
 
-    def _gather_evaluation(self, blocks: list[Block]) -> Root:
-        return self._crew.gather(Work(Kind.EVALUATE, self._training.step, blocks))
+    def _gather_evaluation(self, partition: Partition) -> Root:
+        return self._crew.gather(Work(Kind.EVALUATE, self._training.step, partition))
 
     def _evaluation_row(self, root: Root) -> EvaluationRow:
         sums, training = root.sums, self._training

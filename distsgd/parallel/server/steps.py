@@ -1,8 +1,8 @@
 """One step of training, as the server makes it: what is asked of the workers, what becomes of it.
 
-    work = deal(step)             which rows, cut into blocks
-    root = crew.gather(work)      gradient sums; or losses alone, for a rule without derivatives
-    row  = training.apply(root)   the mean, the update
+    work = sampler.partition(step)   how many rows, cut into blocks
+    root = crew.gather(work)         gradient sums; or losses alone, for a rule without derivatives
+    row  = training.apply(root)      the mean, the update
 
 Whoever watches is shown each step before its update; where nobody watches, that is one comparison.
 """
@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distsgd.data.deal import Block
 from distsgd.optim.hot_and_cold import HotAndCold
 from distsgd.parallel.chaos.injection import ServerFaults
 from distsgd.parallel.crew.crew import Crew, Work
@@ -35,9 +34,8 @@ class Steps:
     ) -> None:
         self._task, self._crew, self._training = task, crew, training
         self._on_step = on_step
-        self._deal = task.worker.deal
+        self._sampler = task.worker.sampler
         self.faults: ServerFaults | None = None
-        self._ahead: tuple[int, list[Block]] | None = None  # Blocks of a step, dealt beforehand.
         self._before_last: Array | None = None
         frozen = task.update.frozen
         places = np.arange(task.worker.model.num_parameters)
@@ -76,14 +74,10 @@ class Steps:
     def _work(self, kind: Kind, *, is_last: bool = True) -> Work:
         """All blocks of the present step; the next step's, if this is the last that is asked."""
         step = self._training.step
-        known = self._ahead
-        blocks = known[1] if known and known[0] == step else self._deal.blocks(step)
-        self._ahead = (step, blocks)
+        partition = self._sampler.partition(step)
         if not is_last:
-            return Work(kind, step, blocks)
-        following = self._deal.blocks(step + 1)
-        self._ahead = (step + 1, following)
-        return Work(kind, step, blocks, len(following))
+            return Work(kind, step, partition)
+        return Work(kind, step, partition, len(self._sampler.partition(step + 1).blocks))
 
     def _try(self, rule: HotAndCold, seconds: Callable[[], float]) -> HistoryRow | None:
         """Hot and cold: losses as it is, with one weight a step higher, and a step lower."""

@@ -23,7 +23,7 @@ class HeldWorker(FakeWorker):
     """At step 2 it waits to be let go."""
 
     def __init__(self, task: WorkerTask) -> None:
-        super().__init__(task.deal, self._hold)
+        super().__init__(task.sampler, self._hold)
 
     @staticmethod
     def _hold(order: Order) -> None:

@@ -1,28 +1,38 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.data.deal import Block, Deal
-from distsgd.parallel.tree import Sums, joins, most_nodes, separators
+from distsgd.data.blocks import Block, Blocking, Partition, separators_of
+from distsgd.parallel.tree import Sums, joins, most_nodes
 from tests.oracles import tree_over
 
-DEALS = st.builds(
-    Deal.of,
-    st.integers(1, 400),
-    st.integers(1, 400),
-    lanes=st.sampled_from([1, 2, 3, 5, 8, 16]),
-    lane_rows=st.integers(1, 40),
-    block_rows=st.integers(1, 20),
-)
+
+@st.composite
+def partitions(draw: st.DrawFn) -> Partition:
+    lanes = draw(st.sampled_from([1, 2, 3, 5, 8, 16]))
+    rows = draw(st.integers(1, 400))
+    blocking = Blocking.of(
+        rows,
+        lanes=lanes,
+        lane_rows=draw(st.integers(1, 40)),
+        block_rows=draw(st.integers(1, 20)),
+    )
+    return blocking.partition(rows)
 
 
 def name_of(block: Block) -> str:
-    return f"{block.lane}.{block.piece}"
+    return str(block.number)
 
 
-def whole_tree(blocks: list[Block]) -> str:
+def blocks_of(numbers: list[int]) -> list[Block]:
+    return [Block(number, i, i + 1) for i, number in enumerate(numbers)]
+
+
+def whole_tree(blocks: Sequence[Block]) -> str:
     return tree_over(blocks, name_of, "({}+{})".format)
 
 
@@ -40,9 +50,9 @@ def run_stack(nodes: list[str], edges: tuple[int, ...]) -> list[str]:
     return stack
 
 
-def tree_of_cuts(blocks: list[Block], cuts: list[int]) -> str:
+def tree_of_cuts(blocks: Sequence[Block], cuts: list[int]) -> str:
     """The tree as workers that were cut at `cuts`, and the server after them, build it."""
-    edges = separators(blocks)
+    edges = separators_of([block.number for block in blocks])
     nodes: list[str] = []
     open_edges: tuple[int, ...] = ()
     for first, last in zip([0, *cuts], [*cuts, len(blocks)], strict=True):
@@ -57,33 +67,28 @@ def tree_of_cuts(blocks: list[Block], cuts: list[int]) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    keys=st.sets(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=24),
+    numbers=st.sets(st.integers(0, 500), min_size=1, max_size=24),
     data=st.data(),
 )
-def test_any_cut_gives_the_tree_of_one_process(
-    keys: set[tuple[int, int]], data: st.DataObject
-) -> None:
-    blocks = [Block(lane, piece, 0, 1) for lane, piece in sorted(keys)]
+def test_any_cut_gives_the_tree_of_one_process(numbers: set[int], data: st.DataObject) -> None:
+    blocks = blocks_of(sorted(numbers))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(blocks)), max_size=7)))
     assert tree_of_cuts(blocks, cuts) == tree_of_cuts(blocks, []) == whole_tree(blocks)
 
 
 @settings(max_examples=100, deadline=None)
-@given(deal=DEALS, data=st.data())
-def test_dealt_blocks_are_summed_alike_by_any_number_of_workers(
-    deal: Deal, data: st.DataObject
-) -> None:
-    blocks = deal.blocks(data.draw(st.integers(0, deal.steps_per_epoch - 1)))
+@given(partition=partitions())
+def test_blocks_of_a_step_are_summed_alike_by_any_number_of_workers(partition: Partition) -> None:
+    blocks = partition.blocks
     for count in (1, 2, 3, 5, 7, 40):
         cuts = [len(blocks) * i // count for i in range(1, count)]
         assert tree_of_cuts(blocks, cuts) == whole_tree(blocks)
 
 
 @settings(max_examples=40, deadline=None)
-@given(deal=DEALS, data=st.data())
-def test_no_stack_of_a_deal_outgrows_its_slots(deal: Deal, data: st.DataObject) -> None:
-    most = most_nodes(deal.lanes, deal.most_blocks_per_lane)
-    edges = separators(deal.blocks(data.draw(st.integers(0, deal.steps_per_epoch - 1))))
+@given(partition=partitions())
+def test_no_stack_of_a_step_outgrows_its_slots(partition: Partition) -> None:
+    most, edges = most_nodes(partition.num_leaves), partition.separators
     for first in range(len(edges) - 1):
         for last in range(first + 1, len(edges)):
             schedule = joins(edges[first : last + 1])
@@ -91,21 +96,16 @@ def test_no_stack_of_a_deal_outgrows_its_slots(deal: Deal, data: st.DataObject) 
 
 
 @pytest.mark.parametrize(
-    ("lanes", "tree"),
+    ("numbers", "tree"),
     [
-        ([0], "0.0"),
-        ([0, 1, 2], "((0.0+1.0)+2.0)"),
-        ([1, 2, 3], "(1.0+(2.0+3.0))"),
-        ([0, 3, 8, 12], "((0.0+3.0)+(8.0+12.0))"),
+        ([0], "0"),
+        ([0, 1, 2], "((0+1)+2)"),
+        ([1, 2, 3], "(1+(2+3))"),
+        ([0, 3, 8, 12], "((0+3)+(8+12))"),
     ],
 )
-def test_missing_sibling_passes_through(lanes: list[int], tree: str) -> None:
-    assert tree_of_cuts([Block(lane, 0, 0, 1) for lane in lanes], []) == tree
-
-
-def test_pieces_of_a_lane_are_joined_before_lanes() -> None:
-    blocks = [Block(0, 0, 0, 1), Block(0, 1, 1, 2), Block(0, 2, 2, 3), Block(1, 0, 0, 1)]
-    assert tree_of_cuts(blocks, [2]) == "(((0.0+0.1)+0.2)+1.0)"
+def test_missing_sibling_passes_through(numbers: list[int], tree: str) -> None:
+    assert tree_of_cuts(blocks_of(numbers), []) == tree
 
 
 def test_sums_add_and_keep_the_largest_norm() -> None:

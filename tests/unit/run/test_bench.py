@@ -11,7 +11,7 @@ from distsgd.run.bench import Bench, empty_bench, prepare_synthetic, run_bench
 
 def test_empty_step_is_timed_in_all_its_phases() -> None:
     found = run_bench(
-        replace(empty_bench(num_workers=0, num_parameters=1000, lanes=4), seconds=0.1)
+        replace(empty_bench(num_workers=0, num_parameters=1000, num_blocks=4), seconds=0.1)
     )
     assert found["batch"] == 4
     assert found["step_us"] > 0

@@ -8,38 +8,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distsgd.data.deal import Deal
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.crew.plan import shares
 from distsgd.parallel.crew.reduction import Part, Reduction
 from distsgd.parallel.exchange.contract import Layout
 from distsgd.parallel.messages import Kind, Order, WorkerTask
-from distsgd.parallel.tree import most_nodes, separators
+from distsgd.parallel.tree import most_nodes
+from tests.fakes import small_blocks
 from workers.empty_worker import EmptyWorker
 
 
-def a_task(lanes: int) -> WorkerTask:
-    deal = Deal.of(64, lanes, lanes=lanes, lane_rows=1)
+def a_task(num_blocks: int) -> WorkerTask:
+    sampler = small_blocks(64, num_blocks, lanes=1, lane_rows=1, block_rows=1)
     model = Model([Dense(3)], "softmax_cross_entropy", (2,))
     return WorkerTask(
-        Path("nowhere"), model, deal, "float32", seed=0, per_sample=True, has_classes=True
+        Path("nowhere"), model, sampler, "float32", seed=0, per_sample=True, has_classes=True
     )
 
 
-@pytest.mark.parametrize("lanes", [1, 5, 16])
+@pytest.mark.parametrize("num_blocks", [1, 5, 16])
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 7])
-def test_sums_of_any_number_of_empty_workers_are_zeros(lanes: int, num_workers: int) -> None:
-    task = a_task(lanes)
-    blocks = task.deal.blocks(0)
-    layout = Layout(task.model.num_parameters, most_nodes(lanes, 1), task.dtype)
+def test_sums_of_any_number_of_empty_workers_are_zeros(num_blocks: int, num_workers: int) -> None:
+    task = a_task(num_blocks)
+    partition = task.sampler.partition(0)
+    layout = Layout(task.model.num_parameters, most_nodes(num_blocks), task.dtype)
     parts = []
-    for number, first, last in shares(len(blocks), tuple(range(num_workers))):
+    for number, first, last in shares(num_blocks, tuple(range(num_workers))):
         worker, slots_SP = EmptyWorker(task), np.full((layout.num_slots, 9), 7, np.float32)
         worker.attach(np.ones(9, np.float32), slots_SP)
         report = worker.compute(Order(0, Kind.GRADIENT, 0, first, last, 0, 0))
         parts.append(Part(number, report, slots_SP))
-    root = Reduction(layout).sum(parts, separators(blocks))
+    root = Reduction(layout).sum(parts, partition.separators)
     assert root.gradient_sum.tolist() == [0.0] * 9
     assert root.sums.num_samples > 0
     assert all(a.report.last == b.report.first for a, b in pairwise(parts))

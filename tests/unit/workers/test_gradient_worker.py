@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distsgd import __version__
 from distsgd.chance import Purpose, uniform
-from distsgd.data.deal import Block, Deal
+from distsgd.data.blocks import Block
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet
@@ -26,6 +26,7 @@ from distsgd.parallel.exchange.contract import Layout
 from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.tree import Sums, most_nodes
+from tests.fakes import small_blocks
 from tests.oracles import tree_over
 from workers.gradient_worker import GradientWorker
 
@@ -46,8 +47,7 @@ class Setting:
 
     @property
     def layout(self) -> Layout:
-        deal = self.task.deal
-        slots = most_nodes(deal.lanes, deal.most_blocks_per_lane)
+        slots = most_nodes(self.task.sampler.most_leaves)
         return Layout(self.task.model.num_parameters, slots, self.task.dtype)
 
     def worker(self) -> tuple[GradientWorker, Array]:
@@ -57,20 +57,19 @@ class Setting:
         worker.attach(self.weights_P, slots_SP)
         return worker, slots_SP
 
-    def blocks(self, kind: Kind, step: int) -> list[Block]:
-        deal = self.task.deal
+    def blocks(self, kind: Kind, step: int) -> tuple[Block, ...]:
+        sampler = self.task.sampler
         if kind is not Kind.EVALUATE:
-            return deal.blocks(step)
-        return deal.evaluation_blocks(self.data.test.num_rows)
+            return sampler.partition(step).blocks
+        return sampler.blocking.evaluation(self.data.test.num_rows).blocks
 
     def rows_of(self, kind: Kind, step: int, block: Block) -> tuple[Array, Array, Array]:
         """Rows of a block: features, target, squared norms."""
         task, count = self.task, block.last - block.first
         rows_N = np.arange(block.first, block.last)
         if kind is not Kind.EVALUATE:
-            row_bytes = NUM_FEATURES * np.dtype(task.dtype).itemsize
-            order = task.deal.row_order(seed=task.seed, row_bytes=row_bytes)
-            order.rows_inplace(task.deal.order_key(step), block, rows_N)
+            task.sampler.row_order().rows_inplace(step, block.first, block.last, rows_N)
+            rows_N.sort()
         x_NI = np.zeros((count, NUM_FEATURES), task.dtype)
         is_class = task.model.target_kind == "class"
         shape = (count,) if is_class else (count, task.model.num_outputs)
@@ -156,8 +155,10 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         loss = "softmax_cross_entropy" if labels == "class" else "quadratic"
         outputs = 2 if labels == "number" else NUM_CLASSES
         model = Model([*(Dense(6, name) for name in hidden), Dense(outputs)], loss, (NUM_FEATURES,))
-        deal = Deal.of(data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS)
-        task = WorkerTask(path, model, deal, "float32", 7, per_sample, labels != "number")
+        sampler = small_blocks(
+            data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS
+        )
+        task = WorkerTask(path, model, sampler, "float32", 7, per_sample, labels != "number")
         weights_P = model.initialise("glorot", 0, "float32")
         weights_P.flags.writeable = False
         return Setting(task, data, weights_P)
@@ -181,7 +182,7 @@ def test_order_of_all_blocks_equals_a_loop_over_them(
 ) -> None:
     setting = make_setting(labels, per_sample=per_sample, batch_rows=batch_rows)
     worker, slots_SP = setting.worker()
-    last = setting.task.deal.steps_per_epoch - 1
+    last = setting.task.sampler.steps_per_epoch - 1
     for step in (0, 1, last, last + 1):
         report = worker.compute(setting.order(Kind.GRADIENT, step))
         assert same(report, slots_SP, setting.expected(Kind.GRADIENT, step))
@@ -196,7 +197,7 @@ def test_evaluation_counts_correct_answers_of_classes(
     report = worker.compute(setting.order(Kind.EVALUATE, 5))
     assert same(report, slots_SP, setting.expected(Kind.EVALUATE, 5))
     (sums,) = report.nodes
-    x_NI, target, _ = setting.rows_of(Kind.EVALUATE, 0, Block(0, 0, 0, setting.data.test.num_rows))
+    x_NI, target, _ = setting.rows_of(Kind.EVALUATE, 0, Block(0, 0, setting.data.test.num_rows))
     assert sums.num_samples == len(x_NI) > 20
     if labels != "number":
         classes_N = target if labels == "class" else target.argmax(axis=1)
@@ -251,7 +252,7 @@ def test_worker_can_be_asked_for_anything_in_any_order(
     used, used_slots_SP = setting.worker()
     for _ in range(6):
         kind = data.draw(st.sampled_from(Kind))
-        step = data.draw(st.integers(0, 2 * setting.task.deal.steps_per_epoch))
+        step = data.draw(st.integers(0, 2 * setting.task.sampler.steps_per_epoch))
         first = data.draw(st.integers(0, len(setting.blocks(kind, step)) - 1))
         last = data.draw(st.integers(first + 1, len(setting.blocks(kind, step))))
         order = setting.order(kind, step, first, last)
@@ -271,7 +272,7 @@ def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]
     reading, reading_slots_SP = setting.worker()
     plain, slots_SP = setting.worker()
     # Over the end of an epoch, where the order of the rows changes.
-    for step in range(2 * setting.task.deal.steps_per_epoch + 1):
+    for step in range(2 * setting.task.sampler.steps_per_epoch + 1):
         num_blocks = len(setting.blocks(Kind.GRADIENT, step))
         edges = [0, *(cut for cut in cuts if cut < num_blocks), num_blocks]
         for first, last in pairwise(edges):
@@ -300,7 +301,7 @@ def test_block_read_ahead_is_used_and_only_for_its_order(make_setting: Settings)
 def test_block_read_ahead_is_not_used_in_another_epoch(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
-    later = 1 + setting.task.deal.steps_per_epoch
+    later = 1 + setting.task.sampler.steps_per_epoch
     assert setting.blocks(Kind.GRADIENT, 1) == setting.blocks(Kind.GRADIENT, later)
     worker.read_ahead(setting.order(Kind.GRADIENT, 0))
     report = worker.compute(setting.order(Kind.GRADIENT, later))

@@ -17,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, uniform
-from distsgd.data.deal import Deal
 from distsgd.errors import CheckpointError
 from distsgd.parallel.chaos.fault_plan import FaultPlan
 from distsgd.parallel.chaos.injection import (
@@ -35,12 +34,12 @@ from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
 from distsgd.parallel.messages import Kind, Order
 from distsgd.parallel.tree import Sums, most_nodes
-from tests.fakes import FakeWorker, block_gradient
+from tests.fakes import FakeWorker, block_gradient, small_blocks
 from tests.oracles import tree_over
 
 Array = NDArray[Any]
-DEAL = Deal.of(300, 64, lanes=8, lane_rows=8, block_rows=3)
-LAYOUT = Layout(33, most_nodes(DEAL.lanes, DEAL.most_blocks_per_lane), "float32")
+SAMPLER = small_blocks(300, 64, lanes=8, lane_rows=8, block_rows=3)
+LAYOUT = Layout(33, most_nodes(SAMPLER.most_leaves), "float32")
 WEIGHTS = uniform(1, Purpose.PROBE, count=33).astype(np.float32)
 PROCESSES = multiprocessing.get_context("fork")
 
@@ -102,7 +101,7 @@ def test_log_that_cannot_be_written_means_no_fault_and_one_that_cannot_be_read_i
 
 
 def faulty(plan: FaultPlan, run: Path, number: int = 0) -> FaultyWorker:
-    worker = FaultyWorker(FakeWorker(DEAL), Chaos(plan, run))
+    worker = FaultyWorker(FakeWorker(SAMPLER), Chaos(plan, run))
     worker.attach(WEIGHTS, np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), np.float32))
     assert worker.describe(number).worker == number
     return worker
@@ -134,7 +133,10 @@ def test_slow_worker_is_slow_for_as_long_as_was_said_and_its_answers_are_the_sam
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("distsgd.parallel.chaos.injection.time.sleep", slept.append)
-    worker, other = faulty(FaultPlan().slow(step=2, factor=5, steps=3), tmp_path), FakeWorker(DEAL)
+    worker, other = (
+        faulty(FaultPlan().slow(step=2, factor=5, steps=3), tmp_path),
+        FakeWorker(SAMPLER),
+    )
     other.attach(WEIGHTS, np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), np.float32))
     for step in range(7):
         assert worker.compute(order(step)).nodes == other.compute(order(step)).nodes
@@ -143,7 +145,7 @@ def test_slow_worker_is_slow_for_as_long_as_was_said_and_its_answers_are_the_sam
 
 
 def life(address: Address, number: int, chaos: Chaos) -> None:
-    serve(FaultyWorker(FakeWorker(DEAL), chaos), address, number)
+    serve(FaultyWorker(FakeWorker(SAMPLER), chaos), address, number)
 
 
 class Nursery:
@@ -177,7 +179,7 @@ class Nursery:
 
 def expected_root(step: int) -> tuple[Array, Sums]:
     return tree_over(
-        DEAL.blocks(step),
+        SAMPLER.partition(step).blocks,
         lambda block: block_gradient(WEIGHTS, step, block),
         lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
     )
@@ -200,7 +202,7 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
     exchange = SharedMemoryExchange(LAYOUT, secret=bytes(32), incarnation=0)
     crew = Crew(
         LAYOUT,
-        FakeWorker(DEAL),
+        FakeWorker(SAMPLER),
         exchange=exchange,
         planner=Planner("all"),
         incarnation=0,
@@ -212,8 +214,8 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
         crew.wait_for_members(3, 20.0)
         crew.weights[:] = WEIGHTS
         for step in range(100):
-            blocks = DEAL.blocks(step)
-            root = crew.gather(Work(Kind.GRADIENT, step, blocks, len(DEAL.blocks(step + 1))))
+            num_next = len(SAMPLER.partition(step + 1).blocks)
+            root = crew.gather(Work(Kind.GRADIENT, step, SAMPLER.partition(step), num_next))
             gradient, sums = expected_root(step)
             assert root.gradient_sum.tobytes() == gradient.tobytes()
             assert root.sums == sums

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, uniform
-from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError, ExchangeTimeoutError, NumericsError
 from distsgd.parallel.crew.crew import LOOK_S, Crew, Work
 from distsgd.parallel.crew.lateness import END_AFTER_S, SLOW_FLOOR_S, SLOW_STEPS
@@ -20,14 +19,14 @@ from distsgd.parallel.crew.suspects import Suspects
 from distsgd.parallel.exchange.contract import Event, Joined, Layout, Lost, Reported
 from distsgd.parallel.messages import Kind, Order
 from distsgd.parallel.tree import Sums, most_nodes
-from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient
+from tests.fakes import NUM_TEST_ROWS, FakeWorker, block_gradient, small_blocks
 from tests.oracles import tree_over
 
 Array = NDArray[Any]
 Fate = Callable[["LoopExchange", int, Order], None]
-DEAL = Deal.of(300, 64, lanes=8, lane_rows=8, block_rows=3)
-LAYOUT = Layout(33, most_nodes(DEAL.lanes, DEAL.most_blocks_per_lane), "float32")
-STEPS = range(DEAL.steps_per_epoch)
+SAMPLER = small_blocks(300, 64, lanes=8, lane_rows=8, block_rows=3)
+LAYOUT = Layout(33, most_nodes(SAMPLER.most_leaves), "float32")
+STEPS = range(SAMPLER.steps_per_epoch)
 WEIGHTS = uniform(1, Purpose.PROBE, count=33).astype(np.float32)
 
 
@@ -56,7 +55,7 @@ class LoopExchange:
             self.happened.append([self.join(worker)])
 
     def join(self, worker: int) -> Event:
-        fake = self.workers[worker] = FakeWorker(DEAL)
+        fake = self.workers[worker] = FakeWorker(SAMPLER)
         self.slots[worker] = np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), LAYOUT.dtype)
         fake.attach(self.weights, self.slots[worker])
         return Joined(worker, fake.describe(worker))
@@ -138,7 +137,7 @@ def crew_of(
     exchange = LoopExchange(count, clock, fate=fate)
     crew = Crew(
         LAYOUT,
-        FakeWorker(DEAL),
+        FakeWorker(SAMPLER),
         exchange=exchange if count else None,
         planner=plan or Planner("all"),
         incarnation=1,
@@ -151,7 +150,9 @@ def crew_of(
 
 
 def work(step: int) -> Work:
-    return Work(Kind.GRADIENT, step, DEAL.blocks(step), len(DEAL.blocks(step + 1)))
+    return Work(
+        Kind.GRADIENT, step, SAMPLER.partition(step), len(SAMPLER.partition(step + 1).blocks)
+    )
 
 
 def same(root: Root, expected: tuple[Array, Sums]) -> bool:
@@ -160,14 +161,14 @@ def same(root: Root, expected: tuple[Array, Sums]) -> bool:
 
 def expected_root(step: int) -> tuple[Array, Sums]:
     return tree_over(
-        DEAL.blocks(step),
+        SAMPLER.partition(step).blocks,
         lambda block: block_gradient(WEIGHTS, step, block),
         lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
     )
 
 
 def test_the_fakes_show_every_change_of_order() -> None:
-    parts = [block_gradient(WEIGHTS, 0, block)[0] for block in DEAL.blocks(0)]
+    parts = [block_gradient(WEIGHTS, 0, block)[0] for block in SAMPLER.partition(0).blocks]
     assert np.add.reduce(parts).tobytes() != expected_root(0)[0].tobytes()
 
 
@@ -190,7 +191,7 @@ def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> No
         if crew.is_settled and len(tried) > 1:
             break
     assert crew.is_settled
-    assert tried == set(crews(range(count), len(DEAL.blocks(0))))
+    assert tried == set(crews(range(count), len(SAMPLER.partition(0).blocks)))
 
 
 def test_worker_that_step_after_step_waits_for_rests() -> None:
@@ -238,16 +239,16 @@ def test_stale_and_foreign_reports_are_not_looked_at(*, has_server: bool) -> Non
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
-@pytest.mark.parametrize("lanes", [1, 8])
-def test_evaluation_sums_all_blocks_whatever_their_number(count: int, lanes: int) -> None:
-    # One lane of one block means two slots; 17 test blocks leave workers more nodes than that.
+@pytest.mark.parametrize("leaves", [1, 8])
+def test_evaluation_sums_all_blocks_whatever_their_number(count: int, leaves: int) -> None:
+    # Steps of one block mean two slots; 17 test blocks leave workers more nodes than that.
     crew, exchange = crew_of(count)
-    blocks = DEAL.evaluation_blocks(NUM_TEST_ROWS)
-    slots = most_nodes(lanes, 1)
+    partition = SAMPLER.blocking.evaluation(NUM_TEST_ROWS)
+    slots = most_nodes(leaves)
     exchange.slots = {worker: slots_SP[:slots] for worker, slots_SP in exchange.slots.items()}
     crew._own._slots = crew._own._slots[:slots]
-    sums = tree_over(blocks, lambda b: block_gradient(WEIGHTS, 3, b)[1], Sums.joined)
-    assert crew.gather(Work(Kind.EVALUATE, 3, blocks)).sums == sums
+    sums = tree_over(partition.blocks, lambda b: block_gradient(WEIGHTS, 3, b)[1], Sums.joined)
+    assert crew.gather(Work(Kind.EVALUATE, 3, partition)).sums == sums
 
 
 def falls_silent(exchange: LoopExchange, worker: int, order: Order) -> None:
@@ -432,7 +433,7 @@ class Diverged(FakeWorker):
 
 def test_loss_that_is_no_number_here_too_is_nobodys_fault() -> None:
     crew, said = crew_that_says(3, spoiled(loss_sum=float("nan")))
-    crew._own._worker = Diverged(DEAL)
+    crew._own._worker = Diverged(SAMPLER)
     crew._own._worker.attach(crew.weights, crew._own._slots)
     crew.gather(work(0))
     assert np.isnan(crew.gather(work(1)).sums.loss_sum)
@@ -452,7 +453,7 @@ def test_blocks_that_kill_whoever_computes_them_are_named_by_the_next_incarnatio
 
     crew, _ = crew_of(2, fate)
     crew.suspects = Suspects(tmp_path / "suspects.json")
-    crew._own._worker = Mortal(DEAL)
+    crew._own._worker = Mortal(SAMPLER)
     with pytest.raises(SystemExit):
         crew.gather(work(0))
     again, _ = crew_of(3, fate)

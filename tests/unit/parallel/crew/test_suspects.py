@@ -5,16 +5,17 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distsgd.data.deal import Deal
 from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.crew.suspects import FILE, Suspects, namer
 from distsgd.parallel.messages import Kind, Order, WorkerTask
+from tests.fakes import small_blocks
 
-DEAL = Deal.of(50, 16, lanes=4, lane_rows=4, block_rows=5)
+SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
 
 
 def order(first: int, last: int, step: int = 7, kind: Kind = Kind.GRADIENT) -> Order:
@@ -64,15 +65,16 @@ def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
     Suspects(tmp_path / "gone" / FILE).cleared()
 
 
-def test_blocks_are_named_by_lanes_and_rows(tmp_path: Path) -> None:
+def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
     model = Model([Dense(2)], "quadratic", (3,))
-    name = namer(WorkerTask(tmp_path, model, DEAL, "float32", 0, False, True))
+    name = namer(WorkerTask(tmp_path, model, SAMPLER, "float32", 0, False, True))
     text = name(order(0, 1, step=1))
-    block = DEAL.blocks(1)[0]
-    assert text.startswith(f"blocks 0 to 0 of step 1 (lane {block.lane}; rows ")
+    block = SAMPLER.partition(1).blocks[0]
+    assert text.startswith("blocks 0 to 0 of step 1 (rows ")
     numbers = text.partition("rows ")[2].partition(" of")[0].split(", ")
     assert len(numbers) == block.last - block.first
-    starts = DEAL.lane_starts()
-    assert all(starts[block.lane] <= int(it) < starts[block.lane + 1] for it in numbers)
-    assert "and 8 more" in name(order(0, len(DEAL.blocks(0)), step=0))
+    rows = np.empty(len(numbers), np.int64)
+    SAMPLER.row_order().rows_inplace(1, block.first, block.last, rows)
+    assert [int(number) for number in numbers] == rows.tolist()
+    assert "and 8 more" in name(order(0, len(SAMPLER.partition(0).blocks), step=0))
     assert name(order(1, 3, kind=Kind.EVALUATE)) == "blocks 1 to 2 of the test rows"

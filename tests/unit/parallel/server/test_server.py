@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.data.deal import Deal
 from distsgd.errors import ExchangeTimeoutError, RunError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
@@ -29,30 +28,30 @@ from distsgd.store.digest import DigestLog
 from distsgd.store.evaluations import EvaluationLog
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
-from tests.fakes import NUM_TEST_ROWS, FakeWorker
+from tests.fakes import NUM_TEST_ROWS, FakeWorker, small_blocks
 
 Array = NDArray[Any]
-DEAL = Deal.of(50, 16, lanes=4, lane_rows=4, block_rows=5)
-TOTAL_STEPS = 2 * DEAL.steps_per_epoch + 1
+SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
+TOTAL_STEPS = 2 * SAMPLER.steps_per_epoch + 1
 MODEL = Model([Dense(2)], "quadratic", (3,))
 Before = Callable[[Order], None]
 
 
 def server_task(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> ServerTask:
     return ServerTask(
-        worker=WorkerTask(Path("no data"), MODEL, DEAL, "float32", 0, False, True),
+        worker=WorkerTask(Path("no data"), MODEL, SAMPLER, "float32", 0, False, True),
         update=UpdateTask(
             make_rule(rule),
             make_schedule("cosine", learning_rate=0.05, total_steps=TOTAL_STEPS),
             None,
             False,
             2,
-            DEAL.steps_per_epoch,
+            SAMPLER.steps_per_epoch,
         ),
         record=RecordTask(run, 1, 0.0, None, 2),
         crew=CrewTask(num_workers, "all", "auto", 20.0, secret=bytes(32)),
         total_steps=TOTAL_STEPS,
-        evaluate_every_steps=DEAL.steps_per_epoch,
+        evaluate_every_steps=SAMPLER.steps_per_epoch,
         num_test_rows=NUM_TEST_ROWS,
         init="glorot",
     )
@@ -81,7 +80,7 @@ def train(
         if order.kind is Kind.GRADIENT and order.step == stop_in:
             server.request_stop()
 
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal, look))
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler, look))
     return server.train()
 
 
@@ -102,11 +101,11 @@ def test_run_goes_to_its_end_and_evaluates_at_epoch_ends_and_there(
     path = new_run()
     outcome = train(server_task(path))
     assert (outcome.status, outcome.advice, outcome.step) == ("done", "", TOTAL_STEPS)
-    assert outcome.epoch == TOTAL_STEPS / DEAL.steps_per_epoch
+    assert outcome.epoch == TOTAL_STEPS / SAMPLER.steps_per_epoch
     rows, digests, evaluations, _ = record_of(path)
     assert [row["step"] for row in rows] == list(range(2, TOTAL_STEPS + 1, 2))
     assert [row.step for row in digests] == list(range(1, TOTAL_STEPS + 1))
-    epoch = DEAL.steps_per_epoch
+    epoch = SAMPLER.steps_per_epoch
     assert [row.step for row in evaluations] == [epoch, 2 * epoch, TOTAL_STEPS]
     assert {row.rows for row in evaluations} == {NUM_TEST_ROWS}
     assert outcome.test_loss == evaluations[-1].test_loss
@@ -116,8 +115,8 @@ def test_run_goes_to_its_end_and_evaluates_at_epoch_ends_and_there(
 
 def test_run_that_ends_with_an_epoch_is_evaluated_once_there(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    train(replace(server_task(path), total_steps=DEAL.steps_per_epoch))
-    assert [row.step for row in record_of(path)[2]] == [DEAL.steps_per_epoch]
+    train(replace(server_task(path), total_steps=SAMPLER.steps_per_epoch))
+    assert [row.step for row in record_of(path)[2]] == [SAMPLER.steps_per_epoch]
 
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum"])
@@ -155,7 +154,7 @@ class Killed(BaseException):
 
 KILLED = {
     Kind.GRADIENT: range(TOTAL_STEPS),
-    Kind.EVALUATE: (DEAL.steps_per_epoch, 2 * DEAL.steps_per_epoch, TOTAL_STEPS),
+    Kind.EVALUATE: (SAMPLER.steps_per_epoch, 2 * SAMPLER.steps_per_epoch, TOTAL_STEPS),
 }
 
 
@@ -197,9 +196,9 @@ def test_workers_change_no_bit_of_a_run(
     alone = train(server_task(alone_run))
     task = server_task(path, num_workers=num_workers)
     task = replace(task, crew=replace(task.crew, exchange=exchange))
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal))
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
     workers = [
-        threading.Thread(target=serve, args=(FakeWorker(DEAL), server.address(), number))
+        threading.Thread(target=serve, args=(FakeWorker(SAMPLER), server.address(), number))
         for number in range(num_workers)
     ]
     for worker in workers:
@@ -218,7 +217,7 @@ def test_workers_that_do_not_come_are_named(
     new_run: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "JOIN_TIMEOUT_S", 0.05)
-    server = ParameterServer(server_task(new_run(), num_workers=2), lambda t: FakeWorker(t.deal))
+    server = ParameterServer(server_task(new_run(), num_workers=2), lambda t: FakeWorker(t.sampler))
     with pytest.raises(ExchangeTimeoutError, match=r"workers \[0, 1\] to connect"):
         server.train()
     assert server.status().phase == "ended"
@@ -242,11 +241,11 @@ def test_run_that_cannot_be_had_lets_its_workers_go(
 ) -> None:
     monkeypatch.setattr(server_module, "LOCK_TIMEOUT_S", 0.05)
     path = new_run()
-    server = ParameterServer(server_task(path, num_workers=1), lambda t: FakeWorker(t.deal))
+    server = ParameterServer(server_task(path, num_workers=1), lambda t: FakeWorker(t.sampler))
     with RunDirectory.open(path).lock(1.0), pytest.raises(RunError, match="is in use"):
         server.train()
     assert server.status().phase == "ended"
-    assert serve(FakeWorker(DEAL), server.address(), 0) == 0
+    assert serve(FakeWorker(SAMPLER), server.address(), 0) == 0
 
 
 def test_next_incarnation_waits_for_no_worker_and_fewest_are_enough(
@@ -255,16 +254,16 @@ def test_next_incarnation_waits_for_no_worker_and_fewest_are_enough(
     monkeypatch.setattr(server_module, "JOIN_TIMEOUT_S", 0.05)
     alone = train(server_task(new_run()))
     task = server_task(new_run(), num_workers=3)
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal), incarnation=1)
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler), incarnation=1)
     assert server.train().weights_digest == alone.weights_digest
     assert any("is back" in message for message in server.status().messages)
     task = server_task(new_run(), num_workers=3)
     task = replace(task, crew=replace(task.crew, least_workers=1))
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal))
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
     with pytest.raises(ExchangeTimeoutError, match=r"workers \[0\] to connect"):
         server.train()
     task = server_task(new_run(), num_workers=3)
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.deal))
+    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
     server.expect(0)
     assert server.train().weights_digest == alone.weights_digest
 
@@ -285,7 +284,7 @@ def test_diverged_run_says_so_and_keeps_what_was_saved(new_run: Callable[[], Pat
     path = new_run()
     task = server_task(path)
     task = replace(task, record=replace(task.record, checkpoint_every_steps=2))
-    outcome = ParameterServer(task, lambda asked: BadWorker(asked.deal)).train()
+    outcome = ParameterServer(task, lambda asked: BadWorker(asked.sampler)).train()
     assert (outcome.status, outcome.step) == ("diverged", 3)
     assert "learning_rate" in outcome.advice
     assert CheckpointStore(path / "checkpoints").steps() == (2,)
@@ -311,7 +310,7 @@ def test_given_weights_are_where_a_run_starts(new_run: Callable[[], Path]) -> No
     server = ParameterServer(
         replace(server_task(new_run()), initial_weights=weights),
         lambda asked: FakeWorker(
-            asked.deal, lambda _: seen.append(server._training.weights.copy())
+            asked.sampler, lambda _: seen.append(server._training.weights.copy())
         ),
     )
     server.train()
@@ -332,7 +331,7 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
         status = server.status()
         seen.append((status.phase, status.step, status.num_samples))
 
-    server = ParameterServer(server_task(new_run()), lambda asked: FakeWorker(asked.deal, look))
+    server = ParameterServer(server_task(new_run()), lambda asked: FakeWorker(asked.sampler, look))
     assert server.status().phase == "starting"
     assert server.train().status == "done"
     assert server.status().phase == "ended"
@@ -340,8 +339,8 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
     num_samples = 0
     for step in range(TOTAL_STEPS):
         expected.append(("training", step, num_samples))
-        num_samples += DEAL.num_samples(step)
-        if (step + 1) % DEAL.steps_per_epoch == 0 or step + 1 == TOTAL_STEPS:
+        num_samples += SAMPLER.num_samples(step)
+        if (step + 1) % SAMPLER.steps_per_epoch == 0 or step + 1 == TOTAL_STEPS:
             expected.append(("evaluating", step + 1, num_samples))
     assert seen == expected
 
