@@ -51,6 +51,22 @@ def test_any_number_of_workers_gives_the_same_bits(
             assert found == alone, (workers, plan)
 
 
+@pytest.mark.parametrize("shuffle", ["rows", "windows"])
+@pytest.mark.parametrize("sampling", ["one_stage", "two_stage"])
+def test_any_sampler_gives_the_same_bits(
+    sampling: str, shuffle: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
+) -> None:
+    common = [
+        *("train.steps=60", "train.epochs=1000", "parallel.plan=all", "batch.size=90"),
+        *(f"data.shuffle={shuffle}", f"batch.sampling={sampling}", "batch.pool=400"),
+        *("parallel.lanes=8", "parallel.lane_rows=4", "parallel.block_rows=7"),
+    ]
+    alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
+    for workers in (1, 2, 3, 5, 7):
+        several = f"parallel.workers={workers}"
+        assert run_of(digits, tmp_path / several, cache_dir, *common, several) == alone, workers
+
+
 @pytest.mark.parametrize("exchange", ["shared_memory", "zmq"])
 def test_any_exchange_gives_the_same_bits(
     exchange: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
