@@ -71,7 +71,7 @@ class GradientWorker:
     def __init__(self, task: WorkerTask) -> None:
         self._task = task
         self._data = DataSet.open(task.data, verify=False)
-        self._row_order = task.sampler.row_order()
+        self._row_order = task.sampler.row_order(self._data.train.will_need)
         self._buffers = (BlockBuffer(task), BlockBuffer(task))
         self._current = 0
         self._ahead: tuple[Kind, int, Block] | None = None  # What the other buffer holds.

@@ -11,6 +11,7 @@ neighbourhoods: see `windows`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -23,6 +24,7 @@ from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, one_thread
 from distsgd.data.windows import WindowOrder, Windows, rows_in_window
 
 Int64 = NDArray[np.int64]
+WillNeed = Callable[[range], None]
 Shuffle = Literal["auto", "rows", "windows"]
 
 # With more rows, or more bytes of features, "auto" shuffles windows. Fixed numbers: bits depend on
@@ -30,6 +32,10 @@ Shuffle = Literal["auto", "rows", "windows"]
 MOST_SHUFFLED_ROWS = 1 << 22
 MOST_SHUFFLED_BYTES = 1 << 31
 MOST_ROWS = 1 << 32  # Row numbers are kept as uint32.
+
+
+def _is_in_memory(_: range) -> None:
+    """There is nothing to be read ahead."""
 
 
 class RowOrder(Protocol):
@@ -76,8 +82,8 @@ class Sampler(Protocol):
     def partition(self, step: int) -> Partition:
         """The blocks of global step `step`."""
 
-    def row_order(self) -> RowOrder:
-        """From places to rows, for one process."""
+    def row_order(self, will_need: WillNeed = _is_in_memory) -> RowOrder:
+        """From places to rows, for one process; `will_need` hears of rows that are soon drawn."""
 
     def describe(self) -> dict[str, int | str]:
         """How mini-batches are drawn, for the record of a run."""
@@ -173,11 +179,11 @@ class BatchSampler:
         """The blocks of global step `step`."""
         return self.blocking.partition(self.num_samples(step))
 
-    def row_order(self) -> RowOrder:
-        """From places to rows, for one process."""
+    def row_order(self, will_need: WillNeed = _is_in_memory) -> RowOrder:
+        """From places to rows, for one process; `will_need` hears of rows that are soon drawn."""
         if self.windows is None:
             return _EpochOrder(self)
-        return WindowOrder(self.windows, self.batch_rows, self.seed)
+        return WindowOrder(self.windows, self.batch_rows, self.seed, will_need=will_need)
 
     def describe(self) -> dict[str, int | str]:
         """How mini-batches are drawn, for the record of a run."""

@@ -6,7 +6,9 @@ Letters: N rows asked for, I features, C classes, K label columns.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from distsgd.data.manifest import Manifest, ShardEntry, read_manifest
 from distsgd.data.shard_file import RowFormat, ShardArrays, map_shard
 
 Int64 = NDArray[np.int64]
+_libc = ctypes.CDLL(None)
 
 
 class Rows:
@@ -84,6 +87,15 @@ class Rows:
             if squared_norms_N is not None:
                 squared_norms_N[place] = arrays.squared_norms_N[source]
 
+    def will_need(self, rows: range) -> None:
+        """Have the operating system read these neighbouring rows; returns at once."""
+        first = rows.start
+        while first < rows.stop:
+            shard = self._shard_of(first)
+            start, end = self._starts[shard], min(rows.stop, self._starts[shard + 1])
+            _advise_will_need(self._shards[shard].x_NI[first - start : end - start])
+            first = end
+
     def x_view(self, first: int, last: int) -> NDArray[Any] | None:
         """Features of rows ``first`` to ``last - 1`` without a copy; None if in several shards."""
         shard = self._shard_of(first)
@@ -135,6 +147,14 @@ class Rows:
         if len(self._labels) < count:
             self._labels = np.empty(count, np.int64)
         return self._labels[:count]
+
+
+def _advise_will_need(mapped: NDArray[Any]) -> None:
+    """Ask for the pages of a mapped file under an array; no more than a hint."""
+    address = mapped.ctypes.data
+    within = address % mmap.PAGESIZE
+    length = ctypes.c_size_t(mapped.nbytes + within)
+    _libc.madvise(ctypes.c_void_p(address - within), length, mmap.MADV_WILLNEED)
 
 
 class DataSet:

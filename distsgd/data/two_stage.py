@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, permutation
 from distsgd.data.blocks import Blocking, Partition
-from distsgd.data.sampler import BatchSampler, RowOrder
+from distsgd.data.sampler import BatchSampler, RowOrder, WillNeed
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.
 
@@ -77,9 +77,9 @@ class TwoStageSampler:
         """The blocks of global step `step`."""
         return self.blocking.partition(self.num_samples(step))
 
-    def row_order(self) -> RowOrder:
-        """From places to rows, for one process."""
-        return _PoolOrder(self)
+    def row_order(self, will_need: WillNeed = lambda _: None) -> RowOrder:
+        """From places to rows, for one process; `will_need` hears of rows that are soon drawn."""
+        return _PoolOrder(self, self.pools.row_order(will_need))
 
     def describe(self) -> dict[str, int | str]:
         """How mini-batches are drawn, for the record of a run."""
@@ -109,9 +109,8 @@ class TwoStageSampler:
 class _PoolOrder:
     """The rows of a pool, each in the place to which chance sends it. Keeps those of two pools."""
 
-    def __init__(self, sampler: TwoStageSampler) -> None:
-        self._sampler = sampler
-        self._rows = sampler.pools.row_order()
+    def __init__(self, sampler: TwoStageSampler, rows: RowOrder) -> None:
+        self._sampler, self._rows = sampler, rows
         self._pools: dict[int, NDArray[np.int64]] = {}
 
     def rows_inplace(self, step: int, first: int, last: int, rows_N: NDArray[np.int64]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,9 +131,12 @@ class _Pool(NamedTuple):
 class WindowOrder:
     """From places of mini-batches to rows, for one process, of whatever lanes it is asked for."""
 
-    def __init__(self, windows: Windows, batch_rows: int, seed: int) -> None:
+    def __init__(
+        self, windows: Windows, batch_rows: int, seed: int, *, will_need: Callable[[range], None]
+    ) -> None:
         self._windows, self._batch_rows, self._seed = windows, batch_rows, seed
         self._steps_per_epoch = -(-windows.num_rows // batch_rows)
+        self._will_need = will_need
         self._thread = one_thread()
         self._epochs: dict[int, _Epoch] = {}
         self._drawn: dict[int, BuiltAhead[_Pool]] = {}  # Of each lane.
@@ -205,7 +209,9 @@ class WindowOrder:
         return _Pool(epoch, lane, number, low - start, high - start, one, other)
 
     def _pool_order(self, pool: _Pool) -> Order:
-        """The rows of a pool, in the order in which they are given."""
+        """The rows of a pool, in the order in which they are given; begins to read them."""
+        for window in (pool.one, pool.other):
+            self._will_need(window)
         key = (pool.epoch, pool.lane, pool.number)
         rows_N = permutation(self._seed, Purpose.ROW_ORDER, *key, size=pool.last - pool.first)
         is_other_N = rows_N >= len(pool.one)

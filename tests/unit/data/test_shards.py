@@ -54,6 +54,7 @@ def test_gather_equals_indexing_the_whole(sizes: list[int], data: st.DataObject)
     rows.gather_inplace(numbers, x_NI=x_NI, target=one_hot, squared_norms_N=None)
     assert np.array_equal(one_hot, np.eye(3, dtype=np.float32)[target])
     assert np.array_equal(rows.source_rows(numbers), whole.source_rows_N[numbers])
+    rows.will_need(range(sum(sizes)))
 
 
 @settings(max_examples=60, deadline=None)

@@ -112,6 +112,14 @@ def test_windows_are_visited_in_another_order_each_epoch() -> None:
     assert len(first) >= 19
 
 
+def test_windows_are_asked_for_before_their_rows_are_drawn() -> None:
+    sampler, asked = sampler_of(1 << 14, 64, window=1 << 10), set[int]()
+    order, rows = sampler.row_order(asked.update), np.empty(64, np.int64)
+    for step in range(2 * sampler.steps_per_epoch):
+        order.rows_inplace(step, 0, 64, rows)
+        assert asked >= set(rows.tolist())
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_rows_in_use_are_those_of_two_windows_a_lane(batch: int) -> None:
     sampler = sampler_of(1 << 12, batch, window=16)
