@@ -5,12 +5,16 @@ No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distsgd.autodiff.variable import Variable
 from distsgd.errors import ModelError
 
 CostAndGradient = Callable[[NDArray[np.float64]], tuple[ArrayLike, ArrayLike]]
@@ -45,27 +49,38 @@ def check_gradient(
 ) -> GradientCheck:
     """Compares a function's gradient with ``(f(x + h) - f(x - h)) / 2h``, number by number.
 
+    Chance is the same in each call: the states of Python's `random`, of `numpy.random` and of
+    `generator` are restored before it, and once more at the end, so that a check leaves no trace.
+    Raises `ModelError` where the function gives something else than a cost and a gradient.
+
     Args:
         function: From an array like `x`, float64, to the cost (one number) and its gradient (the
             shape of `x`).
         x: Where to check; not changed. Integers are taken as float64.
         step: The h of the differences.
         tolerance: Largest relative difference that passes.
-        generator: Chance the function uses; its state is restored before each call, so that each
-            sees the same.
+        generator: Chance the function uses beside the global ones.
 
     >>> check_gradient(lambda x: (x**2, 2 * x), 123.456).passed
     True
     """
-    point = np.array(x, np.float64)
-    state = None if generator is None else dict(generator.bit_generator.state)
+    point = np.array(Variable(x).value, np.float64)
+    _check_settings(step, tolerance)
+    with _same_chance(generator) as restore:
 
-    def call(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        if generator is not None and state is not None:
-            generator.bit_generator.state = state
-        cost, gradient = function(at.copy())
-        return _one_number(cost), np.asarray(gradient, np.float64)
+        def call(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            restore()
+            return _cost_and_gradient(function(at.copy()))
 
+        return _check(call, point, step, tolerance)
+
+
+def _check(
+    call: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]],
+    point: NDArray[np.float64],
+    step: float,
+    tolerance: float,
+) -> GradientCheck:
     _, gradient = call(point)
     if gradient.shape != point.shape:
         raise ModelError(
@@ -99,7 +114,10 @@ def assert_gradient(
     tolerance: float = 1e-5,
     generator: np.random.Generator | None = None,
 ) -> None:
-    """Raises `ModelError` with the first bad index and both values, unless all is well."""
+    """Raises `ModelError` with the first bad index and both values, unless all is well.
+
+    Arguments are those of `check_gradient`.
+    """
     found = check_gradient(function, x, step=step, tolerance=tolerance, generator=generator)
     if not found.passed:
         raise ModelError(
@@ -110,8 +128,49 @@ def assert_gradient(
         )
 
 
+@contextmanager
+def _same_chance(generator: np.random.Generator | None) -> Iterator[Callable[[], None]]:
+    """Gives what puts all chance back to where it is now; it is done at the end in any case."""
+    pythons = random.getstate()
+    # The function is the user's, and so may be the old global generator of numpy.
+    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    own = None if generator is None else generator.bit_generator.state
+
+    def restore() -> None:
+        random.setstate(pythons)
+        np.random.set_state(numpys)  # noqa: NPY002
+        if generator is not None and own is not None:
+            generator.bit_generator.state = own
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+def _check_settings(step: float, tolerance: float) -> None:
+    for name, value in (("step", step), ("tolerance", tolerance)):
+        if not 0.0 < value < np.inf:
+            raise ModelError(f"{name} is {value!r}; must be a number above 0")
+
+
+def _cost_and_gradient(answer: Any) -> tuple[float, NDArray[np.float64]]:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        raise ModelError(
+            f"the function gave {type(answer).__name__}; must give a cost and its gradient "
+            "(return cost, tape.gradient(cost, x))"
+        )
+    cost, gradient = answer
+    if gradient is None:
+        raise ModelError(
+            "the gradient is None; must be an array (the cost does not depend on a Variable that "
+            "the tape watches)"
+        )
+    return _one_number(cost), np.asarray(Variable(gradient).value, np.float64)
+
+
 def _one_number(cost: ArrayLike) -> float:
-    array = np.asarray(cost, np.float64)
+    array = np.asarray(Variable(cost).value, np.float64)
     if array.size != 1:
         raise ModelError(f"the cost has shape {array.shape}; must be one number (sum it)")
     return float(array.reshape(()))

@@ -149,3 +149,46 @@ class Absolute(_Elementwise):
             partial(np.sign, site.inputs[0], sign),
             partial(np.multiply, grad_or_ones(grad, site), sign, out),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Sin(_Elementwise):
+    """The sine, of radians."""
+
+    name: ClassVar[str] = "sin"
+    reads_output: ClassVar[bool] = False
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        return [partial(np.sin, site.inputs[0], site.output)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        del index
+        slope = site.buffer("slope", out.shape)
+        return [
+            partial(np.cos, site.inputs[0], slope),
+            partial(np.multiply, grad_or_ones(grad, site), slope, out),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Cos(_Elementwise):
+    """The cosine, of radians."""
+
+    name: ClassVar[str] = "cos"
+    reads_output: ClassVar[bool] = False
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        return [partial(np.cos, site.inputs[0], site.output)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        del index
+        slope = site.buffer("slope", out.shape)
+        return [
+            partial(np.sin, site.inputs[0], slope),
+            partial(np.negative, slope, slope),
+            partial(np.multiply, grad_or_ones(grad, site), slope, out),
+        ]

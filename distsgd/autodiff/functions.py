@@ -1,18 +1,59 @@
 """Gates as functions of variables and arrays, for use under a tape or on their own. No I/O here.
 
+Losses take rows ``[N, O]`` and give ``[N]``; of one row ``[O]`` they give one number.
+
 >>> float(sigmoid(0.0))
 0.5
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from distsgd.autodiff import activations, arithmetic, costs, elementwise, linear, losses
+from distsgd.autodiff import activations, arithmetic, costs, elementwise, linear, losses, shapes
 from distsgd.autodiff.convolution import Convolution, MaxPool, Padding
 from distsgd.autodiff.dropout import Dropout
 from distsgd.autodiff.normalisation import LayerNormalisation
-from distsgd.autodiff.tape import Operand, Variable, apply
+from distsgd.autodiff.rows import class_loss, map_rows, number_loss
+from distsgd.autodiff.rows import softmax_cross_entropy as _softmax_cross_entropy
+from distsgd.autodiff.variable import Axis, Operand, Variable, apply, as_variable
+
+
+def add(x: Operand, y: Operand) -> Variable:
+    """``x + y``."""
+    return apply(arithmetic.Add(), x, y)
+
+
+def subtract(x: Operand, y: Operand) -> Variable:
+    """``x - y``."""
+    return apply(arithmetic.Subtract(), x, y)
+
+
+def multiply(x: Operand, y: Operand) -> Variable:
+    """``x · y``, element by element."""
+    return apply(arithmetic.Multiply(), x, y)
+
+
+def divide(x: Operand, y: Operand) -> Variable:
+    """``x / y``, element by element."""
+    return apply(arithmetic.Divide(), x, y)
+
+
+def negative(x: Operand) -> Variable:
+    """``-x``."""
+    return apply(elementwise.Negative(), x)
+
+
+def power(x: Operand, exponent: float) -> Variable:
+    """``x ** exponent`` for a plain number."""
+    return as_variable(x) ** exponent
+
+
+def square(x: Operand) -> Variable:
+    """``x²``."""
+    return power(x, 2.0)
 
 
 def exp(x: Operand) -> Variable:
@@ -23,6 +64,16 @@ def exp(x: Operand) -> Variable:
 def log(x: Operand) -> Variable:
     """The natural logarithm."""
     return apply(elementwise.Log(), x)
+
+
+def sin(x: Operand) -> Variable:
+    """The sine, of radians."""
+    return apply(elementwise.Sin(), x)
+
+
+def cos(x: Operand) -> Variable:
+    """The cosine, of radians."""
+    return apply(elementwise.Cos(), x)
 
 
 def reciprocal(x: Operand) -> Variable:
@@ -45,9 +96,68 @@ def maximum(x: Operand, y: Operand) -> Variable:
     return apply(arithmetic.Maximum(), x, y)
 
 
+def minimum(x: Operand, y: Operand) -> Variable:
+    """The smaller of two, element by element; where they are equal the gradient goes to `x`."""
+    return negative(maximum(negative(x), negative(y)))
+
+
+def sum(x: Operand, axis: Axis = None, *, keepdims: bool = False) -> Variable:  # noqa: A001 -- numpy's name.
+    """The sum along `axis`, one or several, or of everything.
+
+    With `keepdims` the axes that are gone stay, with length 1.
+    """
+    return as_variable(x).sum(axis, keepdims=keepdims)
+
+
+def mean(x: Operand, axis: Axis = None, *, keepdims: bool = False) -> Variable:
+    """The mean, as `sum`."""
+    return as_variable(x).mean(axis, keepdims=keepdims)
+
+
+def max(x: Operand, axis: Axis = None, *, keepdims: bool = False) -> Variable:  # noqa: A001 -- numpy's name.
+    """The largest, as `sum`; where several are equal they share the gradient."""
+    return as_variable(x).max(axis, keepdims=keepdims)
+
+
+def min(x: Operand, axis: Axis = None, *, keepdims: bool = False) -> Variable:  # noqa: A001 -- numpy's name.
+    """The smallest, as `sum`; where several are equal they share the gradient."""
+    return as_variable(x).min(axis, keepdims=keepdims)
+
+
+def reshape(x: Operand, shape: int | tuple[int, ...]) -> Variable:
+    """The same numbers in another shape; one size may be -1."""
+    return as_variable(x).reshape(shape)
+
+
+def transpose(x: Operand, axes: tuple[int, ...] | None = None) -> Variable:
+    """The axes in another order; the opposite one unless given."""
+    return as_variable(x).transpose() if axes is None else as_variable(x).transpose(axes)
+
+
+def stack(parts: Sequence[Operand]) -> Variable:
+    """Variables or arrays of one shape put side by side along a new first axis.
+
+    >>> x, y = Variable(1.0), Variable(2.0)
+    >>> stack([x, y, 3.0]).value
+    array([1., 2., 3.])
+    """
+    return apply(shapes.Stack(), *parts)
+
+
 def matmul(x: Operand, y: Operand) -> Variable:
-    """The product of two matrices."""
+    """The product of matrices and vectors, as numpy's.
+
+    A vector is a row on the left and a column on the right; that axis is missing in the output.
+
+    >>> matmul([[1.0, 2.0], [3.0, 4.0]], [10.0, 1.0]).value
+    array([12., 34.])
+    """
     return apply(linear.MatMul(), x, y)
+
+
+def outer(x: Operand, y: Operand) -> Variable:
+    """Each number of `x` times each of `y`, ``[I, O]``; arrays are taken flat, as by numpy."""
+    return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
 
 
 def affine(x_NI: Operand, weight_IO: Operand, bias_O: Operand) -> Variable:
@@ -100,73 +210,79 @@ def tanh(x: Operand) -> Variable:
 
 
 def softmax(x_NO: Operand) -> Variable:
-    """Softmax of each row."""
-    return apply(activations.Softmax(), x_NO)
-
-
-def _classes(class_N: Operand) -> Variable:
-    if isinstance(class_N, Variable):
-        return class_N
-    return Variable(class_N, watched=False, dtype=np.int64)
+    """Softmax of each row, or of one row ``[O]``."""
+    return map_rows(lambda rows_NO: apply(activations.Softmax(), rows_NO), x_NO)
 
 
 def softmax_cross_entropy(outputs_NO: Operand, class_N: Operand) -> Variable:
-    """Cross-entropy of each row's softmax with its class; shape ``[N]``."""
-    return apply(losses.SoftmaxCrossEntropy(), outputs_NO, _classes(class_N))
+    """Cross-entropy of each row's softmax with its class; shape ``[N]``.
+
+    The class is a number from 0 on, or a row of probabilities, as a one-hot row is. Of one row
+    ``[O]``, and its class or its probabilities ``[O]``, it is one number.
+
+    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], 2)).__round__(4)
+    0.4076
+    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], [0, 0, 1])).__round__(4)
+    0.4076
+    """
+    return _softmax_cross_entropy(losses.SoftmaxCrossEntropy(), outputs_NO, class_N)
 
 
 def sigmoid_cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """Cross-entropy of the sigmoids with the targets, summed by row; shape ``[N]``."""
-    return apply(losses.SigmoidCrossEntropy(), outputs_NO, target_NO)
+    return number_loss(losses.SigmoidCrossEntropy(), outputs_NO, target_NO)
 
 
 def squared_error(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return apply(losses.SquaredError(1.0), outputs_NO, target_NO)
+    return number_loss(losses.SquaredError(1.0), outputs_NO, target_NO)
 
 
 def quadratic(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``½ Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return apply(losses.SquaredError(0.5), outputs_NO, target_NO)
+    return number_loss(losses.SquaredError(0.5), outputs_NO, target_NO)
 
 
 def cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``-Σ [E ln a + (1 - E) ln(1 - a)]`` over a row's outputs; shape ``[N]``."""
-    return apply(costs.CrossEntropy(), outputs_NO, target_NO)
+    return number_loss(costs.CrossEntropy(), outputs_NO, target_NO)
 
 
 def exponential(outputs_NO: Operand, target_NO: Operand, *, tau: float = 1.0) -> Variable:
     """``tau · exp(Σ (a - E)² / tau)``, the sum over a row's outputs; shape ``[N]``."""
-    return apply(costs.Exponential(tau), outputs_NO, target_NO)
+    return number_loss(costs.Exponential(tau), outputs_NO, target_NO)
 
 
 def hellinger(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ (√a - √E)² / √2`` over a row's outputs; shape ``[N]``."""
-    return apply(costs.Hellinger(), outputs_NO, target_NO)
+    return number_loss(costs.Hellinger(), outputs_NO, target_NO)
 
 
 def kullback_leibler(
     outputs_NO: Operand, target_NO: Operand, *, generalised: bool = False
 ) -> Variable:
     """``Σ E ln(E/a)``, generalised ``Σ [E ln(E/a) - E + a]``; shape ``[N]``."""
-    return apply(costs.KullbackLeibler(generalised), outputs_NO, target_NO)
+    return number_loss(costs.KullbackLeibler(generalised), outputs_NO, target_NO)
 
 
 def itakura_saito(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ [E/a - ln(E/a) - 1]`` over a row's outputs; shape ``[N]``."""
-    return apply(costs.ItakuraSaito(), outputs_NO, target_NO)
+    return number_loss(costs.ItakuraSaito(), outputs_NO, target_NO)
 
 
 def mean_absolute(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """The mean of ``|a - E|`` over a row's outputs; shape ``[N]``."""
-    return apply(costs.MeanAbsolute(), outputs_NO, target_NO)
+    return number_loss(costs.MeanAbsolute(), outputs_NO, target_NO)
 
 
 def huber(outputs_NO: Operand, target_NO: Operand, *, delta: float = 1.0) -> Variable:
     """``½ε²`` up to `delta`, straight beyond it, summed over a row's outputs; shape ``[N]``."""
-    return apply(costs.Huber(delta), outputs_NO, target_NO)
+    return number_loss(costs.Huber(delta), outputs_NO, target_NO)
 
 
 def hinge(outputs_NO: Operand, class_N: Operand) -> Variable:
-    """``Σ max(0, a_j - a_c + 1)`` over the classes j other than the row's class c; ``[N]``."""
-    return apply(costs.Hinge(), outputs_NO, _classes(class_N))
+    """``Σ max(0, a_j - a_c + 1)`` over the classes j other than the row's class c; ``[N]``.
+
+    The class is a number from 0 on, or a one-hot row. Of one row ``[O]`` it is one number.
+    """
+    return class_loss(costs.Hinge(), outputs_NO, class_N)

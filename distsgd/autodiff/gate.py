@@ -61,12 +61,41 @@ class Site:
 class Gate:
     """An operation with a local gradient; subclasses are frozen and hold only their settings.
 
+    A gate of one's own says the shape of its output, and fills arrays that it is given; `apply`
+    puts it on the tape like any other:
+
+    >>> from functools import partial
+    >>> from distsgd.autodiff import Gate, GradientTape, Variable, apply, check_gradient
+    >>> from distsgd.autodiff import grad_or_ones
+    >>> class Softplus(Gate):
+    ...     name = "softplus"
+    ...
+    ...     def output_shape(self, *shapes):
+    ...         return shapes[0]
+    ...
+    ...     def stage_forward(self, site):  # y = ln(1 + exp(x))
+    ...         return [partial(np.logaddexp, 0.0, site.inputs[0], site.output)]
+    ...
+    ...     def stage_backward(self, site, index, grad, out):  # dy/dx = 1 - exp(-y)
+    ...         d = grad_or_ones(grad, site)
+    ...         return [lambda: np.multiply(d, -np.expm1(-site.output), out)]
+    >>> def cost_and_gradient(x):
+    ...     x = Variable(x)
+    ...     with GradientTape() as tape:
+    ...         cost = (apply(Softplus(), x) ** 2).sum()
+    ...     return cost, tape.gradient(cost, x)
+    >>> check_gradient(cost_and_gradient, [[-1.0, 0.0], [0.5, 3.0]]).passed
+    True
+
     The methods that start with `stage` run nothing: they return zero-argument operations that work
     on the given arrays in place, however often they are called. They may look at shapes (one row
-    has a faster way), never at values.
+    has a faster way), never at values. `output_shape` should raise `ModelError` for shapes that do
+    not fit. A gate that keeps samples apart says so in `samples_stay_apart`; without it a network
+    with per-sample statistics refuses the gate.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "gate"
+    """What drawings and errors call it."""
     reads_inputs: ClassVar[bool] = True
     """Whether the backward looks at the inputs, so that they must survive until then."""
     reads_output: ClassVar[bool] = True

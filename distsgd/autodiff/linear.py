@@ -1,4 +1,4 @@
-"""Matrix products: the affine gate of dense layers, and the plain product of two matrices.
+"""Products: the affine gate of dense layers, and the plain product of matrices and vectors.
 
 Shape letters: N samples, I inputs, O outputs. No I/O here.
 """
@@ -45,8 +45,7 @@ def _matrix_product_shape(left: Shape, right: Shape) -> Shape:
     if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
         raise ModelError(
             f"cannot multiply shapes {left} and {right}; both must be matrices and the first's "
-            "columns as many as the "
-            "second's rows (reshape or transpose one of them)"
+            "columns as many as the second's rows (reshape or transpose one of them: x.T)"
         )
     return left[0], right[1]
 
@@ -54,7 +53,7 @@ def _matrix_product_shape(left: Shape, right: Shape) -> Shape:
 def _one_dtype(dtypes: tuple[np.dtype[Any], ...]) -> np.dtype[Any]:
     if len(set(dtypes)) > 1:
         raise ModelError(
-            f"cannot multiply matrices of {' and '.join(map(str, dtypes))}; must be of one dtype "
+            f"cannot multiply arrays of {' and '.join(map(str, dtypes))}; must be of one dtype "
             "(convert with astype)"
         )
     return dtypes[0]
@@ -62,33 +61,45 @@ def _one_dtype(dtypes: tuple[np.dtype[Any], ...]) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True)
 class MatMul(Gate):
-    """``x_NI @ w_IO``; the gradient of a right factor that all samples share is ``x.T @ d``."""
+    """``x_NI @ w_IO`` of matrices and vectors, as numpy's matmul.
+
+    A vector on the left is one row, on the right one column; that axis is missing in the output.
+    The gradient of a right factor that all samples share is ``x.T @ d``.
+    """
 
     name: ClassVar[str] = "matmul"
     reads_output: ClassVar[bool] = False
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        return _matrix_product_shape(*shapes)
+        left, right = shapes
+        if not (len(left) in (1, 2) and len(right) in (1, 2)) or left[-1] != right[0]:
+            raise ModelError(
+                f"cannot multiply shapes {left} and {right}; must be matrices or vectors, and the "
+                "first's columns as many as the second's rows, a vector being a row on the left "
+                "and a column on the right (transpose one of them: x.T; write x * y for element by "
+                "element, outer(x, y) for all products)"
+            )
+        return (*left[:-1], *right[1:])
 
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return _one_dtype(dtypes)
 
     def stage_forward(self, site: Site) -> list[Operation]:
-        x_NI, w_IO = site.inputs
-        return [stage_product(x_NI, w_IO, site.output)]
+        x_NI, w_IO = _as_matrices(*site.inputs)
+        return [stage_product(x_NI, w_IO, site.output.reshape(len(x_NI), w_IO.shape[1]))]
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        x_NI, w_IO = site.inputs
-        d_NO = grad_or_ones(grad, site)
+        x_NI, w_IO = _as_matrices(*site.inputs)
+        d_NO = grad_or_ones(grad, site).reshape(len(x_NI), w_IO.shape[1])
         if index == 0:
-            return [_stage_input_gradient(d_NO, w_IO, out)]
-        return [stage_product(x_NI.T, d_NO, out)]
+            return [_stage_input_gradient(d_NO, w_IO, out.reshape(x_NI.shape))]
+        return [stage_product(x_NI.T, d_NO, out.reshape(w_IO.shape))]
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
-        del shapes
-        return per_sample == (True, False)
+        # A vector that has samples has them along the axis that is summed over.
+        return per_sample == (True, False) and len(shapes[0]) == 2
 
     def stage_squared_norms(
         self,
@@ -99,7 +110,13 @@ class MatMul(Gate):
         input_squared_norms: Array | None,
     ) -> list[Operation]:
         assert parameters == {1}
-        return _stage_affine_squared_norms(site, (True, False), grad, out, input_squared_norms)
+        d_NO = grad_or_ones(grad, site).reshape(len(out), -1)
+        return _stage_affine_squared_norms(site, (True, False), d_NO, out, input_squared_norms)
+
+
+def _as_matrices(left: Array, right: Array) -> tuple[Array, Array]:
+    """A vector on the left as one row, on the right as one column; views."""
+    return left if left.ndim == 2 else left[None, :], right if right.ndim == 2 else right[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +175,9 @@ class Affine(Gate):
         is the product of theirs; its bias gradient is ``d_n``. Source:
         Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv:1510.01799.
         """
-        return _stage_affine_squared_norms(
-            site, (1 in parameters, 2 in parameters), grad, out, input_squared_norms
-        )
+        by = (1 in parameters, 2 in parameters)
+        d_NO = grad_or_ones(grad, site)
+        return _stage_affine_squared_norms(site, by, d_NO, out, input_squared_norms)
 
 
 def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
@@ -172,13 +189,12 @@ def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
 def _stage_affine_squared_norms(
     site: Site,
     by_weight_and_bias: tuple[bool, bool],
-    grad: Array | None,
+    d_NO: Array,
     out: Array,
     input_squared_norms: Array | None,
 ) -> list[Operation]:
     x_NI = site.inputs[0]
     by_weight, by_bias = by_weight_and_bias
-    d_NO = grad_or_ones(grad, site)
     operations = stage_row_squared_norms(site, "grad_squares", d_NO, out)
     if not by_weight:
         return operations

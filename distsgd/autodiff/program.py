@@ -230,6 +230,12 @@ class _Staging:
             gradients={circuit.losses: None},
         )
         losses_N = values[circuit.losses]
+        if losses_N.shape != values[circuit.x].shape[:1]:
+            raise ModelError(
+                f"the losses of {len(values[circuit.x])} samples have shape {losses_N.shape}; must "
+                "be one for each sample (a subscript or a shape in the network counts samples; "
+                "write x[:, 0] for x[0:2, 0], and reshape(-1, ...))"
+            )
         norms_N = self._arena.allocate(losses_N.shape, losses_N.dtype) if with_norms else None
         operations: list[Operation] = [] if destinations else [_refuse_backward]
         of_nodes = backward.stage() if destinations else []

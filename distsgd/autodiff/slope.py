@@ -23,6 +23,7 @@ class Slope:
     """A function at a point.
 
     Attributes:
+        point: Where.
         value: The function's.
         gradient: Points where it rises fastest; the shape of the point.
         step: Minus the gradient: gradient descent with a learning rate of 1.
@@ -31,6 +32,7 @@ class Slope:
             length.
     """
 
+    point: Array
     value: float
     gradient: Array
     step: Array
@@ -39,10 +41,21 @@ class Slope:
 
 
 def slope_at(function: Callable[[Variable], Variable], point: ArrayLike) -> Slope:
-    """How `function`, from one variable to one number, rises at `point`."""
-    x = Variable(np.array(point, np.float64))
+    """How `function`, from one variable to one number, rises at `point`.
+
+    Raises `ModelError` unless it gives one number, as a Variable.
+
+    >>> slope_at(lambda x: x[0] ** 2 + 3.0 * x[1], [1.0, 5.0]).gradient.tolist()
+    [2.0, 3.0]
+    """
+    x = Variable(np.array(Variable(point).value, np.float64))
     with GradientTape() as tape:
         value = function(x)
+    if not isinstance(value, Variable):
+        raise ModelError(
+            f"the function gave {type(value).__name__}; must give a Variable (functions of numpy "
+            "and math give plain numbers: use those of distsgd.autodiff)"
+        )
     if value.value.size != 1:
         raise ModelError(f"the function has shape {value.shape}; must be one number (sum it)")
     gradient = tape.gradient(value, x)
@@ -50,6 +63,7 @@ def slope_at(function: Callable[[Variable], Variable], point: ArrayLike) -> Slop
     steepness = float(np.sqrt(np.sum(gradient * gradient)))
     direction = gradient / steepness if steepness else np.zeros_like(gradient)
     return Slope(
+        point=x.value,
         value=float(value.value.reshape(())),
         gradient=gradient,
         step=-gradient,

@@ -1,4 +1,4 @@
-"""Variables and the tape that records what is computed with them, gate by gate.
+"""The tape that records what is computed with variables, gate by gate.
 
     with GradientTape() as tape:
         loss = ((x @ w + b) ** 2).mean()
@@ -10,180 +10,21 @@ No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
-from distsgd.autodiff import arithmetic, elementwise, shapes
 from distsgd.autodiff.chain import Backward, Node
-from distsgd.autodiff.gate import Array, Gate, Shape, Site
-from distsgd.autodiff.linear import MatMul
+from distsgd.autodiff.gate import Array, Gate, Site
+from distsgd.autodiff.variable import Operand, Variable, apply, open_tapes
 from distsgd.errors import ModelError
 
-_open_tapes: ContextVar[tuple[GradientTape, ...]] = ContextVar("_open_tapes", default=())
+__all__ = ["GradientTape", "Operand", "Variable", "apply"]
 
-
-class Variable:
-    """An array that gates can be applied to; its operators work as those of numpy arrays.
-
-    Plain numbers and lists beside it are constants.
-
-    Args:
-        value: Numbers; integers become float64, float32 stays float32.
-        watched: Whether tapes record what is computed with it without being asked to
-            (`GradientTape.watch`).
-        dtype: The dtype to convert to.
-
-    >>> x = Variable(3.0)
-    >>> with GradientTape() as tape:
-    ...     y = x * x
-    >>> float(tape.gradient(y, x))
-    6.0
-    """
-
-    __slots__ = ("value", "watched")
-    __array_ufunc__ = None  # array + variable is answered by the variable
-    __hash__ = object.__hash__
-
-    def __init__(
-        self, value: ArrayLike, *, watched: bool = True, dtype: DTypeLike | None = None
-    ) -> None:
-        array = np.asarray(value, dtype)
-        self.value: Array = (
-            array if array.dtype.kind == "f" or dtype is not None else array.astype(np.float64)
-        )
-        self.watched = watched
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the value."""
-        return self.value.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the value."""
-        return self.value.dtype
-
-    def __repr__(self) -> str:
-        return f"Variable({self.value!r})"
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- numpy's protocol.
-        return np.array(self.value, dtype, copy=copy)
-
-    def __add__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Add(), self, other)
-
-    def __radd__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Add(), other, self)
-
-    def __sub__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Subtract(), self, other)
-
-    def __rsub__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Subtract(), other, self)
-
-    def __mul__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Multiply(), self, other)
-
-    def __rmul__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Multiply(), other, self)
-
-    def __truediv__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Divide(), self, other)
-
-    def __rtruediv__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Divide(), other, self)
-
-    def __matmul__(self, other: Operand) -> Variable:
-        return apply(MatMul(), self, other)
-
-    def __rmatmul__(self, other: Operand) -> Variable:
-        return apply(MatMul(), other, self)
-
-    def __neg__(self) -> Variable:
-        return apply(elementwise.Negative(), self)
-
-    def __abs__(self) -> Variable:
-        return apply(elementwise.Absolute(), self)
-
-    def __pow__(self, exponent: float) -> Variable:
-        if isinstance(exponent, Variable):
-            raise ModelError(
-                "the exponent is a Variable; must be a plain number (write x ** y as exp(y * "
-                "log(x)))"
-            )
-        return apply(elementwise.Power(float(exponent)), self)
-
-    def sum(self, axis: int | tuple[int, ...] | None = None) -> Variable:
-        """The sum along `axis`, or of everything."""
-        return apply(shapes.Sum((axis,) if isinstance(axis, int) else axis), self)
-
-    def mean(self, axis: int | tuple[int, ...] | None = None) -> Variable:
-        """The mean along `axis`, or of everything."""
-        total = self.sum(axis)
-        return total / (self.value.size / max(total.value.size, 1))
-
-    def reshape(self, *shape: int) -> Variable:
-        """The same numbers in another shape; one size may be -1."""
-        return apply(shapes.Reshape(shape), self)
-
-
-Operand = Variable | ArrayLike
 Nested = Variable | Sequence["Nested"] | Mapping[Any, "Nested"]
-
-
-def apply(gate: Gate, *operands: Operand) -> Variable:
-    """The output of `gate`, computed at once.
-
-    It is recorded by every open tape that watches one of the operands. Raises `ModelError` where
-    shapes do not fit, and for numbers outside the gate's domain.
-
-    Args:
-        gate: The operation.
-        operands: Variables; anything else is a constant in the dtype of the variables.
-    """
-    variables = _as_variables(operands)
-    arrays = tuple(variable.value for variable in variables)
-    tapes = _open_tapes.get()
-    if all(tape.check_values for tape in tapes):
-        gate.check_values(*arrays)
-    output = gate.output_view(arrays[0])
-    is_view = output is not None
-    if output is None:
-        output = np.empty(
-            gate.output_shape(*(a.shape for a in arrays)),
-            gate.output_dtype(*(a.dtype for a in arrays)),
-        )
-    site = Site(arrays, output, np.empty)
-    if not is_view:
-        for operation in gate.stage_forward(site):
-            operation()
-    result = Variable(output, watched=False, dtype=output.dtype)
-    for tape in tapes:
-        tape.record(gate, variables, result, site)
-    return result
-
-
-def _as_variables(operands: tuple[Operand, ...]) -> tuple[Variable, ...]:
-    dtypes = [operand.dtype for operand in operands if isinstance(operand, Variable)]
-    dtype = np.result_type(*dtypes) if dtypes else None
-    return tuple(
-        operand
-        if isinstance(operand, Variable)
-        else Variable(operand, watched=False, dtype=None if _is_float_array(operand) else dtype)
-        for operand in operands
-    )
-
-
-def _is_float_array(operand: Operand) -> bool:
-    return isinstance(operand, np.ndarray) and operand.dtype.kind == "f"
 
 
 class GradientTape:
@@ -191,6 +32,8 @@ class GradientTape:
 
     Args:
         persistent: Whether `gradient` can be asked more than once.
+        watch_accessed_variables: Whether every watched variable that is used is recorded by itself;
+            else only those given to `watch`, before they are used.
         keep_unwatched: Whether gates that depend on nothing watched are recorded too (a program
             needs them).
         check_values: Whether numbers outside a gate's domain are refused (a program, recorded on
@@ -198,7 +41,12 @@ class GradientTape:
     """
 
     def __init__(
-        self, *, persistent: bool = False, keep_unwatched: bool = False, check_values: bool = True
+        self,
+        *,
+        persistent: bool = False,
+        watch_accessed_variables: bool = True,
+        keep_unwatched: bool = False,
+        check_values: bool = True,
     ) -> None:
         self.check_values = check_values
         self.nodes: list[Node] = []
@@ -207,10 +55,11 @@ class GradientTape:
         self._numbers: dict[int, int] = {}
         self._tracked: set[int] = set()
         self._persistent, self._keep_unwatched = persistent, keep_unwatched
+        self._watches_accessed = watch_accessed_variables
         self._is_spent = False
 
     def __enter__(self) -> Self:
-        _open_tapes.set((*_open_tapes.get(), self))
+        open_tapes.set((*open_tapes.get(), self))
         return self
 
     def __exit__(
@@ -219,11 +68,16 @@ class GradientTape:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _open_tapes.set(tuple(tape for tape in _open_tapes.get() if tape is not self))
+        open_tapes.set(tuple(tape for tape in open_tapes.get() if tape is not self))
 
-    def watch(self, *variables: Variable) -> None:
-        """Records from now on what is computed with `variables`, watched or not by themselves."""
-        for variable in variables:
+    def watch(self, *variables: Nested) -> None:
+        """Records from now on what is computed with `variables`, watched or not by themselves.
+
+        Lists, tuples and dictionaries of them are taken apart. `ModelError` for anything else, and
+        for a variable of whole numbers, which nothing can be differentiated by.
+        """
+        for variable in _flat(variables, "watch got"):
+            _check_is_float(variable)
             self._tracked.add(self.number(variable))
 
     def number(self, variable: Variable) -> int:
@@ -233,16 +87,19 @@ class GradientTape:
             number = len(self.variables)
             self.variables.append(variable)  # which also keeps its id from being given to another
             self._numbers[id(variable)] = number
-            if variable.watched:
+            if self._watches(variable):
                 self._tracked.add(number)
         return number
+
+    def _watches(self, variable: Variable) -> bool:
+        return self._watches_accessed and variable.watched and variable.dtype.kind == "f"
 
     def record(
         self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
     ) -> None:
         """Takes down one gate, if it depends on anything watched."""
         if not self._keep_unwatched and not any(
-            v.watched or self._numbers.get(id(v)) in self._tracked for v in inputs
+            self._watches(v) or self._numbers.get(id(v)) in self._tracked for v in inputs
         ):
             return
         numbers = tuple(self.number(variable) for variable in inputs)
@@ -251,30 +108,49 @@ class GradientTape:
         self.nodes.append(Node(gate, numbers, number))
         self.sites.append(site)
 
-    def gradient(self, target: Variable | Sequence[Variable], sources: Any) -> Any:
+    def gradient(
+        self,
+        target: Variable | Sequence[Variable],
+        sources: Any,
+        output_gradients: ArrayLike | Sequence[ArrayLike | None] | None = None,
+    ) -> Any:
         """The gradient of the sum of all numbers of `target` by each source.
+
+        Raises `ModelError` for what is no Variable, for shapes that do not fit, and on the second
+        call unless the tape is persistent.
 
         Args:
             target: What was computed; of any shape, or several.
             sources: A variable, or lists, tuples and dictionaries of them, nested in any way.
                 Intermediate results count.
+            output_gradients: What the gradient by each number of `target` is to begin with, instead
+                of 1: an array of its shape; for several targets a list with one for each, where
+                None stands for ones.
 
         Returns:
             Arrays in the structure of `sources`; None for a source that was not watched or that
             `target` does not depend on.
+
+        >>> x = Variable([1.0, 2.0])
+        >>> with GradientTape() as tape:
+        ...     y = x**2
+        >>> tape.gradient(y, x, output_gradients=[10.0, 100.0]).tolist()
+        [20.0, 400.0]
         """
         self._check_not_spent()
-        self._is_spent = not self._persistent
-        targets = [target] if isinstance(target, Variable) else list(target)
+        targets = list(_flat(target, "the target is"))
+        seeds = _seeds(targets, output_gradients, is_one=isinstance(target, Variable))
         destinations: dict[int, Array] = {}
 
         def note(source: Variable) -> None:
+            _check_is_float(source)
             number = self._numbers.get(id(source))
             if number is not None and number in self._tracked:
                 destinations[number] = np.zeros(source.shape, source.dtype)
 
         _map_nested(note, sources)
-        reached = self._fill_inplace(targets, destinations)
+        self._is_spent = not self._persistent
+        reached = self._fill_inplace(targets, seeds, destinations)
         if not self._persistent:
             self.sites.clear()
         return _map_nested(lambda source: reached.get(self._numbers.get(id(source), -1)), sources)
@@ -289,7 +165,7 @@ class GradientTape:
             number: np.zeros(self.variables[number].shape, self.variables[number].dtype)
             for number in self._tracked
         }
-        reached = self._fill_inplace([target], every)
+        reached = self._fill_inplace([target], [None], every)
         return {number: array for number, array in reached.items() if array is not None}
 
     def recompute(self) -> None:
@@ -313,18 +189,22 @@ class GradientTape:
             )
 
     def _fill_inplace(
-        self, targets: list[Variable], destinations: dict[int, Array]
+        self,
+        targets: Sequence[Variable],
+        seeds: Sequence[Array | None],
+        destinations: dict[int, Array],
     ) -> dict[int, Array | None]:
-        seeds: dict[int, Array] = {}
-        for target in targets:
+        roots: dict[int, Array] = {}
+        for target, seed in zip(targets, seeds, strict=True):
             number = self._numbers.get(id(target))
             if number is None or number not in self._tracked:
                 continue
-            if number not in seeds:
-                seeds[number] = destinations.get(number, np.zeros_like(target.value))
-            seeds[number] += target.dtype.type(1)
+            if number not in roots:
+                zeros = np.zeros(target.shape, target.dtype)
+                roots[number] = destinations.get(number, zeros)
+            roots[number] += target.dtype.type(1) if seed is None else seed
         backward = Backward(
-            self.nodes, self.sites, destinations, np.empty, keep_all=True, gradients={**seeds}
+            self.nodes, self.sites, destinations, np.empty, keep_all=True, gradients={**roots}
         )
         for _, operations in backward.stage():
             for operation in operations:
@@ -345,3 +225,60 @@ def _map_nested(function: Callable[[Variable], Any], nested: Any) -> Any:
     raise ModelError(
         f"a source is {nested!r}; must be a Variable, or a list, tuple or dictionary of Variables"
     )
+
+
+def _check_is_float(variable: Variable) -> None:
+    if variable.dtype.kind != "f":
+        raise ModelError(
+            f"a Variable of dtype {variable.dtype} has no gradient (as classes and keys have "
+            "none); must be of floats"
+        )
+
+
+def _flat(nested: Any, what: str) -> Iterator[Variable]:
+    if isinstance(nested, Variable):
+        yield nested
+    elif isinstance(nested, tuple | list | Mapping):
+        for item in nested.values() if isinstance(nested, Mapping) else nested:
+            yield from _flat(item, what)
+    else:
+        raise ModelError(
+            f"{what} {nested!r}; must be a Variable or a list of them (functions of numpy give "
+            "plain arrays: use those of distsgd.autodiff)"
+        )
+
+
+def _seeds(targets: Sequence[Variable], given: Any, *, is_one: bool) -> list[Array | None]:
+    """The gradient that each target begins with; None for ones."""
+    if given is None:
+        return [None] * len(targets)
+    if is_one:
+        # A list of the only target's is taken too, as TensorFlow does.
+        is_listed = isinstance(given, list | tuple) and len(given) == 1
+        return [_seed(targets[0], given[0] if is_listed and _fits(given[0], targets[0]) else given)]
+    if not isinstance(given, list | tuple) or len(given) != len(targets):
+        count = f"{len(given)}" if isinstance(given, list | tuple) else "no list"
+        raise ModelError(
+            f"output_gradients has {count} for {len(targets)} targets; must be a list with one for "
+            "each (None for ones)"
+        )
+    return [
+        None if one is None else _seed(target, one)
+        for target, one in zip(targets, given, strict=True)
+    ]
+
+
+def _fits(given: Any, target: Variable) -> bool:
+    return given is None or Variable(given).shape == target.shape
+
+
+def _seed(target: Variable, given: Any) -> Array | None:
+    if given is None:
+        return None
+    array = Variable(given).value
+    if array.shape != target.shape:
+        raise ModelError(
+            f"output_gradients has shape {array.shape} for a target of shape {target.shape}; both "
+            "must be equal"
+        )
+    return array.astype(target.dtype)

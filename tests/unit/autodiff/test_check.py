@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -39,6 +43,63 @@ def test_check_restores_chance_before_each_call() -> None:
 
     assert check_gradient(noisy, np.arange(5.0), generator=generator).passed
     assert not check_gradient(noisy, np.arange(5.0)).passed
+
+
+def by_python(shape: tuple[int, ...]) -> Floats:
+    return np.array([random.gauss() for _ in range(int(np.prod(shape)))]).reshape(shape)
+
+
+def by_numpy(shape: tuple[int, ...]) -> Floats:
+    drawn: Floats = np.random.standard_normal(shape)  # noqa: NPY002 -- the subject.
+    return drawn
+
+
+@pytest.mark.parametrize("draw", [by_python, by_numpy])
+def test_check_restores_global_chance_before_each_call_and_at_the_end(
+    draw: Callable[[tuple[int, ...]], Floats],
+) -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 -- the subject.
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # numpy's stub knows the other kind, too.  # noqa: NPY002
+
+    def noisy(x: Floats) -> tuple[float, Floats]:
+        factors = draw(x.shape)
+        return float(np.sum(factors * x**2)), 2 * factors * x
+
+    assert check_gradient(noisy, np.arange(5.0)).passed
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # type: ignore[index]  # noqa: NPY002
+    assert draw((2,)).tolist() != draw((2,)).tolist()
+
+
+def test_check_restores_chance_where_the_function_fails() -> None:
+    generator = np.random.default_rng(0)
+    states = random.getstate(), generator.bit_generator.state
+
+    def failing(x: Floats) -> tuple[float, Floats]:
+        raise RuntimeError(str(x + generator.random() + random.random()))  # noqa: S311
+
+    with pytest.raises(RuntimeError):
+        check_gradient(failing, np.ones(2), generator=generator)
+    assert (random.getstate(), generator.bit_generator.state) == states
+
+
+def test_check_refuses_what_is_no_cost_and_gradient() -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda x: float(x.sum()), "gave float; must give a cost and its gradient"),
+        (lambda x: (x, x, x), "gave tuple"),
+        (lambda x: (float(x.sum()), None), "gradient is None"),
+        (lambda x: ("one", x), "must be real numbers"),
+        (lambda x: (float(x.sum()), "one"), "must be real numbers"),
+    ]
+    for function, says in calls:
+        with pytest.raises(ModelError, match=says):
+            check_gradient(function, np.ones(2))
+    with pytest.raises(ModelError, match="step is 0"):
+        check_gradient(lambda x: (x**2, 2 * x), 1.0, step=0)
+    with pytest.raises(ModelError, match="tolerance is nan"):
+        check_gradient(lambda x: (x**2, 2 * x), 1.0, tolerance=np.nan)
+    with pytest.raises(ModelError, match="must be real numbers"):
+        check_gradient(lambda x: (x**2, 2 * x), "three")
 
 
 def test_check_fails_on_not_a_number() -> None:

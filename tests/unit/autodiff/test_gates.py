@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import distsgd.autodiff
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.check import assert_gradient
 from distsgd.autodiff.tape import GradientTape, Variable
@@ -16,6 +18,7 @@ from distsgd.errors import ModelError
 Floats = NDArray[np.float64]
 Function = Callable[..., Variable]
 CLASSES_N = np.array([0, 3, 1])
+PROBABILITIES_NO = np.random.default_rng(5).dirichlet(np.ones(4), 3)
 KEYS_N = np.array([1, 2, 1 << 63], np.uint64)
 
 
@@ -65,6 +68,48 @@ GATES: dict[str, tuple[Function, Sequence[Floats]]] = {
     "matmul_one_row": (lambda x, y: x @ y, (signed(1, 4), signed(4, 2, seed=2))),
     "matmul_one_between": (lambda x, y: x @ y, (signed(3, 1), signed(1, 2, seed=2))),
     "matmul_one_column": (lambda x, y: x @ y, (signed(3, 4), signed(4, 1, seed=2))),
+    "matmul_matrix_vector": (lambda x, y: x @ y, (signed(3, 4), signed(4, seed=2))),
+    "matmul_one_row_vector": (lambda x, y: x @ y, (signed(1, 4), signed(4, seed=2))),
+    "matmul_one_column_vector": (lambda x, y: x @ y, (signed(3, 1), signed(1, seed=2))),
+    "matmul_vector_matrix": (lambda x, y: x @ y, (signed(4), signed(4, 3, seed=2))),
+    "matmul_vector_one_row": (lambda x, y: x @ y, (signed(1), signed(1, 3, seed=2))),
+    "matmul_vector_one_column": (lambda x, y: x @ y, (signed(4), signed(4, 1, seed=2))),
+    "matmul_vectors": (lambda x, y: x @ y, (signed(4), signed(4, seed=2))),
+    "matmul_vectors_of_one": (lambda x, y: x @ y, (signed(1), signed(1, seed=2))),
+    "outer": (f.outer, (signed(3), signed(2, seed=2))),
+    "transpose": (lambda x: x.T, (signed(3, 4),)),
+    "transpose_vector": (lambda x: x.T, (signed(3),)),
+    "transpose_axes": (lambda x: f.transpose(x, (1, -1, 0)), (signed(3, 4, 2),)),
+    "transpose_product": (lambda x, y: x.T @ y.T, (signed(3, 4), signed(2, 3, seed=2))),
+    "subscript": (lambda x: x[1], (signed(3, 4),)),
+    "subscript_number": (lambda x: x[1, -2], (signed(3, 4),)),
+    "subscript_slices": (lambda x: x[::-2, 1:3], (signed(3, 4),)),
+    "subscript_column": (lambda x: x[:, 0], (signed(3, 4),)),
+    "subscript_ellipsis": (lambda x: x[..., None, -1], (signed(3, 4, 2),)),
+    "subscript_repeated": (lambda x: x[[0, 2, 0, 0]], (signed(3, 4),)),
+    "subscript_pairs": (lambda x: x[[0, 2, 0], [1, -1, 1]], (signed(3, 4),)),
+    "subscript_apart": (lambda x: x[1, :, [0, 0, 1]], (signed(3, 4, 2),)),
+    "subscript_mask": (lambda x: x[[True, False, True]], (signed(3, 4),)),
+    "subscript_whole_mask": (lambda x: x[np.eye(3, 4) == 1], (signed(3, 4),)),
+    "unpacked": (lambda x: f.stack([b * a for a, b in x]), (signed(3, 2),)),
+    "stack": (lambda x, y: f.stack([x, y, x]), (signed(3, 4), signed(3, 4, seed=2))),
+    "max": (lambda x: x.max(), (signed(3, 4),)),
+    "max_axis": (lambda x: f.max(x, axis=1), (signed(3, 4),)),
+    "max_kept": (lambda x: f.max(x, axis=(0, 2), keepdims=True), (signed(3, 4, 2),)),
+    "max_of_a_number": (f.max, (signed(),)),
+    "min": (lambda x: x.min(), (signed(3, 4),)),
+    "min_axis": (lambda x: f.min(x, axis=-1, keepdims=True), (signed(3, 4),)),
+    "minimum": (f.minimum, (signed(3, 4), signed(4, seed=2))),
+    "sum_kept": (lambda x: f.sum(x, axis=1, keepdims=True), (signed(3, 4),)),
+    "mean_kept": (lambda x: f.mean(x, axis=0, keepdims=True), (signed(3, 4),)),
+    "reshape_to": (lambda x: f.reshape(x, (4, 3)), (signed(3, 4),)),
+    "sin": (f.sin, (signed(3, 4),)),
+    "cos": (f.cos, (signed(3, 4),)),
+    "power": (lambda x: f.power(x, 2.5), (numbers(3, 4),)),
+    "by_name": (
+        lambda x, y: f.subtract(f.multiply(x, f.add(x, y)), f.divide(f.negative(x), y)),
+        (signed(3, 4), signed(3, 4, seed=2)),
+    ),
     "affine": (f.affine, (signed(3, 4), signed(4, 2, seed=2), signed(2, seed=4))),
     "affine_one_row": (f.affine, (signed(1, 4), signed(4, 2, seed=2), signed(2, seed=4))),
     "affine_one_by_one": (f.affine, (signed(1, 1), signed(1, 1, seed=2), signed(1, seed=4))),
@@ -72,6 +117,22 @@ GATES: dict[str, tuple[Function, Sequence[Floats]]] = {
     "sigmoid": (f.sigmoid, (signed(3, 4),)),
     "tanh": (f.tanh, (signed(3, 4),)),
     "softmax": (f.softmax, (signed(3, 4),)),
+    "softmax_of_one_row": (f.softmax, (signed(4),)),
+    "softmax_cross_entropy_of_a_row": (lambda z: f.softmax_cross_entropy(z, 2), (signed(4),)),
+    "softmax_cross_entropy_of_a_hot_row": (
+        lambda z: f.softmax_cross_entropy(z, [0, 0, 1, 0]),
+        (signed(4),),
+    ),
+    "softmax_cross_entropy_of_hot_rows": (
+        lambda z: f.softmax_cross_entropy(z, np.eye(4)[CLASSES_N]),
+        (signed(3, 4),),
+    ),
+    "softmax_cross_entropy_of_probabilities": (
+        lambda z: f.softmax_cross_entropy(z, PROBABILITIES_NO),
+        (signed(3, 4),),
+    ),
+    "hinge_of_a_row": (lambda a: f.hinge(a, 2), (signed(4),)),
+    "hinge_of_hot_rows": (lambda a: f.hinge(a, np.eye(4)[CLASSES_N]), (signed(3, 4),)),
     "softmax_cross_entropy": (lambda z: f.softmax_cross_entropy(z, CLASSES_N), (signed(3, 4),)),
     "softmax_cross_entropy_one_row": (
         lambda z: f.softmax_cross_entropy(z, CLASSES_N[:1]),
@@ -171,30 +232,45 @@ def test_not_a_number_passes_through_activations() -> None:
         assert np.isnan(activation(np.array([np.nan, -np.nan])).value).all()
 
 
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda: f.matmul(np.ones((2, 3)), np.ones((2, 3))), "columns as many as"),
-        (lambda: f.matmul(np.ones((2, 3)), np.ones(3)), "must be matrices"),
-        (lambda: f.matmul(np.ones((2, 3), np.float32), np.ones((3, 2))), "one dtype"),
-        (lambda: f.affine(np.ones((2, 3)), np.ones((3, 2)), np.ones(3)), "one number for each"),
-        (lambda: Variable([1.0, 2.0]) + np.ones(3), "cannot add shapes"),
-        (lambda: Variable([1.0, 2.0]).reshape(3), "cannot reshape"),
-        (lambda: Variable([1.0, 2.0]).sum(axis=1), "must be from -1 to 0"),
-        (lambda: f.softmax([1.0, 2.0]), "flatten first"),
-        (lambda: f.softmax_cross_entropy(np.ones((2, 3)), [0, 1, 2]), "class numbers"),
-        (lambda: f.squared_error(np.ones((2, 3)), np.ones((2, 1))), "one column of targets"),
-        (lambda: Variable(2.0) ** Variable(2.0), "plain number"),  # type: ignore[operator] # the mistake
-    ],
-)
-def test_gate_refuses_what_does_not_fit(call: Callable[[], object], says: str) -> None:
-    with pytest.raises(ModelError, match=says):
-        call()
+def test_largest_numbers_share_the_gradient() -> None:
+    x = Variable([[1.0, 3.0, 3.0], [5.0, 2.0, 5.0]])
+    with GradientTape(persistent=True) as tape:
+        whole, by_row, least = x.max(), x.max(axis=1), x.min()
+    assert by_row.value.tolist() == [3.0, 5.0]
+    assert tape.gradient(whole, x).tolist() == [[0, 0, 0], [0.5, 0, 0.5]]
+    assert tape.gradient(by_row, x).tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.5]]
+    assert tape.gradient(least, x).tolist() == [[1, 0, 0], [0, 0, 0]]
 
 
-def test_loss_has_no_gradient_by_its_targets() -> None:
-    target = Variable([[1.0]])
+SHAPES = [(4,), (1,), (4, 3), (1, 3), (4, 1), (3, 4), (3,), (0, 3), (3, 0), (0,)]
+
+
+@pytest.mark.parametrize("left", SHAPES)
+@pytest.mark.parametrize("right", SHAPES)
+def test_product_is_numpys_or_refused_where_numpy_refuses(
+    left: tuple[int, ...], right: tuple[int, ...]
+) -> None:
+    x, y = Variable(signed(*left)), Variable(signed(*right, seed=2))
+    try:
+        expected = np.matmul(x.value, y.value)
+    except ValueError:
+        with pytest.raises(ModelError, match="cannot multiply shapes"):
+            _ = x @ y
+        return
     with GradientTape() as tape:
-        loss = f.squared_error(Variable([[2.0]]), target)
-    with pytest.raises(ModelError, match="no gradient by its targets"):
-        tape.gradient(loss, target)
+        product = x @ y
+    np.testing.assert_allclose(product.value, expected, rtol=1e-13, atol=1e-15)
+    assert product.shape == expected.shape
+    assert [g.shape for g in tape.gradient(product, [x, y])] == [left, right]
+
+
+def test_every_public_function_can_be_imported_from_the_package() -> None:
+    public = {
+        name
+        for name, value in vars(f).items()
+        if inspect.isfunction(value) and value.__module__ == f.__name__ and name[0] != "_"
+    }
+    assert public <= set(distsgd.autodiff.__all__)
+    assert all(getattr(distsgd.autodiff, name) is getattr(f, name) for name in public)
+    assert sorted(distsgd.autodiff.__all__) == sorted(set(distsgd.autodiff.__all__))
+    assert all(hasattr(distsgd.autodiff, name) for name in distsgd.autodiff.__all__)

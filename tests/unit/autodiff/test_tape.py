@@ -166,3 +166,104 @@ def test_tape_refuses_sources_that_are_no_variables() -> None:
         y = x * x
     with pytest.raises(ModelError, match="must be a Variable"):
         tape.gradient(y, [x, 3.0])
+
+
+def test_tape_that_watches_nothing_by_itself_records_what_it_is_told_to() -> None:
+    x, y = Variable(2.0), Variable(3.0)
+    with GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+        before = x * y
+        tape.watch(x)
+        after = x * y
+        alone = y * y
+    assert tape.gradient(after, [x, y]) == [3.0, None]
+    assert tape.gradient(before, [x, y]) == [None, None]
+    assert tape.gradient(alone, [x, y]) == [None, None]
+    assert len(tape.nodes) == 1
+
+
+def test_tape_watches_lists_and_dictionaries() -> None:
+    x, y, z = Variable(2.0), Variable(3.0, watched=False), Variable(5.0)
+    with GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([x, {"y": y}])
+        product = x * y * z
+    assert tape.gradient(product, [x, y, z]) == [15.0, 10.0, None]
+    for wrong, says in ((3.0, "watch got 3.0"), (Variable([1], dtype=np.int64), "dtype int64")):
+        with pytest.raises(ModelError, match=says):
+            tape.watch(wrong)  # type: ignore[arg-type] # the mistake
+
+
+def test_whole_numbers_have_no_gradient() -> None:
+    x, count = Variable(2.0), Variable(3, dtype=np.int64)
+    with GradientTape(persistent=True) as tape:
+        y = x * count * 0.5
+        z = count * 0.5
+    assert (float(y), float(z)) == (3.0, 1.5)
+    assert tape.gradient(y, x) == 1.5
+    with pytest.raises(ModelError, match="dtype int64 has no gradient"):
+        tape.gradient(y, [x, count])
+
+
+def test_output_gradients_are_what_the_gradient_begins_with() -> None:
+    x = Variable([1.0, 2.0, 3.0])
+    with GradientTape(persistent=True) as tape:
+        y = x**2
+        z = y * x
+    assert tape.gradient(y, x, output_gradients=[1.0, 10.0, 100.0]).tolist() == [2, 40, 600]
+    assert tape.gradient(y, x, [np.array([1.0, 0.0, -1.0])]).tolist() == [2, 0, -6]
+    assert tape.gradient(y, x, [None]).tolist() == tape.gradient(y, x).tolist() == [2, 4, 6]
+    assert tape.gradient([y, z], x, [Variable([1, 0, 0]), None]).tolist() == [5, 12, 27]
+    # A target that another one is made of, and one that is named twice.
+    by_y = tape.gradient([y, z], y, output_gradients=[[5.0, 5.0, 5.0], [1.0, 1.0, 1.0]])
+    assert by_y.tolist() == [6, 7, 8]
+    assert tape.gradient([y, y], x, [[1, 1, 1], [2, 2, 2]]).tolist() == [6, 12, 18]
+    assert tape.gradient(y, x, [1, 1, 1]).dtype == np.float64
+
+
+def test_output_gradients_give_rows_of_a_jacobian() -> None:
+    x, w = np.array([0.5, -1.0]), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    v = Variable(x)
+    with GradientTape(persistent=True) as tape:
+        y = f.tanh(v @ w)
+    rows = [tape.gradient(y, v, output_gradients=one) for one in np.eye(3)]
+    np.testing.assert_allclose(rows, (1 - np.tanh(x @ w) ** 2)[:, None] * w.T, rtol=1e-14)
+
+
+def test_output_gradients_are_in_the_dtype_of_the_target() -> None:
+    x = Variable(np.float32(3.0))
+    with GradientTape() as tape:
+        y = x * x
+    gradient = tape.gradient(y, x, output_gradients=0.5)
+    assert (float(gradient), gradient.dtype) == (3.0, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "says"),
+    [
+        ("y", [1.0, 2.0], r"shape \(2,\) for a target of shape \(3,\)"),
+        ("y", 1.0, r"shape \(\) for a target of shape \(3,\)"),
+        ("y", [[1.0, 2.0, 3.0, 4.0]], r"shape \(1, 4\)"),
+        ("y", "one", "must be real numbers"),
+        ("both", [1.0, 2.0, 3.0], "has 3 for 2 targets"),
+        ("both", np.ones((2, 3)), "has no list for 2 targets"),
+        ("both", [None, [1.0]], r"shape \(1,\) for a target of shape \(3,\)"),
+    ],
+)
+def test_output_gradients_that_do_not_fit_are_refused(target: str, given: Any, says: str) -> None:
+    x = Variable([1.0, 2.0, 3.0])
+    with GradientTape() as tape:
+        y = x**2
+    targets: Any = {"y": y, "both": [y, x]}[target]
+    with pytest.raises(ModelError, match=says):
+        tape.gradient(targets, x, output_gradients=given)
+    # What was refused has not spent the tape.
+    assert tape.gradient(y, x).tolist() == [2, 4, 6]
+
+
+def test_tape_refuses_targets_that_are_no_variables() -> None:
+    x = Variable([1.0, 2.0])
+    with GradientTape() as tape:
+        y: Any = np.dot(np.asarray(x), [1.0, 1.0])
+    targets: list[Any] = [y, [x, y], None]
+    for target in targets:
+        with pytest.raises(ModelError, match=r"the target is .*use those of distsgd\.autodiff"):
+            tape.gradient(target, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.errors import DataError, MissingExtraError
+from distsgd.errors import DataError, MissingExtraError, ModelError
+from distsgd.plots import draw_curve
 from distsgd.plots.canvas import COLOURS
 from distsgd.plots.error_curve import Curve, Steps, draw_error_curve
 from distsgd.plots.histories import Series, draw_regimes, draw_series, moving_mean
@@ -135,3 +137,68 @@ def test_the_pictures_load_matplotlib_only_when_one_is_drawn() -> None:
         "sys.exit('matplotlib' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@dataclass(frozen=True)
+class Touching:
+    point: Any
+    value: Any
+    gradient: Any
+
+
+def test_curve_is_drawn_with_a_line_for_each_slope(tmp_path: Path) -> None:
+    bare, touched = tmp_path / "bare.png", tmp_path / "touched.png"
+    draw_curve(np.square, -2, 3, bare)
+    tangents = [Touching(1.0, 1.0, 2.0), Touching(np.array([-1.0]), 1.0, np.array([-2.0]))]
+    draw_curve(np.square, -2, 3, str(touched), tangents=tangents, labels=("w", "error"))
+    for colour, is_there in ((COLOURS[1], True), (COLOURS[2], True), (COLOURS[3], False)):
+        assert share_of(bare, colour) == 0
+        assert (share_of(touched, colour) > 0) is is_there
+    assert share_of(bare, COLOURS[0]) > 0.003
+
+
+@pytest.mark.parametrize(
+    ("function", "ends", "y_range"),
+    [
+        (np.log, (-1, 4), None),
+        (lambda x: 1 / x, (-2, 2), (-5, 5)),
+        (lambda _: 7.0, (0, 1), None),
+        (lambda _: 0.0, (-1e-9, 1e-9), None),
+        (np.exp, (0, 1000), (0, 10)),
+    ],
+)
+def test_curves_with_gaps_poles_and_no_height_are_drawn(
+    tmp_path: Path, function: Any, ends: tuple[float, float], y_range: Any
+) -> None:
+    low, high = ends
+    draw_curve(function, low, high, tmp_path / "a.png", y_range=y_range)
+    assert share_of(tmp_path / "a.png", COLOURS[0]) > 0.001
+
+
+def test_curve_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("a.svg", "b.svg"):
+        draw_curve(np.sin, 0, 6, tmp_path / name, tangents=[Touching(0.0, 0.0, 1.0)])
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("function", "ends", "more", "says"),
+    [
+        (np.sin, (1, 1), {}, "goes from 1 to 1; must go to a larger"),
+        (np.sin, (0, np.inf), {}, "an end of the curve is inf"),
+        (np.sin, ("left", 1), {}, "'left'; must be one number"),
+        (np.sin, (0, 1), {"num_points": 1}, "num_points is 1"),
+        (np.sin, (0, 1), {"y_range": (2, 1)}, "y_range is .2, 1."),
+        (lambda x: x * np.nan, (0, 1), {}, "nowhere finite from 0 to 1"),
+        (lambda x: np.array([x, x]), (0, 1), {}, r"the function has shape \(2,\)"),
+        (lambda _: "high", (0, 1), {}, "'high'; must be one number"),
+        (np.sin, (0, 1), {"tangents": [Touching([0.0, 1.0], 0.0, 1.0)]}, "point of a tangent has"),
+        (np.sin, (0, 1), {"tangents": [Touching(0.0, 0.0, np.nan)]}, "slope of a tangent is nan"),
+    ],
+)
+def test_curve_refuses_what_it_cannot_draw(
+    tmp_path: Path, function: Any, ends: Any, more: Any, says: str
+) -> None:
+    with pytest.raises(ModelError, match=says):
+        draw_curve(function, ends[0], ends[1], tmp_path / "a.png", **more)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,126 @@
+"""Losses applied to one row as to many, and the ways in which a class is told. No I/O here.
+
+Shape letters: N samples, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distsgd.autodiff.gate import Gate, Shape
+from distsgd.autodiff.soft_targets import SoftTargetCrossEntropy
+from distsgd.autodiff.variable import Operand, Variable, apply, as_variable
+from distsgd.errors import ModelError
+
+
+def map_rows(function: Callable[[Operand], Variable], x: Operand) -> Variable:
+    """`function` of rows applied to ``[N, O]``, or to one row ``[O]``."""
+    shape = _shape(x)
+    if len(shape) != 1:
+        return function(x)
+    return function(_as_row(x)).reshape(*shape)
+
+
+def number_loss(gate: Gate, outputs: Operand, target: Operand) -> Variable:
+    """The loss of each row, ``[N]``, or one number for one row ``[O]`` or for two numbers."""
+    shape = _shape(outputs)
+    if len(shape) > 1:
+        return apply(gate, outputs, target)
+    if _shape(target) != shape:
+        raise ModelError(
+            f"{gate.name} got outputs of shape {shape} and targets of shape {_shape(target)}; both "
+            "must be of one shape: a row of outputs, or [samples, outputs]"
+        )
+    return apply(gate, _as_row(outputs), _as_row(target)).reshape()
+
+
+def class_loss(gate: Gate, outputs: Operand, target: Operand) -> Variable:
+    """The loss of each row, ``[N]``, or one number for one row ``[O]``.
+
+    Args:
+        gate: A loss of outputs ``[N, O]`` and classes ``[N]``.
+        outputs: ``[N, O]`` or ``[O]``.
+        target: Class numbers, ``[N]`` or one; or one-hot rows of the outputs' shape.
+    """
+    shape, given = _shape(outputs), _shape(target)
+    if given == shape and len(shape) in (1, 2):
+        as_rows = _as_row if len(shape) == 1 else lambda x: x
+        return _result(shape, apply(gate, as_rows(outputs), _hot_places(gate, as_rows(target))))
+    if given != shape[:-1] or len(shape) not in (1, 2):
+        raise ModelError(
+            f"{gate.name} got outputs of shape {shape} and targets of shape {given}; must be "
+            "[samples, classes] and [samples] (targets are class numbers), or one row and one "
+            "class; or targets are one-hot, of the outputs' shape"
+        )
+    classes = _class_numbers(gate, target)
+    if len(shape) == 2:
+        return apply(gate, outputs, classes)
+    return _result(shape, apply(gate, _as_row(outputs), classes.reshape(1)))
+
+
+def softmax_cross_entropy(gate: Gate, outputs: Operand, target: Operand) -> Variable:
+    """As `class_loss`, where targets of the outputs' shape may be any probabilities."""
+    shape = _shape(outputs)
+    if _shape(target) != shape or len(shape) not in (1, 2):
+        return class_loss(gate, outputs, target)
+    return number_loss(SoftTargetCrossEntropy(), outputs, target)
+
+
+def _result(shape: Shape, loss_N: Variable) -> Variable:
+    return loss_N.reshape() if len(shape) == 1 else loss_N
+
+
+def _shape(operand: Operand) -> Shape:
+    return operand.shape if isinstance(operand, np.ndarray) else as_variable(operand).shape
+
+
+def _as_row(operand: Operand) -> Any:
+    """``[O]`` as ``[1, O]``, a number as ``[1, 1]``; lists stay lists, of any dtype yet."""
+    if isinstance(operand, Variable | np.ndarray):
+        return operand.reshape(1, -1)
+    return [operand] if np.ndim(operand) else [[operand]]
+
+
+def _class_numbers(gate: Gate, target: Operand) -> Variable:
+    """Class numbers as an int64 constant; a Variable of integers as it is."""
+    if isinstance(target, Variable):
+        if not np.can_cast(target.dtype, np.int64):
+            raise ModelError(
+                f"{gate.name} got classes of dtype {target.dtype}; must be whole numbers (make "
+                "them a plain array, or Variable(classes, dtype=np.int64))"
+            )
+        return target
+    given = np.asarray(target)
+    if given.dtype.kind not in "fiub":
+        raise ModelError(
+            f"{gate.name} got classes of dtype {given.dtype}; must be whole numbers (number the "
+            "classes from 0)"
+        )
+    broken = ~(given == np.floor(given)) if given.dtype.kind == "f" else np.zeros(given.shape, bool)
+    if broken.any():
+        raise ModelError(
+            f"{gate.name} got the class {given[broken][0]:g}; must be a whole number from 0 on"
+        )
+    with np.errstate(invalid="ignore"):
+        # Beyond int64 no class is; the gate refuses whatever comes of it.
+        numbers = given.astype(np.int64)
+    return Variable(numbers, watched=False, dtype=np.int64)
+
+
+def _hot_places(gate: Gate, one_hot_NO: Operand) -> Variable:
+    """The class of each one-hot row, for losses that know classes alone."""
+    if isinstance(one_hot_NO, Variable):
+        raise ModelError(
+            f"{gate.name} got one-hot targets as a Variable; must be class numbers, or a plain "
+            "array (which nothing is differentiated by)"
+        )
+    given = np.asarray(one_hot_NO, np.float64)
+    if not (((given == 0) | (given == 1)).all() and (given.sum(axis=1) == 1).all()):
+        raise ModelError(
+            f"{gate.name} got targets of shape {given.shape} that are not one-hot; must have a "
+            "single 1 in each row and else zeros, or be class numbers"
+        )
+    return Variable(given.argmax(axis=1), watched=False, dtype=np.int64)

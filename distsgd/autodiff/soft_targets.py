@@ -1,0 +1,80 @@
+"""The cross-entropy of a softmax with targets that are probabilities, one-hot rows among them.
+
+Shape letters: N samples, O outputs. No I/O here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from distsgd.autodiff.gate import Array, Operation, Site, constant
+from distsgd.autodiff.losses import NumberLoss, check_numbers
+from distsgd.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTargetCrossEntropy(NumberLoss):
+    """``-Σ t ln softmax(z)`` over a row's outputs; its gradient is ``softmax(z)·Σ t - t``.
+
+    Inputs are the raw outputs ``[N, O]`` and targets ``[N, O]``, each row of them probabilities
+    that sum to 1.
+    """
+
+    name: ClassVar[str] = "softmax_cross_entropy"
+
+    def check_values(self, *inputs: Array) -> None:
+        t_NO = inputs[1]
+        check_numbers(self.name, "target", t_NO, lowest=0.0, highest=1.0)
+        total_N = t_NO.sum(axis=1, dtype=np.float64)
+        # Probabilities that were computed in the outputs' dtype are that near to 1.
+        far_N = np.abs(total_N - 1.0) > np.sqrt(np.finfo(inputs[0].dtype).eps)
+        if far_N.any():
+            row = int(far_N.argmax())
+            raise ModelError(
+                f"{self.name} got targets that sum to {total_N[row]:.6g} in row {row}; must be "
+                "class numbers, or rows of probabilities that sum to 1 (a one-hot row has a single "
+                "1)"
+            )
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        """``Σ t·(ln Σ exp(z - max) + max - z)``: no term is below 0, so that nothing cancels."""
+        z_NO, t_NO = site.inputs
+        shape, rows = z_NO.shape, z_NO.shape[:1]
+        shifted_NO, exp_NO = site.buffer("shifted", shape), site.buffer("exp", shape)
+        largest_N1, rest_N = site.buffer("largest", (*rows, 1)), site.buffer("rest", rows)
+        position_N = site.buffer("position", rows, np.intp)
+        total_N, gap_N = site.buffer("total", rows), site.buffer("gap", rows)
+        loss_N = site.output
+        row_start_N = np.arange(rows[0], dtype=np.intp) * shape[1]
+        return [
+            partial(np.maximum.reduce, z_NO, 1, None, largest_N1, keepdims=True),
+            partial(np.subtract, z_NO, largest_N1, shifted_NO),
+            partial(np.exp, shifted_NO, exp_NO),
+            # The largest is left out of the sum, which log1p adds exactly.
+            partial(np.argmax, z_NO, 1, position_N),
+            partial(np.add, position_N, row_start_N, position_N),
+            partial(np.put, exp_NO, position_N, constant(0, exp_NO.dtype)),
+            partial(np.add.reduce, exp_NO, 1, None, rest_N),
+            partial(np.put, exp_NO, position_N, constant(1, exp_NO.dtype)),
+            partial(np.add.reduce, t_NO, 1, total_N.dtype, total_N),
+            partial(np.log1p, rest_N, loss_N),
+            partial(np.multiply, loss_N, total_N, loss_N),
+            partial(np.multiply, t_NO, shifted_NO, shifted_NO),
+            partial(np.add.reduce, shifted_NO, 1, None, gap_N),
+            partial(np.subtract, loss_N, gap_N, loss_N),
+        ]
+
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+        rows = out_NO.shape[:1]
+        exp_NO, rest_N = site.buffer("exp", out_NO.shape), site.buffer("rest", rows)
+        total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
+        return [
+            partial(np.add, rest_N, constant(1, rest_N.dtype), scale_N),
+            partial(np.divide, total_N, scale_N, scale_N),
+            partial(np.multiply, exp_NO, scale_N[:, None], out_NO),
+            partial(np.subtract, out_NO, site.inputs[1], out_NO),
+        ]

@@ -1,0 +1,301 @@
+"""Variables, and `apply`, the one way by which gates take them in.
+
+Place in the loop: what tutorials, layers and losses compute with. What is computed is taken down
+by the open tapes (`distsgd.autodiff.tape`). No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+from numbers import Real
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from distsgd.autodiff import arithmetic, elementwise, shapes
+from distsgd.autodiff.gate import Array, Gate, Shape, Site
+from distsgd.autodiff.linear import MatMul
+from distsgd.autodiff.subscript import Subscript
+from distsgd.errors import ModelError
+
+
+class Recorder(Protocol):
+    """A tape, as `apply` sees it."""
+
+    check_values: bool
+
+    def record(
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
+    ) -> None:
+        """Takes down one gate."""
+
+
+open_tapes: ContextVar[tuple[Recorder, ...]] = ContextVar("open_tapes", default=())
+
+
+class Variable:
+    """An array that gates can be applied to; its operators work as those of numpy arrays.
+
+    Plain numbers and lists beside it are constants. ``x[...]`` takes whatever numpy takes, and
+    ``a, b = x`` goes along the first axis. A value is never changed by an operator; change it in
+    place by ``x.value[...] = numbers``, outside of what a tape has recorded.
+
+    Args:
+        value: Numbers; integers become float64, float32 stays float32. `ModelError` for anything
+            else.
+        watched: Whether tapes record what is computed with it without being asked to
+            (`GradientTape.watch`).
+        dtype: The dtype to convert to.
+
+    >>> from distsgd.autodiff import GradientTape
+    >>> x = Variable(3.0)
+    >>> with GradientTape() as tape:
+    ...     y = x * x
+    >>> float(tape.gradient(y, x))
+    6.0
+    """
+
+    __slots__ = ("value", "watched")
+    __array_ufunc__ = None  # array + variable is answered by the variable
+    __hash__ = object.__hash__
+
+    def __init__(
+        self, value: ArrayLike, *, watched: bool = True, dtype: DTypeLike | None = None
+    ) -> None:
+        array = _as_numbers(value)
+        if dtype is None and array.dtype.kind != "f":
+            dtype = np.float64
+        self.value: Array = array if dtype is None else array.astype(dtype, copy=False)
+        self.watched = watched
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return self.value.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the value."""
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes the value has."""
+        return self.value.ndim
+
+    @property
+    def T(self) -> Variable:  # noqa: N802 -- numpy's name.
+        """The transpose: all axes in the opposite order."""
+        return self.transpose()
+
+    def __repr__(self) -> str:
+        return f"Variable({self.value!r})"
+
+    def __float__(self) -> float:
+        return float(self._only_number("a number"))
+
+    def __bool__(self) -> bool:
+        return bool(self._only_number("true or false"))
+
+    def _only_number(self, as_what: str) -> Array:
+        if self.value.size != 1:
+            raise ModelError(
+                f"a Variable of shape {self.shape} cannot be taken as {as_what}; must hold one "
+                "number (sum it, or take one: x[0])"
+            )
+        return self.value.reshape(())
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- numpy's protocol.
+        return np.array(self.value, dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ModelError(
+                "a Variable of shape () has no length and no parts; must have an axis (use it as "
+                "the number that it is)"
+            )
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Variable]:
+        return (self[place] for place in range(len(self)))
+
+    def __contains__(self, number: ArrayLike) -> bool:
+        return bool(np.any(self.value == np.asarray(number)))
+
+    def __getitem__(self, key: Any) -> Variable:
+        return apply(Subscript.of(key), self)
+
+    def __setitem__(self, key: Any, numbers: Any) -> None:
+        raise ModelError(
+            "a Variable cannot be changed by x[...] = numbers, which no gradient would go through; "
+            "write x.value[...] = numbers between the tapes, or make a new Variable"
+        )
+
+    def __add__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Add(), self, other)
+
+    def __radd__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Add(), other, self)
+
+    def __sub__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Subtract(), self, other)
+
+    def __rsub__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Subtract(), other, self)
+
+    def __mul__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Multiply(), self, other)
+
+    def __rmul__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Multiply(), other, self)
+
+    def __truediv__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Divide(), self, other)
+
+    def __rtruediv__(self, other: Operand) -> Variable:
+        return apply(arithmetic.Divide(), other, self)
+
+    def __matmul__(self, other: Operand) -> Variable:
+        return apply(MatMul(), self, other)
+
+    def __rmatmul__(self, other: Operand) -> Variable:
+        return apply(MatMul(), other, self)
+
+    def __neg__(self) -> Variable:
+        return apply(elementwise.Negative(), self)
+
+    def __abs__(self) -> Variable:
+        return apply(elementwise.Absolute(), self)
+
+    def __pow__(self, exponent: float) -> Variable:
+        if isinstance(exponent, Variable) or np.ndim(exponent) or isinstance(exponent, str):
+            raise ModelError(
+                f"the exponent is {_shown(exponent)}; must be a plain number (write x ** y as "
+                "exp(y * log(x)))"
+            )
+        return apply(elementwise.Power(float(exponent)), self)
+
+    def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
+        """The sum along `axis`, or of everything; with `keepdims` the axis stays, of length 1."""
+        return apply(shapes.Sum(shapes.as_axes(axis), keepdims), self)
+
+    def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
+        """The mean, as `sum`."""
+        return apply(shapes.Mean(shapes.as_axes(axis), keepdims), self)
+
+    def max(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
+        """The largest, as `sum`; equal ones share the gradient."""
+        return apply(shapes.Max(shapes.as_axes(axis), keepdims), self)
+
+    def min(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
+        """The smallest, as `sum`; equal ones share the gradient."""
+        return apply(shapes.Min(shapes.as_axes(axis), keepdims), self)
+
+    def reshape(self, *shape: int | Shape) -> Variable:
+        """The same numbers in another shape, as ``(2, 3)`` or ``2, 3``; one size may be -1."""
+        return apply(shapes.Reshape(shapes.as_sizes("shape", shape)), self)
+
+    def transpose(self, *axes: int | Shape) -> Variable:
+        """The axes in another order, as ``(1, 0)`` or ``1, 0``; the opposite one unless given."""
+        return apply(shapes.Transpose(shapes.as_sizes("axes", axes) if axes else None), self)
+
+
+Operand = Variable | ArrayLike
+Axis = int | tuple[int, ...] | None
+
+
+def apply(gate: Gate, *operands: Operand) -> Variable:
+    """The output of `gate`, computed at once.
+
+    It is recorded by every open tape that watches one of the operands. Raises `ModelError` where
+    shapes do not fit, and for numbers outside the gate's domain.
+
+    Args:
+        gate: The operation.
+        operands: Variables; anything else is a constant in the dtype of the variables.
+    """
+    if not isinstance(gate, Gate) or not operands:
+        raise ModelError(
+            f"apply got {gate!r} and {len(operands)} operands; must be a Gate (an object: "
+            "Exp(), not Exp) and what it is applied to"
+        )
+    variables = _as_variables(operands)
+    arrays = tuple(variable.value for variable in variables)
+    tapes = open_tapes.get()
+    output = gate.output_view(arrays[0])
+    is_view = output is not None
+    if output is None:
+        # Asked first: where shapes do not fit, values mean nothing.
+        shape = gate.output_shape(*(a.shape for a in arrays))
+        output = np.empty(shape, gate.output_dtype(*(a.dtype for a in arrays)))
+    if all(tape.check_values for tape in tapes):
+        gate.check_values(*arrays)
+    site = Site(arrays, output, np.empty)
+    if not is_view:
+        for operation in gate.stage_forward(site):
+            operation()
+    result = Variable(output, watched=False, dtype=output.dtype)
+    for tape in tapes:
+        tape.record(gate, variables, result, site)
+    return result
+
+
+def as_variable(operand: Operand) -> Variable:
+    """`operand` itself if it is a variable, else a constant."""
+    return operand if isinstance(operand, Variable) else Variable(operand, watched=False)
+
+
+def _as_variables(operands: tuple[Operand, ...]) -> tuple[Variable, ...]:
+    dtypes = [
+        operand.dtype
+        for operand in operands
+        if isinstance(operand, Variable) and operand.dtype.kind == "f"
+    ]
+    dtype = np.result_type(*dtypes) if dtypes else None
+    return tuple(
+        operand
+        if isinstance(operand, Variable)
+        else Variable(operand, watched=False, dtype=None if _is_float_array(operand) else dtype)
+        for operand in operands
+    )
+
+
+def _is_float_array(operand: Operand) -> bool:
+    return isinstance(operand, np.ndarray) and operand.dtype.kind == "f"
+
+
+def _as_numbers(value: Any) -> Array:
+    """`value` as an array of floats, integers or booleans."""
+    _refuse_variables_within(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{_shown(value)} is no array ({error}); must be numbers, rows of equal length"
+        ) from None
+    if array.dtype.kind == "O" and all(isinstance(number, Real) for number in array.flat):
+        return array.astype(np.float64)  # fractions, and integers beyond 64 bits
+    if array.dtype.kind not in "fiub":
+        raise ModelError(
+            f"{_shown(value)} is of dtype {array.dtype}; must be real numbers (convert them)"
+        )
+    return array
+
+
+def _refuse_variables_within(value: Any) -> None:
+    """A list of Variables made an array would be a constant, and its gradient lost in silence."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, Variable):
+                raise ModelError(
+                    "a list of Variables was given for an array, which no gradient would go "
+                    "through; must be plain numbers or one Variable (put them together by stack)"
+                )
+            _refuse_variables_within(item)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

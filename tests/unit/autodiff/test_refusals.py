@@ -1,0 +1,84 @@
+"""What gates, variables and losses refuse, and what they say then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from distsgd.autodiff import functions as f
+from distsgd.autodiff.elementwise import Exp
+from distsgd.autodiff.tape import GradientTape, Variable, apply
+from distsgd.errors import ModelError
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: f.matmul(np.ones((2, 3)), np.ones((2, 3))), "columns as many as"),
+        (lambda: f.matmul(np.ones((2, 3)), np.ones(2)), r"\(2, 3\) and \(2,\); must be matrices"),
+        (lambda: f.matmul(np.ones(2), np.ones((3, 2))), r"transpose one of them: x.T"),
+        (lambda: f.matmul(np.ones(2), np.ones(3)), r"outer\(x, y\)"),
+        (lambda: f.matmul(2.0, np.ones(3)), r"\(\) and \(3,\)"),
+        (lambda: f.matmul(np.ones((2, 2, 2)), np.ones(2)), "must be matrices or vectors"),
+        (lambda: f.transpose(np.ones((2, 3)), (0, 0)), "name each of 0 to 1 once"),
+        (lambda: f.transpose(np.ones((2, 3)), (0,)), "array of rank 2"),
+        (lambda: Variable(np.ones((2, 3))).transpose(0.5), "axes is .0.5,.; must be whole"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable([1.0, 2.0]).reshape("2"), "must be whole numbers"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable([1.0, 2.0]).reshape(-2, -1), "cannot reshape"),
+        (lambda: f.max(np.ones((0, 2)), axis=0), r"shape \(0, 2\); must have numbers"),
+        (lambda: f.max([1.0], axis=1), "max along axes .1,.; must be from -1 to 0"),
+        (lambda: f.sum([1.0], axis=0.5), "axis is .0.5,.; must be whole"),  # type: ignore[arg-type] # the mistake
+        (lambda: f.stack([[1.0], [1.0, 2.0]]), r"cannot stack shapes \(1,\) and \(2,\)"),
+        (lambda: f.stack([]), "0 operands"),
+        (lambda: f.matmul(np.ones((2, 3), np.float32), np.ones((3, 2))), "one dtype"),
+        (lambda: f.affine(np.ones((2, 3)), np.ones((3, 2)), np.ones(3)), "one number for each"),
+        (lambda: Variable([1.0, 2.0]) + np.ones(3), "cannot add shapes"),
+        (lambda: Variable([1.0, 2.0]).reshape(3), "cannot reshape"),
+        (lambda: Variable([1.0, 2.0]).sum(axis=1), "must be from -1 to 0"),
+        (lambda: f.softmax(2.0), "flatten first"),
+        (lambda: f.softmax(np.ones((2, 2, 2))), "flatten first"),
+        (lambda: f.affine(np.ones(3), np.ones((3, 2)), np.ones(2)), r"shapes \(3,\) and \(3, 2\)"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], 2), "class 2 at .0.; must be from 0 to 1"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], -1), "class -1 at"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], 0.5), "class 0.5; must be a whole number"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], np.nan), "class nan; must be a whole"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], "1"), "dtype <U1; must be real"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], [1, 1]), "sum to 2 in row 0"),
+        (lambda: f.softmax_cross_entropy(np.ones((2, 2)), np.zeros((2, 2))), "sum to 0 in row 0"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], [-1, 2]), "target -1 at"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], [1, 0, 0]), r"\(2,\) and targets .* \(3,\)"),
+        (lambda: f.softmax_cross_entropy(1.0, 0), r"outputs of shape \(\)"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], Variable(1.0)), "classes of dtype float64"),
+        (lambda: f.hinge([1.0, 2.0], 2), "class 2 at"),
+        (lambda: f.hinge([1.0, 2.0], [0.5, 0.5]), "not one-hot"),
+        (lambda: f.hinge([1.0, 2.0], Variable([0.0, 1.0])), "one-hot targets as a Variable"),
+        (lambda: f.squared_error([1.0, 2.0], 1.0), r"\(2,\) and targets of shape \(\)"),
+        (lambda: f.squared_error([1.0, 2.0], np.ones((2, 1))), "must be of one shape"),
+        (lambda: Variable("three"), "'three' is of dtype <U5; must be real"),
+        (lambda: Variable([[1.0], [1.0, 2.0]]), "rows of equal length"),
+        (lambda: Variable(1j), "dtype complex128; must be real"),
+        (lambda: Variable(None), "dtype object; must be real"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable(1.0) + "2", "'2' is of dtype <U1; must be real"),
+        (lambda: Variable(1.0) * [Variable(1.0), 2.0], "put them together by stack"),  # type: ignore[operator] # the mistake
+        (lambda: Variable(2.0) ** np.ones(2), "plain number"),
+        (lambda: float(Variable([1.0, 2.0])), r"shape \(2,\) cannot be taken as a number"),
+        (lambda: bool(Variable([1.0, 2.0])), "cannot be taken as true or false"),
+        (lambda: apply(Exp, 1.0), "Exp\\(\\), not Exp"),  # type: ignore[arg-type] # the mistake
+        (lambda: f.softmax_cross_entropy(np.ones((2, 3)), [0, 1, 2]), "class numbers"),
+        (lambda: f.squared_error(np.ones((2, 3)), np.ones((2, 1))), "one column of targets"),
+        (lambda: Variable(2.0) ** Variable(2.0), "plain number"),  # type: ignore[operator] # the mistake
+    ],
+)
+def test_gate_refuses_what_does_not_fit(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        call()
+
+
+def test_loss_has_no_gradient_by_its_targets() -> None:
+    target = Variable([[1.0]])
+    with GradientTape() as tape:
+        loss = f.squared_error(Variable([[2.0]]), target)
+    with pytest.raises(ModelError, match="no gradient by its targets"):
+        tape.gradient(loss, target)
