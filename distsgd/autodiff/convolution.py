@@ -47,6 +47,11 @@ class _Axis(NamedTuple):
         return slice(offset, offset + (self.places - 1) * self.stride + 1, self.stride)
 
 
+def _check_at_least_one(what: str, given: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise ModelError(f"{what} is {given!r}; must be a whole number from 1 on")
+
+
 @dataclass(frozen=True, slots=True)
 class Convolution(Gate):
     """Each place's patch times a kernel ``[kernel, kernel, C, O]``, plus a bias ``[O]`` if given.
@@ -63,6 +68,11 @@ class Convolution(Gate):
     padding: Padding = "valid"
     name: ClassVar[str] = "convolution"
     reads_output: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("stride of convolution", self.stride)
+        if self.padding not in ("valid", "same"):
+            raise ModelError(f'padding is {self.padding!r}; must be "valid" or "same"')
 
     def output_shape(self, *shapes: Shape) -> Shape:
         x, kernel, *bias = shapes
@@ -257,6 +267,9 @@ class MaxPool(Gate):
 
     size: int
     name: ClassVar[str] = "max_pool"
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("size of max-pooling", self.size)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         (x,) = shapes

@@ -17,6 +17,7 @@ import numpy as np
 
 from distsgd.autodiff.gate import Array
 from distsgd.autodiff.tape import GradientTape, Variable
+from distsgd.errors import ModelError
 
 _MOST_NUMBERS = 4  # Larger arrays are told by their shape and range.
 
@@ -53,6 +54,9 @@ def vertices(
         names: What variables are to be called; others are called v1, v2, …, and constants by
             their value.
     """
+    for what, variable in (("target", target), *(names or {}).items()):
+        if not isinstance(variable, Variable):
+            raise ModelError(f"{what} is {variable!r}; must be a Variable")
     gradients = tape.gradients(target)
     called = {id(variable): name for name, variable in (names or {}).items()}
     labels = {}

@@ -40,7 +40,7 @@ class Dropout(Gate):
     in_place: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not 0.0 <= self.rate < 1.0:
+        if isinstance(self.rate, bool | str) or not 0.0 <= self.rate < 1.0:
             raise ModelError(f"rate of dropout is {self.rate!r}; must be at least 0 and below 1")
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -19,6 +19,7 @@ from distsgd.autodiff.normalisation import LayerNormalisation
 from distsgd.autodiff.rows import class_loss, map_rows, number_loss
 from distsgd.autodiff.rows import softmax_cross_entropy as _softmax_cross_entropy
 from distsgd.autodiff.variable import Axis, Operand, Variable, apply, as_variable
+from distsgd.errors import ModelError
 
 
 def add(x: Operand, y: Operand) -> Variable:
@@ -141,6 +142,8 @@ def stack(parts: Sequence[Operand]) -> Variable:
     >>> stack([x, y, 3.0]).value
     array([1., 2., 3.])
     """
+    if not isinstance(parts, Sequence | Variable | np.ndarray):
+        raise ModelError(f"stack got {parts!r}; must be a list of Variables or arrays")
     return apply(shapes.Stack(), *parts)
 
 
@@ -190,7 +193,14 @@ def layer_norm(x: Operand, gain_C: Operand, bias_C: Operand, *, epsilon: float =
 
 def dropout(x: Operand, key_N: Operand, rate: float, *, layer: int = 0) -> Variable:
     """`x` with numbers left out by the rows' keys (uint64), the others larger to make up for it."""
-    keys = key_N if isinstance(key_N, Variable) else Variable(key_N, watched=False, dtype=np.uint64)
+    keys = key_N
+    if not isinstance(key_N, Variable):
+        given = np.asarray(key_N)
+        if given.dtype.kind not in "iu":
+            raise ModelError(
+                f"dropout got keys of dtype {given.dtype}; must be whole numbers, one for each row"
+            )
+        keys = Variable(given, watched=False, dtype=np.uint64)
     return apply(Dropout(rate, layer), x, keys)
 
 

@@ -109,8 +109,12 @@ class Gate:
         raise NotImplementedError
 
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
-        """Dtype of the output; that of the inputs together unless a gate says otherwise."""
-        return np.result_type(*dtypes)
+        """Dtype of the output; that of the inputs together unless a gate says otherwise.
+
+        Of whole numbers alone it is float64.
+        """
+        dtype = np.result_type(*dtypes)
+        return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
     def output_view(self, site_input: Array) -> Array | None:
         """The output as a view of the only input, for gates that move nothing, else None."""

@@ -19,6 +19,8 @@ from distsgd.errors import ModelError
 def map_rows(function: Callable[[Operand], Variable], x: Operand) -> Variable:
     """`function` of rows applied to ``[N, O]``, or to one row ``[O]``."""
     shape = _shape(x)
+    if 0 in shape[-1:]:
+        raise ModelError(f"a row of shape {shape[-1:]} was given; must hold a number or more")
     if len(shape) != 1:
         return function(x)
     return function(_as_row(x)).reshape(*shape)
@@ -26,6 +28,7 @@ def map_rows(function: Callable[[Operand], Variable], x: Operand) -> Variable:
 
 def number_loss(gate: Gate, outputs: Operand, target: Operand) -> Variable:
     """The loss of each row, ``[N]``, or one number for one row ``[O]`` or for two numbers."""
+    _check_are_floats(gate, outputs)
     shape = _shape(outputs)
     if len(shape) > 1:
         return apply(gate, outputs, target)
@@ -45,6 +48,7 @@ def class_loss(gate: Gate, outputs: Operand, target: Operand) -> Variable:
         outputs: ``[N, O]`` or ``[O]``.
         target: Class numbers, ``[N]`` or one; or one-hot rows of the outputs' shape.
     """
+    _check_are_floats(gate, outputs)
     shape, given = _shape(outputs), _shape(target)
     if given == shape and len(shape) in (1, 2):
         as_rows = _as_row if len(shape) == 1 else lambda x: x
@@ -71,6 +75,14 @@ def softmax_cross_entropy(gate: Gate, outputs: Operand, target: Operand) -> Vari
 
 def _result(shape: Shape, loss_N: Variable) -> Variable:
     return loss_N.reshape() if len(shape) == 1 else loss_N
+
+
+def _check_are_floats(gate: Gate, outputs: Operand) -> None:
+    if isinstance(outputs, Variable) and outputs.dtype.kind != "f":
+        raise ModelError(
+            f"{gate.name} got outputs of dtype {outputs.dtype}; must be floats, as a Variable is "
+            "unless told otherwise"
+        )
 
 
 def _shape(operand: Operand) -> Shape:

@@ -230,6 +230,9 @@ class Transpose(Gate):
     def output_shape(self, *shapes: Shape) -> Shape:
         return tuple(shapes[0][axis] for axis in self.order(len(shapes[0])))
 
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return np.result_type(*dtypes)  # also whole numbers stay what they are
+
     def stage_forward(self, site: Site) -> list[Operation]:
         x = site.inputs[0]
         return [partial(np.copyto, site.output, x.transpose(self.order(x.ndim)))]
@@ -260,6 +263,9 @@ class Stack(Gate):
                 f"cannot stack shapes {' and '.join(map(str, shapes))}; must be of one shape"
             )
         return len(shapes), *shapes[0]
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return np.result_type(*dtypes)  # also whole numbers stay what they are
 
     def stage_forward(self, site: Site) -> list[Operation]:
         return [

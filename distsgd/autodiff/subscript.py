@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, grad_or_ones
 from distsgd.errors import ModelError
 
@@ -58,6 +59,9 @@ class Subscript(Gate):
     def _window(self, x: Array) -> Array:
         """The numbers taken as a view, also where it is but one."""
         return x[self.key] if Ellipsis in self.key else x[(*self.key, ...)]
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return np.result_type(*dtypes)  # also whole numbers stay what they are
 
     def stage_forward(self, site: Site) -> list[Operation]:
         x = site.inputs[0]
@@ -122,9 +126,8 @@ def _bound(part: Any, bound: Any) -> Any:
 
 
 def _refusal(part: Any) -> ModelError:
-    text = repr(part)
     return ModelError(
-        f"a subscript is {text if len(text) <= 60 else text[:57] + '...'}; must be integers, "
+        f"a subscript is {shown(part)}; must be integers, "
         "slices, ..., None, or arrays of integers or booleans (of a Variable its value, as an "
         "array of integers)"
     )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distsgd.autodiff.chain import Backward, Node
+from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.gate import Array, Gate, Site
 from distsgd.autodiff.variable import Operand, Variable, apply, open_tapes
 from distsgd.errors import ModelError
@@ -243,8 +244,8 @@ def _flat(nested: Any, what: str) -> Iterator[Variable]:
             yield from _flat(item, what)
     else:
         raise ModelError(
-            f"{what} {nested!r}; must be a Variable or a list of them (functions of numpy give "
-            "plain arrays: use those of distsgd.autodiff)"
+            f"{what} {shown(nested)}; must be a Variable or a list of them (plain arrays are on no "
+            "tape: compute with Variables and what distsgd.autodiff has)"
         )
 
 

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from distsgd.autodiff import arithmetic, elementwise, shapes
+from distsgd.autodiff.conversion import as_dtype, as_numbers, shown
 from distsgd.autodiff.gate import Array, Gate, Shape, Site
 from distsgd.autodiff.linear import MatMul
 from distsgd.autodiff.subscript import Subscript
+from distsgd.autodiff.ufuncs import GATES, QUESTIONS, refusal
 from distsgd.errors import ModelError
 
 
@@ -38,7 +40,8 @@ open_tapes: ContextVar[tuple[Recorder, ...]] = ContextVar("open_tapes", default=
 class Variable:
     """An array that gates can be applied to; its operators work as those of numpy arrays.
 
-    Plain numbers and lists beside it are constants. ``x[...]`` takes whatever numpy takes, and
+    Plain numbers and lists beside it are constants; a ``np.exp(x)`` is the gate of that name, and
+    comparisons give plain arrays. ``x[...]`` takes whatever numpy takes, and
     ``a, b = x`` goes along the first axis. A value is never changed by an operator; change it in
     place by ``x.value[...] = numbers``, outside of what a tape has recorded.
 
@@ -58,16 +61,16 @@ class Variable:
     """
 
     __slots__ = ("value", "watched")
-    __array_ufunc__ = None  # array + variable is answered by the variable
     __hash__ = object.__hash__
 
     def __init__(
         self, value: ArrayLike, *, watched: bool = True, dtype: DTypeLike | None = None
     ) -> None:
-        array = _as_numbers(value)
-        if dtype is None and array.dtype.kind != "f":
-            dtype = np.float64
-        self.value: Array = array if dtype is None else array.astype(dtype, copy=False)
+        _refuse_variables_within(value)
+        array, kept = as_numbers(value), as_dtype(dtype)
+        if kept is None and array.dtype.kind != "f":
+            kept = np.dtype(np.float64)
+        self.value: Array = array if kept is None else array.astype(kept, copy=False)
         self.watched = watched
 
     @property
@@ -109,6 +112,39 @@ class Variable:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- numpy's protocol.
         return np.array(self.value, dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Any:
+        # Also array + variable comes here.
+        if method == "__call__" and not settings:
+            if ufunc in GATES:
+                return apply(GATES[ufunc], *inputs)
+            if ufunc is np.power and isinstance(inputs[0], Variable):
+                return inputs[0] ** inputs[1]
+            if ufunc in QUESTIONS:
+                return ufunc(*_as_plain(inputs))
+        raise refusal(ufunc)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, settings: Any) -> Any:
+        del types
+        if open_tapes.get() and function not in (np.shape, np.ndim, np.size):
+            raise refusal(function)
+        settings = {name: _as_plain(setting) for name, setting in settings.items()}
+        return function(*_as_plain(inputs), **settings)
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else str(self)
+
+    def __lt__(self, other: Operand) -> Any:
+        return self.value < np.asarray(other)
+
+    def __le__(self, other: Operand) -> Any:
+        return self.value <= np.asarray(other)
+
+    def __gt__(self, other: Operand) -> Any:
+        return self.value > np.asarray(other)
+
+    def __ge__(self, other: Operand) -> Any:
+        return self.value >= np.asarray(other)
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -170,9 +206,9 @@ class Variable:
         return apply(elementwise.Absolute(), self)
 
     def __pow__(self, exponent: float) -> Variable:
-        if isinstance(exponent, Variable) or np.ndim(exponent) or isinstance(exponent, str):
+        if not isinstance(exponent, Real):
             raise ModelError(
-                f"the exponent is {_shown(exponent)}; must be a plain number (write x ** y as "
+                f"the exponent is {shown(exponent)}; must be a plain number (write x ** y as "
                 "exp(y * log(x)))"
             )
         return apply(elementwise.Power(float(exponent)), self)
@@ -266,22 +302,12 @@ def _is_float_array(operand: Operand) -> bool:
     return isinstance(operand, np.ndarray) and operand.dtype.kind == "f"
 
 
-def _as_numbers(value: Any) -> Array:
-    """`value` as an array of floats, integers or booleans."""
-    _refuse_variables_within(value)
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{_shown(value)} is no array ({error}); must be numbers, rows of equal length"
-        ) from None
-    if array.dtype.kind == "O" and all(isinstance(number, Real) for number in array.flat):
-        return array.astype(np.float64)  # fractions, and integers beyond 64 bits
-    if array.dtype.kind not in "fiub":
-        raise ModelError(
-            f"{_shown(value)} is of dtype {array.dtype}; must be real numbers (convert them)"
-        )
-    return array
+def _as_plain(given: Any) -> Any:
+    if isinstance(given, Variable):
+        return given.value
+    if isinstance(given, list | tuple):
+        return type(given)(_as_plain(item) for item in given)
+    return given
 
 
 def _refuse_variables_within(value: Any) -> None:
@@ -294,8 +320,3 @@ def _refuse_variables_within(value: Any) -> None:
                     "through; must be plain numbers or one Variable (put them together by stack)"
                 )
             _refuse_variables_within(item)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

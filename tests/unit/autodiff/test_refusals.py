@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distsgd.autodiff import draw_text
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.elementwise import Exp
 from distsgd.autodiff.tape import GradientTape, Variable, apply
@@ -58,11 +59,27 @@ from distsgd.errors import ModelError
         (lambda: f.squared_error([1.0, 2.0], np.ones((2, 1))), "must be of one shape"),
         (lambda: Variable("three"), "'three' is of dtype <U5; must be real"),
         (lambda: Variable([[1.0], [1.0, 2.0]]), "rows of equal length"),
+        (lambda: Variable([10**400]), "numbers that floats can hold"),
         (lambda: Variable(1j), "dtype complex128; must be real"),
         (lambda: Variable(None), "dtype object; must be real"),  # type: ignore[arg-type] # the mistake
         (lambda: Variable(1.0) + "2", "'2' is of dtype <U1; must be real"),
         (lambda: Variable(1.0) * [Variable(1.0), 2.0], "put them together by stack"),  # type: ignore[operator] # the mistake
         (lambda: Variable(2.0) ** np.ones(2), "plain number"),
+        (lambda: f.power([1.0], None), "exponent is None; must be a plain"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable(1.0, dtype="nonsense"), "dtype is 'nonsense'; must be of real"),
+        (lambda: Variable(1.0, dtype=complex), "must be of real numbers"),
+        (lambda: f.stack(3.0), "stack got 3.0; must be a list"),  # type: ignore[arg-type] # the mistake
+        (lambda: f.softmax([]), r"a row of shape \(0,\)"),
+        (lambda: f.softmax(np.ones((2, 0))), r"a row of shape \(0,\)"),
+        (lambda: f.squared_error(Variable([1], dtype=np.int64), [1.0]), "outputs of dtype int64"),
+        (lambda: f.hinge(Variable([1, 2], dtype=np.int64), 0), "outputs of dtype int64"),
+        (lambda: f.convolution(np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1)), stride=0), "stride"),
+        (lambda: f.max_pool(np.ones((1, 2, 2, 1)), 0), "size of max-pooling is 0"),
+        (lambda: f.dropout(np.ones((2, 1)), [0.5, 1.0], 0.5), "keys of dtype float64"),
+        (lambda: f.dropout(np.ones((2, 1)), [0, 1], "half"), "rate of dropout is 'half'"),  # type: ignore[arg-type] # the mistake
+        (lambda: np.arctan(Variable(1.0)), "numpy's arctan got a Variable"),
+        (lambda: np.add.reduce(Variable([1.0])), "numpy's add got a Variable"),
+        (lambda: draw_text(GradientTape(), 3.0), "target is 3.0; must be a Variable"),  # type: ignore[arg-type] # the mistake
         (lambda: float(Variable([1.0, 2.0])), r"shape \(2,\) cannot be taken as a number"),
         (lambda: bool(Variable([1.0, 2.0])), "cannot be taken as true or false"),
         (lambda: apply(Exp, 1.0), "Exp\\(\\), not Exp"),  # type: ignore[arg-type] # the mistake

@@ -148,18 +148,6 @@ def test_tape_does_not_take_a_new_variable_for_a_dead_one() -> None:
     assert tape.gradient(y, x) == 1.0
 
 
-def test_variable_answers_arrays_and_lists_from_both_sides() -> None:
-    x = Variable([1.0, 2.0])
-    both: Any = np.array([10.0, 20.0])
-    eye: Any = np.eye(2)
-    assert (both + x).value.tolist() == [11.0, 22.0]
-    assert (both - x).value.tolist() == [9.0, 18.0]
-    assert ([2, 4] / x).value.tolist() == [2.0, 2.0]
-    assert (2 * x).value.tolist() == [2.0, 4.0]
-    assert (eye @ Variable([[1.0], [2.0]])).value.tolist() == [[1.0], [2.0]]
-    assert (1 - Variable(np.float32(0.5))).dtype == np.float32
-
-
 def test_tape_refuses_sources_that_are_no_variables() -> None:
     x = Variable(1.0)
     with GradientTape() as tape:
@@ -262,8 +250,8 @@ def test_output_gradients_that_do_not_fit_are_refused(target: str, given: Any, s
 def test_tape_refuses_targets_that_are_no_variables() -> None:
     x = Variable([1.0, 2.0])
     with GradientTape() as tape:
-        y: Any = np.dot(np.asarray(x), [1.0, 1.0])
+        y: Any = np.dot(x.value, [1.0, 1.0])
     targets: list[Any] = [y, [x, y], None]
     for target in targets:
-        with pytest.raises(ModelError, match=r"the target is .*use those of distsgd\.autodiff"):
+        with pytest.raises(ModelError, match=r"the target is .*compute with Variables"):
             tape.gradient(target, x)
