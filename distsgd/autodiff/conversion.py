@@ -20,7 +20,8 @@ def as_numbers(value: Any) -> Array:
             array = array.astype(np.float64)  # fractions, and integers beyond 64 bits
     except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(
-            f"{shown(value)} is no array ({error}); must be numbers that floats can hold, rows of equal length"
+            f"{shown(value)} is no array ({error}); must be numbers that floats can hold, in rows "
+            "of equal length"
         ) from None
     if array.dtype.kind not in "fiub":
         raise ModelError(

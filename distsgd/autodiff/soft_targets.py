@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Operation, Site, constant
-from distsgd.autodiff.losses import NumberLoss, check_numbers
+from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant
 from distsgd.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class SoftTargetCrossEntropy(NumberLoss):
+class SoftTargetCrossEntropy(Gate):
     """``-Σ t ln softmax(z)`` over a row's outputs; its gradient is ``softmax(z)·Σ t - t``.
 
     Inputs are the raw outputs ``[N, O]`` and targets ``[N, O]``, each row of them probabilities
@@ -25,13 +24,37 @@ class SoftTargetCrossEntropy(NumberLoss):
     """
 
     name: ClassVar[str] = "softmax_cross_entropy"
+    reads_output: ClassVar[bool] = False
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        outputs, target = shapes
+        if len(outputs) != 2 or target != outputs:
+            raise ModelError(
+                f"{self.name} got outputs of shape {outputs} and targets of shape {target}; both "
+                "must be [samples, classes]"
+            )
+        return outputs[:1]
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return dtypes[0]
+
+    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
+        del shapes
+        return all(per_sample)
 
     def check_values(self, *inputs: Array) -> None:
         t_NO = inputs[1]
-        check_numbers(self.name, "target", t_NO, lowest=0.0, highest=1.0)
+        outside = (t_NO < 0) | (t_NO > 1)
+        if outside.any():
+            place = tuple(int(i) for i in np.argwhere(outside)[0])
+            raise ModelError(
+                f"{self.name} got the target {t_NO[place]:g} at {list(place)}; must be class "
+                "numbers, or probabilities from 0 to 1"
+            )
         total_N = t_NO.sum(axis=1, dtype=np.float64)
-        # Probabilities that were computed in the outputs' dtype are that near to 1.
-        far_N = np.abs(total_N - 1.0) > np.sqrt(np.finfo(inputs[0].dtype).eps)
+        # Probabilities that were computed in the outputs' dtype are that near to 1. Written so that
+        # not-a-number is far.
+        far_N = ~(np.abs(total_N - 1.0) <= np.sqrt(np.finfo(inputs[0].dtype).eps))
         if far_N.any():
             row = int(far_N.argmax())
             raise ModelError(
@@ -54,27 +77,52 @@ class SoftTargetCrossEntropy(NumberLoss):
             partial(np.maximum.reduce, z_NO, 1, None, largest_N1, keepdims=True),
             partial(np.subtract, z_NO, largest_N1, shifted_NO),
             partial(np.exp, shifted_NO, exp_NO),
-            # The largest is left out of the sum, which log1p adds exactly.
+            # The largest is left out of the sum: 1 + rest would round away what is small.
             partial(np.argmax, z_NO, 1, position_N),
             partial(np.add, position_N, row_start_N, position_N),
             partial(np.put, exp_NO, position_N, constant(0, exp_NO.dtype)),
             partial(np.add.reduce, exp_NO, 1, None, rest_N),
             partial(np.put, exp_NO, position_N, constant(1, exp_NO.dtype)),
             partial(np.add.reduce, t_NO, 1, total_N.dtype, total_N),
-            partial(np.log1p, rest_N, loss_N),
+            *self._stage_log_of_sum(site, rest_N, loss_N),
             partial(np.multiply, loss_N, total_N, loss_N),
             partial(np.multiply, t_NO, shifted_NO, shifted_NO),
             partial(np.add.reduce, shifted_NO, 1, None, gap_N),
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
-        rows = out_NO.shape[:1]
-        exp_NO, rest_N = site.buffer("exp", out_NO.shape), site.buffer("rest", rows)
-        total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
+    def _stage_log_of_sum(self, site: Site, rest_N: Array, out_N: Array) -> list[Operation]:
+        """``ln(1 + rest)``; what rounding takes from the sum is added to its logarithm.
+
+        numpy's own log1p gives other bits on other processors.
+        """
+        sum_N, lost_N = site.buffer("sum", rest_N.shape), site.buffer("lost", rest_N.shape)
+        one = constant(1, rest_N.dtype)
         return [
+            partial(np.add, rest_N, one, sum_N),
+            partial(np.subtract, sum_N, one, lost_N),
+            partial(np.subtract, rest_N, lost_N, lost_N),
+            partial(np.divide, lost_N, sum_N, lost_N),
+            partial(np.log, sum_N, out_N),
+            partial(np.add, out_N, lost_N, out_N),
+        ]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        if index != 0:
+            raise ModelError(
+                f"{self.name} has no gradient by its targets; watch the outputs instead"
+            )
+        rows = out.shape[:1]
+        exp_NO, rest_N = site.buffer("exp", out.shape), site.buffer("rest", rows)
+        total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
+        operations: list[Operation] = [
             partial(np.add, rest_N, constant(1, rest_N.dtype), scale_N),
             partial(np.divide, total_N, scale_N, scale_N),
-            partial(np.multiply, exp_NO, scale_N[:, None], out_NO),
-            partial(np.subtract, out_NO, site.inputs[1], out_NO),
+            partial(np.multiply, exp_NO, scale_N[:, None], out),
+            partial(np.subtract, out, site.inputs[1], out),
         ]
+        if grad is not None:
+            operations.append(partial(np.multiply, out, grad[:, None], out))
+        return operations

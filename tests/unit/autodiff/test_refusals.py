@@ -49,6 +49,7 @@ from distsgd.errors import ModelError
         (lambda: f.softmax_cross_entropy([1.0, 2.0], [1, 1]), "sum to 2 in row 0"),
         (lambda: f.softmax_cross_entropy(np.ones((2, 2)), np.zeros((2, 2))), "sum to 0 in row 0"),
         (lambda: f.softmax_cross_entropy([1.0, 2.0], [-1, 2]), "target -1 at"),
+        (lambda: f.softmax_cross_entropy([1.0, 2.0], [np.nan, 1]), "sum to nan in row 0"),
         (lambda: f.softmax_cross_entropy([1.0, 2.0], [1, 0, 0]), r"\(2,\) and targets .* \(3,\)"),
         (lambda: f.softmax_cross_entropy(1.0, 0), r"outputs of shape \(\)"),
         (lambda: f.softmax_cross_entropy([1.0, 2.0], Variable(1.0)), "classes of dtype float64"),
