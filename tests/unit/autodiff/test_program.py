@@ -234,6 +234,11 @@ def stacked(p: Named, x: Variable, target: Variable) -> tuple[Variable, Variable
     return f.quadratic(columns, target), outputs
 
 
+def product_over_samples(p: Named, x: Variable, target: Variable) -> tuple[Variable, Variable]:
+    outputs = f.affine(x - x[:, 0] @ x, p["w"], p["b"])
+    return f.quadratic(outputs, target), outputs
+
+
 def largest_of_all(p: Named, x: Variable, target: Variable) -> tuple[Variable, Variable]:
     outputs = f.affine(x, p["w"], p["b"])
     return f.quadratic(outputs - outputs.max(axis=0), target), outputs
@@ -247,6 +252,7 @@ def largest_of_all(p: Named, x: Variable, target: Variable) -> tuple[Variable, V
         (turned, "'transpose' mixes samples"),
         (part_of_a_parameter, "'v' enters gate 'subscript' apart from the samples"),
         (stacked, "'stack' mixes samples"),
+        (product_over_samples, "'matmul' mixes samples"),
         (largest_of_all, "'max' mixes samples"),
         (shared_parameter, "'v' is used by several gates .matmul, matmul."),
         (mixing, "'mean' mixes samples"),

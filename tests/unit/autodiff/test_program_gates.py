@@ -16,6 +16,7 @@ from tests.unit.autodiff.test_program import (
     arrays,
     largest_of_all,
     mixing,
+    product_over_samples,
     program,
     sample_of_another,
     stacked,
@@ -66,7 +67,8 @@ def test_products_with_vectors_and_subscripts_have_exact_norms(rows: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "function", [transposed, turned, sample_of_another, stacked, mixing, largest_of_all]
+    "function",
+    [transposed, turned, sample_of_another, stacked, mixing, largest_of_all, product_over_samples],
 )
 @pytest.mark.parametrize("rows", [1, 4])
 def test_program_of_gates_that_mix_samples_gives_the_bits_of_the_tape(
