@@ -34,7 +34,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         for seed in SEEDS:
             run_dir = Path(work) / f"run-{seed}"
-            trainer = Trainer(config.with_overrides([f"train.seed={seed}"]), run_dir=run_dir)
+            seeds = [f"train.seed={seed}", f"data.split_seed={seed}"]
+            trainer = Trainer(config.with_overrides(seeds), run_dir=run_dir)
             ours.append(100 * trainer.fit().metrics["test_accuracy"])
             theirs.append(100 * their_accuracy(config, seed, Path(work) / f"data-{seed}"))
             print(f"{seed:4}  {ours[-1]:7.2f}  {theirs[-1]:13.2f}")
@@ -50,7 +51,7 @@ def their_accuracy(config: TrainConfig, seed: int, directory: Path) -> float:
         label=config.data.labels,
         test_fraction=config.data.test_fraction,
         standardise=config.data.standardise,
-        seed=seed,
+        split_seed=seed,
     )
     prepare(config.data.paths, directory, options=options)
     data = DataSet.open(directory)

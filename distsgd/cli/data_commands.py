@@ -48,7 +48,10 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
     test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0,
     standardise: Annotated[Standardise, typer.Option()] = Standardise.MEAN_STD,
     dtype: Annotated[DType, typer.Option()] = DType.FLOAT32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0,
+    stratify: Annotated[
+        bool, typer.Option("--stratify", help="Hold that fraction out of each class.")
+    ] = False,
+    split_seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0,
 ) -> None:
     """Check files and turn them into a prepared data set, which training opens at once."""
     from distsgd.cli.data import prepare_directory  # noqa: PLC0415
@@ -63,7 +66,8 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
             "test_fraction": test_fraction,
             "standardise": standardise.value,
             "dtype": dtype.value,
-            "seed": seed,
+            "stratify": stratify,
+            "split_seed": split_seed,
         },
     )
 

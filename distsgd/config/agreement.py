@@ -34,6 +34,7 @@ def disagreements(
     """Everything that cannot stand together in one configuration."""
     return [
         *_about_test_rows(data),
+        *_about_stratify(data, loss),
         *_about_loss(data, loss),
         *_about_loss_options(loss, loss_options),
         *_about_columns(data),
@@ -82,6 +83,23 @@ def _about_test_rows(data: DataSection) -> Iterator[Problem]:
             " only one may choose the test rows (remove one of them from [data])"
         )
         yield Problem(("data.test_fraction", "data.test_path"), text)
+
+
+def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
+    if not data.stratify:
+        return
+    if not data.test_fraction:
+        text = (
+            "data.stratify is true beside data.test_fraction 0; there is nothing to split"
+            " (set [data] test_fraction, or remove stratify)"
+        )
+        yield Problem(("data.stratify", "data.test_fraction"), text)
+    if loss not in CLASS_LOSSES and not data.one_hot:
+        text = (
+            f'data.stratify is true with model.loss "{loss}"; the labels are numbers, and only'
+            " classes can be stratified (remove stratify from [data], or set one_hot)"
+        )
+        yield Problem(("data.stratify", "model.loss"), text)
 
 
 def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:

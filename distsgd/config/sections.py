@@ -51,6 +51,18 @@ class DataSection(Section):
         float,
         key("share of the rows held out for testing", "at least 0 and below 1", ge=0, lt=1),
     ] = 0.0
+    stratify: Annotated[
+        bool, key("whether that share is held out of each class", "true or false")
+    ] = False
+    split_seed: Annotated[
+        int,
+        key(
+            "of the choice of test rows and of their order in the prepared data",
+            "a whole number, 0 to 2^63 - 1",
+            ge=0,
+            lt=2**63,
+        ),
+    ] = 0
     test_path: Annotated[
         Name | Names | None, key("test rows of their own", "a file, a list of files or a glob")
     ] = None
@@ -203,7 +215,9 @@ class TrainSection(Section):
     epochs: Annotated[
         int | None, count(f"passes at most; {DEFAULT_EPOCHS} where steps is left out too")
     ] = Field(default_factory=_default_epochs)
-    seed: Annotated[int, key("of all chance", "a whole number, 0 to 2^63 - 1", ge=0, lt=2**63)] = 0
+    seed: Annotated[
+        int, key("of all chance but the split", "a whole number, 0 to 2^63 - 1", ge=0, lt=2**63)
+    ] = 0
     dtype: Annotated[
         Literal["float32", "float64"], key("of all numbers", '"float32" or "float64"')
     ] = "float32"

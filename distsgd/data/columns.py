@@ -8,7 +8,7 @@ the data was stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -60,6 +60,10 @@ class RawRows:
         """Rows of all sources."""
         return self._ends[-1]
 
+    def labels_only(self) -> RawRows:
+        """The same rows without features."""
+        return RawRows(self._sources, replace(self.layout, columns=(), list_width=None, types=None))
+
     def pieces(self, vocabulary: Vocabulary | None) -> Iterator[Piece]:
         """All rows in order, in pieces of fixed length; DataError at the first unusable row.
 
@@ -106,7 +110,7 @@ class RawRows:
 
 def piece_rows(num_features: int) -> int:
     """Rows of a piece: the largest power of two within 65,536 rows and 16 MiB of float64."""
-    fitting = max(1, PIECE_BYTES // (8 * num_features))
+    fitting = max(1, PIECE_BYTES // max(8 * num_features, 8))
     return min(PIECE_ROWS, 1 << (fitting.bit_length() - 1))
 
 

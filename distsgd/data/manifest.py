@@ -22,7 +22,7 @@ from distsgd.data.standardise import Statistics
 from distsgd.errors import ShardError
 
 FORMAT = "distsgd-data"
-VERSION = 1
+VERSION = 2
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 30
 
@@ -60,8 +60,9 @@ class Manifest:
         dtype: Of features, number labels and squared norms.
         standardise: Which rule gave `shift` and `scale`.
         statistics: Of the raw features over the training rows.
-        seed: Key of split and order.
-        test_fraction: Share of rows asked to be held out.
+        split_seed: Key of split and order.
+        test_fraction: Share of rows that are held out.
+        stratify: Whether that share is held out of each class.
         train_shards: Shards of the training rows, in row order.
         test_shards: Shards of the held-out rows, in order of arrival.
         sources: Where the rows came from; `source_row` counts over all of them.
@@ -76,8 +77,9 @@ class Manifest:
     dtype: Dtype
     standardise: Standardise
     statistics: Statistics
-    seed: int
+    split_seed: int
     test_fraction: float
+    stratify: bool
     train_shards: tuple[ShardEntry, ...]
     test_shards: tuple[ShardEntry, ...]
     sources: tuple[SourceEntry, ...]
@@ -172,7 +174,8 @@ def read_manifest(directory: Path) -> Manifest:
 
 def _from_json(reader: ManifestReader) -> Manifest:
     reader.expect("format", FORMAT)
-    reader.expect("version", VERSION)
+    is_ours = reader.integer("version", least=0) == VERSION
+    reader.require(is_ours, "version", f"{VERSION} (another version of distsgd wrote it)")
     labels = reader.texts("labels")
     manifest = Manifest(
         columns=reader.texts("columns"),
@@ -183,8 +186,9 @@ def _from_json(reader: ManifestReader) -> Manifest:
         dtype=reader.choice("dtype", ("float32", "float64")),
         standardise=reader.choice("standardise", ("mean_std", "min_max", "none")),
         statistics=_statistics(reader.child("statistics")),
-        seed=reader.integer("seed", least=0),
+        split_seed=reader.integer("split_seed", least=0),
         test_fraction=reader.number("test_fraction"),
+        stratify=reader.boolean("stratify"),
         train_shards=tuple(_shard(child) for child in reader.children("train_shards")),
         test_shards=tuple(_shard(child) for child in reader.children("test_shards")),
         sources=tuple(_source(child) for child in reader.children("sources")),

@@ -85,6 +85,11 @@ class ManifestReader:
             return value
         return self._fail(key, value, f"an integer of at least {least}")
 
+    def boolean(self, key: str) -> bool:
+        """True or false."""
+        value = self._get(key)
+        return value if isinstance(value, bool) else self._fail(key, value, "true or false")
+
     def optional_integer(self, key: str, *, least: int) -> int | None:
         """An integer or null."""
         return None if self._get(key) is None else self.integer(key, least=least)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Literal, get_args
 
 from distsgd.errors import ConfigError
 
@@ -13,6 +14,7 @@ SHARD_BYTES = 64 << 20
 LabelKind = Literal["class", "number"]
 Standardise = Literal["mean_std", "min_max", "none"]
 Dtype = Literal["float32", "float64"]
+STANDARDISE: tuple[str, ...] = get_args(Standardise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,13 @@ class PrepareOptions:
             pandas' own index columns.
         label_kind: ``"auto"`` takes text, booleans and integers as classes, floats and several
             columns as numbers.
-        test_fraction: Share of rows held out, in [0, 1), chosen by a keyed hash of the row number.
+        test_fraction: Share of rows held out, in [0, 1): exactly so many, rounded half up, each row
+            equally likely.
+        stratify: Whether that share is held out of each class.
         test_sources: Files or globs whose rows are all held out, instead of a fraction.
         standardise: ``x' = (x - shift) / scale`` from statistics of the training rows.
         dtype: Of the prepared features and number labels.
-        seed: Key of the split and of the order of the rows.
+        split_seed: Key of the split and of the order of the rows.
         shards: Number of training shards; ``"auto"`` keeps them at about 64 MiB.
     """
 
@@ -37,54 +41,65 @@ class PrepareOptions:
     features: Literal["rest"] | tuple[str, ...] = "rest"
     label_kind: Literal["auto", "class", "number"] = "auto"
     test_fraction: float = 0.0
+    stratify: bool = False
     test_sources: tuple[str, ...] = ()
     standardise: Standardise = "none"
     dtype: Dtype = "float32"
-    seed: int = 0
+    split_seed: int = 0
     shards: int | Literal["auto"] = "auto"
 
 
 def validate_options(options: PrepareOptions) -> None:
     """Raise ConfigError with every value that breaks a rule."""
-    problems = [problem for problem in _problems(options) if problem]
+    if not isinstance(options, PrepareOptions):
+        raise ConfigError([f"options is {options!r}; must be PrepareOptions(label=(...,), ...)"])
+    problems = _problems(options)
     if problems:
         raise ConfigError(problems)
 
 
-def _problems(options: PrepareOptions) -> tuple[str, ...]:
-    features = () if options.features == "rest" else options.features
-    one_of = {
-        "label_kind": ("auto", "class", "number"),
-        "standardise": ("mean_std", "min_max", "none"),
-        "dtype": ("float32", "float64"),
-    }
-    choices = tuple(
-        f"{name} is {getattr(options, name)!r}; must be one of {', '.join(values)}"
-        for name, values in one_of.items()
-        if getattr(options, name) not in values
-    )
-    return (
-        *choices,
-        _column_problem("label", options.label),
-        _column_problem("features", features) if options.features != "rest" else "",
-        ""
-        if 0.0 <= options.test_fraction < 1.0
-        else f"test_fraction is {options.test_fraction}; must be at least 0 and below 1",
-        "test_fraction and test sources exclude each other; set test_fraction to 0"
-        if options.test_sources and options.test_fraction
-        else "",
-        ""
-        if options.shards == "auto" or 1 <= options.shards <= MAX_SHARDS
-        else f'shards is {options.shards}; must be 1 to {MAX_SHARDS} or "auto"',
-        ""
-        if 0 <= options.seed < 1 << 64
-        else f"seed is {options.seed}; must be at least 0 and below 2**64",
-    )
+def _problems(options: PrepareOptions) -> list[str]:
+    problems = []
+
+    def rule(name: str, holds: object, must_be: str) -> None:
+        if not holds:
+            problems.append(f"{name} is {getattr(options, name)!r}; must be {must_be}")
+
+    rule("label_kind", options.label_kind in ("auto", "class", "number"), "auto, class or number")
+    rule("standardise", options.standardise in STANDARDISE, f"one of {', '.join(STANDARDISE)}")
+    rule("dtype", options.dtype in ("float32", "float64"), "float32 or float64")
+    problems += _column_problems("label", options.label)
+    if options.features != "rest":
+        problems += _column_problems("features", options.features)
+    fraction, shards, seed = options.test_fraction, options.shards, options.split_seed
+    fits = isinstance(fraction, Real) and 0.0 <= float(fraction) < 1.0
+    rule("test_fraction", fits, "a number, at least 0 and below 1")
+    fits = shards == "auto" or (_is_integer(shards) and 1 <= int(shards) <= MAX_SHARDS)
+    rule("shards", fits, f'1 to {MAX_SHARDS} or "auto"')
+    rule("split_seed", _is_integer(seed) and 0 <= seed < 1 << 64, "at least 0 and below 2**64")
+    rule("stratify", isinstance(options.stratify, bool), "true or false")
+    rule("test_sources", _are_texts(options.test_sources), "a tuple of files or globs")
+    if options.test_sources and fraction:
+        problems.append("test_fraction and test sources exclude each other; set test_fraction to 0")
+    if options.stratify is True and not fraction:
+        problems.append(
+            "stratify is True and test_fraction 0: there is no split; set test_fraction above 0, or"
+            " stratify to False"
+        )
+    return problems
 
 
-def _column_problem(name: str, columns: tuple[str, ...]) -> str:
-    if isinstance(columns, str) or not columns:
-        return f"{name} is {columns!r}; must be a tuple of at least one column name"
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(value, str) for value in values)
+
+
+def _column_problems(name: str, columns: object) -> list[str]:
+    if not columns or not isinstance(columns, tuple | list) or not _are_texts(columns):
+        return [f"{name} is {columns!r}; must be a tuple of at least one column name"]
     if len(set(columns)) < len(columns):
-        return f"{name} is {columns!r}; a column may be named once only"
-    return ""
+        return [f"{name} is {columns!r}; a column may be named once only"]
+    return []

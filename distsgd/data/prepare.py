@@ -1,8 +1,9 @@
 """Preparing: files become a data set directory, in two streaming passes.
 
-The first pass checks, counts and splits rows and takes statistics; the second standardises and
-writes. Everything is cut at fixed row numbers (`columns`), so that the bits do not depend on files
-and row groups. Letters: N rows of a piece, I features, K label columns.
+The first pass checks and splits rows and takes statistics; the second standardises and writes. A
+stratified split reads the labels before, since it needs to know the rows of each class. Everything
+is cut at fixed row numbers (`columns`), so that the bits do not depend on files and row groups.
+Letters: N rows of a piece, I features, K label columns.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from distsgd.data.source import TableSource
 from distsgd.data.spill import ShardWriter
 from distsgd.data.split import Split
 from distsgd.data.standardise import RunningStatistics, Statistics, standardise_inplace
+from distsgd.data.strata import ClassNames, simple_split, stratified_split
 from distsgd.errors import DataError
 
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
@@ -64,13 +66,13 @@ def prepare(
     opened, num_train_sources = _open_all(sources, options)
     layout, kind = _resolve(opened, options)
     rows = RawRows(opened, layout)
-    split = Split(
-        options.seed,
-        options.test_fraction,
-        sum(source.num_rows for source in opened[:num_train_sources]),
-    )
+    train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
     progress = on_progress or (lambda _phase, _done, _total: None)
-    first = _first_pass(rows, kind, split, progress)
+    if options.stratify:
+        split, class_names = stratified_split(rows, options, progress)
+    else:
+        split, class_names = simple_split(rows, train_source_rows, options), ()
+    first = _first_pass(rows, split, _vocabulary(kind, class_names), progress)
     manifest = Manifest(
         columns=layout.columns,
         list_width=layout.list_width,
@@ -80,8 +82,9 @@ def prepare(
         dtype=options.dtype,
         standardise=options.standardise,
         statistics=first.statistics,
-        seed=options.seed,
+        split_seed=options.split_seed,
         test_fraction=options.test_fraction,
+        stratify=options.stratify,
         train_shards=(),
         test_shards=(),
         sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
@@ -123,9 +126,7 @@ def read_features(
     rows = RawRows(opened, layout)
     if rows.num_rows == 0:
         raise DataError(opened[0].name, "has no rows; give a file with some")
-    vocabulary = (
-        Vocabulary(manifest.class_names, growing=False) if manifest.label_kind == "class" else None
-    )
+    vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
     shift_I, scale_I = manifest.shift, manifest.scale
     for piece in rows.pieces(vocabulary):
         standardise_inplace(piece.x_NI, shift_I, scale_I)
@@ -152,18 +153,29 @@ def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[Layout
     layout = resolve_layout(opened[0], label=options.label, features=options.features)
     assert layout.types is not None
     kinds = list(layout.types[len(layout.columns) :])
-    return layout, resolve_label_kind(opened[0].name, kinds, options)
+    kind = resolve_label_kind(opened[0].name, kinds, options)
+    if options.stratify and kind != "class":
+        reason = f"label column {layout.label[0]!r} holds numbers, and only classes can be"
+        raise DataError(opened[0].name, f"{reason} stratified; set stratify = false")
+    return layout, kind
 
 
-def _first_pass(rows: RawRows, kind: LabelKind, split: Split, progress: Progress) -> _FirstPass:
-    vocabulary = Vocabulary() if kind == "class" else None
+def _vocabulary(kind: LabelKind, class_names: ClassNames) -> Vocabulary | None:
+    """Of classes that are known, or are yet to be found; None for numbers."""
+    return Vocabulary(class_names, growing=not class_names) if kind == "class" else None
+
+
+def _first_pass(
+    rows: RawRows, split: Split, vocabulary: Vocabulary | None, progress: Progress
+) -> _FirstPass:
+    split_pass = split.begin()
     statistics = RunningStatistics(rows.layout.num_features)
     in_training: set[int] = set()
     first_test_row: dict[int, int] = {}
     done = 0
     for piece in rows.pieces(vocabulary):
         count = len(piece.x_NI)
-        test_N = split.is_test(piece.first_row, count)
+        test_N = split_pass.is_test(piece.target, count)
         all_train = not test_N.any()
         statistics.add(piece.x_NI if all_train else piece.x_NI[~test_N])
         if vocabulary is not None and piece.target is not None:
@@ -174,14 +186,15 @@ def _first_pass(rows: RawRows, kind: LabelKind, split: Split, progress: Progress
                 first_test_row.setdefault(code, row)
         done += count
         progress("reading", done, rows.num_rows)
+    if done != rows.num_rows:
+        reason = f"has {done} rows and says {rows.num_rows}; write it again"
+        raise DataError(rows.locate(0)[0], reason)
     if statistics.num_rows == 0:
-        raise DataError(
-            rows.locate(0)[0], "no row is left for training; lower test_fraction or give more rows"
-        )
+        raise DataError(rows.locate(0)[0], "has no rows to train on; give files with some")
     names = vocabulary.names if vocabulary else ()
     for code, row in sorted(first_test_row.items(), key=lambda item: item[1]):
         if code not in in_training:
-            way_out = "give it training rows, or change seed or test_fraction"
+            way_out = "give it training rows, or hold out by class (stratify = true)"
             reason = f"class {names[code]!r} is in held-out rows only; {way_out}"
             raise rows.error(row, rows.layout.label[0], reason)
     return _FirstPass(
@@ -192,17 +205,15 @@ def _first_pass(rows: RawRows, kind: LabelKind, split: Split, progress: Progress
 def _second_pass(
     rows: RawRows, manifest: Manifest, split: Split, writer: ShardWriter, progress: Progress
 ) -> Manifest:
-    vocabulary = (
-        Vocabulary(manifest.class_names, growing=False) if manifest.label_kind == "class" else None
-    )
-    shift_I, scale_I = manifest.shift, manifest.scale
+    vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
+    shift_I, scale_I, split_pass = manifest.shift, manifest.scale, split.begin()
     for piece in rows.pieces(vocabulary):
         if manifest.standardise != "none":
             standardise_inplace(piece.x_NI, shift_I, scale_I)
         x_NI, target = _cast(piece, rows, manifest.dtype)
         norms_N = _squared_norms(x_NI, piece, rows)
         assert target is not None, "prepared rows have labels"
-        test_N = split.is_test(piece.first_row, len(x_NI))
+        test_N = split_pass.is_test(piece.target, len(x_NI))
         writer.append(piece.first_row, test_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
         progress("writing", piece.first_row + len(x_NI), rows.num_rows)
     train_shards, test_shards = writer.finish()

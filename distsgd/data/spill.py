@@ -31,8 +31,8 @@ class ShardWriter:
         options: PrepareOptions,
         num_rows: tuple[int, int],
     ) -> None:
-        self._directory, self._format, self._seed = directory, row_format, options.seed
-        self._keyed = KeyedRows(options.seed, Purpose.SHARD)
+        self._directory, self._format, self._seed = directory, row_format, options.split_seed
+        self._keyed = KeyedRows(options.split_seed, Purpose.SHARD)
         train_rows, test_rows = num_rows
         row_bytes = row_format.record.itemsize
         self._test_shard_rows = max(1, SHARD_BYTES // row_bytes)
@@ -54,12 +54,13 @@ class ShardWriter:
         """Take in rows ``first_row`` and following, standardised and cast."""
         records = np.empty(len(x_NI), self._format.record)
         records["x"], records["target"], records["squared_norm"] = x_NI, target, squared_norms_N
-        records["source_row"] = np.arange(first_row, first_row + len(x_NI))
+        row_N = np.arange(first_row, first_row + len(x_NI))
+        records["source_row"] = row_N
         train_N = ~test_N
         if self._num_shards == 1:
             self._spill("train", 0, records[train_N])
         else:
-            shard_N = self._keyed.integers(first_row, len(x_NI)) % np.uint64(self._num_shards)
+            shard_N = self._keyed.integers(row_N) % np.uint64(self._num_shards)
             self._spread("train", shard_N[train_N].astype(np.int64), records[train_N])
         num_tests = int(test_N.sum())
         place_N = np.arange(self._tests_seen, self._tests_seen + num_tests)

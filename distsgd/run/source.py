@@ -40,10 +40,11 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
         features=data.features if data.features == "rest" else tuple(data.features),
         label_kind="class" if needs_classes else "number",
         test_fraction=data.test_fraction,
+        stratify=data.stratify,
         test_sources=data.test_paths,
         standardise=data.standardise,
         dtype=config.train.dtype,
-        seed=config.train.seed,
+        split_seed=data.split_seed,
         shards=data.shards,
     )
 
@@ -114,10 +115,11 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
     ]
     if options.features != "rest":
         wanted.append(("data.features", options.features, manifest.columns))
-    if "standardise" in said:
-        wanted.append(("data.standardise", options.standardise, manifest.standardise))
-    if "test_fraction" in said:
-        wanted.append(("data.test_fraction", options.test_fraction, manifest.test_fraction))
+    wanted += [
+        (f"data.{key}", getattr(options, key), getattr(manifest, key))
+        for key in ("standardise", "test_fraction", "stratify", "split_seed")
+        if key in said
+    ]
     problems = [
         f"{name} is {value!r}, but {config.data.paths[0]} was prepared with {found!r}; "
         "prepare it again or change the configuration"

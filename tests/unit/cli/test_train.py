@@ -49,7 +49,7 @@ def test_quiet_train_writes_nothing_but_the_object(command: Command) -> None:
 def test_dry_run_prints_the_plan_and_leaves_no_run(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("train", "digits.toml", "--dry-run", "--run-dir", "run")
     assert code == 0
-    assert "1,465 to train, 332 to test" in out
+    assert "1,438 to train, 359 to test" in out
     assert "4,810" in out
     assert not (tmp_path / "run").exists()
     code, out, _ = command("train", "digits.toml", "--dry-run", "--json")

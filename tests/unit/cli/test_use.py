@@ -25,10 +25,10 @@ def test_evaluate_gives_what_training_measured_at_its_end(command: Command) -> N
     assert code == 0
     recorded = json.loads(Path("run/result.json").read_text())
     values = json.loads(out)
-    assert values["rows"] == 332
+    assert values["rows"] == 359
     for key in ("test_loss", "test_accuracy"):
         assert values[key] == recorded[key]
-    assert command("evaluate", "run")[1].splitlines()[0].split() == ["rows", "332"]
+    assert command("evaluate", "run")[1].splitlines()[0].split() == ["rows", "359"]
 
 
 def test_evaluate_takes_new_rows(command: Command) -> None:

@@ -39,7 +39,7 @@ def test_cached_keeps_options_and_versions_of_a_file_apart(tmp_path: Path, write
         return cached(path, options=options, cache_dir=tmp_path / "c", on_message=lambda _: None)
 
     first = entry(LABEL)
-    assert entry(PrepareOptions(label=("label",), seed=1)) != first
+    assert entry(PrepareOptions(label=("label",), split_seed=1)) != first
     write({"a": [1.0, 2.0], "label": [0, 1]})
     assert entry(LABEL) != first
 
@@ -89,7 +89,7 @@ def test_cached_evicts_the_longest_unused_but_nothing_in_use(tmp_path: Path, wri
     path, said = write(COLUMNS), list[str]()
 
     def entry(seed: int, max_bytes: int) -> Path:
-        options = PrepareOptions(label=("label",), seed=seed)
+        options = PrepareOptions(label=("label",), split_seed=seed)
         return cached(
             path,
             options=options,

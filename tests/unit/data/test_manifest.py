@@ -44,11 +44,13 @@ def test_manifest_of_784_features_is_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version is 2; must be 1"),
+        ({"version": 1}, "version is 1; must be 2 (another version of distsgd wrote it)"),
+        ({"version": 3}, "version is 3; must be 2"),
         ({"format": "else"}, "format is 'else'"),
         ({"dtype": "object"}, "dtype is 'object'"),
-        ({"seed": True}, "seed is True"),
-        ({"seed": -1}, "seed is -1"),
+        ({"split_seed": True}, "split_seed is True"),
+        ({"split_seed": -1}, "split_seed is -1"),
+        ({"stratify": 1}, "stratify is 1; must be true or false"),
         ({"columns": "x"}, "columns is 'x'; must be a list"),
         ({"columns": []}, "columns is []; must be one list column"),
         ({"labels": ["x"]}, "must be no feature columns"),
@@ -60,7 +62,7 @@ def test_manifest_of_784_features_is_small(tmp_path: Path) -> None:
         ({"train_shards": [7]}, "train_shards[0]. is 7; must be an object"),
         ({"sources": []}, "sources"),
         ({"digest": "0" * 64}, "does not have the digest it claims"),
-        ({"seed": 5}, "does not have the digest it claims"),
+        ({"split_seed": 5}, "does not have the digest it claims"),
         ({"statistics": {"mean": [1]}}, "statistics.deviation is None; must be there"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_prepare_keeps_every_row_once_with_its_label(tmp_path: Path) -> None:
         seen.append(source_rows)
     assert len(data.manifest.train_shards) == 4
     assert np.array_equal(np.sort(np.concatenate(seen)), np.arange(1000))
-    assert 250 < data.test.num_rows < 350
+    assert data.test.num_rows == 300
 
 
 @pytest.mark.parametrize("kind", ["mean_std", "min_max", "none"])
@@ -97,7 +98,7 @@ def test_prepare_gives_the_same_bits_however_the_rows_are_stored(
     ]
     assert len({manifest.digest for manifest in manifests}) == 1
     other = PrepareOptions(
-        **{name: getattr(options, name) for name in options.__slots__} | {"seed": 1}
+        **{name: getattr(options, name) for name in options.__slots__} | {"split_seed": 1}
     )
     assert prepare(one, tmp_path / "other", options=other).digest != manifests[0].digest
 
@@ -120,14 +121,18 @@ def test_prepare_works_for_any_small_shape(
 ) -> None:
     out = tmp_path_factory.mktemp("any") / "out"
     x, _ = example(num_rows)
-    options = PrepareOptions(label=("label",), shards=shards, test_fraction=fraction, seed=seed)
-    try:
-        prepare(arrays_source(x, np.zeros(num_rows, int)), out, options=options)
-    except DataError as error:
-        assert "no row is left for training" in str(error)  # noqa: PT017 -- allowed, not demanded.
+    options = PrepareOptions(
+        label=("label",), shards=shards, test_fraction=fraction, split_seed=seed
+    )
+    source = arrays_source(x, np.zeros(num_rows, int))
+    if fraction and num_rows == 1:
+        with pytest.raises(DataError, match="none is left to train on"):
+            prepare(source, out, options=options)
         return
+    prepare(source, out, options=options)
     data = DataSet.open(out)
-    assert data.train.num_rows + data.test.num_rows == num_rows
+    assert data.test.num_rows == (num_rows + 1) // 2 * (fraction > 0)
+    assert data.train.num_rows == num_rows - data.test.num_rows
     cut = min(cut, data.train.num_rows)
     x_NI, target = np.empty((cut, 3), np.float32), np.empty(cut, np.int64)
     data.train.gather_inplace(np.arange(cut), x_NI=x_NI, target=target, squared_norms_N=None)
@@ -259,6 +264,78 @@ def test_prepare_refuses_a_class_only_held_out_rows_have(tmp_path: Path) -> None
         prepare(arrays_source(np.eye(30), np.arange(30)), tmp_path / "o", options=options)
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "fraction", "message"),
+    [
+        (4, 0.1, r"0\.1 of 4 rows is 0 rows, and none is left to test on; raise it .*0\.25"),
+        (4, 0.9, r"0\.9 of 4 rows is 4 rows, and none is left to train on; lower it"),
+        (1, 0.5, r"0\.5 of 1 rows is 1 rows, and none is left to train on"),
+        (2, 0.2, "is 0 rows"),
+    ],
+)
+@pytest.mark.parametrize("stratify", [False, True])
+def test_prepare_refuses_a_split_without_test_or_training_rows(
+    tmp_path: Path, *, stratify: bool, num_rows: int, fraction: float, message: str
+) -> None:
+    options = PrepareOptions(label=("label",), test_fraction=fraction, stratify=stratify)
+    with pytest.raises(DataError, match=message):
+        prepare(
+            arrays_source(np.eye(num_rows), np.ones(num_rows, int)), tmp_path / "o", options=options
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_prepare_stratifies_by_the_class_of_each_row(tmp_path: Path, write: Write) -> None:
+    names = np.array(["rare"] * 10 + ["once"] + ["often"] * 89)
+    names = np.random.default_rng(0).permutation(names)
+    table = pa.table({"a": np.arange(100.0), "label": names})
+    options = PrepareOptions(label=("label",), test_fraction=0.25, stratify=True, shards=2)
+    paths = [write(table[:33], "1.parquet"), write(table[33:], "2.parquet", row_group_size=7)]
+    in_files = prepare(paths, tmp_path / "files", options=options)
+    assert in_files == replace(
+        prepare(MemorySource(table), tmp_path / "out", options=options), sources=in_files.sources
+    )
+    data = DataSet.open(tmp_path / "out")
+    assert data.manifest.stratify
+    assert data.manifest.class_names == ("often", "once", "rare")
+    for rows in (data.train, data.test):
+        _, target, _, source_rows = read_all(rows, data)
+        assert (np.array(data.manifest.class_names)[target] == names[source_rows]).all()
+    # 22.25, 0.25 and 2.5 rows of 25: the one seat that is left is of the largest remainder.
+    assert np.bincount(target, minlength=3).tolist() == [22, 0, 3]
+
+
+def test_prepare_refuses_to_stratify_what_cannot_be(tmp_path: Path) -> None:
+    options = PrepareOptions(label=("label",), test_fraction=0.5, stratify=True)
+    with pytest.raises(DataError, match=r"last rows of.*classes 0 \(1\), 1 \(1\).* and 5 more"):
+        prepare(arrays_source(np.eye(10), np.arange(10)), tmp_path / "o", options=options)
+    with pytest.raises(DataError, match=r"'label' holds numbers, and only classes can be"):
+        prepare(arrays_source(np.eye(4), np.arange(4) / 2), tmp_path / "o", options=options)
+    table = pa.table({"a": [1.0, 2.0, 3.0, 4.0], "label": [1, None, 0, 1]})
+    with pytest.raises(DataError, match="row 1: null label"):
+        prepare(MemorySource(table), tmp_path / "o", options=options)
+    with pytest.raises(ConfigError, match="stratify is True and test_fraction 0"):
+        prepare(
+            MemorySource(table), tmp_path / "o", options=PrepareOptions(("label",), stratify=True)
+        )
+    assert not list(tmp_path.iterdir())
+
+
+class _Short(MemorySource):
+    """Says that it has a row more than it gives."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__(table)
+        self.num_rows += 1
+
+
+def test_prepare_refuses_a_source_that_gives_other_rows_than_it_says(tmp_path: Path) -> None:
+    source = _Short(pa.table({"a": [1.0, 2.0, 3.0], "label": [0, 1, 0]}))
+    options = PrepareOptions(label=("label",), test_fraction=0.5)
+    with pytest.raises(DataError, match="has 3 rows and says 4"):
+        prepare(source, tmp_path / "out", options=options)
+
+
 def test_prepare_names_file_and_row_across_files(tmp_path: Path, write: Write) -> None:
     paths = [
         write({"a": [1.0] * 5, "label": [0] * 5}, "one.parquet"),
@@ -299,10 +376,29 @@ def test_prepare_refuses_a_directory_that_is_not_empty(tmp_path: Path) -> None:
 
 
 def test_prepare_lists_every_impossible_option(tmp_path: Path) -> None:
-    options = PrepareOptions(label=(), test_fraction=1.0, shards=0, seed=-1)
+    options = PrepareOptions(label=(), test_fraction=1.0, shards=0, split_seed=-1)
     with pytest.raises(ConfigError) as caught:
         prepare(tmp_path / "none", tmp_path / "out", options=options)
     assert len(caught.value.problems) == 4
+
+
+@pytest.mark.parametrize("field", PrepareOptions.__dataclass_fields__)
+@pytest.mark.parametrize("value", [None, object(), [], {}, "x", b"x", (1,), -1, float("nan")])
+def test_prepare_refuses_options_of_any_other_type(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    takes: dict[str, list[object]] = {
+        "label": [],
+        "features": [],
+        "test_sources": [[]],
+        "test_fraction": [],
+        "shards": [],
+    }
+    if value in takes.get(field, []):
+        return
+    options = PrepareOptions(**{"label": ("label",), field: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=field):
+        prepare(arrays_source(np.eye(2), np.zeros(2)), tmp_path / "out", options=options)
 
 
 def test_prepare_leaves_pandas_index_columns_out_of_the_rest(tmp_path: Path, write: Write) -> None:
