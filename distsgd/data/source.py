@@ -89,6 +89,48 @@ class MemorySource:
         """Arrow tables are immutable."""
 
 
+def table_source(table: object) -> MemorySource:
+    """A source from a table in memory, which a data frame may be.
+
+    What a frame says of its index is kept: an index is no feature unless it is named.
+
+    Args:
+        table: A pyarrow Table, RecordBatch or RecordBatchReader, a pandas DataFrame, or anything
+            that hands out Arrow data (``__arrow_c_stream__`` or ``__arrow_c_array__``: Polars,
+            DuckDB, cuDF, ...). Read once; what is done to it afterwards is not seen.
+
+    Raises:
+        DataError: It is nothing of the kind, or cannot be read as columns.
+    """
+    name = "table in memory"
+    try:
+        return MemorySource(_as_table(table), name=name)
+    except (*_FOREIGN_ERRORS, TypeError, AttributeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        rule = "give it columns of numbers, text or lists of numbers, of equal length"
+        raise DataError(name, f"cannot be read as a table ({first_line}); {rule}") from error
+
+
+def _as_table(table: object) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    if isinstance(table, pa.RecordBatch):
+        return pa.Table.from_batches([table])
+    if isinstance(table, pa.RecordBatchReader):
+        return table.read_all()
+    is_frame = type(table).__name__ == "DataFrame"
+    if is_frame and type(table).__module__.partition(".")[0] == "pandas":
+        return pa.Table.from_pandas(table)  # As pandas writes files: with the index, and its names.
+    if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
+        return pa.table(table)
+    kind = type(table)
+    raise DataError(
+        "table in memory",
+        f"is a {kind.__module__}.{kind.__qualname__}; must be a pyarrow Table or RecordBatch, a"
+        " data frame (pandas, Polars), or anything else that hands out Arrow data",
+    )
+
+
 def arrays_source(x_NI: NDArray[Any], y: NDArray[Any], *, label: str = "label") -> MemorySource:
     """A source from features and labels in memory, with the feature column ``x``.
 
