@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from distsgd import __version__
+from distsgd.cli.cache_commands import cache_app
 from distsgd.cli.data_commands import data_check, data_prepare
 from distsgd.cli.draw import draw_app
 from distsgd.cli.measure_commands import bench, doctor, soak
@@ -31,6 +32,7 @@ for command in (init, train, evaluate, predict, show, verify, scale_to, soak, be
 data_app.command("prepare")(data_prepare)
 data_app.command("check")(data_check)
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 app.add_typer(draw_app, name="draw")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import RunArgument
+from distsgd.cli.options import CacheDirOption, RunArgument
 
 draw_app = typer.Typer(
     help="Draw a run or a file as a picture; needs the extra 'plots'.",
@@ -87,11 +87,12 @@ def draw_error(
     ],
     out: OutOption,
     steps: Annotated[int, typer.Option(min=1, help="How many of the run's first steps.")] = 30,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Draw the error over one weight as a curve, with its slope and the steps that were taken."""
     from distsgd.cli.pictures import draw_error_of  # noqa: PLC0415
 
-    draw_error_of(run, weight, out, max_steps=steps)
+    draw_error_of(run, weight, out, max_steps=steps, cache_dir=cache_dir)
 
 
 @draw_app.command("histories")

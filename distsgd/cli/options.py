@@ -13,6 +13,14 @@ AcceptNumericsOption = Annotated[
     bool,
     typer.Option("--accept-numerics", help="Go on also where other bits come out here; says so."),
 ]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where prepared data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache unless given.",
+    ),
+]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: batch.size=64. Repeatable."),

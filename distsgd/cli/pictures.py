@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.autodiff import draw_svg, draw_text
+from distsgd.cli.cache import cache_directory
 from distsgd.cli.messages import say
 from distsgd.data.rows import read_rows
 from distsgd.errors import ConfigError
@@ -55,9 +56,13 @@ def draw_gradients(run: Path, data: Path, out: Path, *, rows: str, shape: str | 
     say(f"wrote {out}")
 
 
-def draw_error_of(run: Path, weight: str, out: Path, *, max_steps: int) -> None:
+def draw_error_of(
+    run: Path, weight: str, out: Path, *, max_steps: int, cache_dir: Path | None = None
+) -> None:
     """Draw the error over a weight."""
-    found = error_over_weight(run, weight, max_steps=max_steps)
+    found = error_over_weight(
+        run, weight, max_steps=max_steps, cache_dir=cache_directory(cache_dir)
+    )
     curves = [Curve(weight_G=found.grid_G, error_G=found.last_error_G, label="loss")]
     if not np.allclose(found.first_error_G, found.last_error_G):
         before = Curve(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import AcceptNumericsOption, JsonOption, RunArgument
+from distsgd.cli.options import AcceptNumericsOption, CacheDirOption, JsonOption, RunArgument
 
 
 def evaluate(
@@ -17,12 +17,13 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="A file; the run's own test rows unless given.")
     ] = None,
+    cache_dir: CacheDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a trained network on held-out rows."""
     from distsgd.cli.use import show_evaluation  # noqa: PLC0415
 
-    show_evaluation(run, data, as_json=as_json)
+    show_evaluation(run, data, cache_dir, as_json=as_json)
 
 
 def predict(
@@ -57,11 +58,12 @@ def verify(
         str | None, typer.Option(metavar="N", help="Worker processes; 0: in this process.")
     ] = None,
     accept_numerics: AcceptNumericsOption = False,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Compute a run again and hold it against its digest chain, with any number of workers."""
     from distsgd.cli.use import show_verification  # noqa: PLC0415
 
-    show_verification(run, workers, accept_numerics=accept_numerics)
+    show_verification(run, workers, cache_dir, accept_numerics=accept_numerics)
 
 
 def scale_to(

@@ -37,6 +37,7 @@ class Request:
     resume: Literal["never", "auto"]
     chaos: tuple[str, ...] = ()
     accept_numerics: bool = False
+    cache_dir: Path | None = None
 
     def read(self) -> TrainConfig:
         """The configuration with everything typed over it. Raises ConfigError."""
@@ -66,9 +67,16 @@ def workers_count(typed: str) -> int | str:
 def dry_run_of(request: Request, *, as_json: bool) -> None:
     """Check the data and show the plan; Ray is not loaded."""
     config = request.read()
+    from distsgd.cli.cache import cache_directory  # noqa: PLC0415
     from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
 
-    plan = Trainer(config, run_dir=request.run_dir, resume=request.resume, on_message=say).plan()
+    plan = Trainer(
+        config,
+        run_dir=request.run_dir,
+        resume=request.resume,
+        cache_dir=cache_directory(request.cache_dir),
+        on_message=say,
+    ).plan()
     if as_json:
         print_json(asdict(plan))
         return
@@ -108,6 +116,7 @@ def run(request: Request, *, as_json: bool, quiet: bool) -> None:
 
 
 def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
+    from distsgd.cli.cache import cache_directory  # noqa: PLC0415
     from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
 
     signals: StopSignals
@@ -121,6 +130,7 @@ def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
         run_dir=request.run_dir,
         resume=request.resume,
         accept_numerics=request.accept_numerics,
+        cache_dir=cache_directory(request.cache_dir),
         on_progress=on_progress,
         on_message=shown.message,
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import AcceptNumericsOption, JsonOption, OverridesOption
+from distsgd.cli.options import AcceptNumericsOption, CacheDirOption, JsonOption, OverridesOption
 from distsgd.cli.stop import stoppable
 
 
@@ -52,6 +52,7 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
         Resume, typer.Option(help="auto: go on with what the run directory holds.")
     ] = Resume.NEVER,
     accept_numerics: AcceptNumericsOption = False,
+    cache_dir: CacheDirOption = None,
     chaos: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +80,7 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
             resume.value,
             (*(chaos or ()),),
             accept_numerics,
+            cache_dir,
         )
         if dry_run:
             dry_run_of(request, as_json=as_json)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from distsgd.cli.cache import cache_directory
 from distsgd.cli.messages import number, print_facts, print_json, say
 from distsgd.errors import ConfigError
 from distsgd.run.evaluate import evaluate, predict
 from distsgd.run.verify import verify
 
 
-def show_evaluation(run: Path, data: Path | None, *, as_json: bool) -> None:
+def show_evaluation(run: Path, data: Path | None, cache_dir: Path | None, *, as_json: bool) -> None:
     """Print loss and accuracy on `data`, or on the run's own test rows."""
-    found = evaluate(run, data)
+    found = evaluate(run, data, cache_dir=cache_directory(cache_dir))
     if as_json:
         print_json(asdict(found))
         return
@@ -32,7 +33,9 @@ def write_predictions(run: Path, data: Path, out: Path) -> None:
     say(f"wrote {rows:,} rows to {out}")
 
 
-def show_verification(run: Path, workers: str | None, *, accept_numerics: bool) -> None:
+def show_verification(
+    run: Path, workers: str | None, cache_dir: Path | None, *, accept_numerics: bool
+) -> None:
     """Say that all holds; the error of a run that does not hold names the first step.
 
     Raises ConfigError where `workers` is not one number.
@@ -44,6 +47,7 @@ def show_verification(run: Path, workers: str | None, *, accept_numerics: bool) 
         num_workers=None if workers is None else int(workers),
         accept_numerics=accept_numerics,
         on_message=say,
+        cache_dir=cache_directory(cache_dir),
     )
     what = f"history, weights and {held.digests:,} digests over {held.steps:,} steps hold"
     print_facts([("verified", what)])

@@ -85,6 +85,14 @@ class DataSection(Section):
         Literal["mean_std", "min_max", "none"],
         key("by the statistics of the training rows", '"mean_std", "min_max" or "none"'),
     ] = "mean_std"
+    cache_size_gb: Annotated[
+        float,
+        key(
+            "what the cache of prepared data may hold; beyond, the longest unused are removed",
+            "a number of gigabytes above 0",
+            gt=0,
+        ),
+    ] = 20.0
 
     @property
     def paths(self) -> tuple[str, ...]:

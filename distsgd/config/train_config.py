@@ -28,6 +28,7 @@ from distsgd.errors import ConfigError
 
 # What may differ between two goes at one run: none of it changes a bit of the weights.
 NO_INPUT_TO_THE_BITS = {
+    "data": {"cache_size_gb"},
     "parallel": {"workers", "plan", "exchange", "address", "step_timeout_s"},
     "checkpoint": True,
     "chaos": True,

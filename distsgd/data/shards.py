@@ -165,7 +165,7 @@ class DataSet:
         self.manifest = manifest
         self.train = train
         self.test = test
-        self._lock: _DirectoryLock | None = None
+        self._lock: DirectoryLock | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> DataSet:
@@ -178,7 +178,7 @@ class DataSet:
         Raises ShardError, which names the file, when anything is missing or damaged.
         """
         directory = Path(path)
-        lock = _DirectoryLock(directory)
+        lock = DirectoryLock(directory)
         manifest = read_manifest(directory)
         row_format, num_classes = RowFormat.of(manifest), len(manifest.class_names)
 
@@ -195,16 +195,24 @@ class DataSet:
         return data
 
 
-class _DirectoryLock:
-    """A shared lock on a directory, which `evict` respects; none if its disk has no locks."""
+class DirectoryLock:
+    """A shared lock on a directory, which the cache respects; none if its disk has no locks.
+
+    Whoever lists or removes entries has it for a moment only, which is waited for.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._descriptor: int | None = None
         # What is missing is reported by whoever reads the manifest.
         with suppress(OSError):
             self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
-    def __del__(self) -> None:
+    def release(self) -> None:
+        """Let go of it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
+from distsgd.data.shards import DirectoryLock
 from distsgd.errors import DataError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import build_model
 from distsgd.run.record import recorded_config
-from distsgd.run.source import default_cache_dir, manifest_of, prepared_data
+from distsgd.run.source import manifest_of, prepared_data
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.run_directory import RunDirectory
 
@@ -34,6 +35,7 @@ class SavedRun:
     manifest: Manifest
     model: Model
     checkpoint: Checkpoint
+    _held: list[DirectoryLock] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def load(cls, run: Path, on_message: Say = lambda _: None) -> SavedRun:
@@ -67,7 +69,7 @@ class SavedRun:
     def data(self, cache_dir: Path | None = None) -> Path:
         """The prepared rows the run was trained on.
 
-        Beside it, or in the cache, made again if need be.
+        Beside it, or in the cache, made again if need be; they stay there while this object lives.
 
         Raises:
             DataError: They are gone, or have changed.
@@ -81,7 +83,7 @@ class SavedRun:
                 "holds the rows of this run no more (they were handed in as arrays); restore it",
             )
         found = prepared_data(
-            self.config, cache_dir=cache_dir or default_cache_dir(), on_message=lambda _: None
+            self.config, cache_dir=cache_dir, on_message=lambda _: None, held=self._held
         )
         if manifest_of(found).digest != self.manifest.digest:
             raise DataError(

@@ -15,20 +15,16 @@ from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
+from distsgd.data.cache_entries import default_cache_dir
 from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
-from distsgd.data.shards import DataSet
+from distsgd.data.shards import DataSet, DirectoryLock
 from distsgd.data.source import MemorySource, arrays_source
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import find_loss
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]  # Features [N, I] and labels [N] or [N, K].
-
-
-def default_cache_dir() -> Path:
-    """Where prepared data are kept unless somebody says otherwise."""
-    return Path.home() / ".cache" / "distsgd"
 
 
 def prepare_options(config: TrainConfig) -> PrepareOptions:
@@ -50,11 +46,21 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
 
 
 def prepared_data(
-    config: TrainConfig, *, cache_dir: Path, on_message: Callable[[str], None]
+    config: TrainConfig,
+    *,
+    cache_dir: Path | None,
+    on_message: Callable[[str], None],
+    held: list[DirectoryLock] | None = None,
 ) -> Path:
     """The prepared directory of the configured rows.
 
     Prepared once into the cache where they are raw. Blocks.
+
+    Args:
+        config: Names the rows.
+        cache_dir: The cache; `default_cache_dir` unless given.
+        on_message: Called with what a person should know.
+        held: Gets the lock that keeps the entry from being removed while it lives.
 
     Raises:
         DataError: The rows cannot be used.
@@ -73,7 +79,14 @@ def prepared_data(
                 "directory",
             )
     options = prepare_options(config)
-    return cached(paths, options=options, cache_dir=cache_dir, on_message=on_message)
+    return cached(
+        paths,
+        options=options,
+        cache_dir=cache_dir or default_cache_dir(),
+        on_message=on_message,
+        max_bytes=int(config.data.cache_size_gb * 1e9),
+        held=held,
+    )
 
 
 def prepared_arrays(config: TrainConfig, arrays: Arrays, out: Path) -> Path:

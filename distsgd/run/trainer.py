@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distsgd.config import TrainConfig
+from distsgd.data.shards import DirectoryLock
 from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.chaos.fault_plan import FaultPlan
@@ -30,7 +31,6 @@ from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
     Arrays,
-    default_cache_dir,
     manifest_of,
     prepared_arrays,
     prepared_data,
@@ -128,7 +128,8 @@ class Trainer:
         self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
         self._resume: Resume = resume
         self._accept_numerics = accept_numerics
-        self._cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self._cache_dir = Path(cache_dir) if cache_dir else None
+        self._held: list[DirectoryLock] = []
         self._on_progress = on_progress or _silent
         self._say = on_message or _silent
         self._on_step = on_step
@@ -182,6 +183,12 @@ class Trainer:
             DivergedError: The loss is no longer finite; the last good checkpoint is kept.
             TrainingInterrupted: It was asked to stop; the run can be resumed.
         """
+        try:
+            return self._fit()
+        finally:
+            self._held.clear()
+
+    def _fit(self) -> Result:
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
         path, is_there = record.find_run(self._config, stem, self._run_dir, self._resume)
         if is_there:
@@ -209,7 +216,9 @@ class Trainer:
     def _prepared_files(self) -> Path:
         if self._data is not None:
             raise ConfigError(["a plan is made for files; arrays are checked by fit()"])
-        return prepared_data(self._config, cache_dir=self._cache_dir, on_message=self._say)
+        return prepared_data(
+            self._config, cache_dir=self._cache_dir, on_message=self._say, held=self._held
+        )
 
     def _blueprint(self, data: Path) -> Blueprint:
         return make_blueprint(self._config, data, manifest_of(data))

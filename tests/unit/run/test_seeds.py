@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
+from distsgd.data.cache_entries import Cleared, clear
 from distsgd.data.shards import DataSet
 from distsgd.run.evaluate import evaluate
 from distsgd.run.saved import SavedRun
@@ -67,6 +68,28 @@ def test_split_seed_chooses_other_test_rows(config: TrainConfig, tmp_path: Path)
     opened = [DataSet.open(entry) for entry in entries(tmp_path)]
     rows = {tuple(data.test.source_rows(np.arange(data.test.num_rows))) for data in opened}
     assert [len(chosen) for chosen in rows] == [12, 12]
+
+
+def test_the_cached_data_of_a_run_are_in_use_until_it_has_ended(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    seen: list[Cleared] = []
+
+    def clear_now(_: object) -> None:
+        seen.append(clear(tmp_path / "cache", on_message=lambda _: None))
+
+    trainer = Trainer(
+        config,
+        run_dir=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+        on_message=clear_now,
+        on_step=clear_now,
+    )
+    trainer.fit()
+    assert len(seen) >= 20
+    assert not any(cleared.removed for cleared in seen)
+    assert seen[-1].in_use == tuple(entry.name for entry in entries(tmp_path))
+    assert clear(tmp_path / "cache", on_message=lambda _: None).removed == seen[-1].in_use
 
 
 @pytest.mark.parametrize("is_cached", [True, False])
