@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +26,12 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import Blueprint
-from distsgd.store.atomic import make_private_directory, write_bytes_atomic
+from distsgd.store.atomic import (
+    ASIDE,
+    as_run_error,
+    make_private_directory,
+    write_bytes_atomic,
+)
 from distsgd.store.run_directory import RunDirectory
 
 Resume = Literal["never", "auto"]
@@ -31,6 +40,18 @@ RUNS = "runs"
 RUN_FORMAT = 2
 INITIAL_WEIGHTS = "initial_weights.safetensors"
 _HOLDS_A_RUN = "holds a run already; go on with --resume auto, or choose another --run-dir"
+_BEGINNING = frozenset(
+    {
+        "lock",
+        "data",
+        "checkpoints",
+        "history",
+        "model.json",
+        "environment.json",
+        "config.json",
+        INITIAL_WEIGHTS,
+    }
+)
 LOCK_TIMEOUT_S = 30.0  # Whoever makes the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
@@ -69,10 +90,75 @@ def find_run(
     return Path(RUNS) / f"{stem}-{now}-{uuid4().hex[:4]}", False
 
 
-def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Array | None) -> None:
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A private directory beside that of a run; in the end it is gone, and what was made for it."""
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        with as_run_error(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f"{ASIDE}{path.name}-", dir=path.parent))
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        for parent in made:
+            with suppress(OSError):  # The run itself may lie there by now.
+                parent.rmdir()
+
+
+def begin(
+    path: Path, blueprint: Blueprint, initial_weights: Array | None, rows: Path | None = None
+) -> RunDirectory:
+    """A new run at `path`, with what it is made of (`write_beginning`), or nothing at all there.
+
+    Raises:
+        RunError: There is something else, no right to write, or another process was first.
+    """
+    was_there = path.exists()
+    run = RunDirectory.create(path)
+    try:
+        write_beginning(run, blueprint, initial_weights, rows)
+    except BaseException:
+        if not RunDirectory.is_run(path):
+            _remove_beginning(run, keep_directory=was_there)
+        raise
+    return run
+
+
+def withdraw(run: RunDirectory) -> None:
+    """Remove a run that has written down nothing but its beginning, unless a process has it."""
+    with suppress(RunError), run.lock(0.0):
+        files = {entry.name for entry in run.path.iterdir()}
+        is_empty = not any(any(place.iterdir()) for place in (run.checkpoints, run.history))
+        if is_empty and files <= _BEGINNING:
+            _remove_beginning(run, keep_directory=False)
+
+
+def _remove_beginning(run: RunDirectory, *, keep_directory: bool) -> None:
+    run.config_path.unlink(missing_ok=True)  # First: without it there is no run.
+    for name in _BEGINNING:
+        place = run.path / name
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+    if not keep_directory:
+        with suppress(OSError):
+            run.path.rmdir()
+
+
+def write_beginning(
+    run: RunDirectory,
+    blueprint: Blueprint,
+    initial_weights: Array | None,
+    rows: Path | None = None,
+) -> None:
     """Write down what the run is made of.
 
-    Data, network, environment, start weights if they were given.
+    Data, network, environment, start weights if they were given; `rows` is a prepared directory
+    that becomes the run's own.
 
     The configuration comes last, since a directory with one is a run. Blocks while another process
     writes there.
@@ -86,7 +172,11 @@ def write_beginning(run: RunDirectory, blueprint: Blueprint, initial_weights: Ar
             raise RunError(run.path, _HOLDS_A_RUN)
         manifest_copy = run.path / "data" / MANIFEST_FILE
         make_private_directory(manifest_copy.parent)
-        if manifest_copy.parent != blueprint.data:
+        if rows is not None:
+            with as_run_error(manifest_copy.parent):
+                shutil.rmtree(manifest_copy.parent)  # What was there was never begun.
+                rows.rename(manifest_copy.parent)
+        elif manifest_copy.parent != blueprint.data:
             write_bytes_atomic(manifest_copy, (blueprint.data / MANIFEST_FILE).read_bytes())
         if initial_weights is not None:
             named = blueprint.model.views(initial_weights)

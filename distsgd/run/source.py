@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
 from distsgd.data.cache_entries import default_cache_dir
@@ -20,11 +17,9 @@ from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet, DirectoryLock
-from distsgd.data.source import MemorySource, arrays_source
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import find_loss
-
-Arrays = tuple[NDArray[Any], NDArray[Any]]  # Features [N, I] and labels [N] or [N, K].
+from distsgd.run.handed_in import source_of
 
 
 def prepare_options(config: TrainConfig) -> PrepareOptions:
@@ -89,26 +84,15 @@ def prepared_data(
     )
 
 
-def prepared_arrays(config: TrainConfig, arrays: Arrays, out: Path) -> Path:
-    """The rows of `arrays`, prepared into `out` by the same way as a file's.
-
-    Label columns are called as ``[data] label`` names them; several are ``{label}_0`` and so on
-    where it names one. Where it names none, they are called ``label``.
+def prepared_arrays(config: TrainConfig, data: object, out: Path) -> Path:
+    """The rows that are handed in (`source_of`), prepared into `out` by the same way as a file's.
 
     Raises:
-        DataError: The arrays cannot be used, or do not have as many label columns as are named.
+        DataError: They cannot be used, or do not have as many label columns as are named.
+        ConfigError: No label column of a table is named.
     """
-    source = arrays_source(*arrays)
-    made = source.schema.names[1:]
-    names = config.data.labels or tuple(made)
-    if len(names) == 1 and len(made) > 1:
-        names = tuple(f"{names[0]}_{k}" for k in range(len(made)))
-    if len(names) != len(made):
-        reason = f"have {len(made)} label columns; must be {len(names)}, as [data] label names"
-        raise DataError("arrays", reason)
-    table = pa.Table.from_batches(source.batches(source.schema.names), source.schema)
-    source = MemorySource(table.rename_columns(["x", *names]), name=source.name)
-    prepare(source, out, options=replace(prepare_options(config), label=names))
+    source, labels = source_of(data, config)
+    prepare(source, out, options=replace(prepare_options(config), label=labels))
     return out
 
 

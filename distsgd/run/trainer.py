@@ -15,7 +15,7 @@ import numpy as np
 
 from distsgd.config import TrainConfig
 from distsgd.data.shards import DirectoryLock
-from distsgd.errors import ConfigError, DivergedError, TrainingInterrupted
+from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.chaos.fault_plan import FaultPlan
 from distsgd.parallel.chaos.injection import Chaos, counted
@@ -30,7 +30,6 @@ from distsgd.run.metrics import Metrics
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
-    Arrays,
     manifest_of,
     prepared_arrays,
     prepared_data,
@@ -85,8 +84,10 @@ class Trainer:
 
     Args:
         config: The whole configuration.
-        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, instead of the files that
-            `config` names; it need not name any then.
+        data: Instead of the files that `config` names, which need not name any then: ``(x, y)``,
+            features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
+            take); or a table (pyarrow, pandas, anything with Arrow's interface), of which
+            ``[data] label`` and ``features`` name the columns.
         initial_weights: By parameter name, instead of random ones.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
@@ -106,7 +107,7 @@ class Trainer:
         self,
         config: TrainConfig,
         *,
-        data: Arrays | None = None,
+        data: object = None,
         initial_weights: Mapping[str, Array] | None = None,
         run_dir: Path | str | None = None,
         resume: Resume = "never",
@@ -225,22 +226,22 @@ class Trainer:
 
     def _open_run(self, path: Path, *, is_there: bool) -> tuple[Blueprint, RunDirectory]:
         """Fix what the run is; on disk too, unless it is there already."""
-        if is_there:
-            run = RunDirectory.open(path)
-            data = path / "data" if self._data is not None else self._prepared_files()
-            blueprint = self._blueprint(data)
-            accepts = self._accept_numerics
-            check_going_on(run, blueprint, accept_numerics=accepts, say=self._say)
-            return blueprint, run
-        if self._data is not None:
-            run = RunDirectory.create(path)
-            blueprint = self._blueprint(prepared_arrays(self._config, self._data, path / "data"))
-            first = self._first_weights(blueprint)
-        else:
+        if self._data is None:
             blueprint = self._blueprint(self._prepared_files())
-            first = self._first_weights(blueprint)
-            run = RunDirectory.create(path)
-        record.write_beginning(run, blueprint, first)
+            return self._open_with(blueprint, path, is_there=is_there)
+        with record.beside(path) as aside:
+            rows = prepared_arrays(self._config, self._data, aside / "data")
+            blueprint = replace(self._blueprint(rows), data=path / "data")
+            return self._open_with(blueprint, path, is_there=is_there, rows=rows)
+
+    def _open_with(
+        self, blueprint: Blueprint, path: Path, *, is_there: bool, rows: Path | None = None
+    ) -> tuple[Blueprint, RunDirectory]:
+        if not is_there:
+            return blueprint, record.begin(path, blueprint, self._first_weights(blueprint), rows)
+        run = RunDirectory.open(path)
+        accepts = self._accept_numerics
+        check_going_on(run, blueprint, accept_numerics=accepts, say=self._say)
         return blueprint, run
 
     def _first_weights(self, blueprint: Blueprint) -> Array | None:
@@ -259,7 +260,12 @@ class Trainer:
         if blueprint.num_workers:
             self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
         watch = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
-        return launch(task, WORKER, watch, address=address, on_step=self._on_step)
+        try:
+            return launch(task, WORKER, watch, address=address, on_step=self._on_step)
+        except DistSGDError:
+            # The same command must not meet a run that never began.
+            record.withdraw(run)
+            raise
 
     def _chaos(self, run: RunDirectory) -> Chaos | None:
         """Faults on purpose; a run that is made again to be verified has none."""

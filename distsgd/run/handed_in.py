@@ -1,0 +1,108 @@
+"""Rows that are handed to the trainer instead of named: arrays of any kind, or a table.
+
+Everything that can be misunderstood is refused here, with the way out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distsgd.config import TrainConfig
+from distsgd.data.source import MemorySource, arrays_source, table_source
+from distsgd.errors import ConfigError, DataError
+
+Array = NDArray[Any]
+_NAME = "data"
+_RULE = "must be (x, y), the features [N, I] and the labels [N] or [N, K], or a table with both"
+# What libraries raise where their arrays cannot become numpy's.
+_REFUSALS = (TypeError, ValueError, RuntimeError, OverflowError, AttributeError, BufferError)
+
+
+def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[str, ...]]:
+    """The rows of `data` as a source, and the names of its label columns.
+
+    Args:
+        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, each anything that numpy can
+            take as an array; or a table: of pyarrow, a data frame, anything that hands out Arrow
+            data.
+        config: Names the label columns; must do so for a table. Those of arrays are called as it
+            says, several ``{label}_0`` and so on where it names one, ``label`` where it names none.
+
+    Raises:
+        DataError: `data` is nothing of the kind, or cannot be rows.
+        ConfigError: No label column of a table is named.
+    """
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise DataError(_NAME, f"is a tuple of {len(data)}; {_RULE}")
+        return _arrays(_array("x", data[0]), _array("y", data[1]), config.data.labels)
+    if isinstance(data, np.ndarray | list | dict | str | bytes) or data is None:
+        raise DataError(_NAME, f"is {_shown(data)}; {_RULE}")
+    source = table_source(data)
+    if not config.data.labels:
+        raise ConfigError([text for text in config.missing_sources() if "data.label" in text])
+    return source, config.data.labels
+
+
+def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySource, tuple[str, ...]]:
+    _check_shapes(x_NI, y)
+    if x_NI.dtype.kind not in "biuf" or x_NI.dtype.itemsize > 8:
+        way_out = "give them as float32 or float64 (text and objects as numbers, or as a table)"
+        raise DataError(
+            _NAME, f"x holds {x_NI.dtype}; must be numbers of at most 64 bits, {way_out}"
+        )
+    source = arrays_source(x_NI.astype(np.uint8) if x_NI.dtype.kind == "b" else x_NI, y)
+    made = source.schema.names[1:]
+    names = labels or tuple(made)
+    if len(names) == 1 and len(made) > 1:
+        names = tuple(f"{names[0]}_{k}" for k in range(len(made)))
+    if len(names) != len(made):
+        reason = f"have {len(made)} label columns; must be {len(names)}, as [data] label names"
+        raise DataError("arrays", reason)
+    table = pa.Table.from_batches(source.batches(source.schema.names), source.schema)
+    return MemorySource(table.rename_columns(["x", *names]), name=source.name), names
+
+
+def _check_shapes(x_NI: Array, y: Array) -> None:
+    if x_NI.ndim != 2:
+        way_out = "x.reshape(len(x), -1) makes one row of each sample"
+        way_out = "x[:, None] makes one column of them" if x_NI.ndim == 1 else way_out
+        raise DataError(
+            _NAME, f"x has shape {x_NI.shape}; must be [N, I], rows of features ({way_out})"
+        )
+    if y.ndim not in {1, 2}:
+        raise DataError(_NAME, f"y has shape {y.shape}; must be [N] or [N, K], a label of each row")
+    if len(x_NI) != len(y):
+        rule = "both must have one row for each sample"
+        raise DataError(_NAME, f"x has {len(x_NI)} rows and y has {len(y)}; {rule}")
+    if x_NI.size == 0 or y.size == 0:
+        shapes = f"x has shape {x_NI.shape} and y {y.shape}"
+        raise DataError(_NAME, f"{shapes}; there must be one row, feature and label or more")
+
+
+def _array(name: str, value: Any) -> Array:
+    """Anything that numpy can take as an array, without losing anything by it."""
+    if hasattr(value, "toarray") and not hasattr(value, "__array__"):
+        raise DataError(_NAME, f"{name} is sparse; give {name}.toarray(), if it fits into memory")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(_NAME, f"{name} has masked values; fill them in, or leave out their rows")
+    if value is None or isinstance(value, str | bytes | dict | set):
+        raise DataError(_NAME, f"{name} is {_shown(value)}; {_RULE}")
+    try:
+        array = np.asarray(value)
+    except _REFUSALS as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = f"{name} is {_shown(value)}, which numpy cannot take as an array ({first_line})"
+        raise DataError(
+            _NAME, f"{reason}; give an array of numbers in this machine's memory"
+        ) from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _shown(value: object) -> str:
+    kind = type(value)
+    return f"an object of type {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
