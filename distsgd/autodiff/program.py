@@ -147,6 +147,10 @@ class Program:
     def _check_arrays(
         self, x: Array, target: Array, flat_by_name: Mapping[str, Array | None]
     ) -> None:
+        for what, array in (("x", x), ("target", target), *flat_by_name.items()):
+            is_left_out = array is None and what == "gradients"
+            if not is_left_out and not (isinstance(array, np.ndarray) and array.ndim):
+                raise ModelError(f"{what} is {array!r}; must be a numpy array of one axis or more")
         signature, rows = self.signature, len(x)
         if not 1 <= rows <= self.max_rows:
             raise ModelError(

@@ -48,6 +48,25 @@ def found_by(
     return list(found.values())
 
 
+def found_alone(
+    error: ValidationError, values: Mapping[str, Any], *, table: type[BaseModel]
+) -> list[str]:
+    """What pydantic found in the keys of one `table`, a line each."""
+    section = table.__name__.removesuffix("Section")
+    name = section.lower() if section != table.__name__ else section
+    found: dict[str, None] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        key = str(detail["loc"][0])
+        if key not in table.model_fields:
+            line = _unknown(f"{name}.{key}", key, list(table.model_fields), None)
+        else:
+            state = "missing" if key not in values else ""
+            rule = _rule(table.model_fields[key])
+            line = _line(f"{name}.{key}", state, values.get(key), rule, f"give another {key}")
+        found.setdefault(line)
+    return list(found)
+
+
 def missing(dotted: str, root: type[BaseModel]) -> Problem:
     """The problem that the key `dotted` is not there."""
     section, _, key = dotted.partition(".")
@@ -147,5 +166,7 @@ def _table(section: str, root: type[BaseModel]) -> type[BaseModel]:
 
 def _rule(field: FieldInfo) -> str:
     extra = field.json_schema_extra
+    if extra is None:
+        return " or ".join(f'"{name}"' for name in get_args(field.annotation))
     assert isinstance(extra, dict), "every key of the configuration states its rule"
     return str(extra["rule"])

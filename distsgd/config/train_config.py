@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from distsgd.arguments import path_argument, refuse
 from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
 from distsgd.config.section import Section
@@ -75,7 +76,8 @@ class TrainConfig(Section):
     @classmethod
     def from_toml(cls, path: Path | str) -> Self:
         """Read a TOML file; paths in it are relative to its directory. Raises ConfigError."""
-        return cls.from_dict(_read_toml(path), base=Path(path).parent)
+        path = path_argument("path of the configuration", path)
+        return cls.from_dict(_read_toml(path), base=path.parent)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, base: Path | None = None) -> Self:
@@ -86,7 +88,10 @@ class TrainConfig(Section):
         Raises:
             ConfigError: With every problem at once.
         """
-        raw = _resolved({"data": {}, "model": {}} | dict(values), base or Path.cwd())
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            refuse("the configuration", values, "sections by name: {'data': {...}, ...}")
+        base = Path.cwd() if base is None else path_argument("base", base)
+        raw = _resolved({"data": {}, "model": {}} | dict(values), base)
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
@@ -100,11 +105,23 @@ class TrainConfig(Section):
                 return config
         raise ConfigError([problem.text for problem in problems])
 
+    @classmethod
+    def checked(cls, keys: dict[str, Any]) -> Any:
+        """As `from_dict`; the sections may be objects as well. Raises ConfigError."""
+        return cls.from_dict(
+            {
+                name: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+                for name, value in keys.items()
+            }
+        )
+
     def with_overrides(self, overrides: Sequence[str]) -> Self:
         """This configuration with ``section.key=value`` set: TOML, or a bare word for a string.
 
         Paths are relative to the current directory, as typed. Raises ConfigError.
         """
+        if isinstance(overrides, str) or not _are_texts(overrides):
+            refuse("overrides", overrides, 'a list of texts: ["batch.size=64"]')
         raw = self.model_dump(mode="json", exclude_unset=True)
         problems = []
         for override in overrides:
@@ -144,6 +161,10 @@ def _read_toml(path: Path | str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # TOML, UTF-8, digits without end.
         reason = error if isinstance(error, ValueError) else "nested too deeply"
         raise ConfigError([f"{path}: is not TOML: {reason} (see `distsgd init digits`)"]) from None
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
 def _toml_value(text: str) -> tuple[Any, bool]:

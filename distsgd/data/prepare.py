@@ -8,14 +8,16 @@ Letters: N rows of a piece, I features, K label columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distsgd.arguments import call_argument, path_argument, refuse
 from distsgd.data.aside import check_out, write_durably, written_aside
 from distsgd.data.columns import Piece, RawRows
 from distsgd.data.formats import SourceSpec, check_named_once, open_sources
@@ -62,12 +64,13 @@ def prepare(
     options.
     """
     validate_options(options)
+    out = path_argument("out", out)
     check_out(out)
+    progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
     opened, num_train_sources = _open_all(sources, options)
     layout, kind = _resolve(opened, options)
     rows = RawRows(opened, layout)
     train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
-    progress = on_progress or (lambda _phase, _done, _total: None)
     if options.stratify:
         split, class_names = stratified_split(rows, options, progress)
     else:
@@ -119,7 +122,7 @@ def read_features(
 
     Raises DataError for rows that cannot be used, and for a class that training did not know.
     """
-    opened = open_sources(source)
+    opened = open_sources(source_argument("data", source))
     has_labels = all(name in each.schema.names for each in opened for name in manifest.labels)
     wanted = labels == "required" or (labels == "optional" and has_labels)
     layout = Layout(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
@@ -134,9 +137,21 @@ def read_features(
         yield x_NI, target, piece.first_row
 
 
+def source_argument(name: str, value: object) -> SourceSpec:
+    """`value`, unless it is nothing that sources can be: then ConfigError."""
+    if isinstance(value, str | os.PathLike):
+        path_argument(name, value)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for i, item in enumerate(value):
+            path_argument(f"{name}[{i}]", item)
+    elif not hasattr(value, "batches"):
+        refuse(name, value, "a file or glob, a list of them, or a source in memory")
+    return cast(SourceSpec, value)
+
+
 def _open_all(sources: SourceSpec, options: PrepareOptions) -> tuple[list[TableSource], int]:
     """All sources, those to train from first, and how many these are."""
-    opened = open_sources(sources)
+    opened = open_sources(source_argument("sources", sources))
     num_train_sources = len(opened)
     if options.test_sources:
         opened += open_sources(options.test_sources)

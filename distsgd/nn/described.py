@@ -30,11 +30,13 @@ def is_batch_normalisation(kind: Any) -> bool:
 
 def layer_from_dict(described: Mapping[str, Any]) -> Layer:
     """The layer that `Layer.to_dict` described; raises `ModelError` for unknown types and keys."""
+    if not isinstance(described, Mapping) or not all(isinstance(key, str) for key in described):
+        raise ModelError(f"a layer is {described!r}; must be settings by name, with its type")
     settings = dict(described)
     kind = settings.pop("type", None)
     if is_batch_normalisation(kind):
         raise ModelError(f"layer type is {kind!r}; {BATCH_NORMALISATION}")
-    if kind not in LAYER_TYPES:
+    if not isinstance(kind, str) or kind not in LAYER_TYPES:
         raise ModelError(
             f"layer type is {kind!r}; must be one of {', '.join(LAYER_TYPES)}"
             f"{nearest(str(kind), LAYER_TYPES)}"

@@ -45,7 +45,7 @@ def start_values(init: str, shape: Shape, *, seed: int, index: int) -> NDArray[n
         seed: The run's.
         index: The parameter's number in its model.
     """
-    if init not in INITIALISERS:
+    if not isinstance(init, str) or init not in INITIALISERS:
         raise ModelError(
             f"init is {init!r}; must be one of "
             f"{', '.join(INITIALISERS)}{nearest(str(init), INITIALISERS)}"

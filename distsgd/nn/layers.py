@@ -78,10 +78,10 @@ def check_count(name: str, value: int) -> None:
 
 def check_activation(name: str | None) -> None:
     """Raises `ModelError` unless `name` is an activation or None."""
-    if name is not None and name not in ACTIVATIONS:
+    if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
         raise ModelError(
             f"activation is {name!r}; must be one of {', '.join(ACTIVATIONS)}, or left out"
-            f"{nearest(name, ACTIVATIONS)}"
+            f"{nearest(str(name), ACTIVATIONS)}"
         )
 
 

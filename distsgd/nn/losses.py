@@ -5,9 +5,13 @@ Shape letters: N samples, O outputs. No I/O here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
+
+import numpy as np
 
 from distsgd.autodiff import costs, functions, losses
 from distsgd.autodiff.gate import Array, Gate
@@ -51,14 +55,43 @@ class Loss:
 
     def sample_losses(self, outputs_NO: Operand, target: Operand) -> Variable:
         """Losses ``[N]``; where no program records, `ModelError` for numbers outside the domain."""
+        outputs_NO, target = self._fitting(outputs_NO, target)
         return apply(self.gate, outputs_NO, target)
 
     def check_values(self, outputs_NO: Array, target: Array) -> None:
         """Raises `ModelError` with the first output or target outside the loss's domain."""
-        self.gate.check_values(outputs_NO, target)
+        outputs, targets = self._fitting(outputs_NO, target)
+        self.gate.check_values(outputs.value, targets.value)
+
+    def _fitting(self, outputs_NO: Operand, target: Operand) -> tuple[Variable, Variable]:
+        """Both as Variables, class numbers as int64; `ModelError` where they are not."""
+        outputs = _as_variable(self.name, "outputs", outputs_NO, "fiub")
+        is_class = self.target_kind == "class"
+        if is_class:
+            targets = _as_variable(self.name, "class numbers", target, "iu", np.dtype(np.int64))
+        else:
+            targets = _as_variable(self.name, "targets", target, "fiub", outputs.dtype)
+        self.gate.output_shape(outputs.shape, targets.shape)
+        return outputs, targets
 
     def __reduce__(self) -> tuple[Callable[..., Loss], tuple[str, dict[str, Any]]]:
         return find_loss, (self.name, self.options)
+
+
+def _as_variable(
+    loss: str, what: str, value: Operand, kinds: str, dtype: np.dtype[Any] | None = None
+) -> Variable:
+    """Numbers whose dtype is of `kinds`; floating ones keep it, others get `dtype`."""
+    try:
+        array = value.value if isinstance(value, Variable) else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{loss} got {what} that are no array: {error}; give numbers") from None
+    if array.dtype.kind not in kinds:
+        rule = "whole numbers" if "f" not in kinds else "numbers"
+        raise ModelError(f"{loss} got {what} of dtype {array.dtype}; must be {rule}")
+    if isinstance(value, Variable) and ("f" in kinds or array.dtype == dtype):
+        return value
+    return Variable(array, watched=False, dtype=None if array.dtype.kind == "f" else dtype)
 
 
 LOSSES: Mapping[str, Loss] = {
@@ -101,11 +134,13 @@ def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
     >>> find_loss("huber", {"delta": 2.0}).gate
     Huber(delta=2.0)
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise ModelError(
             f"loss is {name!r}; must be one of {', '.join(LOSSES)}{nearest(str(name), LOSSES)}"
         )
     found = LOSSES[name]
+    if options is not None and not isinstance(options, Mapping):
+        raise ModelError(f"options of loss {name!r} are {options!r}; must be numbers by name")
     unknown = [option for option in options or () if option not in found.option_names]
     if unknown:
         raise ModelError(
@@ -114,4 +149,11 @@ def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
         )
     if not options:
         return found
+    for option, value in options.items():
+        if (
+            not isinstance(value, Real)
+            or isinstance(value, bool)
+            or not 0 < float(value) < math.inf
+        ):
+            raise ModelError(f"{option} of loss {name!r} is {value!r}; must be a number above 0")
     return replace(found, gate=replace(found.gate, **options))  # type: ignore[type-var] # gates are dataclasses

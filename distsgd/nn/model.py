@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -57,12 +58,9 @@ class Model:
     def __init__(
         self, layers: Sequence[Layer], loss: Loss | str, input_shape: Sequence[int]
     ) -> None:
-        shape = tuple(input_shape)
-        if not layers:
-            raise ModelError("the model has no layers; must have at least one (add a dense layer)")
-        if any(not isinstance(size, int) or size < 1 for size in shape):
-            raise ModelError(f"input_shape is {shape}; must hold whole numbers of at least 1")
-        found = find_loss(loss) if isinstance(loss, str) else loss
+        _check_layers(layers)
+        shape = _checked_shape(input_shape)
+        found = loss if isinstance(loss, Loss) else find_loss(loss)
         parameters: list[ParameterSpec] = []
         before = shape
         for number, layer in enumerate(layers):
@@ -116,6 +114,7 @@ class Model:
 
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
+        _check_flat(flat, kinds="fiub")
         return views(self.parameters, flat)
 
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
@@ -123,7 +122,9 @@ class Model:
 
         Biases are 0, gains 1.
         """
-        flat = np.empty(self.num_parameters, dtype)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ModelError(f"seed is {seed!r}; must be a whole number, 0 or more")
+        flat = np.empty(self.num_parameters, _checked_dtype(dtype))
         for index, (name, view) in enumerate(self.views(flat).items()):
             _, number, own = name.split(".")
             start = self.layers[int(number)].starts.get(own)
@@ -171,6 +172,9 @@ class Model:
             outputs_NO = self.outputs(x, parameters, keys)
             return self.loss.sample_losses(outputs_NO, target), outputs_NO
 
+        if not isinstance(max_rows, int) or isinstance(max_rows, bool):
+            raise ModelError(f"max_rows is {max_rows!r}; must be a whole number of at least 1")
+        dtype = _checked_dtype(dtype)
         is_class = self.target_kind == "class"
         signature = Signature(
             parameters=self.parameters,
@@ -192,6 +196,13 @@ class Model:
             x: Any number of samples; computed in blocks of 256, so that a row's bits depend on its
                 place only.
         """
+        _check_flat(flat)
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ModelError(f"samples are no array: {error}; give rows of one shape") from None
+        if x.dtype.kind not in "fiub" or not x.ndim:
+            raise ModelError(f"samples are {x.dtype} of shape {x.shape}; must be rows of numbers")
         x = np.ascontiguousarray(x, flat.dtype)
         if x.shape[1:] != self.input_shape:
             raise ModelError(
@@ -220,14 +231,51 @@ class Model:
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Model:
         """The model that `to_dict` described; `ModelError` for what is missing or unknown."""
+        if not isinstance(described, Mapping):
+            raise ModelError(f"the model is {described!r}; must be what to_dict gave")
         missing = [key for key in ("layers", "loss", "input_shape") if key not in described]
         if missing:
             raise ModelError(
                 f"the model has no {missing[0]!r}; must have layers, loss and input_shape"
             )
+        if not isinstance(described["layers"], list | tuple):
+            raise ModelError(f"layers is {described['layers']!r}; must be a list of layers")
         layers = [layer_from_dict(layer) for layer in described["layers"]]
         loss = find_loss(described["loss"], described.get("loss_options"))
         return cls(layers, loss, described["input_shape"])
+
+
+def _check_layers(layers: object) -> None:
+    if not isinstance(layers, Sequence) or not all(isinstance(layer, Layer) for layer in layers):
+        raise ModelError(f"layers is {layers!r}; must be a list of layers (such as [Dense(10)])")
+    if not layers:
+        raise ModelError("the model has no layers; must have at least one (add a dense layer)")
+
+
+def _checked_shape(input_shape: object) -> Shape:
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else input_shape
+    if not isinstance(shape, tuple) or not all(
+        isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1
+        for size in shape
+    ):
+        raise ModelError(f"input_shape is {shape!r}; must hold whole numbers of at least 1")
+    return tuple(int(size) for size in shape)
+
+
+def _checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError):
+        found = np.dtype(object)
+    if dtype is None or found.kind != "f":
+        raise ModelError(f"dtype is {dtype!r}; must be float32 or float64")
+    return found
+
+
+def _check_flat(flat: object, kinds: str = "f") -> None:
+    if not isinstance(flat, np.ndarray) or flat.dtype.kind not in kinds:
+        found = f"of dtype {flat.dtype}" if isinstance(flat, np.ndarray) else repr(flat)
+        raise ModelError(f"the flat parameters are {found}; must be an array [P] of floats")
 
 
 def _check_fused_activation(last: Layer, loss: Loss) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distsgd.arguments import path_argument
 from distsgd.data.prepare import read_features
 from distsgd.errors import DataError, RunError
 from distsgd.parallel.crew.crew import Crew, Work
@@ -46,6 +47,7 @@ def evaluate(run: Path, data: Path | None = None, *, cache_dir: Path | None = No
         DataError: The rows cannot be used.
     """
     saved = SavedRun.load(run)
+    cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
     if data is None and not saved.manifest.test_shards:
         raise RunError(run, "held no rows out; name a file with --data")
     with one_blas_thread():
@@ -66,6 +68,7 @@ def predict(run: Path, data: Path, out: Path) -> int:
         RunError: `run` is no trained run.
         DataError: The rows cannot be used, or `out` exists or cannot be written.
     """
+    out = path_argument("out", out)
     if out.suffix != ".parquet":
         raise DataError(out, "is no name for a Parquet file; --out must end in .parquet")
     if out.exists():

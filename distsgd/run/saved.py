@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from distsgd.arguments import path_argument
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
 from distsgd.data.shards import DirectoryLock
@@ -45,7 +46,7 @@ class SavedRun:
             RunError: It is no run, or nothing was trained yet.
             CheckpointError: The weights are damaged.
         """
-        directory = RunDirectory.open(run)
+        directory = RunDirectory.open(path_argument("run", run))
         config = recorded_config(directory)
         manifest = manifest_of(directory.path / "data")
         model = build_model(config, manifest.num_features)

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from distsgd.arguments import call_argument, path_argument, refuse
 from distsgd.config import TrainConfig
 from distsgd.data.shards import DirectoryLock
 from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
@@ -126,14 +127,20 @@ class Trainer:
         self._config = config
         self._data = data
         self._initial_weights = initial_weights
-        self._run_dir = Path(run_dir).absolute() if run_dir is not None else None
+        self._run_dir = None if run_dir is None else path_argument("run_dir", run_dir).absolute()
+        if not isinstance(resume, str) or resume not in get_args(Resume):
+            refuse("resume", resume, '"never" or "auto"')
+        if not isinstance(initial_weights, Mapping | None):
+            refuse("initial_weights", initial_weights, "arrays by parameter name, or None")
         self._resume: Resume = resume
+        if not isinstance(accept_numerics, bool):
+            refuse("accept_numerics", accept_numerics, "True or False")
         self._accept_numerics = accept_numerics
-        self._cache_dir = Path(cache_dir) if cache_dir else None
+        self._cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
         self._held: list[DirectoryLock] = []
-        self._on_progress = on_progress or _silent
-        self._say = on_message or _silent
-        self._on_step = on_step
+        self._on_progress = call_argument("on_progress", on_progress, _silent)
+        self._say = call_argument("on_message", on_message, _silent)
+        self._on_step = None if on_step is None else call_argument("on_step", on_step, on_step)
         self._stop = threading.Event()
         self._has_begun = False
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distsgd.arguments import count_argument, path_argument
 from distsgd.errors import CheckpointError
 from distsgd.parallel.launch import launch
 from distsgd.run import record
@@ -69,8 +70,10 @@ def verify(
         RunError, DataError: The run or its data are not there any more.
     """
     saved = SavedRun.load(run, on_message)
+    num_workers = count_argument("num_workers", 0 if num_workers is None else num_workers)
+    cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
     recorded = read_record(saved)
-    blueprint = _blueprint(saved, saved.data(cache_dir), num_workers or 0)
+    blueprint = _blueprint(saved, saved.data(cache_dir), num_workers)
     doubts = check_again(saved.directory, blueprint, accept_numerics=accept_numerics)
     for doubt in doubts:
         on_message(f"WARNING: {run}: {doubt}")
