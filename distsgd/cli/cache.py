@@ -21,7 +21,8 @@ _DAY_S = 86_400.0
 
 def cache_directory(named: Path | None) -> Path:
     """The cache of this command: as named, else in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
-    return named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))
+    place = named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))
+    return place.expanduser()
 
 
 def show_cache(named: Path | None, *, as_json: bool) -> None:

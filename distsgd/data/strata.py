@@ -42,8 +42,9 @@ def stratified_split(
     vocabulary, count_C = Vocabulary(), np.zeros(0, np.int64)
     for piece in rows.labels_only().pieces(vocabulary):
         assert piece.target is not None, "labels are read"
-        count_C.resize(len(vocabulary.names))
-        count_C += np.bincount(piece.target, minlength=len(count_C))
+        found_C = np.bincount(piece.target, minlength=len(vocabulary.names))
+        found_C[: len(count_C)] += count_C
+        count_C = found_C
         progress("counting", piece.first_row + len(piece.x_NI), rows.num_rows)
     names = sort_classes(vocabulary.names)
     code_of = {name: code for code, name in enumerate(vocabulary.names)}
