@@ -39,7 +39,7 @@ def show_cache(named: Path | None, *, as_json: bool) -> None:
         for entry in entries:
             table.add_row(*(Text(cell) for cell in _row_of(entry)))
         Console(highlight=False).print(table)
-    say(f"{cache_dir} holds {len(entries):,} prepared data sets, {memory(total)}")
+    say(f"{cache_dir} holds {_counted(len(entries), 'prepared data set')}, {memory(total)}")
 
 
 def clear_cache(
@@ -49,9 +49,14 @@ def clear_cache(
     cleared = clear(
         cache_directory(named), entries, older_than_s=older_than_days * _DAY_S, on_message=say
     )
-    say(f"removed {len(cleared.removed):,} entries, freed {memory(cleared.freed_bytes)}")
+    removed = _counted(len(cleared.removed), "prepared data set")
+    say(f"removed {removed}, freed {memory(cleared.freed_bytes)}")
     if as_json:
         print_json(asdict(cleared))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _json_of(entry: CacheEntry) -> dict[str, object]:

@@ -70,15 +70,15 @@ def test_list_then_clear_say_what_is_there_and_what_went(command: Command, tmp_p
     code, out, err = command("cache", "clear", "--json")
     assert code == 0
     assert f"{second.name} is in use; it stays" in err
-    assert "removed 1 entries, freed " in err
+    assert "removed 1 prepared data set, freed " in err
     values = json.loads(out)
     assert (values["removed"], values["in_use"]) == ([first.name], [second.name])
     assert "in use" in command("cache", "list")[1]
     del data
     then = second.stat().st_mtime - 3 * 86_400
     os.utime(second, (then, then))
-    assert "removed 0 entries" in command("cache", "clear", "--older-than", "4")[2]
-    assert "removed 1 entries" in command("cache", "clear", "--older-than", "2")[2]
+    assert "removed 0 prepared data sets" in command("cache", "clear", "--older-than", "4")[2]
+    assert "removed 1 prepared data set" in command("cache", "clear", "--older-than", "2")[2]
 
 
 def test_clear_of_what_is_no_entry_ends_with_three(command: Command) -> None:
