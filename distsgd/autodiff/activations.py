@@ -16,7 +16,7 @@ from distsgd.errors import ModelError
 
 
 class _Activation(Gate):
-    """What the element-wise activations share: their gradient follows from the output, in place."""
+    """What the element-wise activations share: they work in place, and need no input afterwards."""
 
     reads_inputs: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
@@ -68,20 +68,29 @@ class Sigmoid(_Activation):
     name: ClassVar[str] = "sigmoid"
 
     def stage_forward(self, site: Site) -> list[Operation]:
-        return stage_sigmoid(site.inputs[0], site.output)
+        out = site.output
+        one, exp_of_minus = constant(1, out.dtype), site.buffer("exp_of_minus", out.shape)
+        # exp(-x) would overflow below; above the bound the result is still a normal number.
+        lowest = constant(-87 if out.dtype == np.float32 else -708, out.dtype)
+        return [
+            partial(np.maximum, site.inputs[0], lowest, out=exp_of_minus),
+            partial(np.negative, exp_of_minus, exp_of_minus),
+            partial(np.exp, exp_of_minus, exp_of_minus),
+            partial(np.add, exp_of_minus, one, out),
+            partial(np.reciprocal, out, out),
+        ]
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        # d·(y - y²), by one buffer and three passes.
+        # The slope is y·(1 - y), and 1 - y is exp(-x)·y, which does not cancel where y is near 1.
         y, slope = site.output, site.buffer("slope", out.shape)
-        operations: list[Operation] = [
-            partial(np.multiply, y, y, slope),
-            partial(np.subtract, y, slope, slope),
+        return [
+            partial(np.multiply, site.buffer("exp_of_minus", out.shape), y, slope),
+            partial(np.multiply, slope, y, slope),
+            partial(np.multiply, grad_or_ones(grad, site), slope, out),
         ]
-        d = grad_or_ones(grad, site)
-        return [*operations, partial(np.multiply, d, slope, out)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +98,27 @@ class Tanh(_Activation):
     """The hyperbolic tangent."""
 
     name: ClassVar[str] = "tanh"
+    reads_output: ClassVar[bool] = False
 
     def stage_forward(self, site: Site) -> list[Operation]:
-        return [partial(np.tanh, site.inputs[0], site.output)]
+        x, size = site.inputs[0], site.buffer("size", site.output.shape)
+        return [partial(np.abs, x, size), partial(np.tanh, x, site.output)]
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        y, slope = site.output, site.buffer("slope", out.shape)
-        d = grad_or_ones(grad, site)
+        # The slope is 4e / (1 + e)² with e = exp(-2|x|); 1 - y² would cancel where |y| is near 1.
+        slope, one_more = site.buffer("slope", out.shape), site.buffer("one_more", out.shape)
+        dtype = slope.dtype
         return [
-            partial(np.multiply, y, y, slope),
-            partial(np.subtract, constant(1, slope.dtype), slope, slope),
-            partial(np.multiply, d, slope, out),
+            partial(np.multiply, site.buffer("size", out.shape), constant(-2, dtype), slope),
+            partial(np.exp, slope, slope),
+            partial(np.add, slope, constant(1, dtype), one_more),
+            partial(np.divide, slope, one_more, slope),
+            partial(np.divide, slope, one_more, slope),
+            partial(np.multiply, slope, constant(4, dtype), slope),
+            partial(np.multiply, grad_or_ones(grad, site), slope, out),
         ]
 
 
@@ -131,51 +147,45 @@ class Softmax(Gate):
         x_NO, y_NO = site.inputs[0], site.output
         exp_ON, sum_N = site.buffer("exp", x_NO.shape[::-1]), site.buffer("sum", x_NO.shape[:1])
         largest_N = site.buffer("largest", x_NO.shape[:1])
-        return [
-            *stage_shifted_exponentials(x_NO, exp_ON, largest_N, sum_N),
-            partial(np.divide, exp_ON, sum_N, y_NO.T),
-        ]
+        shift, exponentials, total = stage_shifted_exponentials(x_NO, exp_ON, largest_N, sum_N)
+        return [*shift, exponentials, total, partial(np.divide, exp_ON, sum_N, y_NO.T)]
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        """``y·(d - Σ y·d)``."""
+        """``y·(d - Σ y·d)``, with all d less that of the largest y.
+
+        That changes nothing but the rounding: where y is nearly 1, its own d less the mean of all
+        would be a difference of nearly equal numbers.
+        """
         del index
         y_NO, d_NO = site.output, grad_or_ones(grad, site)
-        mean_N1 = site.buffer("mean", (len(out), 1))
+        rows, num_outputs = len(out), out.shape[1]
+        mean_N1, own_N1 = site.buffer("mean", (rows, 1)), site.buffer("own", (rows, 1))
+        place_N = site.buffer("place", (rows,), np.int64)
+        row_start_N = np.arange(rows, dtype=np.int64) * num_outputs
         return [
-            partial(np.vecdot, y_NO, d_NO, mean_N1[:, 0]),
-            partial(np.subtract, d_NO, mean_N1, out),
+            partial(np.argmax, y_NO, 1, place_N),
+            partial(np.add, place_N, row_start_N, place_N),
+            partial(d_NO.reshape(-1).take, place_N, None, own_N1[:, 0], "clip"),
+            partial(np.subtract, d_NO, own_N1, out),
+            partial(np.vecdot, y_NO, out, mean_N1[:, 0]),
+            partial(np.subtract, out, mean_N1, out),
             partial(np.multiply, out, y_NO, out),
         ]
 
 
-def stage_sigmoid(x: Array, out: Array) -> list[Operation]:
-    """Operations for the sigmoid of `x`; `out` may be `x`."""
-    one = constant(1, out.dtype)
-    # exp(-x) would overflow below; above the bound the result is still a normal number.
-    lowest = constant(-87 if out.dtype == np.float32 else -708, out.dtype)
-    return [
-        partial(np.maximum, x, lowest, out=out),
-        partial(np.negative, out, out),
-        partial(np.exp, out, out),
-        partial(np.add, out, one, out),
-        partial(np.reciprocal, out, out),
-    ]
-
-
 def stage_shifted_exponentials(
     x_NO: Array, exp_ON: Array, largest_N: Array, sum_N: Array
-) -> list[Operation]:
-    """Operations for each row's largest, its shifted exponentials, and their sum.
+) -> tuple[list[Operation], Operation, Operation]:
+    """Operations that shift each row by its largest, that take exponentials, and their sum.
 
     The exponentials lie transposed: along the long axis numpy reduces and broadcasts several times
     faster.
     """
-    return [
+    shift: list[Operation] = [
         partial(np.copyto, exp_ON, x_NO.T),
         partial(np.maximum.reduce, exp_ON, 0, None, largest_N),
         partial(np.subtract, exp_ON, largest_N, exp_ON),
-        partial(np.exp, exp_ON, exp_ON),
-        partial(np.add.reduce, exp_ON, 0, None, sum_N),
     ]
+    return shift, partial(np.exp, exp_ON, exp_ON), partial(np.add.reduce, exp_ON, 0, None, sum_N)

@@ -1,9 +1,9 @@
 """Costs beside the squared and the fused ones: one number for each sample, with exact gradients.
 
 Shape letters: N samples, O outputs; in the formulas E is the target and a the output. A logarithm
-or a root of 0 is taken of the smallest normal number instead, which changes nothing else: at the
-edge of its domain a cost stays finite, and below it is not a number, so that a run that leaves the
-domain is seen. None of them divides by N: sums travel, means do not. No I/O here.
+of 0 is taken of the smallest number above it instead, which changes nothing else: at the edge of
+its domain a cost stays finite, and below it is not a number, so that a run that leaves the domain
+is seen. None of them divides by N: sums travel, means do not. No I/O here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from distsgd.autodiff.domain import UNIT_INTERVAL, Domain
 from distsgd.autodiff.gate import Array, Operation, Site, constant
-from distsgd.autodiff.losses import ClassLoss, NumberLoss, check_numbers
+from distsgd.autodiff.logarithms import stage_log_of_sum
+from distsgd.autodiff.losses import ClassLoss, NumberLoss, SampleLoss
 from distsgd.errors import ModelError
 
 
@@ -25,12 +27,13 @@ def _positive(setting: str, value: float, gate: str) -> None:
         raise ModelError(f"{setting} of {gate} is {value!r}; must be a number above 0")
 
 
-def _stage_raised(x: Array, out: Array) -> Operation:
-    """``out = x`` plus the smallest normal number: the same but at 0, and still negative below."""
-    return partial(np.add, x, constant(np.finfo(out.dtype).tiny, out.dtype), out)
+def smallest(like: Array) -> float:
+    """The smallest number above 0 of an array's dtype: added to a normal one it changes nothing."""
+    return float(np.finfo(like.dtype).smallest_subnormal)
 
 
-def _stage_row_sums(x_NO: Array, site: Site) -> Operation:
+def stage_row_sums(x_NO: Array, site: Site) -> Operation:
+    """The operation that writes the sum of each row as the losses."""
     return partial(np.add.reduce, x_NO, 1, None, site.output)
 
 
@@ -38,48 +41,51 @@ def _stage_row_sums(x_NO: Array, site: Site) -> Operation:
 class CrossEntropy(NumberLoss):
     """``-Σ [E ln a + (1 - E) ln(1 - a)]``; outputs and targets from 0 to 1.
 
-    After a sigmoid or a softmax the fused gates are more exact and twice as fast.
+    After a sigmoid or a softmax the fused gates are more exact and twice as fast: an output near 1
+    has lost by its rounding what they keep.
     """
 
     name: ClassVar[str] = "cross_entropy"
+    output_domain: ClassVar[Domain] = UNIT_INTERVAL
+    target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def check_values(self, *inputs: Array) -> None:
-        a_NO, e_NO = inputs
-        check_numbers(self.name, "output", a_NO, lowest=0.0, highest=1.0)
-        check_numbers(self.name, "target", e_NO, lowest=0.0, highest=1.0)
-
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: Site) -> list[Operation]:
         a_NO, e_NO = site.inputs
-        one, shape = constant(1, a_NO.dtype), a_NO.shape
-        p_NO, q_NO = site.buffer("p", shape), site.buffer("q", shape)
-        u_NO, v_NO = site.buffer("u", shape), site.buffer("v", shape)
+        shape, one = a_NO.shape, constant(1, a_NO.dtype)
+        minus_NO, of_rest_NO = site.buffer("minus", shape), site.buffer("of_rest", shape)
+        total_NO, log_NO = site.buffer("total", shape), site.buffer("log", shape)
+        floor = smallest(a_NO)
         return [
-            _stage_raised(a_NO, p_NO),
-            partial(np.subtract, one, a_NO, q_NO),
-            _stage_raised(q_NO, q_NO),
-            partial(np.log, p_NO, u_NO),
-            partial(np.multiply, u_NO, e_NO, u_NO),
-            partial(np.log, q_NO, v_NO),
-            partial(np.add, u_NO, v_NO, u_NO),
-            partial(np.multiply, v_NO, e_NO, v_NO),
-            partial(np.subtract, v_NO, u_NO, v_NO),
-            _stage_row_sums(v_NO, site),
+            partial(np.negative, a_NO, minus_NO),
+            *stage_log_of_sum(one, minus_NO, of_rest_NO, total=total_NO, log=log_NO, floor=floor),
+            partial(np.subtract, one, e_NO, total_NO),
+            partial(np.multiply, of_rest_NO, total_NO, of_rest_NO),
+            partial(np.add, a_NO, constant(floor, a_NO.dtype), log_NO),
+            partial(np.log, log_NO, log_NO),
+            partial(np.multiply, log_NO, e_NO, log_NO),
+            partial(np.add, log_NO, of_rest_NO, log_NO),
+            partial(np.negative, log_NO, log_NO),
+            stage_row_sums(log_NO, site),
         ]
 
     def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
         """``(1 - E)/(1 - a) - E/a``."""
-        e_NO, shape = site.inputs[1], out_NO.shape
-        p_NO, q_NO, u_NO = (site.buffer(name, shape) for name in ("p", "q", "u"))
+        a_NO, e_NO = site.inputs
+        one, tiny = constant(1, out_NO.dtype), constant(np.finfo(out_NO.dtype).tiny, out_NO.dtype)
+        of_rest_NO, divisor_NO = (site.buffer(name, out_NO.shape) for name in ("of_rest", "total"))
         return [
-            partial(np.subtract, constant(1, out_NO.dtype), e_NO, out_NO),
-            partial(np.divide, out_NO, q_NO, out_NO),
-            partial(np.divide, e_NO, p_NO, u_NO),
-            partial(np.subtract, out_NO, u_NO, out_NO),
+            partial(np.subtract, one, a_NO, divisor_NO),
+            partial(np.maximum, divisor_NO, tiny, out=divisor_NO),
+            partial(np.subtract, one, e_NO, of_rest_NO),
+            partial(np.divide, of_rest_NO, divisor_NO, of_rest_NO),
+            partial(np.maximum, a_NO, tiny, out=divisor_NO),
+            partial(np.divide, e_NO, divisor_NO, out_NO),
+            partial(np.subtract, of_rest_NO, out_NO, out_NO),
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class Exponential(NumberLoss):
+class Exponential(SampleLoss):
     """``tau · exp(Σ (a - E)² / tau)``."""
 
     tau: float = 1.0
@@ -111,119 +117,7 @@ class Exponential(NumberLoss):
 
 
 @dataclass(frozen=True, slots=True)
-class Hellinger(NumberLoss):
-    """``Σ (√a - √E)² / √2``; outputs and targets of 0 or more."""
-
-    name: ClassVar[str] = "hellinger"
-
-    def check_values(self, *inputs: Array) -> None:
-        check_numbers(self.name, "output", inputs[0], lowest=0.0)
-        check_numbers(self.name, "target", inputs[1], lowest=0.0)
-
-    def stage_forward(self, site: Site) -> list[Operation]:
-        a_NO, e_NO = site.inputs
-        root_NO, gap_NO = site.buffer("root", a_NO.shape), site.buffer("gap", a_NO.shape)
-        loss_N = site.output
-        return [
-            partial(np.sqrt, a_NO, root_NO),
-            partial(np.sqrt, e_NO, gap_NO),
-            partial(np.subtract, root_NO, gap_NO, gap_NO),
-            partial(np.vecdot, gap_NO, gap_NO, loss_N),
-            partial(np.multiply, loss_N, constant(math.sqrt(0.5), loss_N.dtype), loss_N),
-        ]
-
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
-        """``(√a - √E) / (√2 √a)``."""
-        root_NO, gap_NO = site.buffer("root", out_NO.shape), site.buffer("gap", out_NO.shape)
-        scale = constant(math.sqrt(0.5), out_NO.dtype)
-        smallest = constant(math.sqrt(np.finfo(out_NO.dtype).tiny), out_NO.dtype)
-        return [
-            partial(np.maximum, root_NO, smallest, out=out_NO),
-            partial(np.divide, gap_NO, out_NO, out_NO),
-            partial(np.multiply, out_NO, scale, out_NO),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class KullbackLeibler(NumberLoss):
-    """``Σ E ln(E/a)``; outputs and targets of 0 or more, meant to sum to 1 in each row.
-
-    With ``generalised=True`` ``Σ [E ln(E/a) - E + a]``, which is least at a = E whatever they sum
-    to.
-    """
-
-    generalised: bool = False
-    name: ClassVar[str] = "kullback_leibler"
-
-    def check_values(self, *inputs: Array) -> None:
-        check_numbers(self.name, "output", inputs[0], lowest=0.0)
-        check_numbers(self.name, "target", inputs[1], lowest=0.0)
-
-    def stage_forward(self, site: Site) -> list[Operation]:
-        a_NO, e_NO = site.inputs
-        p_NO, term_NO = site.buffer("p", a_NO.shape), site.buffer("term", a_NO.shape)
-        log_NO = site.buffer("log", a_NO.shape)
-        operations: list[Operation] = [
-            _stage_raised(a_NO, p_NO),
-            _stage_raised(e_NO, term_NO),
-            partial(np.log, term_NO, term_NO),
-            partial(np.log, p_NO, log_NO),
-            partial(np.subtract, term_NO, log_NO, term_NO),
-            partial(np.multiply, term_NO, e_NO, term_NO),
-        ]
-        if self.generalised:
-            operations += [
-                partial(np.subtract, term_NO, e_NO, term_NO),
-                partial(np.add, term_NO, a_NO, term_NO),
-            ]
-        return [*operations, _stage_row_sums(term_NO, site)]
-
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
-        """``-E/a``, and 1 more when generalised."""
-        p_NO, e_NO = site.buffer("p", out_NO.shape), site.inputs[1]
-        operations: list[Operation] = [partial(np.divide, e_NO, p_NO, out_NO)]
-        if self.generalised:
-            one = constant(1, out_NO.dtype)
-            return [*operations, partial(np.subtract, one, out_NO, out_NO)]
-        return [*operations, partial(np.negative, out_NO, out_NO)]
-
-
-@dataclass(frozen=True, slots=True)
-class ItakuraSaito(NumberLoss):
-    """``Σ [E/a - ln(E/a) - 1]``; outputs and targets above 0."""
-
-    name: ClassVar[str] = "itakura_saito"
-
-    def check_values(self, *inputs: Array) -> None:
-        check_numbers(self.name, "output", inputs[0], above=0.0)
-        check_numbers(self.name, "target", inputs[1], above=0.0)
-
-    def stage_forward(self, site: Site) -> list[Operation]:
-        a_NO, e_NO = site.inputs
-        term_NO, log_NO = site.buffer("term", a_NO.shape), site.buffer("log", a_NO.shape)
-        return [
-            # Two logarithms, not that of the quotient, which may underflow.
-            partial(np.log, a_NO, term_NO),
-            partial(np.log, e_NO, log_NO),
-            partial(np.subtract, term_NO, log_NO, term_NO),
-            partial(np.divide, e_NO, a_NO, log_NO),
-            partial(np.subtract, log_NO, constant(1, a_NO.dtype), log_NO),
-            partial(np.add, term_NO, log_NO, term_NO),
-            _stage_row_sums(term_NO, site),
-        ]
-
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
-        """``(a - E) / a²``, divided twice, since a² may underflow."""
-        a_NO, e_NO = site.inputs
-        return [
-            partial(np.subtract, a_NO, e_NO, out_NO),
-            partial(np.divide, out_NO, a_NO, out_NO),
-            partial(np.divide, out_NO, a_NO, out_NO),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class MeanAbsolute(NumberLoss):
+class MeanAbsolute(SampleLoss):
     """``Σ |a - E| / O``, the mean over the outputs; its derivative at 0 is 0."""
 
     name: ClassVar[str] = "mean_absolute"
@@ -234,7 +128,7 @@ class MeanAbsolute(NumberLoss):
         return [
             partial(np.subtract, *site.inputs, error_NO),
             partial(np.abs, error_NO, size_NO),
-            _stage_row_sums(size_NO, site),
+            stage_row_sums(size_NO, site),
             partial(np.divide, loss_N, constant(error_NO.shape[1], loss_N.dtype), loss_N),
         ]
 
@@ -257,9 +151,10 @@ class Huber(NumberLoss):
     name: ClassVar[str] = "huber"
 
     def __post_init__(self) -> None:
+        NumberLoss.__post_init__(self)
         _positive("delta", self.delta, self.name)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: Site) -> list[Operation]:
         shape, dtype = site.inputs[0].shape, site.output.dtype
         error_NO, cut_NO = site.buffer("error", shape), site.buffer("cut", shape)
         half_NO, delta = site.buffer("half", shape), constant(self.delta, dtype)
@@ -294,12 +189,13 @@ class Hinge(ClassLoss):
         return [
             partial(np.add, row_start_N, class_N, position_N),
             partial(a_NO.reshape(-1).take, position_N, None, own_N, "clip"),
-            partial(np.subtract, own_N, one, own_N),
+            # In this order, since of two large outputs the difference is exact where it is small.
             partial(np.subtract, a_NO, own_N[:, None], over_NO),
+            partial(np.add, over_NO, one, over_NO),
             partial(np.maximum, over_NO, constant(0, a_NO.dtype), out=over_NO),
             # The class itself is 1 over; it does not count.
             partial(np.put, over_NO, position_N, constant(0, a_NO.dtype), "clip"),
-            _stage_row_sums(over_NO, site),
+            stage_row_sums(over_NO, site),
         ]
 
     def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:

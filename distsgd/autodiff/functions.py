@@ -12,7 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distsgd.autodiff import activations, arithmetic, costs, elementwise, linear, losses, shapes
+from distsgd.autodiff import (
+    activations,
+    arithmetic,
+    costs,
+    divergences,
+    elementwise,
+    linear,
+    losses,
+    shapes,
+)
 from distsgd.autodiff.convolution import Convolution, MaxPool, Padding
 from distsgd.autodiff.dropout import Dropout
 from distsgd.autodiff.normalisation import LayerNormalisation
@@ -265,19 +274,19 @@ def exponential(outputs_NO: Operand, target_NO: Operand, *, tau: float = 1.0) ->
 
 def hellinger(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ (√a - √E)² / √2`` over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.Hellinger(), outputs_NO, target_NO)
+    return number_loss(divergences.Hellinger(), outputs_NO, target_NO)
 
 
 def kullback_leibler(
     outputs_NO: Operand, target_NO: Operand, *, generalised: bool = False
 ) -> Variable:
     """``Σ E ln(E/a)``, generalised ``Σ [E ln(E/a) - E + a]``; shape ``[N]``."""
-    return number_loss(costs.KullbackLeibler(generalised), outputs_NO, target_NO)
+    return number_loss(divergences.KullbackLeibler(generalised), outputs_NO, target_NO)
 
 
 def itakura_saito(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ [E/a - ln(E/a) - 1]`` over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.ItakuraSaito(), outputs_NO, target_NO)
+    return number_loss(divergences.ItakuraSaito(), outputs_NO, target_NO)
 
 
 def mean_absolute(outputs_NO: Operand, target_NO: Operand) -> Variable:

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from distsgd.autodiff.activations import stage_shifted_exponentials, stage_sigmoid
+from distsgd.autodiff.activations import stage_shifted_exponentials
+from distsgd.autodiff.domain import EVERY_NUMBER, UNIT_INTERVAL, Domain
 from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant
 from distsgd.autodiff.linear import stage_row_squared_norms
+from distsgd.autodiff.logarithms import stage_log1p_of_unit, stage_log_of_sum
 from distsgd.errors import ModelError
 
+Reduction = Literal["sum", "mean"]
 
-class NumberLoss(Gate):
+
+class SampleLoss(Gate):
     """What losses share: inputs are outputs ``[N, O]`` and targets, here numbers ``[N, O]``.
 
     There is no gradient by the targets.
     """
 
     reads_output: ClassVar[bool] = False
+    output_domain: ClassVar[Domain] = EVERY_NUMBER
+    target_domain: ClassVar[Domain] = EVERY_NUMBER
     __slots__ = ()
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -38,6 +44,12 @@ class NumberLoss(Gate):
 
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return dtypes[0]
+
+    def check_values(self, *inputs: Array) -> None:
+        outputs_NO, target = inputs
+        self.output_shape(outputs_NO.shape, target.shape)
+        self.output_domain.check(self.name, "output", outputs_NO)
+        self.target_domain.check(self.name, "target", target)
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         del shapes
@@ -60,7 +72,47 @@ class NumberLoss(Gate):
         raise NotImplementedError
 
 
-class ClassLoss(NumberLoss):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberLoss(SampleLoss):
+    """A loss of each output, added up over the outputs of a sample, or averaged.
+
+    Attributes:
+        reduction: "sum", or "mean": the sum divided by the number of outputs.
+    """
+
+    reduction: Reduction = "sum"
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("sum", "mean"):
+            raise ModelError(
+                f'reduction of {self.name} is {self.reduction!r}; must be "sum" or "mean" (over '
+                "the outputs of a sample)"
+            )
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        return [*self.stage_sums(site), *self._stage_mean(site, site.output)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        # Not by `super()`, which a class made anew for its slots does not know.
+        return [
+            *SampleLoss.stage_backward(self, site, index, grad, out),
+            *self._stage_mean(site, out),
+        ]
+
+    def stage_sums(self, site: Site) -> list[Operation]:
+        """Operations that write each sample's sum over its outputs."""
+        raise NotImplementedError
+
+    def _stage_mean(self, site: Site, out: Array) -> list[Operation]:
+        num_outputs = site.inputs[0].shape[1]
+        if self.reduction == "sum" or num_outputs == 1:
+            return []
+        return [partial(np.divide, out, constant(num_outputs, out.dtype), out)]
+
+
+class ClassLoss(SampleLoss):
     """A loss whose targets are classes ``[N]``, int64, each from 0 to O - 1."""
 
     __slots__ = ()
@@ -74,49 +126,28 @@ class ClassLoss(NumberLoss):
             )
         return target
 
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        if not np.can_cast(dtypes[1], np.int64):
+            raise ModelError(
+                f"{self.name} got targets of dtype {dtypes[1]}; must be class numbers, int64 "
+                "(convert with astype)"
+            )
+        return dtypes[0]
+
     def check_values(self, *inputs: Array) -> None:
         outputs_NO, class_N = inputs
-        highest = outputs_NO.shape[1] - 1
-        check_numbers(self.name, "class", class_N, lowest=0, highest=highest)
-
-
-def check_numbers(
-    gate: str,
-    what: str,
-    values: Array,
-    *,
-    lowest: float | None = None,
-    highest: float | None = None,
-    above: float | None = None,
-) -> None:
-    """Raises `ModelError` with the first of `values` outside its domain.
-
-    Not-a-number passes: a run that has diverged is told apart from a wrong domain elsewhere.
-    """
-    outside = np.zeros(values.shape, np.bool_)
-    rules = []
-    if above is not None:
-        outside |= values <= above
-        rules.append(f"above {above:g}")
-    if lowest is not None:
-        outside |= values < lowest
-        rules.append(f"from {lowest:g} to {highest:g}" if highest is not None else "0 or more")
-    if highest is not None:
-        outside |= values > highest
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise ModelError(
-            f"{gate} got the {what} {values[index]:g} at {list(index)}; must be "
-            f"{' and '.join(rules)} (scale the targets, end the network with another activation, "
-            "or choose another loss)"
-        )
+        self.output_shape(outputs_NO.shape, class_N.shape)
+        Domain(0, outputs_NO.shape[1] - 1).check(self.name, "class", class_N)
 
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxCrossEntropy(ClassLoss):
     """``-ln softmax(z_n)[class of n]``, fused and stable.
 
-    Its gradient is ``softmax(z) - one-hot``.
+    Its gradient is ``softmax(z) - one-hot``. With s, the sum of the exponentials of the other
+    classes, and o, the own one's, all shifted by the largest output, the loss is ``ln(o + s) -
+    ln o``, where o is 1 if the own class has the largest output; and the gradient by the own output
+    ``-s / (o + s)``: neither subtracts what is nearly equal.
 
     Inputs are the raw outputs ``[N, O]`` and the classes ``[N]``, int64, each from 0 to O - 1.
     """
@@ -125,62 +156,88 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     def stage_forward(self, site: Site) -> list[Operation]:
         z_NO, class_N = site.inputs
-        loss_N, shape = site.output, z_NO.shape
-        exp_ON, largest_N = site.buffer("exp", shape[::-1]), site.buffer("largest", shape[:1])
-        sum_N, of_class_N = site.buffer("sum", shape[:1]), site.buffer("of_class", shape[:1])
-        position_N = site.buffer("position", shape[:1], np.int64)
-        row_start_N = np.arange(shape[0], dtype=np.int64) * shape[1]
+        loss_N, (num_rows, num_classes) = site.output, z_NO.shape
+        exp_ON, sum_N = (
+            site.buffer("exp", (num_classes, num_rows)),
+            site.buffer("sum", class_N.shape),
+        )
+        others_N, own_N = site.buffer("others", class_N.shape), site.buffer("own", class_N.shape)
+        gap_N, scratch_N = site.buffer("gap", class_N.shape), site.buffer("scratch", class_N.shape)
+        position_N = site.buffer("position", class_N.shape, np.int64)
+        shift, exponentials, total = stage_shifted_exponentials(z_NO, exp_ON, scratch_N, others_N)
+        flat = exp_ON.reshape(-1)
         return [
-            *stage_shifted_exponentials(z_NO, exp_ON, largest_N, sum_N),
-            partial(np.add, row_start_N, class_N, position_N),
-            partial(z_NO.reshape(-1).take, position_N, None, of_class_N, "clip"),
-            partial(np.subtract, largest_N, of_class_N, of_class_N),
-            partial(np.log, sum_N, loss_N),
-            partial(np.add, loss_N, of_class_N, loss_N),
+            partial(np.multiply, class_N, constant(num_rows, np.int64), position_N),
+            partial(np.add, position_N, np.arange(num_rows, dtype=np.int64), position_N),
+            *shift,
+            partial(flat.take, position_N, None, gap_N, "clip"),
+            exponentials,
+            partial(flat.take, position_N, None, own_N, "clip"),
+            partial(np.put, flat, position_N, constant(0, loss_N.dtype), "clip"),
+            total,
+            *stage_log_of_sum(own_N, others_N, loss_N, total=sum_N, log=scratch_N),
+            partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
     def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
-        shape = out_NO.shape
-        exp_ON, sum_N = site.buffer("exp", shape[::-1]), site.buffer("sum", shape[:1])
-        position_N = site.buffer("position", shape[:1], np.int64)
+        exp_ON, rows = site.buffer("exp", out_NO.shape[::-1]), out_NO.shape[:1]
+        others_N, sum_N = site.buffer("others", rows), site.buffer("sum", rows)
+        minus_N = site.buffer("scratch", rows)
+        position_N = site.buffer("position", rows, np.int64)
         return [
+            partial(np.negative, others_N, minus_N),
+            partial(np.put, exp_ON.reshape(-1), position_N, minus_N, "clip"),
             partial(np.divide, exp_ON, sum_N, out_NO.T),
-            partial(np.subtract.at, out_NO.reshape(-1), position_N, constant(1, out_NO.dtype)),
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class SigmoidCrossEntropy(NumberLoss):
-    """``Σ max(z, 0) - z·t + ln(1 + exp(-|z|))``, fused and stable.
+    """``-Σ t·ln s + (1 - t)·ln(1 - s)``, s the sigmoid of an output z; fused and stable.
 
-    Its gradient is ``sigmoid(z) - t``.
-
-    Targets are numbers from 0 to 1 (``-Σ t·ln s + (1 - t)·ln(1 - s), s the sigmoid``).
+    Targets t are numbers from 0 to 1. With q, the target's distance from the side that z is on
+    (``1 - t`` where ``z > 0``, else t), and ``e = exp(-|z|)``, the loss is ``Σ |z|·q + ln(1 + e)``,
+    a sum of what is never negative, and the gradient ``sigmoid(z) - t`` is ``q - r`` or ``r - q``
+    with ``r = e / (1 + e)``: the relative error is at most 4 ulp, however far out z is.
     """
 
     name: ClassVar[str] = "sigmoid_cross_entropy"
+    target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def check_values(self, *inputs: Array) -> None:
-        check_numbers(self.name, "target", inputs[1], lowest=0.0, highest=1.0)
-
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: Site) -> list[Operation]:
         z_NO, t_NO = site.inputs
-        a_NO, b_NO = site.buffer("a", z_NO.shape), site.buffer("b", z_NO.shape)
+        e_NO, log_NO, a_NO, b_NO = (
+            site.buffer(name, z_NO.shape) for name in ("e", "log", "a", "b")
+        )
         return [
-            partial(np.abs, z_NO, a_NO),
-            partial(np.negative, a_NO, a_NO),
-            partial(np.exp, a_NO, a_NO),
-            partial(np.log1p, a_NO, a_NO),
-            partial(np.maximum, z_NO, constant(0, z_NO.dtype), out=b_NO),
-            partial(np.add, a_NO, b_NO, a_NO),
+            partial(np.abs, z_NO, e_NO),
+            partial(np.negative, e_NO, e_NO),
+            partial(np.exp, e_NO, e_NO),
+            *stage_log1p_of_unit(e_NO, log_NO, a_NO, b_NO),
+            # |z|·q is the larger of z·(1 - t) and -z·t: they differ by z.
+            partial(np.subtract, constant(1, z_NO.dtype), t_NO, a_NO),
+            partial(np.multiply, a_NO, z_NO, a_NO),
             partial(np.multiply, z_NO, t_NO, b_NO),
-            partial(np.subtract, a_NO, b_NO, a_NO),
-            partial(np.add.reduce, a_NO, 1, None, site.output),
+            partial(np.negative, b_NO, b_NO),
+            partial(np.maximum, a_NO, b_NO, out=a_NO),
+            partial(np.add, log_NO, a_NO, log_NO),
+            partial(np.add.reduce, log_NO, 1, None, site.output),
         ]
 
     def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
         z_NO, t_NO = site.inputs
-        return [*stage_sigmoid(z_NO, out_NO), partial(np.subtract, out_NO, t_NO, out_NO)]
+        shape, one = out_NO.shape, constant(1, out_NO.dtype)
+        e_NO, r_NO, above_NO = (site.buffer(name, shape) for name in ("e", "log", "a"))
+        is_above = site.buffer("is_above", shape, np.bool_)
+        return [
+            partial(np.add, e_NO, one, r_NO),
+            partial(np.divide, e_NO, r_NO, r_NO),
+            partial(np.subtract, one, t_NO, above_NO),
+            partial(np.subtract, above_NO, r_NO, above_NO),
+            partial(np.greater, z_NO, constant(0, z_NO.dtype), is_above),
+            partial(np.subtract, r_NO, t_NO, out_NO),
+            partial(np.copyto, out_NO, above_NO, where=is_above),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +250,7 @@ class SquaredError(NumberLoss):
     factor: float = 1.0
     name: ClassVar[str] = "squared_error"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: Site) -> list[Operation]:
         error_NO, loss_N = site.buffer("error", site.inputs[0].shape), site.output
         operations: list[Operation] = [partial(np.subtract, *site.inputs, error_NO)]
         operations += stage_row_squared_norms(site, "squares", error_NO, loss_N)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from distsgd.config.problems import Problem
 from distsgd.config.sections import (
-    CLASS_LOSSES,
-    LOSS_OPTIONS,
     BatchSection,
     ChaosSection,
     DataSection,
@@ -18,6 +18,7 @@ from distsgd.config.sections import (
     TrainSection,
 )
 from distsgd.errors import ConfigError
+from distsgd.nn.losses import LOSSES
 from distsgd.parallel.chaos.fault_plan import FaultPlan
 
 
@@ -25,7 +26,7 @@ def disagreements(
     data: DataSection,
     *,
     loss: Loss,
-    loss_options: Mapping[str, float],
+    loss_options: Mapping[str, float | str],
     optimizer: OptimizerSection,
     schedule: ScheduleSection,
     batch: BatchSection,
@@ -103,15 +104,22 @@ def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
 
 
 def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
-    if loss in CLASS_LOSSES and data.one_hot:
+    takes_class, domain = LOSSES[loss].target_kind == "class", LOSSES[loss].gate.target_domain
+    if takes_class and data.one_hot:
         text = (
             f'data.one_hot is true with model.loss "{loss}"; that loss takes the class itself'
             ' (remove one_hot from [data], or set [model] loss to "squared_error", "quadratic"'
             ' or "sigmoid_cross_entropy")'
         )
         yield Problem(("data.one_hot", "model.loss"), text)
+    elif data.one_hot and not domain.holds(np.array([0.0, 1.0])):
+        text = (
+            f'data.one_hot is true with model.loss "{loss}", which takes targets {domain.rule}; '
+            'those are 0 and 1 (remove one_hot from [data], or set [model] loss to "cross_entropy")'
+        )
+        yield Problem(("data.one_hot", "model.loss"), text)
     many = f"data.label names {len(data.labels)} columns"
-    if loss in CLASS_LOSSES and len(data.labels) > 1:
+    if takes_class and len(data.labels) > 1:
         text = (
             f'{many} with model.loss "{loss}"; that loss needs one column of classes'
             " (set [data] label to one column, or set another [model] loss)"
@@ -125,8 +133,8 @@ def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
         yield Problem(("data.label", "data.one_hot"), text)
 
 
-def _about_loss_options(loss: Loss, options: Mapping[str, float]) -> Iterator[Problem]:
-    known = LOSS_OPTIONS.get(loss, ())
+def _about_loss_options(loss: Loss, options: Mapping[str, float | str]) -> Iterator[Problem]:
+    known = LOSSES[loss].option_names
     keys = ("model.loss", "model.loss_options")
     for name, value in options.items():
         if name not in known:
@@ -135,12 +143,16 @@ def _about_loss_options(loss: Loss, options: Mapping[str, float]) -> Iterator[Pr
                 f"{', '.join(known) or 'none'} (edit [model] loss_options)"
             )
             yield Problem(keys, text)
-        elif not value > 0:
-            text = (
-                f"model.loss_options.{name} is {value:g}; must be a number above 0"
-                " (edit [model] loss_options)"
-            )
-            yield Problem(keys, text)
+            continue
+        if name == "reduction":
+            is_right, rule = isinstance(value, str), '"sum" or "mean"'
+        else:
+            is_right, rule = not isinstance(value, str) and value > 0, "a number above 0"
+        if is_right:
+            continue
+        shown = value if isinstance(value, str) else f"{value:g}"
+        text = f"model.loss_options.{name} is {shown}; must be {rule} (edit [model] loss_options)"
+        yield Problem(keys, text)
 
 
 def _about_columns(data: DataSection) -> Iterator[Problem]:
@@ -190,7 +202,7 @@ def _about_derivatives(optimizer: OptimizerSection, train: TrainSection) -> Iter
         "optimizer.weight_decay": optimizer.weight_decay > 0,
         "optimizer.decoupled_weight_decay": optimizer.decoupled_weight_decay > 0,
         "train.stop_gradient_norm": train.stop_gradient_norm is not None,
-        "train.on_divergence": train.on_divergence != "stop",
+        "train.on_divergence": train.on_divergence == "halve_lr",
     }
     for dotted in (name for name, is_set in asked.items() if is_set):
         section, _, key = dotted.partition(".")

@@ -28,8 +28,6 @@ Loss = Literal[
     "huber",
     "hinge",
 ]
-CLASS_LOSSES = frozenset({"softmax_cross_entropy", "hinge"})  # The others compare numbers.
-LOSS_OPTIONS = {"exponential": ("tau",), "huber": ("delta",)}
 DEFAULT_EPOCHS = 10
 
 
@@ -129,12 +127,17 @@ class ModelSection(Section):
         ),
     ]
     loss_options: Annotated[
-        dict[str, float],
-        key("settings of the loss", "{tau = 1.0} for exponential, {delta = 1.0} for huber"),
+        dict[str, float | Literal["sum", "mean"]],
+        key(
+            "settings of the loss",
+            '{tau = 1.0} for exponential, {delta = 1.0} for huber, {reduction = "mean"} over the '
+            "outputs for losses of numbers",
+        ),
     ] = Field(default_factory=dict)
-    init: Annotated[Literal["glorot", "he"], key("first weights at random", '"glorot" or "he"')] = (
-        "glorot"
-    )
+    init: Annotated[
+        Literal["glorot", "he", "zeros"],
+        key("first weights, at random but for zeros", '"glorot", "he" or "zeros"'),
+    ] = "glorot"
     initial_weights: Annotated[
         str, key("first weights from a file", 'a safetensors file, or "" for none')
     ] = ""
@@ -234,8 +237,11 @@ class TrainSection(Section):
         key("norm of the mean gradient that ends it", "a number above 0, or left out", gt=0),
     ] = None
     on_divergence: Annotated[
-        Literal["stop", "halve_lr"],
-        key("when the loss grows without bound", '"stop" or "halve_lr" (go back, half the rate)'),
+        Literal["stop", "halve_lr", "continue"],
+        key(
+            "when the loss grows without bound",
+            '"stop", "halve_lr" (go back, half the rate) or "continue" (train on, and record it)',
+        ),
     ] = "stop"
     evaluate_every_epochs: Annotated[int, count("epochs between two evaluations")] = 1
     history_every: Annotated[int, count("steps a row of the history holds")] = 1

@@ -33,14 +33,27 @@ def he_limit(fan_in: int, fan_out: int) -> float:
     return math.sqrt(6.0 / fan_in)
 
 
-INITIALISERS: Mapping[str, Callable[[int, int], float]] = {"glorot": glorot_limit, "he": he_limit}
+def zero_limit(fan_in: int, fan_out: int) -> float:
+    """0: every weight starts at 0, as tutorials on linear models have it.
+
+    The units of a hidden layer then stay equal to each other for ever.
+    """
+    del fan_in, fan_out
+    return 0.0
+
+
+INITIALISERS: Mapping[str, Callable[[int, int], float]] = {
+    "glorot": glorot_limit,
+    "he": he_limit,
+    "zeros": zero_limit,
+}
 
 
 def start_values(init: str, shape: Shape, *, seed: int, index: int) -> NDArray[np.float64]:
     """Uniform numbers from minus to plus the initialiser's limit; a bias starts at 0.
 
     Args:
-        init: "glorot" or "he".
+        init: "glorot", "he" or "zeros".
         shape: The parameter's; the last axis is the outputs.
         seed: The run's.
         index: The parameter's number in its model.
@@ -53,5 +66,7 @@ def start_values(init: str, shape: Shape, *, seed: int, index: int) -> NDArray[n
     if len(shape) < 2:
         return np.zeros(shape)
     limit = INITIALISERS[init](math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1])
+    if limit == 0.0:
+        return np.zeros(shape)  # A number times 0 could be minus 0, which has other bits.
     chance = uniform(seed, Purpose.INITIAL_WEIGHTS, index, count=math.prod(shape))
     return ((2.0 * chance - 1.0) * limit).reshape(shape)

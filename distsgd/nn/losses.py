@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distsgd.autodiff import costs, functions, losses
-from distsgd.autodiff.gate import Array, Gate
+from distsgd.autodiff import costs, divergences, functions, losses
+from distsgd.autodiff.domain import Domain
+from distsgd.autodiff.gate import Array
 from distsgd.autodiff.tape import Operand, Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
@@ -28,6 +29,9 @@ def _unchanged(outputs_NO: Variable) -> Variable:
 class Loss:
     """A loss by name; each sample's loss is the sum over its outputs (`mean_absolute`: the mean).
 
+    Losses with the option `reduction` take the mean over the outputs instead with "mean": the mean
+    squared error is squared_error so.
+
     Attributes:
         name: As in a configuration.
         gate: From raw outputs ``[N, O]`` and targets to losses ``[N]``; holds the loss's settings.
@@ -35,13 +39,16 @@ class Loss:
         fused_activation: The activation that the loss brings along; it must not end the network as
             well.
         option_names: Fields of the gate that can be set (`find_loss`).
+        compares_probabilities: Whether outputs are read as probabilities, where they can be only
+            such.
     """
 
     name: str
-    gate: Gate
+    gate: losses.SampleLoss
     prediction: Callable[[Variable], Variable] = _unchanged
     fused_activation: str | None = None
     option_names: tuple[str, ...] = ()
+    compares_probabilities: bool = False
 
     @property
     def target_kind(self) -> Literal["class", "number"]:
@@ -49,9 +56,17 @@ class Loss:
         return "class" if isinstance(self.gate, losses.ClassLoss) else "number"
 
     @property
+    def target_domain(self) -> Domain:
+        """Which numbers a target may be; classes are checked by their names."""
+        return self.gate.target_domain
+
+    @property
     def options(self) -> dict[str, Any]:
-        """The settings that can be set, by name."""
-        return {name: getattr(self.gate, name) for name in self.option_names}
+        """The settings that can be set, by name; a sum over the outputs goes without saying."""
+        found = {name: getattr(self.gate, name) for name in self.option_names}
+        return {
+            name: value for name, value in found.items() if (name, value) != ("reduction", "sum")
+        }
 
     def sample_losses(self, outputs_NO: Operand, target: Operand) -> Variable:
         """Losses ``[N]``; where no program records, `ModelError` for numbers outside the domain."""
@@ -93,6 +108,7 @@ def _as_variable(
         return value
     return Variable(array, watched=False, dtype=None if array.dtype.kind == "f" else dtype)
 
+_MEAN = ("reduction",)
 
 LOSSES: Mapping[str, Loss] = {
     loss.name: loss
@@ -102,23 +118,37 @@ LOSSES: Mapping[str, Loss] = {
             losses.SoftmaxCrossEntropy(),
             functions.softmax,
             fused_activation="softmax",
+            compares_probabilities=True,
         ),
         Loss(
             "sigmoid_cross_entropy",
             losses.SigmoidCrossEntropy(),
             functions.sigmoid,
             fused_activation="sigmoid",
+            option_names=_MEAN,
+            compares_probabilities=True,
         ),
-        Loss("squared_error", losses.SquaredError(1.0)),
-        Loss("quadratic", losses.SquaredError(0.5)),
-        Loss("cross_entropy", costs.CrossEntropy()),
+        Loss("squared_error", losses.SquaredError(factor=1.0), option_names=_MEAN),
+        Loss("quadratic", losses.SquaredError(factor=0.5), option_names=_MEAN),
+        Loss(
+            "cross_entropy", costs.CrossEntropy(), option_names=_MEAN, compares_probabilities=True
+        ),
         Loss("exponential", costs.Exponential(), option_names=("tau",)),
-        Loss("hellinger", costs.Hellinger()),
-        Loss("kullback_leibler", costs.KullbackLeibler()),
-        Loss("generalised_kullback_leibler", costs.KullbackLeibler(generalised=True)),
-        Loss("itakura_saito", costs.ItakuraSaito()),
+        Loss("hellinger", divergences.Hellinger(), option_names=_MEAN),
+        Loss(
+            "kullback_leibler",
+            divergences.KullbackLeibler(),
+            option_names=_MEAN,
+            compares_probabilities=True,
+        ),
+        Loss(
+            "generalised_kullback_leibler",
+            divergences.KullbackLeibler(generalised=True),
+            option_names=_MEAN,
+        ),
+        Loss("itakura_saito", divergences.ItakuraSaito(), option_names=_MEAN),
         Loss("mean_absolute", costs.MeanAbsolute()),
-        Loss("huber", costs.Huber(), option_names=("delta",)),
+        Loss("huber", costs.Huber(), option_names=("delta", *_MEAN)),
         Loss("hinge", costs.Hinge()),
     )
 }
@@ -129,10 +159,11 @@ def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
 
     Args:
         name: As in a configuration.
-        options: Settings of the loss: `tau` of "exponential", `delta` of "huber".
+        options: Settings of the loss: `tau` of "exponential", `delta` of "huber", `reduction`
+            ("sum" or "mean" over the outputs) of those that compare output by output.
 
     >>> find_loss("huber", {"delta": 2.0}).gate
-    Huber(delta=2.0)
+    Huber(reduction='sum', delta=2.0)
     """
     if not isinstance(name, str) or name not in LOSSES:
         raise ModelError(

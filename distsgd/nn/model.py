@@ -5,6 +5,7 @@ Shape letters: N samples, O outputs, P parameters. No I/O here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distsgd.autodiff.circuit import Signature
+from distsgd.autodiff.domain import EVERY_NUMBER
 from distsgd.autodiff.gate import Array, Shape
 from distsgd.autodiff.parameters import ParameterSpec, total_size, views
 from distsgd.autodiff.program import Program
@@ -21,10 +23,12 @@ from distsgd.autodiff.tape import Variable
 from distsgd.errors import ModelError
 from distsgd.nn.described import layer_from_dict
 from distsgd.nn.initialisers import start_values
-from distsgd.nn.layers import Layer
+from distsgd.nn.layers import Flatten, Layer, Reshape
 from distsgd.nn.losses import Loss, find_loss
 from distsgd.nn.regularisation import Dropout
 
+# What an activation gives is between these.
+_RANGES = {"relu": (0.0, math.inf), "tanh": (-1.0, 1.0)}
 # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
 PREDICTION_ROWS = 256
 
@@ -84,6 +88,11 @@ class Model:
                 "the last layer has 1 output, whose softmax is always 1; must be at least 2, "
                 "one for each class (or use sigmoid_cross_entropy)"
             )
+        if found.target_kind == "class" and before[0] < 2:
+            raise ModelError(
+                f"the last layer has 1 output, with which loss {found.name!r} is always 0; must be "
+                "at least 2, one for each class"
+            )
         for name, value in (
             ("layers", tuple(layers)),
             ("loss", found),
@@ -112,13 +121,49 @@ class Model:
         """Whether a target is a class number (int64 ``[N]``) or numbers (``[N, O]``)."""
         return self.loss.target_kind
 
+    @property
+    def last_activation(self) -> str | None:
+        """The activation that ends the network, None for none; what the loss applies apart."""
+        for layer in reversed(self.layers):
+            if not isinstance(layer, Flatten | Reshape):
+                return getattr(layer, "activation", None)
+        return None
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether what `predict` gives are probabilities, each from 0 to 1; else they are scores.
+
+        So it is with a loss that compares probabilities, where a softmax or sigmoid makes them.
+        """
+        makes_them = self.loss.fused_activation or self.last_activation
+        return self.loss.compares_probabilities and makes_them in ("sigmoid", "softmax")
+
+    @property
+    def output_advice(self) -> str:
+        """What to say where outputs can leave the domain of the loss; "" where they cannot."""
+        loss, last = self.loss, self.last_activation
+        domain = loss.gate.output_domain
+        low, high = _RANGES.get(last or "", (-math.inf, math.inf))
+        is_inside = domain.lowest < low or (domain.lowest == low and not domain.above)
+        if loss.fused_activation or last in ("sigmoid", "softmax"):
+            return ""
+        if is_inside and high <= domain.highest and not loss.compares_probabilities:
+            return ""
+        if domain == EVERY_NUMBER:
+            return ""
+        wanted = "probabilities" if loss.compares_probabilities else f"outputs {domain.rule}"
+        return (
+            f"loss {loss.name!r} takes {wanted}, and the last layer's outputs can be other numbers "
+            '(end the network with "softmax" or "sigmoid", or choose another loss)'
+        )
+
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
         _check_flat(flat, kinds="fiub")
         return views(self.parameters, flat)
 
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
-        """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance.
+        """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance, or "zeros".
 
         Biases are 0, gains 1.
         """
@@ -189,7 +234,7 @@ class Model:
         )
 
     def predict(self, flat: Array, x: Array) -> Array:
-        """Predictions ``[N, O]``: probabilities for the cross-entropies, else the raw outputs.
+        """Predictions ``[N, O]``: see `has_probabilities`; without them the raw outputs, scores.
 
         Args:
             flat: Parameters ``[P]``; their dtype is computed in.

@@ -153,7 +153,7 @@ OUTSIDE: list[tuple[Callable[[], object], str]] = [
     (lambda: f.exponential([[1.0]], [[1.0]], tau=0.0), "tau of exponential is 0"),
     (lambda: f.huber([[1.0]], [[1.0]], delta=-1.0), "delta of huber is -1"),
     (lambda: find_loss("huber", {"tau": 1.0}), "has no option 'tau'; it takes delta"),
-    (lambda: find_loss("quadratic", {"tau": 1.0}), "it takes no options"),
+    (lambda: find_loss("hinge", {"tau": 1.0}), "it takes no options"),
 ]
 
 
@@ -168,6 +168,124 @@ def test_program_that_leaves_the_domain_gives_no_number(name: str) -> None:
     with np.errstate(invalid="ignore"):
         loss, _ = run_program(name, [-0.5, 0.5], [0.5, 0.5], np.float64)
     assert math.isnan(loss), "so that a run stops as diverged"
+
+
+MEANS = [name for name, loss in LOSSES.items() if "reduction" in loss.option_names]
+
+
+def test_losses_of_numbers_can_be_means_over_outputs() -> None:
+    assert set(LOSSES) - set(MEANS) == {
+        "softmax_cross_entropy",
+        "hinge",
+        "exponential",  # Its sum is inside.
+        "mean_absolute",  # It is one.
+    }
+
+
+@pytest.mark.parametrize("num_outputs", [1, 3])
+@pytest.mark.parametrize("name", MEANS)
+def test_mean_over_outputs_is_the_sum_divided_by_them(name: str, num_outputs: int) -> None:
+    a, e = A[:, :num_outputs], E[:, :num_outputs]
+    variable, found = Variable(a), []
+    for reduction in ("sum", "mean"):
+        with GradientTape() as tape:
+            loss = find_loss(name, {"reduction": reduction})
+            losses = loss.sample_losses(variable, e)
+            cost = (losses * [1.0, -2.0, 3.0, 0.5]).sum()
+        found.append((losses.value, tape.gradient(cost, variable)))
+    for total, mean in zip(*found, strict=True):
+        np.testing.assert_allclose(mean, total / num_outputs, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_samples_own_gradients_of_a_mean_are_exact(name: str) -> None:
+    loss = find_loss(name, {"reduction": "mean"})
+    layers = [Dense(3, None if name == "sigmoid_cross_entropy" else "sigmoid")]
+    model, x = Model(layers, loss, (2,)), CHANCE.standard_normal((4, 2))
+    flat = model.initialise("glorot", 0, np.float64)
+    own = []
+    for rows in (slice(None), *(slice(n, n + 1) for n in range(4))):
+        gradients = np.empty_like(flat)
+        bound = model.program(4, np.float64, per_sample=True).bind(
+            x[rows].copy(), E[rows].copy(), weights=flat, gradients=gradients
+        )
+        bound.forward()
+        bound.backward()
+        assert bound.squared_norms_N is not None
+        own.append((bound.squared_norms_N.copy(), gradients))
+    (norms, total), *alone = own
+    np.testing.assert_allclose(norms, [g @ g for _, g in alone], rtol=1e-12)
+    np.testing.assert_allclose(total, sum(g for _, g in alone), rtol=1e-12)
+
+
+def test_mean_squared_error_trains_as_the_sum_at_a_rate_divided_by_the_outputs(
+    tmp_path: Path,
+) -> None:
+    chance = np.random.default_rng(2)
+    x, y = chance.standard_normal((30, 3)), chance.standard_normal((30, 4))
+    found = []
+    for reduction, rate in (("sum", 0.0625), ("mean", 0.25)):
+        config = TrainConfig.from_dict(
+            {
+                "data": {"label": "y"},
+                "model": {
+                    "layers": [{"type": "dense", "units": 4}],
+                    "loss": "squared_error",
+                    "loss_options": {"reduction": reduction},
+                },
+                "optimizer": {"learning_rate": rate},
+                "batch": {"size": 10},
+                "train": {"epochs": 5, "dtype": "float64"},
+                "parallel": {"workers": 0},
+            }
+        )
+        found.append(Trainer(config, data=(x, y), run_dir=tmp_path / reduction).fit())
+    total, mean = found
+    for name, weights in total.weights.items():  # Powers of two: the same bits.
+        assert weights.tobytes() == mean.weights[name].tobytes()
+    losses = (np.array(run.history["train_loss"].to_pylist()) for run in found)
+    assert next(losses).tolist() == (4 * next(losses)).tolist()
+    squared = [run.history["squared_error"].to_pylist() for run in found]
+    assert squared[0] == squared[1]  # The history's is the sum, whatever is trained on.
+
+
+@pytest.mark.parametrize("reduction", ["none", "", 2.0, None])
+def test_other_reductions_are_refused(reduction: object) -> None:
+    with pytest.raises(ModelError, match=r'reduction of huber is .* must be "sum" or "mean"'):
+        find_loss("huber", {"reduction": reduction})
+    with pytest.raises(ModelError, match="has no option 'reduction'"):
+        find_loss("exponential", {"reduction": "mean"})
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("outputs", "target"),
+    [
+        ([0.5, 0.5], [0, 1]),  # One row without its axis.
+        ([0.5, 0.5], 1),
+        (0.5, 1),
+        ([[0.5, 0.5]], 1),
+        ([[0.5, 0.5]], [0, 1]),
+        ([[[0.5, 0.5]]], [0]),
+    ],
+)
+def test_shapes_that_do_not_fit_are_a_typed_error(
+    name: str, outputs: object, target: object
+) -> None:
+    loss = find_loss(name)
+    with pytest.raises(ModelError, match="got outputs of shape"):
+        loss.sample_losses(outputs, target)  # type: ignore[arg-type] # as a user would
+
+
+@pytest.mark.parametrize("name", ["hinge", "softmax_cross_entropy"])
+def test_classes_must_be_whole_numbers(name: str) -> None:
+    with pytest.raises(ModelError, match="targets of dtype float64; must be class numbers"):
+        find_loss(name).sample_losses([[0.5, 0.5]], [1.0])
+    losses = find_loss(name).sample_losses([[0.25, 0.75]], [1])
+    assert (
+        losses.value.tolist() == find_loss(name).sample_losses(Variable([[0.25, 0.75]]), [1]).value
+    )
+    assert losses.value[0] == pytest.approx(0.5 if name == "hinge" else np.log1p(np.exp(-0.5)))
 
 
 def test_options_stay_with_a_model() -> None:

@@ -49,7 +49,7 @@ class ServerTask:
     total_steps: int
     evaluate_every_steps: int
     num_test_rows: int
-    init: Literal["glorot", "he"]
+    init: Literal["glorot", "he", "zeros"]
     initial_weights: Array | None = None  # [P]; instead of `init`.
     is_watched: bool = False  # Does somebody want to see every step?
     chaos: Chaos | None = None  # Faults on purpose; no input to the bits.

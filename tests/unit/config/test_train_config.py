@@ -277,6 +277,22 @@ def test_no_layers_are_refused() -> None:
             "model.loss_options.delta is 0; must be a number above 0",
         ),
         (
+            {"model": {"loss": "huber", "loss_options": {"delta": "mean"}}},
+            "model.loss_options.delta is mean; must be a number above 0",
+        ),
+        (
+            {"model": {"loss": "huber", "loss_options": {"reduction": 2.0}}},
+            'model.loss_options.reduction is 2; must be "sum" or "mean"',
+        ),
+        (
+            {"model": {"loss": "hinge", "loss_options": {"reduction": "mean"}}},
+            "model.loss_options has reduction",
+        ),
+        (
+            {"data": {"one_hot": True}, "model": {"loss": "itakura_saito"}},
+            'data.one_hot is true with model.loss "itakura_saito", which takes targets above 0',
+        ),
+        (
             {"model": {"layers": [{"type": "batch_norm"}], "loss": "hinge"}},
             'model.layers[0] is {"type": "batch_norm"}; batch normalisation mixes the samples',
         ),
@@ -307,7 +323,7 @@ def test_keys_that_disagree_are_refused(sections: dict[str, Any], start: str) ->
         ("data", "stratify", 1),
         ("data", "split_seed", -1),
         ("data", "split_seed", 2**63),
-        ("model", "init", "zeros"),
+        ("model", "init", "ones"),
         ("optimizer", "learning_rate", 0),
         ("optimizer", "learning_rate", float("inf")),
         ("optimizer", "learning_rate", "0.1"),

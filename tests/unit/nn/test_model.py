@@ -228,6 +228,15 @@ def test_start_weights_are_uniform_within_the_limit(init: str, limit: float) -> 
     np.testing.assert_allclose(weight.var(), limit**2 / 3, rtol=0.03)
 
 
+def test_zeros_start_at_0_and_gains_at_1() -> None:
+    model = Model([Dense(4, "relu"), LayerNorm(), Dense(2)], "quadratic", (3,))
+    flat = model.initialise("zeros", 5, np.float32)
+    views = model.views(flat)
+    assert views["layers.1.gain"].tolist() == [1.0] * 4
+    assert flat.sum() == 4
+    assert not np.signbit(flat).any()
+
+
 def test_start_weights_depend_on_seed_and_parameter_only() -> None:
     model = Model([Dense(4), Dense(4)], "quadratic", (4,))
     first = model.initialise("glorot", 0, np.float32)
@@ -264,6 +273,50 @@ def test_predictions_are_what_the_loss_makes_of_the_outputs() -> None:
             assert predictions.tolist() == outputs.tolist()
 
 
+PROBABILITIES: list[tuple[str, list[Layer], bool]] = [
+    ("softmax_cross_entropy", [Dense(2)], True),
+    ("sigmoid_cross_entropy", [Dense(1)], True),
+    ("cross_entropy", [Dense(2, "softmax")], True),
+    ("cross_entropy", [Dense(2), Sigmoid(), Flatten()], True),
+    ("cross_entropy", [Dense(2)], False),
+    ("kullback_leibler", [Dense(2, "relu")], False),
+    ("squared_error", [Dense(2, "softmax")], False),
+    ("hinge", [Dense(2)], False),
+]
+
+
+@pytest.mark.parametrize(("loss", "layers", "expected"), PROBABILITIES)
+def test_probabilities_are_those_of_losses_that_compare_them(
+    loss: str, layers: list[Layer], *, expected: bool
+) -> None:
+    model = Model(layers, loss, (3,))
+    assert model.has_probabilities == expected
+    if expected:
+        x = np.random.default_rng(0).standard_normal((50, 3)) * 1e3
+        found = model.predict(model.initialise("glorot", 0), x.astype(np.float32))
+        assert 0.0 <= found.min() <= found.max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "is_told"),
+    [
+        *((loss, None, loss in BOUNDED - {"exponential"}) for loss in LOSSES),
+        *((loss, "sigmoid", False) for loss in LOSSES if loss != "sigmoid_cross_entropy"),
+        *((loss, "tanh", True) for loss in BOUNDED - {"exponential"}),
+        ("hellinger", "relu", False),
+        ("generalised_kullback_leibler", "relu", False),
+        ("kullback_leibler", "relu", True),
+        ("itakura_saito", "relu", True),  # It may be 0.
+        ("cross_entropy", "relu", True),
+    ],
+)
+def test_outputs_that_can_leave_the_domain_of_the_loss_are_told(
+    loss: str, activation: str | None, *, is_told: bool
+) -> None:
+    advice = Model([Dense(2, activation)], loss, (3,)).output_advice
+    assert ("end the network with" in advice) == is_told
+
+
 def test_predictions_come_in_canonical_blocks() -> None:
     c = case("wide", "quadratic", rows=600, dtype=np.float32)
     whole = c.model.predict(c.flat, c.x)
@@ -287,6 +340,7 @@ def test_predictions_come_in_canonical_blocks() -> None:
         ([Dense(2), Softmax()], "softmax_cross_entropy", (2,), "applies it as well"),
         ([Dense(2, "sigmoid")], "sigmoid_cross_entropy", (2,), "applies it as well"),
         ([Dense(1)], "softmax_cross_entropy", (2,), "at least 2"),
+        ([Dense(1)], "hinge", (2,), "always 0; must be at least 2"),
     ],
 )
 def test_model_refuses_what_cannot_be_built(

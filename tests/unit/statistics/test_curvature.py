@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsgd.errors import ModelError
 from distsgd.statistics import largest_learning_rate
 
 
@@ -24,3 +25,25 @@ def test_descent_on_the_steepest_direction_shrinks_below_and_grows_above(
 def test_numbers_of_any_type_are_taken() -> None:
     x_NI = np.array([[3, 4]], np.float32)
     assert largest_learning_rate(x_NI) == pytest.approx(2 / 25)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e140])
+def test_squares_neither_overflow_nor_vanish(scale: float) -> None:
+    x_NI = np.array([[3.0, 4.0]]) * scale
+    assert largest_learning_rate(x_NI) == pytest.approx(2 / 25 / scale / scale)
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.ones(3), r"shape \(3,\); must be \[rows, features\]"),
+        (np.float64(3.0), r"shape \(\)"),
+        (np.zeros((2, 3)), "is 0; must be finite and not 0"),
+        (np.ones((0, 3)), "is 0; must be"),
+        (np.array([[1.0, np.inf]]), "is inf; must be"),
+        (np.array([[1.0, np.nan]]), "is nan; must be"),
+    ],
+)
+def test_inputs_that_say_nothing_are_refused(x: np.ndarray, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        largest_learning_rate(x)
