@@ -36,6 +36,8 @@ from distsgd.errors import DataError
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
 
 Progress = Callable[[str, int, int | None], None]
+# From targets to row, column and reason of the first that cannot be used; None where all can.
+LabelProblem = Callable[[NDArray[Any]], tuple[int, int, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ def read_features(
     manifest: Manifest,
     *,
     labels: Literal["required", "optional", "ignored"] = "optional",
+    label_problem: LabelProblem | None = None,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
     """New raw rows, standardised and cast as the training rows were.
 
@@ -115,6 +118,7 @@ def read_features(
         source: Files, globs or a source in memory.
         manifest: Of the training data.
         labels: Whether label columns must be there, are read where they are, or are not looked at.
+        label_problem: Which label cannot be used, if any.
 
     Yields:
         Features ``[N, I]``, target (class indices int64 ``[N]``, numbers ``[N, K]``, or None) and
@@ -134,6 +138,10 @@ def read_features(
     for piece in rows.pieces(vocabulary):
         standardise_inplace(piece.x_NI, shift_I, scale_I)
         x_NI, target = _cast(piece, rows, manifest.dtype)
+        found = label_problem(target) if label_problem and target is not None else None
+        if found is not None:
+            row, column, reason = found
+            raise rows.error(piece.first_row + row, manifest.labels[column], reason)
         yield x_NI, target, piece.first_row
 
 

@@ -11,7 +11,7 @@ import fcntl
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -102,6 +102,11 @@ class Rows:
         if last > self._starts[shard + 1]:
             return None
         return self._shards[shard].x_NI[first - self._starts[shard] : last - self._starts[shard]]
+
+    def targets(self) -> Iterator[tuple[NDArray[Any], Int64]]:
+        """Of each shard the targets, and the rows' numbers over all sources; views, read-only."""
+        for shard in self._shards:
+            yield shard.target, shard.source_rows_N
 
     def source_rows(self, rows: Int64) -> Int64:
         """Numbers of these rows over all sources the data set was prepared from; int64 ``[N]``."""

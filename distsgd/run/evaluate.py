@@ -25,6 +25,7 @@ from distsgd.parallel.messages import Kind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.watch import worker_maker
 from distsgd.run.blueprint import make_blueprint
+from distsgd.run.label_check import label_problem
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.atomic import name_aside
@@ -61,8 +62,9 @@ def predict(run: Path, data: Path, out: Path) -> int:
 
     Blocks.
 
-    For classes the columns are ``prediction`` (the class, as it was named), ``probability`` and
-    ``outputs`` (one number a class); for numbers, one column for each label column.
+    For classes the columns are ``prediction`` (the class, as it was named), its ``probability``,
+    from 0 to 1, or where the loss has no probabilities (`Model.has_probabilities`) its ``score``,
+    and ``outputs``, one such number a class; for numbers, one column for each label column.
 
     Raises:
         RunError: `run` is no trained run.
@@ -123,7 +125,9 @@ def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
     is_class = saved.manifest.label_kind == "class"
     weights_P, block_rows = saved.weights_P, saved.config.parallel.block_rows
     program = saved.model.program(block_rows, weights_P.dtype, per_sample=False)
-    for x_NI, target, _ in read_features(data, saved.manifest, labels="required"):
+    usable = label_problem(saved.model.loss)
+    rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
+    for x_NI, target, _ in rows_of:
         assert target is not None
         for x, labels in _blocks(saved, x_NI, target):
             bound = program.bind(x, labels, weights=weights_P)
@@ -160,7 +164,9 @@ def _predictions(saved: SavedRun, x_NI: Array) -> Any:
     return pa.table(
         {
             "prediction": pa.array(manifest.class_names).take(pa.array(best_N)),
-            "probability": pa.array(outputs_NO[np.arange(len(best_N)), best_N]),
+            "probability" if saved.model.has_probabilities else "score": pa.array(
+                outputs_NO[np.arange(len(best_N)), best_N]
+            ),
             "outputs": outputs,
         }
     )

@@ -27,6 +27,7 @@ from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.going_on import check_going_on
+from distsgd.run.label_check import check_labels
 from distsgd.run.metrics import Metrics
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
@@ -229,7 +230,9 @@ class Trainer:
         )
 
     def _blueprint(self, data: Path) -> Blueprint:
-        return make_blueprint(self._config, data, manifest_of(data))
+        blueprint = make_blueprint(self._config, data, manifest_of(data))
+        check_labels(blueprint.model.loss, data)
+        return blueprint
 
     def _open_run(self, path: Path, *, is_there: bool) -> tuple[Blueprint, RunDirectory]:
         """Fix what the run is; on disk too, unless it is there already."""
