@@ -14,8 +14,16 @@ from distsgd.nn.model import Model
 Array = NDArray[Any]
 
 
-def weights_vector(model: Model, arrays: Mapping[str, Array], dtype: DTypeLike) -> Array:
+def weights_vector(
+    model: Model, arrays: Mapping[str, Array], dtype: DTypeLike, *, must_be_finite: bool = True
+) -> Array:
     """The named `arrays` as one vector in the model's order; shape ``[P]``.
+
+    Args:
+        model: Whose weights they are.
+        arrays: By parameter name.
+        dtype: Of the vector.
+        must_be_finite: False for those of a run that was told to train on through divergence.
 
     Raises:
         ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all
@@ -37,7 +45,7 @@ def weights_vector(model: Model, arrays: Mapping[str, Array], dtype: DTypeLike) 
         given = np.asarray(arrays[name]) if name in arrays else view
         if given.shape != view.shape:
             problems.append(f"{name} has shape {given.shape}; must be {view.shape}")
-        elif not np.isfinite(given).all():
+        elif must_be_finite and not np.isfinite(given).all():
             problems.append(f"{name} holds values that are not finite; start from finite ones")
         else:
             view[...] = given

@@ -120,6 +120,14 @@ class Blueprint:
             initial_weights=initial_weights,
         )
 
+    @property
+    def _squared_error_factor(self) -> float | None:
+        """From the loss to the squared error, a sum over the outputs; None for other losses."""
+        loss = self.model.loss
+        factor = SQUARED_ERROR_FACTORS.get(loss.name)
+        is_mean = loss.options.get("reduction") == "mean"
+        return factor * self.model.num_outputs if factor and is_mean else factor
+
     def _update_task(self) -> UpdateTask:
         optimizer, schedule, train = self.config.optimizer, self.config.schedule, self.config.train
         rule: UpdateRule | HotAndCold = (
@@ -148,10 +156,11 @@ class Blueprint:
             per_sample=self._is_per_sample,
             history_every=train.history_every,
             steps_per_epoch=self.sampler.steps_per_epoch,
-            squared_error_factor=SQUARED_ERROR_FACTORS.get(self.config.model.loss),
+            squared_error_factor=self._squared_error_factor,
             frozen=self.frozen,
             stop_gradient_norm=train.stop_gradient_norm,
             on_divergence=train.on_divergence,
+            output_advice=self.model.output_advice,
         )
 
     def memory_per_process_bytes(self) -> int:
@@ -187,6 +196,18 @@ class Blueprint:
         if not self.manifest.test_rows:
             found.append(
                 "no rows are held out; set [data] test_fraction or test_path to measure accuracy"
+            )
+        if self.model.output_advice:
+            found.append(self.model.output_advice)
+        num_with_weights = sum(spec.name.endswith(".weight") for spec in self.model.parameters)
+        if (
+            self.config.model.init == "zeros"
+            and num_with_weights > 1
+            and not self.config.model.initial_weights
+        ):
+            found.append(
+                'model.init is "zeros"; all units of a hidden layer stay equal to each other (set '
+                '[model] init = "glorot")'
             )
         return tuple(found)
 

@@ -26,6 +26,7 @@ from distsgd.parallel.server.step_view import StepView
 from distsgd.run import record
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.going_on import check_again
+from distsgd.run.label_check import label_problem
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
@@ -166,7 +167,9 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
     before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.
 
     def keep(view: StepView) -> None:
-        before[view.step] = weights_vector(saved.model, view.weights, config.train.dtype)
+        before[view.step] = weights_vector(
+            saved.model, view.weights, config.train.dtype, must_be_finite=False
+        )
 
     with tempfile.TemporaryDirectory(prefix="distsgd-steps-") as temporary:
         run = RunDirectory.create(Path(temporary) / "run")
@@ -174,7 +177,7 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
         # The schedule keeps the length of the whole run; only the loop ends earlier.
         task = replace(blueprint.server_task(run.path, given), total_steps=steps, num_test_rows=0)
         launch(task, WORKER, lambda _: False, address=config.parallel.address, on_step=keep)
-        last = SavedRun.load(run.path).weights_P
+        last = SavedRun.load(run.path).recorded_weights_P
     return np.stack([*before.values(), last])
 
 
@@ -206,7 +209,9 @@ def _index_of(saved: SavedRun, weight: str) -> int:
 def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
     """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets; DataError."""
     found = []
-    for x_NI, target, at in read_features(data, saved.manifest, labels="required"):
+    usable = label_problem(saved.model.loss)
+    rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
+    for x_NI, target, at in rows_of:
         assert target is not None
         wanted = slice(max(first - at, 0), max(last - at, 0))
         found.append((x_NI[wanted], target[wanted]))

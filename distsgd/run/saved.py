@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from distsgd.arguments import path_argument
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
@@ -62,10 +64,20 @@ class SavedRun:
 
     @cached_property
     def weights_P(self) -> Array:  # noqa: N802 -- shape letters.
-        """The newest weights, shape ``[P]``."""
-        return weights_vector(
-            self.model, self.checkpoint.arrays["weights"], self.config.train.dtype
-        )
+        """The newest weights, shape ``[P]``; RunError where they are no longer finite."""
+        if not np.isfinite(self.recorded_weights_P).all():
+            raise RunError(
+                self.directory.path,
+                "diverged, and was told to train on; its weights are no longer finite numbers "
+                "(use a run that converged)",
+            )
+        return self.recorded_weights_P
+
+    @cached_property
+    def recorded_weights_P(self) -> Array:  # noqa: N802 -- shape letters.
+        """The newest weights as they were recorded, finite or not; ``[P]``."""
+        named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
+        return weights_vector(self.model, named, dtype, must_be_finite=False)
 
     def data(self, cache_dir: Path | None = None) -> Path:
         """The prepared rows the run was trained on.

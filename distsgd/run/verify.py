@@ -99,7 +99,7 @@ def read_record(saved: SavedRun) -> Record:
             if row.step <= steps
         },
         [row for row in read_history(directory.history).to_pylist() if row["step"] <= steps],
-        weights_digest(saved.weights_P),
+        weights_digest(saved.recorded_weights_P),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.errors import DivergedError
+from distsgd.errors import DivergedError, RunError
 from distsgd.parallel.server.step_view import OnStep, StepView
-from distsgd.run.trainer import Trainer
+from distsgd.run.saved import SavedRun
+from distsgd.run.trainer import Result, Trainer
+from distsgd.run.verify import verify
 from tests.lessons.little_runs import Lesson, bits_of, learn
 
 
@@ -175,3 +178,108 @@ def test_lucky_first_row_is_no_reason_to_stop(tmp_path: Path) -> None:
     }
     learnt = learn(Lesson(x, goals, [[1e-9]], sections), tmp_path / "run")
     assert learnt.result.metrics["status"] == "done"
+
+
+def fit(example: Lesson, run: Path, **more: Any) -> Result:
+    return Trainer(
+        example.config,
+        data=example.arrays,
+        initial_weights=example.first_weights,
+        run_dir=run,
+        **more,
+    ).fit()
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [("float32", 100), ("float64", 400)])
+def test_divergence_can_be_watched_to_its_end(dtype: str, steps: int, tmp_path: Path) -> None:
+    example = lesson(1.0, steps=steps, on_divergence="continue", dtype=dtype)
+    learnt = learn(example, tmp_path / "run")
+    errors = learnt.errors
+    assert errors[:4] == pytest.approx([0.04, 0.36, 3.24, 29.16], rel=1e-5)
+    assert errors[7] == pytest.approx(0.04 * 9**7, rel=1e-5)  # Where it would have stopped.
+    assert len(errors) == steps
+    assert not np.isfinite(errors[-1])  # Squares overflow before half of the way.
+    assert learnt.result.metrics["status"] == "done"
+    assert learnt.result.metrics["train_loss"] is None
+    assert learnt.result.metrics["advice"].startswith("diverged at step 7: the loss has grown to")
+    told = [message for message in learnt.messages if "diverged at step 7" in message]
+    assert told
+    assert verify(tmp_path / "run").steps == steps
+
+
+def test_weights_that_are_lost_are_named_where_they_are_used(tmp_path: Path) -> None:
+    fit(lesson(1.0, steps=100, on_divergence="continue", dtype="float32"), tmp_path / "run")
+    saved = SavedRun.load(tmp_path / "run")
+    assert np.isnan(saved.recorded_weights_P).all()
+    with pytest.raises(RunError, match="weights are no longer finite"):
+        _ = saved.weights_P
+
+
+def test_watched_divergence_stopped_anywhere_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    example = lesson(1.0, steps=120, on_divergence="continue", dtype="float32")
+    whole = fit(example, tmp_path / "whole")
+    losses = whole.history["train_loss"].to_pylist()
+    assert (np.isinf(losses[55]), np.isnan(losses[115])) == (True, True)
+    config = example.config.with_overrides(["checkpoint.every_steps=5"])
+    for stop_at in (9, 57, 117):
+        stop = partial(_stop_after, list[StepView](), stop_at)
+        with pytest.raises(InterruptedError):
+            _trainer(example, config, tmp_path / f"{stop_at}", stop).fit()
+        result = _trainer(example, config, tmp_path / f"{stop_at}", lambda _: None).fit()
+        assert result.metrics["weights_digest"] == whole.metrics["weights_digest"]
+        assert result.metrics["advice"] == whole.metrics["advice"]
+        rows, wanted = (r.history.drop_columns(["seconds"]).to_pylist() for r in (result, whole))
+        assert list(map(str, rows)) == list(map(str, wanted))  # Where nan equals nan.
+
+
+def test_run_that_does_not_diverge_is_the_same_with_and_without_watching(tmp_path: Path) -> None:
+    plain, watched = (
+        fit(lesson(0.1, steps=20, on_divergence=word), tmp_path / word)
+        for word in ("stop", "continue")
+    )
+    assert plain.metrics["weights_digest"] == watched.metrics["weights_digest"]
+    assert watched.metrics["advice"] is None
+
+
+@pytest.mark.parametrize("on_divergence", ["stop", "halve_lr"])
+@pytest.mark.parametrize(
+    "example",
+    [
+        Lesson([[2.0]], [1e200], [[0.5]], {}),  # A label.
+        Lesson([[1e100]], [0.8], [[1e100]], {}),  # A row with its weights.
+        Lesson([[2.0]], [0.8], [[1e300]], {}),
+    ],
+)
+def test_no_rate_is_blamed_before_the_first_update(
+    example: Lesson, on_divergence: str, tmp_path: Path
+) -> None:
+    example = replace(example, sections={"train": {"steps": 5, "on_divergence": on_divergence}})
+    with pytest.raises(DivergedError, match="before the first update") as caught:
+        fit(example, tmp_path / "run")
+    assert caught.value.step == 0
+    assert "too high" not in str(caught.value)
+    assert "labels" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weight", "on_divergence"),
+    [(-3.0, "stop"), (-3.0, "halve_lr"), (0.4, "stop")],  # Outside at once, and after a step.
+)
+def test_outputs_that_leave_the_domain_are_named(
+    weight: float, on_divergence: str, tmp_path: Path
+) -> None:
+    sections: dict[str, dict[str, Any]] = {
+        "model": {
+            "loss": "cross_entropy",
+            "layers": [{"type": "dense", "units": 1, "bias": False}],
+        },
+        "optimizer": {"learning_rate": 5.0},
+        "train": {"steps": 20, "on_divergence": on_divergence},
+    }
+    example, said = Lesson([[2.0]], [1.0], [[weight]], sections), list[str]()
+    with pytest.raises(
+        DivergedError, match=r"end the network with \"softmax\" or \"sigmoid\""
+    ) as caught:
+        fit(example, tmp_path / "run", on_message=said.append, on_step=lambda _: None)
+    assert "too high" not in str(caught.value)
+    assert any("warning" in text and "'cross_entropy' takes probabilities" in text for text in said)

@@ -31,7 +31,7 @@ LEAST_FALL = 0.01
 
 TOO_HIGH = (
     "Take a smaller [optimizer] learning_rate, a warm-up ([schedule] warmup_steps) or [optimizer] "
-    'clip_norm, or set [train] on_divergence = "halve_lr"'
+    'clip_norm, or set [train] on_divergence = "halve_lr" (or "continue", to watch it)'
 )
 
 
@@ -94,7 +94,7 @@ class Pace:
 
 
 def grown(loss: float) -> str:
-    """What became of a mean loss `loss` that shows a run to diverge.
+    """What became of a mean loss `loss` of a run that diverges.
 
     >>> grown(1.5e9), grown(float("inf")), grown(float("nan"))
     ('has grown to 1.5e+09', 'is infinite', 'is not a number')
@@ -104,11 +104,37 @@ def grown(loss: float) -> str:
     return f"has grown to {loss:.4g}" if math.isfinite(loss) else "is infinite"
 
 
-def too_high(loss: float, rate: float) -> str:
-    """Advice for a run that has diverged, at a step of mean loss `loss`."""
+def why_diverged(loss: float, rate: float, *, step: int, output_advice: str = "") -> str:
+    """Advice for a run that has diverged, at `step` of mean loss `loss`.
+
+    A high learning rate is to blame only where there was an update, and where the outputs are in
+    the domain of the loss.
+
+    Args:
+        loss: Not a number too where the gradient is none.
+        rate: Learning rate of the step.
+        step: Updates made before.
+        output_advice: What to say where outputs can leave that domain; "" where they cannot.
+    """
+    if math.isnan(loss) and output_advice:
+        return f"the loss is not a number; {output_advice}"
+    if step == 0:
+        return (
+            f"the loss or its gradient {grown(loss)} before the first update, so that no learning "
+            "rate is to blame. Look for too large numbers in the rows and labels (scale them, or "
+            'set [data] standardise, or [train] dtype = "float64") and in the initial weights'
+        )
     return (
         f"the loss {grown(loss)} at a learning rate of {rate:g}, which is too high; training "
         f"cannot go on. {TOO_HIGH}"
+    )
+
+
+def trained_on(loss: float, rate: float, *, step: int) -> str:
+    """What is said of a run that diverged at `step` and trains on, as it was told to."""
+    return (
+        f"diverged at step {step}: the loss {grown(loss)} at a learning rate of {rate:g}; training "
+        'goes on all the same ([train] on_divergence = "continue")'
     )
 
 

@@ -97,16 +97,18 @@ class Recorder:
         pause_s = min(max(every_s, self._save_s / MOST_SAVING), MOST_PATIENCE * every_s)
         return self._clock() - self._saved_at >= pause_s
 
-    def save(self, training: Training, *, seconds: float) -> bool:
+    def save(self, training: Training, *, seconds: float, is_end: bool = False) -> bool:
         """Make everything durable up to the present step.
 
-        False where the weights are no longer finite. Blocks.
+        False where the weights are no longer finite, and nothing is saved; but for a run that
+        trains on through that, at its end. Blocks.
 
         Raises:
             RunError: The disk refuses; nothing that was saved before is lost.
         """
         self._saved_at = self._clock()
-        if not math.isfinite(squared_norm(training.weights)):
+        is_wanted = is_end and training.trains_on
+        if not is_wanted and not math.isfinite(squared_norm(training.weights)):
             return False
         if self._best is None and training.step == self._saved_step:
             return True
@@ -170,7 +172,12 @@ class Recorder:
             )
         try:
             named = found.arrays.get("weights", {})
-            weights = weights_vector(self._model, named, training.weights.dtype)
+            weights = weights_vector(
+                self._model,
+                named,
+                training.weights.dtype,
+                must_be_finite=not training.trains_on,
+            )
         except ModelError as error:
             raise CheckpointError(
                 "checkpoint",

@@ -9,7 +9,22 @@ from typing import Any
 from distsgd.errors import CheckpointError
 
 _LARGEST = 1 << 63
+_NOT_FINITE = ("inf", "-inf", "nan")  # JSON has no such numbers; a run may train on beyond them.
 _FIXED = frozenset({"window"})  # By the configuration.
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON can hold it; see `number`.
+
+    >>> plain(float("inf")), plain(1.5), plain(None)
+    ('inf', 1.5, None)
+    """
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> Any:
+    """The number that `plain` gave; the same bits."""
+    return float(value) if value in _NOT_FINITE else value
 
 
 def check_state(state: Any, *, like: Any, name: str = "state") -> None:
@@ -48,6 +63,8 @@ def _check_value(value: Any, like: Any, name: str) -> None:
     elif isinstance(like, int):
         if type(value) is not int or not 0 <= value < _LARGEST:
             _refuse(name, value, "an integer, 0 or more")
+    elif value in _NOT_FINITE and isinstance(like, float | None):
+        return
     elif not _is_number(value) and (value is not None or like is not None):
         _refuse(name, value, "a finite number" + (" or null" if like is None else ""))
 

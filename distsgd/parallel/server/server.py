@@ -209,14 +209,17 @@ class ParameterServer:
         except CallbackError as failed:
             recorder.save(training, seconds=self._seconds())
             raise failed.error from None
-        if not recorder.save(training, seconds=self._seconds()):
+        is_end = self._is_at_end()
+        is_saved = recorder.save(training, seconds=self._seconds(), is_end=is_end)
+        if not is_saved and not training.trains_on:
             advice = "the weights are no longer finite numbers; the learning rate is too high. "
             return self._outcome("diverged", "divergence", advice + TOO_HIGH)
         if training.is_at_rest:
             return self._outcome("done", "gradient")
         if training.step < self._task.total_steps:
             return self._outcome("interrupted", "request")
-        return self._outcome("done", self._task.length, self._steps.advice(self._first_weights))
+        advice = training.divergence or self._steps.advice(self._first_weights)
+        return self._outcome("done", self._task.length, advice)
 
     def _loop(self, recorder: Recorder) -> None:
         """The step loop."""

@@ -23,8 +23,8 @@ from distsgd.optim.spans import SPAN_LENGTH, spans
 from distsgd.parallel.crew.reduction import Root
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.server.fallback import MOST_HALVINGS, Fallback
-from distsgd.parallel.server.pace import Pace, grown, too_high
-from distsgd.parallel.server.saved_state import check_state
+from distsgd.parallel.server.pace import Pace, grown, trained_on, why_diverged
+from distsgd.parallel.server.saved_state import check_state, number, plain
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.history import HistoryRow
@@ -41,6 +41,7 @@ class UpdateTask:
         frozen: Weights that never move.
         stop_gradient_norm: Training ends when the norm of the mean gradient is below it.
         on_divergence: What becomes of a run whose loss grows without bound.
+        output_advice: See `distsgd.nn.Model.output_advice`.
     """
 
     rule: UpdateRule | HotAndCold
@@ -52,7 +53,8 @@ class UpdateTask:
     squared_error_factor: float | None = None
     frozen: Frozen | None = None
     stop_gradient_norm: float | None = None
-    on_divergence: Literal["stop", "halve_lr"] = "stop"
+    on_divergence: Literal["stop", "halve_lr", "continue"] = "stop"
+    output_advice: str = ""
 
 
 class Training:
@@ -64,6 +66,7 @@ class Training:
         epoch_sums: Sums over the present epoch, or over the one that has just ended.
         is_at_rest: Was the norm of the last mean gradient below that which ends training?
         pace: Whether the loss grows, falls or stands still.
+        divergence: What to say of a run that diverged and trains on; "" before that.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Training:
         self.is_at_rest = False
         self.pace = Pace.of(task.steps_per_epoch)
         self._way_back: Fallback | None = None
+        self.divergence = ""
 
     @property
     def epoch(self) -> float:
@@ -93,6 +97,11 @@ class Training:
         """Mean loss over the samples of the present epoch; None before its first step."""
         sums = self.epoch_sums
         return sums.loss_sum / sums.num_samples if sums.num_samples else None
+
+    @property
+    def trains_on(self) -> bool:
+        """Does the run go on whatever becomes of its loss and its weights?"""
+        return self._task.on_divergence == "continue"
 
     @property
     def learning_rate(self) -> float:
@@ -195,15 +204,23 @@ class Training:
         """Look at the mean loss of the step to be made; True where the run went back instead."""
         way_back = self._way_back
         has_diverged = self.pace.has_diverged(loss)
-        if way_back is None:
-            if has_diverged:
-                raise DivergedError(self.step, too_high(loss, rate))
+        if self.trains_on:
+            if has_diverged and not self.divergence:
+                self.divergence = trained_on(loss, rate, step=self.step)
+                self._say(self.divergence)
             return False
-        way_back.before_step()
-        if not has_diverged and not way_back.fails_trial(loss):
+        if way_back is not None:
+            way_back.before_step()
+        if not has_diverged and (way_back is None or not way_back.fails_trial(loss)):
             return False
-        if way_back.halvings >= MOST_HALVINGS:
-            raise DivergedError(self.step, too_high(loss, rate))
+        # Before the first update, no rate would have given another loss.
+        is_lost = way_back is None or way_back.halvings >= MOST_HALVINGS
+        if is_lost or (self.step == 0 and has_diverged):
+            advice = self._task.output_advice
+            raise DivergedError(
+                self.step, why_diverged(loss, rate, step=self.step, output_advice=advice)
+            )
+        assert way_back is not None
         way_back.go_back(on_trial=has_diverged)
         what = grown(loss) if has_diverged else "does not fall"
         self._say(
@@ -251,11 +268,12 @@ class Training:
         return {
             "step": self.step,
             "num_samples": self.num_samples,
-            "epoch_sums": list(self.epoch_sums),
-            "row_sums": list(self._row_sums),
+            "epoch_sums": [plain(value) for value in self.epoch_sums],
+            "row_sums": [plain(value) for value in self._row_sums],
             "noise": self._noise.state_dict(),
             "is_at_rest": self.is_at_rest,
-            "pace": self.pace.state(),
+            "pace": {name: plain(value) for name, value in self.pace.state().items()},
+            "divergence": self.divergence,
             "fallback": self._way_back.state() if self._way_back else None,
         }
 
@@ -284,11 +302,12 @@ class Training:
             if set(rule_state) != set(self.rule_state):
                 raise ValueError(f"optimiser state {sorted(rule_state)}")  # noqa: TRY301
             self.step, self.num_samples = int(state["step"]), int(state["num_samples"])
-            self.epoch_sums = Sums(*state["epoch_sums"])
-            self._row_sums = Sums(*state["row_sums"])
+            self.epoch_sums = Sums(*map(number, state["epoch_sums"]))
+            self._row_sums = Sums(*map(number, state["row_sums"]))
             self._noise = NoiseScale.from_state(state["noise"])
             self.is_at_rest = bool(state["is_at_rest"])
-            self.pace = Pace(**state["pace"])
+            self.pace = Pace(**{name: number(value) for name, value in state["pace"].items()})
+            self.divergence = str(state["divergence"])
             np.copyto(self.weights, weights)
             for name, array in self.rule_state.items():
                 np.copyto(array, rule_state[name])

@@ -11,7 +11,7 @@ from distsgd.parallel.server.pace import (
     LONGEST_WINDOW,
     Pace,
     goes_somewhere,
-    too_high,
+    why_diverged,
 )
 
 
@@ -86,6 +86,22 @@ def test_going_somewhere_is_farther_than_two_last_steps(
 
 
 def test_advice_says_in_words_what_is_no_number() -> None:
-    assert "the loss is not a number at" in too_high(math.nan, 0.1)
-    assert "the loss is infinite at" in too_high(math.inf, 0.1)
-    assert "the loss has grown to 2.5e+09 at" in too_high(2.5e9, 0.1)
+    assert "the loss is not a number at" in why_diverged(math.nan, 0.1, step=3)
+    assert "the loss is infinite at" in why_diverged(math.inf, 0.1, step=3)
+    assert "the loss has grown to 2.5e+09 at" in why_diverged(2.5e9, 0.1, step=3)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_before_the_first_update_no_rate_is_to_blame(loss: float) -> None:
+    said = why_diverged(loss, 0.1, step=0)
+    assert "before the first update" in said
+    assert "initial weights" in said
+    assert "too high" not in said
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_outputs_outside_the_domain_are_to_blame_before_the_rate(step: int) -> None:
+    said = why_diverged(math.nan, 0.1, step=step, output_advice="end the network otherwise")
+    assert said == "the loss is not a number; end the network otherwise"
+    grown = why_diverged(1e9, 0.1, step=5, output_advice="end the network otherwise")
+    assert "too high" in grown

@@ -252,6 +252,7 @@ def test_going_back_says_in_words_what_is_no_number(loss_sum: float, what: str) 
     task = replace(task_of(), on_divergence="halve_lr")
     training = Training(task, np.zeros(P, np.float32), say=said.append)
     training.begin()
-    root = root_of(0)
+    run(training, range(1))
+    root = root_of(1)
     training.apply(replace(root, sums=root.sums._replace(loss_sum=loss_sum)), 0.0)
     assert [text for text in said if f"the loss {what} at a learning rate" in text]
