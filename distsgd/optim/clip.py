@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from distsgd.optim.spans import spans
 
 Array = NDArray[np.floating[Any]]
+# Squares that vanish in float32 are below 1e-38: a hundred million of them are a millionth of this.
+_LEAST = 1e-24
 
 
 def squared_norm(vector: Array) -> float:
     """Sum of squares, the same bits every time under one numerics profile.
 
     Spans are summed by BLAS in their own dtype and added in float64, left to right. Where squares
-    overflow float32, all are taken in float64.
+    overflow or vanish in float32, all are taken in float64.
 
     Args:
         vector: Shape ``[P]``, contiguous.
@@ -27,13 +29,21 @@ def squared_norm(vector: Array) -> float:
         25.0
         >>> squared_norm(np.full(4, 2.0**100, np.float32)) == 2.0**202
         True
+        >>> squared_norm(np.full(4, 2.0**-100, np.float32)) == 2.0**-198
+        True
     """
     total = 0.0
     for span in spans(vector.size):
         total += span_squared_norm(vector[span])
-    if math.isfinite(total) or vector.dtype == np.float64:
-        return total
-    return _squared_norm_wide(vector)
+    return total if keeps_digits(total, vector.dtype) else _squared_norm_wide(vector)
+
+
+def keeps_digits(total: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a sum of squares taken in `dtype` is as exact as it could be by a wider one.
+
+    In float32 not where squares overflowed, nor where many may be below the smallest number.
+    """
+    return dtype == np.float64 or _LEAST <= total < math.inf
 
 
 def span_squared_norm(span: Array) -> float:

@@ -14,7 +14,7 @@ from math import isfinite
 import numpy as np
 
 from distsgd.errors import WorkerError
-from distsgd.optim.clip import squared_norm
+from distsgd.optim.clip import keeps_digits, squared_norm
 from distsgd.optim.spans import spans
 from distsgd.parallel.crew.shared_sum import SharedSum
 from distsgd.parallel.exchange.contract import Array, Layout
@@ -122,7 +122,8 @@ class Reduction:
         root.gradient_spans, total = found.spans, 0.0
         for of_span in found.squared_norms:  # Not `sum`, which compensates since Python 3.12.
             total += of_span
-        root.squared_norm = total if isfinite(total) else squared_norm(root.gradient_sum)
+        is_exact = keeps_digits(total, room_P.dtype)
+        root.squared_norm = total if is_exact else squared_norm(root.gradient_sum)
 
     def _room(self) -> Array:
         if not len(self._room_P):

@@ -31,6 +31,13 @@ def test_squared_norm_does_not_overflow_with_float32() -> None:
     assert squared_norm(vector) == 300_000 * 2.0**140
 
 
+@pytest.mark.parametrize("exponent", [-20, -60, -80, -100])
+def test_squared_norm_does_not_vanish_with_float32(exponent: int) -> None:
+    vector = np.full(300_000, 2.0**exponent, np.float32)
+    assert squared_norm(vector) == pytest.approx(300_000 * 4.0**exponent, rel=1e-6)
+    assert squared_norm(np.zeros(9, np.float32)) == 0.0
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_squared_norm_of_what_is_not_finite_is_not_finite(bad: float) -> None:
     assert not math.isfinite(squared_norm(np.array([1.0, bad], np.float32)))
