@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant
+from distsgd.autodiff.logarithms import stage_log_of_sum
 from distsgd.errors import ModelError
 
 
@@ -71,6 +72,7 @@ class SoftTargetCrossEntropy(Gate):
         largest_N1, rest_N = site.buffer("largest", (*rows, 1)), site.buffer("rest", rows)
         position_N = site.buffer("position", rows, np.intp)
         total_N, gap_N = site.buffer("total", rows), site.buffer("gap", rows)
+        sum_N, one = site.buffer("sum", rows), constant(1, z_NO.dtype)
         loss_N = site.output
         row_start_N = np.arange(rows[0], dtype=np.intp) * shape[1]
         return [
@@ -84,27 +86,11 @@ class SoftTargetCrossEntropy(Gate):
             partial(np.add.reduce, exp_NO, 1, None, rest_N),
             partial(np.put, exp_NO, position_N, constant(1, exp_NO.dtype)),
             partial(np.add.reduce, t_NO, 1, total_N.dtype, total_N),
-            *self._stage_log_of_sum(site, rest_N, loss_N),
+            *stage_log_of_sum(one, rest_N, loss_N, total=sum_N, log=site.buffer("log", rows)),
             partial(np.multiply, loss_N, total_N, loss_N),
             partial(np.multiply, t_NO, shifted_NO, shifted_NO),
             partial(np.add.reduce, shifted_NO, 1, None, gap_N),
             partial(np.subtract, loss_N, gap_N, loss_N),
-        ]
-
-    def _stage_log_of_sum(self, site: Site, rest_N: Array, out_N: Array) -> list[Operation]:
-        """``ln(1 + rest)``; what rounding takes from the sum is added to its logarithm.
-
-        numpy's own log1p gives other bits on other processors.
-        """
-        sum_N, lost_N = site.buffer("sum", rest_N.shape), site.buffer("lost", rest_N.shape)
-        one = constant(1, rest_N.dtype)
-        return [
-            partial(np.add, rest_N, one, sum_N),
-            partial(np.subtract, sum_N, one, lost_N),
-            partial(np.subtract, rest_N, lost_N, lost_N),
-            partial(np.divide, lost_N, sum_N, lost_N),
-            partial(np.log, sum_N, out_N),
-            partial(np.add, out_N, lost_N, out_N),
         ]
 
     def stage_backward(
@@ -114,14 +100,21 @@ class SoftTargetCrossEntropy(Gate):
             raise ModelError(
                 f"{self.name} has no gradient by its targets; watch the outputs instead"
             )
-        rows = out.shape[:1]
+        t_NO, rows = site.inputs[1], out.shape[:1]
         exp_NO, rest_N = site.buffer("exp", out.shape), site.buffer("rest", rows)
         total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
+        sum_N, top_N = site.buffer("sum", rows), site.buffer("gap", rows)
+        position_N = site.buffer("position", rows, np.intp)
         operations: list[Operation] = [
-            partial(np.add, rest_N, constant(1, rest_N.dtype), scale_N),
-            partial(np.divide, total_N, scale_N, scale_N),
+            partial(np.divide, total_N, sum_N, scale_N),
             partial(np.multiply, exp_NO, scale_N[:, None], out),
-            partial(np.subtract, out, site.inputs[1], out),
+            partial(np.subtract, out, t_NO, out),
+            # Of the largest output, whose softmax may be nearly its target: (Σ t - t) - rest·scale.
+            partial(t_NO.reshape(-1).take, position_N, None, top_N, "clip"),
+            partial(np.subtract, total_N, top_N, top_N),
+            partial(np.multiply, rest_N, scale_N, scale_N),
+            partial(np.subtract, top_N, scale_N, top_N),
+            partial(np.put, out, position_N, top_N),
         ]
         if grad is not None:
             operations.append(partial(np.multiply, out, grad[:, None], out))

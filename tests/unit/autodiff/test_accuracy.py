@@ -100,6 +100,19 @@ def test_softmax_cross_entropy_of_a_sure_class_is_not_0() -> None:
     np.testing.assert_allclose(gradient[:, 1], -np.exp([-17.0, -80.0, -88.0]), rtol=1e-5)
 
 
+def test_one_hot_rows_of_a_sure_class_are_as_exact_as_its_number() -> None:
+    z = np.array([[0.0, 17.0], [-40.0, 40.0], [0.0, 80.0], [3.0, 1.0]], np.float32)
+    hot = np.eye(2, dtype=np.float32)[[1, 1, 1, 1]]
+    of_hot, of_number = Variable(z), Variable(z)
+    with GradientTape(persistent=True) as tape:
+        by_hot = f.softmax_cross_entropy(of_hot, hot)
+        by_number = f.softmax_cross_entropy(of_number, [1, 1, 1, 1])
+    np.testing.assert_allclose(by_hot.value, by_number.value, rtol=3e-7)
+    gradient = tape.gradient(by_hot, of_hot)
+    np.testing.assert_allclose(gradient, tape.gradient(by_number, of_number), rtol=3e-7)
+    assert (gradient[:, 1] < 0).all()
+
+
 @pytest.mark.parametrize(
     ("name", "bound", "slope_bound", "reach"), [("sigmoid", 4, 6, 87), ("tanh", 2, 5, 43)]
 )
