@@ -277,6 +277,13 @@ def test_shapes_that_do_not_fit_are_a_typed_error(
         loss.sample_losses(outputs, target)  # type: ignore[arg-type] # as a user would
 
 
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("target", [[[0.5, 0.5], [1.0]], [["a", "b"]], ["a"], None])
+def test_targets_that_are_no_numbers_are_a_typed_error(name: str, target: object) -> None:
+    with pytest.raises(ModelError):
+        find_loss(name).sample_losses([[0.5, 0.5]], target)  # type: ignore[arg-type] # the same
+
+
 @pytest.mark.parametrize("name", ["hinge", "softmax_cross_entropy"])
 def test_classes_must_be_whole_numbers(name: str) -> None:
     with pytest.raises(ModelError, match="targets of dtype float64; must be class numbers"):

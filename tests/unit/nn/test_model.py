@@ -325,6 +325,9 @@ def test_predictions_come_in_canonical_blocks() -> None:
     assert c.model.predict(c.flat, c.x[:0]).shape == (0, 3)
     with pytest.raises(ModelError, match=r"must be \(65,\)"):
         c.model.predict(c.flat, c.x[:, :-1])
+    for wrong in (c.x[0], 1.0, [["a"] * 65], [[1.0], [1.0, 2.0]], None):
+        with pytest.raises(ModelError):
+            c.model.predict(c.flat, wrong)  # type: ignore[arg-type] # as a user would
 
 
 @pytest.mark.parametrize(
