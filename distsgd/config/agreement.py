@@ -95,7 +95,7 @@ def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
             " (set [data] test_fraction, or remove stratify)"
         )
         yield Problem(("data.stratify", "data.test_fraction"), text)
-    if loss not in CLASS_LOSSES and not data.one_hot:
+    if LOSSES[loss].target_kind != "class" and not data.one_hot:
         text = (
             f'data.stratify is true with model.loss "{loss}"; the labels are numbers, and only'
             " classes can be stratified (remove stratify from [data], or set one_hot)"

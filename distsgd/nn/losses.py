@@ -108,6 +108,7 @@ def _as_variable(
         return value
     return Variable(array, watched=False, dtype=None if array.dtype.kind == "f" else dtype)
 
+
 _MEAN = ("reduction",)
 
 LOSSES: Mapping[str, Loss] = {
@@ -181,7 +182,7 @@ def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
     if not options:
         return found
     for option, value in options.items():
-        if (
+        if option != "reduction" and (
             not isinstance(value, Real)
             or isinstance(value, bool)
             or not 0 < float(value) < math.inf

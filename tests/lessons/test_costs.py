@@ -286,7 +286,7 @@ def test_targets_that_are_no_numbers_are_a_typed_error(name: str, target: object
 
 @pytest.mark.parametrize("name", ["hinge", "softmax_cross_entropy"])
 def test_classes_must_be_whole_numbers(name: str) -> None:
-    with pytest.raises(ModelError, match="targets of dtype float64; must be class numbers"):
+    with pytest.raises(ModelError, match="class numbers of dtype float64; must be whole numbers"):
         find_loss(name).sample_losses([[0.5, 0.5]], [1.0])
     losses = find_loss(name).sample_losses([[0.25, 0.75]], [1])
     assert (

@@ -139,6 +139,7 @@ def test_arrays_are_refused_with_row_and_column(column: int, tmp_path: Path) -> 
         DataError, match=rf"arrays in memory: column 'y_{column}', row 7: label -1 is outside"
     ):
         made.fit()
+    assert not (tmp_path / "run").exists()
 
 
 def test_integer_and_boolean_labels_are_numbers_of_the_loss(tmp_path: Path) -> None:
