@@ -25,7 +25,7 @@ from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
 
-EMPTY_WORKER = "workers.empty_worker:EmptyWorker"
+EMPTY_WORKER = "distsgd_workers.empty_worker:EmptyWorker"
 NUM_ROWS = 8192
 ROUNDS = 5
 MIN_ROUND_STEPS = 3

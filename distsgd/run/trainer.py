@@ -41,7 +41,7 @@ from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
-WORKER = "workers.gradient_worker:GradientWorker"
+WORKER = "distsgd_workers.gradient_worker:GradientWorker"
 
 
 def _silent(_: Any) -> None:

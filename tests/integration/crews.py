@@ -19,7 +19,7 @@ from distsgd.run.blueprint import make_blueprint
 from distsgd.run.record import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.store.run_directory import RunDirectory
-from workers.gradient_worker import GradientWorker
+from distsgd_workers.gradient_worker import GradientWorker
 
 SECRET = bytes(range(32))
 

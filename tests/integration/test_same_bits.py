@@ -24,7 +24,9 @@ def run_of(
     if not task.crew.num_workers:
         from distsgd.parallel.in_process import train_in_process
 
-        outcome = train_in_process(task, "workers.gradient_worker:GradientWorker", lambda _: False)
+        outcome = train_in_process(
+            task, "distsgd_workers.gradient_worker:GradientWorker", lambda _: False
+        )
     else:
         outcome = train_with_threads(task, stop_after=stop_after)
     return outcome.weights_digest, read_history(run / "history")["train_loss"].to_pylist()

@@ -193,7 +193,7 @@ def test_training_with_dropout_gives_the_same_bits_for_any_number_of_workers(
         if workers:
             outcome = train_with_threads(task)
         else:
-            worker = "workers.gradient_worker:GradientWorker"
+            worker = "distsgd_workers.gradient_worker:GradientWorker"
             outcome = train_in_process(task, worker, lambda _: False)
         digests[workers] = outcome.weights_digest
         losses[workers] = read_history(run / "history")["train_loss"].to_pylist()

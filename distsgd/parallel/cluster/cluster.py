@@ -8,7 +8,6 @@ The only module that imports ray, and only once its settings are in the environm
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import secrets
 import signal
@@ -16,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from distsgd.errors import ClusterError, DistSGDError, ExchangeTimeoutError, RunError
@@ -24,6 +22,7 @@ from distsgd.parallel import numerics
 from distsgd.parallel.cluster import local_ray
 from distsgd.parallel.cluster.actors import ServerActor, WorkerActor
 from distsgd.parallel.cluster.fleet import Fleet, Wish, cause_of
+from distsgd.parallel.cluster.import_path import refuse_shadowing
 from distsgd.parallel.server.job import Outcome, ServerTask
 from distsgd.parallel.server.step_view import Delivery, OnStep
 from distsgd.parallel.watch import LOOK_S, Watch
@@ -74,6 +73,7 @@ def train_on_ray(
 
 def examine_ray() -> dict[str, float]:
     """Start a Ray of our own and end it: how long that takes, and how nice its workers are."""
+    refuse_shadowing(__name__)
     started = time.monotonic()
     with _ray("local", num_cpus=1) as ray:
         start_s = time.monotonic() - started
@@ -83,27 +83,6 @@ def examine_ray() -> dict[str, float]:
 
 def _niceness() -> int:
     return os.nice(0)
-
-
-def refuse_shadowing(worker: str) -> None:
-    """Refuse a current directory whose own modules would hide ours in Ray's processes.
-
-    Ray puts the driver's current directory first on each worker's path.
-
-    Raises:
-        ClusterError: Names the module.
-    """
-    for name in ("distsgd", worker.partition(".")[0]):
-        spec = importlib.util.find_spec(name)
-        ours = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        here = Path.cwd() / name
-        for other in (here, here.with_suffix(".py")):
-            if other.exists() and ours is not None and other.resolve() != ours:
-                raise ClusterError(
-                    f"{other} would hide the package {name} in {ours}, because Ray looks in "
-                    "the current "
-                    "directory first; rename it, or start from another directory"
-                )
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from distsgd.parallel.crew.reduction import Part, Reduction
 from distsgd.parallel.exchange.contract import Layout
 from distsgd.parallel.messages import Kind, Order, WorkerTask
 from distsgd.parallel.tree import most_nodes
+from distsgd_workers.empty_worker import EmptyWorker
 from tests.fakes import small_blocks
-from workers.empty_worker import EmptyWorker
 
 
 def a_task(num_blocks: int) -> WorkerTask:

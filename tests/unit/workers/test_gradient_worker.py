@@ -26,9 +26,9 @@ from distsgd.parallel.exchange.contract import Layout
 from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.tree import Sums, most_nodes
+from distsgd_workers.gradient_worker import GradientWorker
 from tests.fakes import small_blocks
 from tests.oracles import tree_over
-from workers.gradient_worker import GradientWorker
 
 Array = NDArray[Any]
 Labels = Literal["class", "one_hot", "number"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, uniform
 from distsgd.nn.losses import find_loss
-from workers.step_view import seen
+from distsgd_workers.step_view import seen
 
 Array = NDArray[Any]
 N, O = 7, 3  # noqa: E741 -- the letters of the shapes.

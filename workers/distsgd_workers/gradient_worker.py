@@ -30,8 +30,8 @@ from distsgd.parallel.exchange.contract import Seen
 from distsgd.parallel.messages import Description, Kind, Order, Report, WorkerTask
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.tree import Joins, Sums, joins
-from workers.per_sample import squared_norm_sums
-from workers.step_view import seen
+from distsgd_workers.per_sample import squared_norm_sums
+from distsgd_workers.step_view import seen
 
 Array = NDArray[Any]
 NO_SLOT = -1  # Losses as in an evaluation.
