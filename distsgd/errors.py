@@ -91,7 +91,8 @@ class MissingExtraError(DistSGDError):
 
     def __str__(self) -> str:
         return (
-            f"{self.package} is not installed; install it with: pip install 'distsgd[{self.extra}]'"
+            f"{self.package} is not installed; install it with: pip install "
+            f"'distsgd[{self.extra}]', or in a clone: scripts/env --with {self.extra}"
         )
 
 

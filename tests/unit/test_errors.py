@@ -19,7 +19,10 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     (
         errors.MissingExtraError("matplotlib", "plots"),
         2,
-        "matplotlib is not installed; install it with: pip install 'distsgd[plots]'",
+        (
+            "matplotlib is not installed; install it with: pip install 'distsgd[plots]', "
+            "or in a clone: scripts/env --with plots"
+        ),
     ),
     (errors.DataError("a.parquet", "has no rows"), 3, "a.parquet: has no rows"),
     (errors.ShardError("a.arrow", "is damaged"), 3, "a.arrow: is damaged"),

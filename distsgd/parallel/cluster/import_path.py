@@ -29,7 +29,15 @@ def refuse_shadowing(worker: str) -> None:
         ClusterError: Names the file that hides the package, and both places.
     """
     importlib.invalidate_caches()
-    for name in ("distsgd", worker.partition(":")[0].partition(".")[0]):
+    module = worker.partition(":")[0]
+    package = module.partition(".")[0]
+    if not _is_found(module):  # This process, too, has another package than ours.
+        found = _file(importlib.util.find_spec(package))
+        raise ClusterError(
+            f"the worker's module {module} is not found: "
+            + (f"{found} hides it; rename that" if found else f"{package} is not installed")
+        )
+    for name in ("distsgd", package):
         here = importlib.util.find_spec(name)
         there = importlib.machinery.PathFinder.find_spec(name, _path_in_ray_processes())
         ours, other = _file(here), _file(there)
@@ -39,6 +47,13 @@ def refuse_shadowing(worker: str) -> None:
                 "Ray looks in the current directory and beside the script first; rename it, or "
                 "take its directory off the path (start elsewhere, or change PYTHONPATH)"
             )
+
+
+def _is_found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _path_in_ray_processes() -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import distsgd
+import distsgd_workers  # noqa: F401 -- a process that has not loaded it yet has a test of its own.
 from distsgd.errors import ClusterError
 from distsgd.parallel.cluster.cluster import examine_ray
 from distsgd.parallel.cluster.import_path import refuse_shadowing
@@ -114,6 +115,29 @@ def test_our_own_repository_is_a_place_to_start_from(monkeypatch: pytest.MonkeyP
     assert distsgd.__file__
     monkeypatch.chdir(Path(distsgd.__file__).parents[1])
     refuse_shadowing(WORKER)
+
+
+@pytest.mark.parametrize("make", [module, package])
+def test_a_process_that_would_itself_load_another_worker_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("distsgd_workers")]:
+        monkeypatch.delitem(sys.modules, name)
+    refuse_shadowing(WORKER)
+    for name in [name for name in sys.modules if name.startswith("distsgd_workers")]:
+        monkeypatch.delitem(sys.modules, name)
+    make(place, "distsgd_workers")
+    monkeypatch.syspath_prepend(str(place))
+    with pytest.raises(ClusterError, match=f"not found: {place}/distsgd_workers.* hides it"):
+        refuse_shadowing(WORKER)
+    monkeypatch.delitem(sys.modules, "distsgd_workers")
+
+
+def test_a_worker_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(
+        ClusterError, match=r"module none\.such is not found: none is not installed"
+    ):
+        refuse_shadowing("none.such:Worker")
 
 
 def test_examining_ray_refuses_it_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
