@@ -1,0 +1,207 @@
+"""scripts/env in a little project: it makes, adds and mends, and leaves what is not its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tiny_index import ROOT, environment, pin, write_wheel
+
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "distsgd"
+version = "1.0"
+dependencies = ["wanted>=1"]
+[project.optional-dependencies]
+plots = ["drawing"]
+dev = ["trying"]
+"""
+# A build backend of the project's own, so that nothing else is needed.
+BACKEND = """
+from pathlib import Path
+from tests_wheel import write_wheel
+
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    info = "distsgd-1.0.dist-info/entry_points.txt"
+    files = {"distsgd.pth": str(Path.cwd()), info: "[console_scripts]\\ndistsgd = distsgd:main\\n"}
+    return write_wheel(Path(directory), "distsgd", "1.0", ["wanted>=1"], files=files).name
+"""
+SILENT = ""
+
+pytestmark = pytest.mark.timeout(300)  # Each makes environments, with pip in them.
+
+
+class Place:
+    """A project with scripts/env, and an index of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.index, self.bin = root / "project", root / "index", root / "bin"
+        for directory in (self.root / "scripts", self.root / "distsgd", self.index, self.bin):
+            directory.mkdir(parents=True)
+        for script in ("env", "requirements.py"):
+            shutil.copy(ROOT / "scripts" / script, self.root / "scripts" / script)
+        tiny_index = Path(str(sys.modules[write_wheel.__module__].__file__))
+        code = tiny_index.read_text().replace("import pytest\n", "")
+        (self.root / "tests_wheel.py").write_text(code)
+        (self.root / "backend.py").write_text(BACKEND)
+        (self.root / "pyproject.toml").write_text(PYPROJECT)
+        (self.root / "distsgd" / "__init__.py").write_text("def main(): print('runs')\n")
+        # The Python that these tests run with, as the first one that is looked for.
+        (self.bin / "python3.13").symlink_to(Path(sys.executable).resolve())
+        self.lock("requirements.lock", "wanted", "1.0")
+        self.lock("requirements-plots.lock", "drawing", "1.0")
+        self.lock("requirements-test.lock", "trying", "1.0")
+        oldest = pin(write_wheel(self.index, "pip", "23.2.1"), ' ; extra == "oldest-pip"')
+        with (self.root / "requirements-test.lock").open("a") as file:
+            file.write(oldest)
+
+    def lock(self, file: str, name: str, version: str) -> None:
+        (self.root / file).write_text(pin(write_wheel(self.index, name, version)))
+
+    def run(self, *command: str | Path) -> tuple[int, str]:
+        """Exit code, and what was said."""
+        settings = environment(self.root.parent / "home", self.index)
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=settings | {"PATH": f"{self.bin}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def env(self, *options: str) -> tuple[int, str]:
+        return self.run(self.root / "scripts" / "env", *options)
+
+    def packages(self) -> dict[str, str]:
+        """Versions by name."""
+        code, said = self.run(
+            self.root / ".venv" / "bin" / "python", "-m", "pip", "freeze", "--all"
+        )
+        assert code == 0, said
+        return dict(re.findall(r"^([\w-]+)==(\S+)$", said, re.MULTILINE))
+
+    def install(self, *requirements: str) -> None:
+        """As the user does it, by hand."""
+        pip = (self.root / ".venv" / "bin" / "python", "-m", "pip", "install")
+        code, said = self.run(*pip, *requirements)
+        assert code == 0, said
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
+    # Interrupted on the way, here by an index that lacks something: gone on with, not begun anew.
+    (wheel := next(place.index.glob("wanted-*"))).rename(hidden := place.index / "hidden")
+    code, said = place.env()
+    assert code != 0
+    assert f"making {place.root}/.venv with Python 3." in said
+    assert f"({place.bin}/python3.13)" in said
+    mark = place.root / ".venv" / "mark"
+    mark.touch()
+    hidden.rename(wheel)
+    code, said = place.env()
+    line = f"scripts/env: installing into {place.root}/.venv what is missing of requirements.lock\n"
+    assert (code, said) == (0, line)
+    assert place.run(place.root / ".venv" / "bin" / "distsgd") == (0, "runs\n")
+    assert place.packages().keys() == {"pip", "setuptools", "wanted"} & place.packages().keys()
+    assert place.env() == (0, SILENT)
+
+    # What the user does in it stays, also when tests and newer locks come.
+    write_wheel(place.index, "mine", "1.0")
+    write_wheel(place.index, "wanted", "1.5")
+    place.install("mine", "wanted==1.5")
+    assert place.env() == (0, SILENT)
+    pip = place.packages()["pip"]
+    assert place.packages()["wanted"] == "1.5"
+    code, said = place.env("--with", "test")
+    assert code == 0, said
+    assert "requirements-test.lock" in said
+    assert "making" not in said
+    assert {"mine", "drawing", "trying"} <= place.packages().keys()
+    assert place.packages()["pip"] == pip
+    assert [path.name for path in (place.root / ".venv" / "oldest-pip").iterdir()] == [
+        "pip-23.2.1-py3-none-any.whl"
+    ]
+    for options in ((), ("--with", "plots"), ("--with", "test")):
+        assert place.env(*options) == (0, SILENT)
+
+    place.lock("requirements.lock", "wanted", "2.0")
+    place.lock("requirements-plots.lock", "drawing", "2.0")
+    assert place.env()[0] == 0
+    found = place.packages()
+    assert (found["wanted"], found["drawing"], found["mine"]) == ("2.0", "2.0", "1.0")
+    assert mark.exists()
+
+    # What somebody took out is put back.
+    code, said = place.run(place.root / ".venv" / "bin" / "pip", "uninstall", "-y", "wanted")
+    assert code == 0, said
+    assert place.env()[0] == 0
+    assert place.packages()["wanted"] == "2.0"
+    assert mark.exists()
+
+    # Its commands name the place where they were made.
+    moved = place.root.with_name("moved")
+    place.root.rename(moved)
+    place.root = moved
+    code, said = place.env()
+    assert code == 0, said
+    assert "cannot be moved; making it again" in said
+    assert place.run(moved / ".venv" / "bin" / "distsgd") == (0, "runs\n")
+    assert place.env() == (0, SILENT)
+
+
+def test_env_leaves_what_it_has_not_made(place: Place) -> None:
+    code, said = place.run(place.bin / "python3.13", "-m", "venv", ".venv")
+    assert code == 0, said
+    before = sorted((place.root / ".venv").rglob("*"))
+    code, said = place.env()
+    assert code == 4
+    assert "is not of scripts/env's making" in said
+    assert "    distsgd itself, from this directory\n" in said
+    assert "    wanted>=1, needed by distsgd: not installed\n" in said
+    assert sorted((place.root / ".venv").rglob("*")) == before
+
+    # What it says helps; the user may choose another version.
+    commands = re.findall(r"^    (\.venv/bin/python -m pip .*)$", said, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        code, said = place.run(*command.split())
+        assert code == 0, said
+    write_wheel(place.index, "wanted", "1.5")
+    place.install("wanted==1.5")
+    place.lock("requirements.lock", "wanted", "2.0")
+    assert place.env() == (0, SILENT)
+    assert place.packages()["wanted"] == "1.5"
+    code, said = place.env("--with", "plots")
+    assert code == 4
+    assert "drawing, needed by distsgd: not installed" in said
+    assert "-r requirements.lock -r requirements-plots.lock" in said
+
+    write_wheel(place.index, "wanted", "0.5")
+    place.install("wanted==0.5")
+    code, said = place.env()
+    assert code == 4
+    assert "wanted>=1, needed by distsgd: 0.5 is there" in said
+
+
+@pytest.mark.parametrize("options", [("--with",), ("--with", "tests"), ("plots",)])
+def test_env_refuses_what_it_does_not_know(place: Place, options: tuple[str, ...]) -> None:
+    code, said = place.env(*options)
+    assert code == 2
+    assert f'"{" ".join(options)}" is not known; takes --with plots' in said
+    assert not (place.root / ".venv").exists()
