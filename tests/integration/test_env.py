@@ -59,13 +59,13 @@ class Place:
         (self.bin / "python3.13").symlink_to(Path(sys.executable).resolve())
         self.lock("requirements.lock", "wanted", "1.0")
         self.lock("requirements-plots.lock", "drawing", "1.0")
-        self.lock("requirements-test.lock", "trying", "1.0")
+        self.lock("requirements-test.lock", "trying", "1.0", "wanted")
         oldest = pin(write_wheel(self.index, "pip", "23.2.1"), ' ; extra == "oldest-pip"')
         with (self.root / "requirements-test.lock").open("a") as file:
             file.write(oldest)
 
-    def lock(self, file: str, name: str, version: str) -> None:
-        (self.root / file).write_text(pin(write_wheel(self.index, name, version)))
+    def lock(self, file: str, name: str, version: str, *requires: str) -> None:
+        (self.root / file).write_text(pin(write_wheel(self.index, name, version, requires)))
 
     def run(self, *command: str | Path) -> tuple[int, str]:
         """Exit code, and what was said."""
@@ -109,14 +109,18 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     (wheel := next(place.index.glob("wanted-*"))).rename(hidden := place.index / "hidden")
     code, said = place.env()
     assert code != 0
+    assert "run it again to go on" in said
     assert f"making {place.root}/.venv with Python 3." in said
     assert f"({place.bin}/python3.13)" in said
     mark = place.root / ".venv" / "mark"
     mark.touch()
     hidden.rename(wheel)
     code, said = place.env()
-    line = f"scripts/env: installing into {place.root}/.venv what is missing of requirements.lock\n"
-    assert (code, said) == (0, line)
+    assert code == 0, said
+    assert [line.partition("/.venv: ")[2] for line in said.splitlines()] == [
+        "-r requirements.lock",
+        "distsgd, in place",
+    ]
     assert place.run(place.root / ".venv" / "bin" / "distsgd") == (0, "runs\n")
     assert place.packages().keys() == {"pip", "setuptools", "wanted"} & place.packages().keys()
     assert place.env() == (0, SILENT)
@@ -127,13 +131,13 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     place.install("mine", "wanted==1.5")
     assert place.env() == (0, SILENT)
     pip = place.packages()["pip"]
-    assert place.packages()["wanted"] == "1.5"
     code, said = place.env("--with", "test")
     assert code == 0, said
-    assert "requirements-test.lock" in said
+    assert "/.venv: -r requirements-plots.lock -r requirements-test.lock\n" in said
     assert "making" not in said
-    assert {"mine", "drawing", "trying"} <= place.packages().keys()
-    assert place.packages()["pip"] == pip
+    found = place.packages()
+    assert {"mine", "drawing", "trying"} <= found.keys()
+    assert (found["pip"], found["wanted"]) == (pip, "1.5")
     assert [path.name for path in (place.root / ".venv" / "oldest-pip").iterdir()] == [
         "pip-23.2.1-py3-none-any.whl"
     ]
