@@ -46,7 +46,7 @@ class SourceEntry:
     num_rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Manifest:
     """What a prepared data set is.
 
@@ -84,6 +84,14 @@ class Manifest:
     test_shards: tuple[ShardEntry, ...]
     sources: tuple[SourceEntry, ...]
     digest: str = ""
+
+    def __repr__(self) -> str:
+        labels = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self.labels) > 3 else "")
+        return (
+            f"Manifest({self.train_rows:,} rows to train, {self.test_rows:,} to test, "
+            f"{self.num_features:,} features, labels {labels} ({self.label_kind}, "
+            f"{self.num_targets:,} targets), {self.dtype}, digest={self.digest[:16]!r})"
+        )
 
     @property
     def num_features(self) -> int:

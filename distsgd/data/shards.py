@@ -172,6 +172,9 @@ class DataSet:
         self.test = test
         self._lock: DirectoryLock | None = None
 
+    def __repr__(self) -> str:
+        return f"DataSet({str(self.path)!r}, {self.manifest!r})"
+
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> DataSet:
         """Map a prepared directory into memory.

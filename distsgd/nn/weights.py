@@ -14,6 +14,15 @@ from distsgd.nn.model import Model
 Array = NDArray[Any]
 
 
+def in_short(arrays: Mapping[str, Array]) -> str:
+    """How many arrays and numbers there are.
+
+    >>> in_short({"weight": np.zeros((64, 10)), "bias": np.zeros(10)})
+    '2 arrays, 650 numbers'
+    """
+    return f"{len(arrays)} arrays, {sum(np.size(array) for array in arrays.values()):,} numbers"
+
+
 def weights_vector(
     model: Model, arrays: Mapping[str, Array], dtype: DTypeLike, *, must_be_finite: bool = True
 ) -> Array:

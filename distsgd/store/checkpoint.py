@@ -43,13 +43,17 @@ _OLD = ".old-"
 _LOCK_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Checkpoint:
     """What was saved at `step`: arrays by group and name, the caller's to change; JSON state."""
 
     step: int
     arrays: Mapping[str, Mapping[str, Array]]
     state: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        groups = (f"{group}: {len(named)} arrays" for group, named in self.arrays.items())
+        return f"Checkpoint(step={self.step}, {', '.join(groups)})"
 
 
 class CheckpointStore:

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distsgd.errors import ExchangeTimeoutError
+from distsgd.nn.weights import in_short
 from distsgd.parallel.exchange.contract import Array
 
 MOST_WAITING = 64
 TAKE_TIMEOUT_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StepView:
     """One step, before its update.
 
@@ -41,6 +42,14 @@ class StepView:
     deltas: Array
     targets: Array
     loss: float
+
+    def __repr__(self) -> str:
+        rows, outputs = self.predictions.shape[0], self.predictions.shape[1:]
+        shape = "x".join(map(str, (rows, *outputs)))
+        return (
+            f"StepView(step={self.step}, loss={self.loss:.4g}, "
+            f"weights=<{in_short(self.weights)}>, predictions=<{shape}>)"
+        )
 
 
 OnStep = Callable[[StepView], None]
