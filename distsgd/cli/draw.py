@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from distsgd.cli.completion import complete_run
 from distsgd.cli.options import CacheDirOption, RunArgument
 
 draw_app = typer.Typer(
@@ -97,7 +98,10 @@ def draw_error(
 
 @draw_app.command("histories")
 def draw_histories(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories.", autocompletion=complete_run),
+    ],
     *,
     out: OutOption,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from distsgd.cli.completion import complete_config
 from distsgd.cli.options import JsonOption, OverridesOption
 
 
@@ -20,7 +21,12 @@ class Statistics(StrEnum):
 
 
 def soak(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The configuration.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.toml", help="The configuration.", autocompletion=complete_config
+        ),
+    ],
     *,
     minutes: Annotated[float, typer.Option(min=0.0, help="No round begins after that.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Of all faults.")] = 0,

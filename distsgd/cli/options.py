@@ -5,7 +5,27 @@ from typing import Annotated
 
 import typer
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+from distsgd.cli.completion import complete_config, complete_run
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory.", autocompletion=complete_run)
+]
+ConfigArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG.toml",
+        help="The configuration; or RUN/config.json, as a run has recorded it.",
+        autocompletion=complete_config,
+    ),
+]
+RunDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-dir",
+        help="Where the run is kept (made if missing).",
+        autocompletion=complete_run,
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="The last line on standard output is one JSON object.")
 ]

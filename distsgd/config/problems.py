@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -137,7 +138,15 @@ def _layer_class(tag: str, layers: FieldInfo) -> type[BaseModel]:
 
 def _line(dotted: str, kind: str, value: Any, rule: str, way_out: str) -> str:
     state = "is missing" if kind == "missing" else f"is {shown(value)}"
-    return f"{dotted} {state}; must be {rule} ({way_out})"
+    return f"{dotted} {state}; must be {rule}{_near(value, rule)} ({way_out})"
+
+
+def _near(value: Any, rule: str) -> str:
+    """The word among those in quotes in `rule` that `value` was probably meant to be."""
+    word = value.get("type") if isinstance(value, Mapping) else value
+    words = re.findall(r'"(\w+)"', rule) if isinstance(word, str) else []
+    near = difflib.get_close_matches(str(word).lower(), words, n=1)
+    return f'; did you mean "{near[0]}"?' if near and near[0] != word else ""
 
 
 def _unknown(dotted: str, key: str, known: Sequence[str], root: type[BaseModel] | None) -> str:
