@@ -11,13 +11,16 @@ The tree is drawn here, and nothing below imports anything of ours.
      ├── DataError                  3   a source, a row or a label cannot be used
      │    └── ShardError            3   a prepared data set is damaged
      ├── CheckpointError            3   a saved artefact is damaged
+     │    └── VerificationError     3   a run is not what comes out when it is computed again
      ├── ClusterError               4   Ray, a worker or a resource is not there
      │    ├── ExchangeTimeoutError  4   somebody did not answer in time
      │    ├── WorkerError           4   a worker gave something that cannot be a partial
      │    └── NumericsError         4   two processes compute different bits
      ├── DivergedError              5   the loss is no longer a finite number
-     ├── TrainingInterrupted        6   stopped on request; resumable
-     └── StoppedAtOnce              6   stopped without waiting for a step to end; resumable
+     └── Interrupted                6   stopped on request before its end; nothing is half-written
+          ├── TrainingInterrupted   6   after a whole step, with a checkpoint; resumable
+          ├── StoppedAtOnce         6   training, without waiting for a step to end; resumable
+          └── ReplayInterrupted     6   a run that was being computed again; nothing is found out
 
 Every field is positional to ``super().__init__``, so that an error survives pickling between
 processes.
@@ -129,6 +132,17 @@ class CheckpointError(DistSGDError):
         return f"{self.path}: {self.reason}"
 
 
+class VerificationError(CheckpointError):
+    """The run at `path` is not what comes out; `step` is the first that is wrong."""
+
+    def __init__(self, path: Path | str, step: int, reason: str) -> None:
+        super(CheckpointError, self).__init__(str(path), step, reason)
+        self.path, self.step, self.reason = Path(path), step, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: step {self.step} is the first that is wrong: {self.reason}"
+
+
 class ClusterError(DistSGDError):
     """Ray, a worker or a resource is not there."""
 
@@ -174,32 +188,61 @@ class DivergedError(DistSGDError):
         return f"step {self.step}: {self.advice}"
 
 
-class TrainingInterrupted(DistSGDError):  # noqa: N818 -- not a fault: the run stopped because it was asked to.
-    """Training stopped on request at `step`; `path` is the run to resume."""
+class Interrupted(DistSGDError):  # noqa: N818 -- not a fault: it stopped because it was asked to.
+    """A command was stopped before its end; `reason` says what that leaves."""
 
     exit_code = 6
 
-    def __init__(self, path: Path | str, step: int) -> None:
-        super().__init__(str(path), step)
-        self.path, self.step = Path(path), step
+    def __init__(self, reason: str = "interrupted: stopped before its end") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"interrupted after step {self.step}; go on with: distsgd train ... --run-dir "
-            f"{self.path} --resume auto"
-        )
+        return self.reason
 
 
-class StoppedAtOnce(DistSGDError):  # noqa: N818 -- the same.
-    """Stopped without waiting for a step; `has_begun` says whether training had begun."""
+class TrainingInterrupted(Interrupted):
+    """Training stopped on request at `step`; `path` is the run to resume.
 
-    exit_code = 6
+    `command` is the command line that goes on with it, "" where there was none.
+    """
 
-    def __init__(self, has_begun: bool) -> None:  # noqa: FBT001 -- fields are positional.
-        super().__init__(has_begun)
-        self.has_begun = has_begun
+    def __init__(self, path: Path | str, step: int, command: str = "") -> None:
+        super(Interrupted, self).__init__(str(path), step, command)
+        self.path, self.step, self.command = Path(path), step, command
+
+    def __str__(self) -> str:
+        way_on = self.command or f'Trainer(config, run_dir="{self.path}", resume="auto").fit()'
+        return f"interrupted after step {self.step}, with a checkpoint; go on with: {way_on}"
+
+
+class StoppedAtOnce(Interrupted):
+    """Training stopped without waiting for a step; `has_begun` says whether it had begun.
+
+    `command` is the command line that goes on with it or starts it, "" where there was none.
+    """
+
+    def __init__(self, has_begun: bool, command: str = "") -> None:  # noqa: FBT001 -- fields are positional.
+        super(Interrupted, self).__init__(has_begun, command)
+        self.has_begun, self.command = has_begun, command
 
     def __str__(self) -> str:
         if self.has_begun:
-            return "stopped at once; --resume auto goes on from the last checkpoint"
-        return "stopped before training began: no step was made; --resume auto starts it"
+            says, way_on = "stopped at once", "go on from the last checkpoint with"
+        else:
+            says, way_on = "stopped before training began: no step was made", "start it with"
+        return f"{says}; {way_on}: {self.command}" if self.command else says
+
+
+class ReplayInterrupted(Interrupted):
+    """Computing the run `path` again was stopped after `step` of `num_steps` steps."""
+
+    def __init__(self, path: Path | str, step: int, num_steps: int) -> None:
+        super(Interrupted, self).__init__(str(path), step, num_steps)
+        self.path, self.step, self.num_steps = Path(path), step, num_steps
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: interrupted after {self.step} of {self.num_steps} steps were computed "
+            "again; nothing was found out about the run, start it again to find out"
+        )

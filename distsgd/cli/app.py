@@ -3,10 +3,15 @@
 Nothing heavy is imported here: ``--help`` loads neither ray nor numpy nor pyarrow.
 """
 
+import difflib
+import re
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from distsgd import __version__
 from distsgd.cli.cache_commands import cache_app
@@ -14,15 +19,43 @@ from distsgd.cli.data_commands import data_check, data_prepare
 from distsgd.cli.draw import draw_app
 from distsgd.cli.measure_commands import bench, doctor, soak
 from distsgd.cli.run_commands import evaluate, predict, scale_to, show, verify
+from distsgd.cli.stop import signals_interrupt, stoppable
+from distsgd.cli.streams import lasting_streams
 from distsgd.cli.train_commands import init, train
-from distsgd.errors import DistSGDError
+from distsgd.errors import ClusterError, DistSGDError
+
+
+class Commands(TyperGroup):
+    """All commands; each ends on Ctrl-C, SIGTERM and SIGHUP with a message and exit code 6."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with stoppable(), signals_interrupt():
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as error:
+                error.message += near_choice(error.message)
+                raise
+
+
+def near_choice(message: str) -> str:
+    """What a wrong value of an option that has a few was probably meant to be; "" for others.
+
+    >>> near_choice("'atuo' is not one of 'never', 'auto'.")
+    " Did you mean 'auto'?"
+    """
+    found = re.search(r"'([^']*)' is not one of (.*)", message)
+    words = re.findall(r"'([^']*)'", found[2]) if found else []
+    near = difflib.get_close_matches(found[1].lower(), words, n=1) if found else []
+    return f" Did you mean '{near[0]}'?" if near else ""
+
 
 app = typer.Typer(
     name="distsgd",
+    cls=Commands,
     help="Distributed data-parallel mini-batch SGD: the same bits for any number of workers.",
     epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 cluster, 5 diverged, 6 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -38,13 +71,27 @@ app.add_typer(draw_app, name="draw")
 
 def main() -> None:
     """Run the command line; an error of ours becomes one message and its exit code."""
-    try:
+    with errors_shown(), lasting_streams(), errors_shown():
         app()
-    except DistSGDError as error:
-        from distsgd.cli.messages import show_error  # noqa: PLC0415 -- rich, only when needed.
 
-        show_error(error)
-        sys.exit(error.exit_code)
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """An error of ours inside becomes one message and its exit code."""
+    try:
+        yield
+    except MemoryError as error:
+        no_memory = f"there is not enough memory here for this ({error or 'no more is given'})"
+        _end(ClusterError(no_memory))
+    except DistSGDError as error:
+        _end(error)
+
+
+def _end(error: DistSGDError) -> NoReturn:
+    from distsgd.cli.messages import show_error  # noqa: PLC0415 -- rich, only when needed.
+
+    show_error(error)
+    sys.exit(error.exit_code)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 -- typer's callback.

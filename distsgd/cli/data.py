@@ -9,23 +9,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distsgd.cli.messages import console, memory, print_facts, say
+from distsgd.cli.messages import memory, print_facts, say
+from distsgd.cli.progress import reporter
 from distsgd.data.check import CheckReport, check
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.errors import DataError
+from distsgd.run.progress import rows_done
 
 _MOST_COLUMNS = 100
 
 
 def prepare_directory(sources: Sequence[str], out: Path, *, choices: Mapping[str, Any]) -> None:
     """Prepare `sources` into the new directory `out` and say what is in it."""
-    screen = console()
-    with screen.status("preparing", spinner="dots") as status:
+    with reporter(quiet=False) as shown:
 
         def on_progress(phase: str, done: int, total: int | None) -> None:
-            status.update(f"{phase}: {done:,}" + (f" of {total:,} rows" if total else " rows"))
+            shown.doing(rows_done(phase, done, total))
 
         manifest = prepare(sources, out, options=PrepareOptions(**choices), on_progress=on_progress)
     print_facts(manifest_facts(manifest))

@@ -1,10 +1,9 @@
 """Write a shipped example: its configuration and its data."""
 
-import shlex
 from importlib.resources import files
 from pathlib import Path
 
-from distsgd.cli.messages import say
+from distsgd.cli.messages import command_line, say
 from distsgd.errors import ConfigError
 
 _SUFFIXES = (".toml", ".parquet")
@@ -38,4 +37,4 @@ def write_example(name: str, directory: Path) -> None:
         raise ConfigError([f"{directory}: cannot be written: {error.strerror} (--dir)"]) from None
     for path in contents:
         say(f"{'wrote' if path in missing else 'have'} {path}")
-    say(f"next: distsgd train {shlex.quote(str(directory / f'{name}.toml'))}")
+    say(f"next: {command_line('train', directory / f'{name}.toml')}")

@@ -2,7 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,8 +19,25 @@ _LARGE, _LARGE_COUNT = 1e6, 1e12  # From here on the power of ten says more.
 
 
 def console() -> Console:
-    """Standard error, as it is now (tests exchange it)."""
+    """Standard error, as it is now (tests exchange it); no control codes where none are wanted."""
+    if os.environ.get("NO_COLOR"):
+        return Console(stderr=True, highlight=False, soft_wrap=True, color_system=None)
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def can_redraw(screen: Console) -> bool:
+    """Whether lines on `screen` may be drawn again: on a terminal that understands it."""
+    is_dumb = screen.is_dumb_terminal or not os.environ.get("TERM")
+    return screen.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
+
+
+def command_line(*words: str | Path) -> str:
+    """A command of ours that a message advises, as a shell takes it.
+
+    >>> command_line("show", "my run")
+    "distsgd show 'my run'"
+    """
+    return shlex.join(["distsgd", *map(str, words)])
 
 
 def say(text: str) -> None:
@@ -33,11 +54,26 @@ def show_error(error: DistSGDError) -> None:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One object on one line of standard output; numbers that JSON has no word for become null."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
-    print(json.dumps(finite, default=str, allow_nan=False), flush=True)  # noqa: T201
+    print(json.dumps(_finite(values), default=str, allow_nan=False), flush=True)  # noqa: T201
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def failures_as_json(as_json: bool, **values: Any) -> Iterator[None]:  # noqa: FBT001 -- the option.
+    """With ``--json`` an error inside is the object of the last line, beside `values`, as well."""
+    try:
+        yield
+    except DistSGDError as error:
+        if as_json:
+            print_json(values | {"error": str(error), "exit_code": error.exit_code})
+        raise
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Display
 from rich.text import Text
 
-from distsgd.cli.messages import console, duration, number
+from distsgd.cli.messages import can_redraw, console, duration, number
 
 if TYPE_CHECKING:  # The trainer is imported when there is something to train.
     from distsgd.run.progress import Progress
@@ -44,6 +44,9 @@ class Reporter:
     def progress(self, now: Progress) -> None:
         """Show how far training is."""
 
+    def doing(self, text: str) -> None:
+        """Show what is being done before there are steps; often called."""
+
 
 class Plain(Reporter):
     """A line for an evaluation, at most one a second, and one every few seconds between them."""
@@ -65,6 +68,12 @@ class Plain(Reporter):
         if ended or self._clock() - self._last_s >= pause_s:
             self._last_s, self._last_step, self._last_test = self._clock(), now.step, test
             self._screen.print(Text(progress_line(now)))
+
+    def doing(self, text: str) -> None:
+        """Print it when nothing was printed for a while."""
+        if self._clock() - self._last_s >= PLAIN_EVERY_S:
+            self._last_s = self._clock()
+            self._screen.print(Text(text))
 
 
 class Live(Reporter):
@@ -105,13 +114,17 @@ class Live(Reporter):
         lines = f"{how_far(now)}\n{how_good(now)}"
         self._display.update(self._task, completed=done, total=total, description=lines)
 
+    def doing(self, text: str) -> None:
+        """Set it beside the spinner."""
+        self._display.update(self._task, description=text)
+
 
 def reporter(*, quiet: bool) -> Reporter:
     """The right one for where standard error goes."""
     if quiet:
         return Reporter()
     screen = console()
-    return Live(screen) if screen.is_terminal else Plain(screen)
+    return Live(screen) if can_redraw(screen) else Plain(screen)
 
 
 def progress_line(now: Progress) -> str:

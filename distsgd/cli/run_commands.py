@@ -44,11 +44,14 @@ def show(
     plots: Annotated[
         bool, typer.Option("--plots", help="Draw how it went into RUN/plots/ as well.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a run is, how it went and what it left."""
+    from distsgd.cli.messages import failures_as_json  # noqa: PLC0415
     from distsgd.cli.show import show_run  # noqa: PLC0415
 
-    show_run(run, plots=plots)
+    with failures_as_json(as_json, run=run, status="failed"):
+        show_run(run, plots=plots, as_json=as_json)
 
 
 def verify(
@@ -59,11 +62,12 @@ def verify(
     ] = None,
     accept_numerics: AcceptNumericsOption = False,
     cache_dir: CacheDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute a run again and hold it against its digest chain, with any number of workers."""
     from distsgd.cli.use import show_verification  # noqa: PLC0415
 
-    show_verification(run, workers, cache_dir, accept_numerics=accept_numerics)
+    show_verification(run, workers, cache_dir, accept_numerics=accept_numerics, as_json=as_json)
 
 
 def scale_to(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distsgd.cli.history_pictures import draw_run
-from distsgd.cli.messages import duration, number, print_facts, say
+from distsgd.cli.messages import command_line, duration, number, print_facts, print_json, say
 from distsgd.store import (
     CheckpointStore,
     EvaluationLog,
@@ -27,13 +27,18 @@ _LAST_EVALUATIONS = 5
 _ENVIRONMENT = ("distsgd", "python", "numpy", "blas", "kernel", "platform")
 
 
-def show_run(path: Path, *, plots: bool = False) -> None:
+def show_run(path: Path, *, plots: bool = False, as_json: bool = False) -> None:
     """Print a summary of the run at `path`, with `plots` draw it too.
 
     Raises RunError and CheckpointError.
     """
     run = RunDirectory.open(path)
     evaluations = EvaluationLog(run.evaluations_path).read()
+    if as_json:
+        values = summary(run, evaluations)
+        drawn = [str(file) for file in draw_run(run, evaluations)] if plots else []
+        print_json(values | {"plots": drawn})
+        return
     facts = [
         ("run", str(run.path)),
         *_config_facts(run.read_json(run.config_path)),
@@ -50,21 +55,57 @@ def show_run(path: Path, *, plots: bool = False) -> None:
             say(f"wrote {file}")
 
 
+def summary(run: RunDirectory, evaluations: Sequence[EvaluationRow]) -> dict[str, Any]:
+    """All that is printed, as the values that it is printed from."""
+    config = run.read_json(run.config_path)
+    result, holder = _read_if_there(run, run.result_path), run.holder()
+    history, store = read_history(run.history), CheckpointStore(run.checkpoints)
+    status = "training" if holder else result.get("status", "not finished")
+    is_over = status in ("training", "done", "diverged")
+    return {
+        "run": str(run.path),
+        "status": status,
+        "process": holder,
+        "go_on_with": None if is_over else way_on(run, config),
+        "config": config,
+        "environment": _read_if_there(run, run.environment_path),
+        "history": history.slice(max(0, len(history) - 1)).to_pylist()[-1:],
+        "train_loss": means(history["train_loss"].to_pylist()) if len(history) else [],
+        "checkpoints": list(store.steps()),
+        "best_checkpoint": store.best_step(),
+        "evaluations": [row._asdict() for row in evaluations[-_LAST_EVALUATIONS:]],
+        "result": None if holder else result or None,
+    }
+
+
+def way_on(run: RunDirectory, config: Mapping[str, Any]) -> str:
+    """What goes on with a run that is not finished, whole and ready to be pasted."""
+    if config.get("data", {}).get("path"):
+        words = (run.config_path, "--run-dir", run.path, "--resume", "auto")
+        return command_line("train", *words)
+    return f'Trainer(config, data=(x, y), run_dir="{run.path}", resume="auto").fit()'
+
+
+def means(values: Sequence[float], width: int = _SPARK_WIDTH) -> list[float]:
+    """Finite values in short: the means of at most `width` equal shares of them."""
+    values = [value for value in values if math.isfinite(value)]
+    pieces = min(width, len(values))
+    edges = [len(values) * piece // pieces for piece in range(pieces + 1)] if pieces else []
+    return [sum(values[first:last]) / (last - first) for first, last in pairwise(edges)]
+
+
 def sparkline(values: Sequence[float], width: int = _SPARK_WIDTH) -> str:
     """Finite values as bars, each the mean of its share of them.
 
     >>> sparkline([3.0, 2.0, 1.0, 0.0])
     '█▆▃▁'
     """
-    values = [value for value in values if math.isfinite(value)]
-    pieces = min(width, len(values))
-    edges = [len(values) * piece // pieces for piece in range(pieces + 1)] if pieces else []
-    means = [sum(values[first:last]) / (last - first) for first, last in pairwise(edges)]
-    if not means:
+    shares = means(values, width)
+    if not shares:
         return ""
-    low, span = min(means), max(means) - min(means)
+    low, span = min(shares), max(shares) - min(shares)
     top = len(_BARS) - 1
-    return "".join(_BARS[round((mean - low) / span * top) if span else 0] for mean in means)
+    return "".join(_BARS[round((mean - low) / span * top) if span else 0] for mean in shares)
 
 
 def _read_if_there(run: RunDirectory, path: Path) -> dict[str, Any]:
@@ -143,10 +184,13 @@ def _status_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
         steps = CheckpointStore(run.checkpoints).steps()
         where = f"saved up to step {steps[-1]:,}" if steps else "nothing is saved yet"
         yield "status", f"training in process {holder}; {where}"
-    elif not result:
-        yield "status", "not finished (go on with --resume auto)"
-    else:
+        return
+    if result:
         yield from _result_facts(result)
+    else:
+        yield "status", "not finished"
+    if result.get("status") not in ("done", "diverged"):
+        yield "go on with", way_on(run, run.read_json(run.config_path))
 
 
 def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

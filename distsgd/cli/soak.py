@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from distsgd.cli.messages import print_facts, print_json, say
+from distsgd.cli.messages import command_line, print_facts, print_json, say
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
 from distsgd.run.soak import Soak, soak, summary
@@ -33,5 +33,7 @@ def show_soak(
     else:
         print_facts([(name.replace("_", " "), str(value)) for name, value in found.items()])
     if found["failed_seed"] is not None:
-        say(f"repeat it with: distsgd soak {config} --seed {found['failed_seed']} --rounds 1")
+        settings = [word for override in overrides for word in ("--set", override)]
+        seed_words = ("--seed", str(found["failed_seed"]), "--rounds", "1", "--one-in", str(one_in))
+        say(f"repeat it with: {command_line('soak', config, *seed_words, *settings)}")
         sys.exit(1)

@@ -1,28 +1,58 @@
-"""Ctrl-C and SIGTERM: the first asks the trainer to stop, the second stops at once.
+"""Ctrl-C, SIGTERM and SIGHUP (a terminal that closes): how each command ends on them.
 
-Before training has begun there is nothing to wait for, and the first stops at once.
+Training: the first asks the trainer to stop after its step, a second Ctrl-C or SIGTERM stops at
+once. All else, and training before its first step, stops at once. A signal that is ignored from
+outside (``nohup``) stays ignored.
 """
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from distsgd.errors import StoppedAtOnce
+from distsgd.errors import DistSGDError, Interrupted
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that end this process; only its main thread may say what they do."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    # Python itself ignores a Ctrl-C that a shell ignores for what runs in its background; it is
+    # sent on purpose then, so it is heeded.
+    hang_up = signal.getsignal(signal.SIGHUP)
+    return [one for one in _SIGNALS if one != signal.SIGHUP or hang_up != signal.SIG_IGN]
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C ends what comes before training with the message and exit code of an interruption."""
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, as Ctrl-C does, so that all is tidied."""
+    before = {number: signal.getsignal(number) for number in _heeded()}
+    for number in before:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable(error: Callable[[], DistSGDError] = Interrupted) -> Iterator[None]:
+    """A KeyboardInterrupt inside comes out as the error that says what it interrupted."""
     try:
         yield
     except KeyboardInterrupt:
-        raise StoppedAtOnce(has_begun=False) from None
+        raise error() from None
 
 
 class StopSignals:
@@ -31,15 +61,22 @@ class StopSignals:
     Args:
         request_stop: Passes the wish on; False where nothing has begun that would end by itself.
         say: Called with what a person should know.
+        kept: What is kept of the work so far, for the message.
     """
 
-    def __init__(self, request_stop: Callable[[], bool], say: Callable[[str], None]) -> None:
-        self._request_stop, self._say = request_stop, say
+    def __init__(
+        self,
+        request_stop: Callable[[], bool],
+        say: Callable[[str], None],
+        *,
+        kept: str = ", with a checkpoint",
+    ) -> None:
+        self._request_stop, self._say, self._kept = request_stop, say, kept
         self._asked = self._answered = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in _heeded()}
         self.keep()
         return self
 
@@ -58,14 +95,16 @@ class StopSignals:
         Starting Ray replaces the handler of SIGTERM. A handler itself must not print, since it may
         have interrupted a print.
         """
-        for number in _SIGNALS:
+        for number in self._before:
             if signal.getsignal(number) != self._on_signal:
                 signal.signal(number, self._on_signal)
         if self._asked and not self._answered:
             self._answered = True
-            self._say("stopping after this step, with a checkpoint; again to stop at once")
+            self._say(f"stopping after this step{self._kept}; again to stop at once")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._asked and number == signal.SIGHUP:
+            return  # A shell and the kernel both say that a terminal has closed; it is one wish.
         if self._asked or not self._request_stop():
             raise KeyboardInterrupt
         self._asked = True

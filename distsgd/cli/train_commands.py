@@ -9,8 +9,14 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import AcceptNumericsOption, CacheDirOption, JsonOption, OverridesOption
-from distsgd.cli.stop import stoppable
+from distsgd.cli.options import (
+    AcceptNumericsOption,
+    CacheDirOption,
+    ConfigArgument,
+    JsonOption,
+    OverridesOption,
+    RunDirOption,
+)
 
 
 class Example(StrEnum):
@@ -38,16 +44,14 @@ def init(
 
 
 def train(  # noqa: PLR0913 -- one parameter an option of the command.
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The configuration.")],
+    config: ConfigArgument,
     *,
     overrides: OverridesOption = None,
     workers: Annotated[
         str | None,
         typer.Option(metavar="N|MIN-MAX|auto", help="Worker processes; 0: in this process."),
     ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Where the run is kept (made if missing).")
-    ] = None,
+    run_dir: RunDirOption = None,
     resume: Annotated[
         Resume, typer.Option(help="auto: go on with what the run directory holds.")
     ] = Resume.NEVER,
@@ -69,20 +73,18 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
 
     Ctrl-C ends it after the present step with a checkpoint, a second one at once; exit code 6.
     """
-    with stoppable():
-        from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
+    from distsgd.cli.train import Request, dry_run_of, run  # noqa: PLC0415
 
-        request = Request(
-            config,
-            (*(overrides or ()),),
-            workers,
-            run_dir,
-            resume.value,
-            (*(chaos or ()),),
-            accept_numerics,
-            cache_dir,
-        )
-        if dry_run:
-            dry_run_of(request, as_json=as_json)
-        else:
-            run(request, as_json=as_json, quiet=quiet)
+    request = Request(
+        config,
+        (*(overrides or ()),),
+        workers,
+        run_dir,
+        resume.value,
+        (*(chaos or ()),),
+        accept_numerics,
+        cache_dir,
+        as_json,
+        quiet,
+    )
+    (dry_run_of if dry_run else run)(request)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +24,10 @@ def check_out(out: Path) -> None:
 def written_aside(out: Path) -> Iterator[Path]:
     """A private directory beside `out` that takes its place if all goes well, else is removed."""
     out = out.absolute()
+    # Named before it is there: whatever interrupts the making of it leaves nothing.
+    aside = out.parent / f".{out.name}.{secrets.token_hex(4)}"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise DataError(
-            out, f"cannot be written ({error.strerror}); check the path and its permissions"
-        ) from error
-    try:
+        _make(aside, out)
         yield aside
         _sync_directory(aside)
         aside.rename(out)
@@ -42,6 +38,16 @@ def written_aside(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make(aside: Path, out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside.mkdir(mode=0o700)
+    except OSError as error:
+        raise DataError(
+            out, f"cannot be written ({error.strerror}); check the path and its permissions"
+        ) from error
 
 
 def write_durably(path: Path, text: str) -> None:

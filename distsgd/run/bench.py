@@ -14,7 +14,7 @@ import numpy as np
 
 from distsgd.chance import Purpose, uniform
 from distsgd.config import TrainConfig
-from distsgd.errors import ConfigError
+from distsgd.errors import ConfigError, Interrupted
 from distsgd.parallel.crew.plan import SERVER
 from distsgd.parallel.launch import launch
 from distsgd.parallel.server.job import Status
@@ -99,6 +99,7 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
         ConfigError: The sizes or overrides cannot be run, or leave nothing to time.
         DataError: The rows of `bench.data` cannot be used.
         ClusterError: Ray or a worker is missing.
+        Interrupted: Ctrl-C ended it.
     """
     config = bench.config()
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
@@ -110,7 +111,10 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
         record.write_beginning(run, blueprint, None)
         look = _Look(bench.seconds, watch)
         address = config.parallel.address
-        launch(blueprint.server_task(run.path, None), bench.worker, look, address=address)
+        task = blueprint.server_task(run.path, None)
+        outcome = launch(task, bench.worker, look, address=address)
+    if outcome.stopped_by == "request" and not look.has_asked:
+        raise Interrupted("interrupted before enough steps were timed; nothing was measured")
     return _summary(bench, blueprint, look.readings)
 
 
@@ -155,8 +159,14 @@ class _Look:
         self._seconds = seconds
         self._watch = watch
         self.readings: list[Reading] = []
+        self.has_asked = False
 
     def __call__(self, status: Status) -> bool:
+        """Keep what is seen; should the run stop now?"""
+        self.has_asked = self.has_asked or self._is_enough(status)
+        return self.has_asked
+
+    def _is_enough(self, status: Status) -> bool:
         if self._watch is not None and self._watch(status):
             return True
         if status.phase != "training" or status.seconds < self._warm_up_s:

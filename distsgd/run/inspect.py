@@ -7,8 +7,7 @@ grid, T steps and the start, P parameters.
 from __future__ import annotations
 
 import re
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,13 @@ from distsgd.data.shards import DataSet
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.launch import launch
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.step_view import StepView
-from distsgd.run import record
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.going_on import check_again
 from distsgd.run.label_check import label_problem
+from distsgd.run.replay import replayed
 from distsgd.run.saved import SavedRun
-from distsgd.run.trainer import WORKER
-from distsgd.store.run_directory import RunDirectory
 
 Float64 = NDArray[np.float64]
 
@@ -135,6 +131,7 @@ def error_over_weight(
         ConfigError: There is no such weight.
         RunError, DataError: The run or its data are not there any more.
         NumericsError: This process computes other bits than those that made the run.
+        ReplayInterrupted: It was stopped before the steps were made again.
     """
     saved = SavedRun.load(run)
     index = _index_of(saved, weight)
@@ -162,7 +159,6 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
     config = saved.config.model_copy(update={"parallel": parallel})
     blueprint = make_blueprint(config, data, saved.manifest)
     check_again(saved.directory, blueprint)
-    given = record.read_initial_weights(saved.directory, blueprint)
     steps = max(1, min(max_steps, saved.checkpoint.step))
     before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.
 
@@ -171,14 +167,8 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
             saved.model, view.weights, config.train.dtype, must_be_finite=False
         )
 
-    with tempfile.TemporaryDirectory(prefix="distsgd-steps-") as temporary:
-        run = RunDirectory.create(Path(temporary) / "run")
-        record.write_beginning(run, blueprint, given)
-        # The schedule keeps the length of the whole run; only the loop ends earlier.
-        task = replace(blueprint.server_task(run.path, given), total_steps=steps, num_test_rows=0)
-        launch(task, WORKER, lambda _: False, address=config.parallel.address, on_step=keep)
-        last = SavedRun.load(run.path).recorded_weights_P
-    return np.stack([*before.values(), last])
+    with replayed(saved, blueprint, steps, on_step=keep, evaluate=False) as made:
+        return np.stack([*before.values(), made.recorded_weights_P])
 
 
 def _grid(weight_T: Float64, points: int) -> Float64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,29 @@ class Progress:
     samples_per_s: float
     seconds_left: float | None
     num_workers: int
+
+
+PREPARING_EVERY_S = 10.0
+
+
+def rows_done(phase: str, done: int, total: int | None) -> str:
+    """How far preparing data is, for people."""
+    return f"{phase}: {done:,}" + (f" of {total:,} rows" if total else " rows")
+
+
+class PreparingWatch:
+    """Says now and then how far preparing data is; nothing where it takes a few seconds."""
+
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._clock, self._said_s = say, clock, clock()
+
+    def __call__(self, phase: str, done: int, total: int | None) -> None:
+        """Called often."""
+        if self._clock() - self._said_s >= PREPARING_EVERY_S:
+            self._said_s = self._clock()
+            self._say(rows_done(phase, done, total))
 
 
 class ProgressWatch:

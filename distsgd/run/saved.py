@@ -11,7 +11,7 @@ import numpy as np
 
 from distsgd.arguments import path_argument
 from distsgd.config import TrainConfig
-from distsgd.data.manifest import Manifest
+from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.shards import DirectoryLock
 from distsgd.errors import DataError, RunError
 from distsgd.nn.model import Model
@@ -26,7 +26,7 @@ from distsgd.store.run_directory import RunDirectory
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedRun:
     """A run with everything that takes raw rows to its outputs.
 
@@ -39,6 +39,9 @@ class SavedRun:
     model: Model
     checkpoint: Checkpoint
     _held: list[DirectoryLock] = field(default_factory=list, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"SavedRun({str(self.directory.path)!r}, {self.model!r}, {self.checkpoint!r})"
 
     @classmethod
     def load(cls, run: Path, on_message: Say = lambda _: None) -> SavedRun:
@@ -95,9 +98,12 @@ class SavedRun:
                 beside,
                 "holds the rows of this run no more (they were handed in as arrays); restore it",
             )
-        found = prepared_data(
-            self.config, cache_dir=cache_dir, on_message=lambda _: None, held=self._held
-        )
+        found = Path(self.config.data.paths[0])
+        # A prepared directory need not agree with defaults, which a record cannot tell from wishes.
+        if not (found / MANIFEST_FILE).is_file():
+            found = prepared_data(
+                self.config, cache_dir=cache_dir, on_message=lambda _: None, held=self._held
+            )
         if manifest_of(found).digest != self.manifest.digest:
             raise DataError(
                 found,

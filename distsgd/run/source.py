@@ -20,6 +20,7 @@ from distsgd.data.shards import DataSet, DirectoryLock
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import find_loss
 from distsgd.run.handed_in import source_of
+from distsgd.run.progress import PreparingWatch
 
 
 def prepare_options(config: TrainConfig) -> PrepareOptions:
@@ -79,6 +80,7 @@ def prepared_data(
         options=options,
         cache_dir=cache_dir or default_cache_dir(),
         on_message=on_message,
+        on_progress=PreparingWatch(on_message),
         max_bytes=int(config.data.cache_size_gb * 1e9),
         held=held,
     )

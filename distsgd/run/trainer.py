@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,8 +16,14 @@ import numpy as np
 from distsgd.arguments import call_argument, path_argument, refuse
 from distsgd.config import TrainConfig
 from distsgd.data.shards import DirectoryLock
-from distsgd.errors import ConfigError, DistSGDError, DivergedError, TrainingInterrupted
-from distsgd.nn.weights import weights_vector
+from distsgd.errors import (
+    ConfigError,
+    DistSGDError,
+    DivergedError,
+    RunError,
+    TrainingInterrupted,
+)
+from distsgd.nn.weights import in_short, weights_vector
 from distsgd.parallel.chaos.fault_plan import FaultPlan
 from distsgd.parallel.chaos.injection import Chaos, counted
 from distsgd.parallel.exchange.contract import Array
@@ -28,7 +34,6 @@ from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.going_on import check_going_on
 from distsgd.run.label_check import check_labels
-from distsgd.run.metrics import Metrics
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.record import Resume, read_weights
 from distsgd.run.source import (
@@ -68,7 +73,7 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """A finished run.
 
@@ -79,6 +84,20 @@ class Result:
     history: Any
     metrics: dict[str, Any]
     path: Path
+
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{key}={_short(self.metrics.get(key))}" for key in _ECHOED)
+        return (
+            f"Result({ended}, weights=<{in_short(self.weights)}>, history=<{len(self.history):,} "
+            f"rows of {self.history.num_columns} columns>, path={str(self.path)!r})"
+        )
+
+
+_ECHOED = ("status", "steps", "epochs", "train_loss", "test_loss", "test_accuracy", "seconds")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 class Trainer:
@@ -144,6 +163,7 @@ class Trainer:
         self._on_step = None if on_step is None else call_argument("on_step", on_step, on_step)
         self._stop = threading.Event()
         self._has_begun = False
+        self.path: Path | None = None  # The run directory, once training has begun.
 
     def request_stop(self) -> bool:
         """End the run after its present step, with a checkpoint; callable from a signal handler.
@@ -200,18 +220,30 @@ class Trainer:
     def _fit(self) -> Result:
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
         path, is_there = record.find_run(self._config, stem, self._run_dir, self._resume)
-        if is_there:
-            self._wait_until_free(RunDirectory.open(path))
-        if is_there and (path / "result.json").is_file():
-            finished = self._finished(RunDirectory.open(path))
-            if finished is not None:
+        while True:
+            if is_there and (finished := self._finished_by_others(RunDirectory.open(path))):
                 return finished
-        blueprint, run = self._open_run(path.absolute(), is_there=is_there)
+            try:
+                blueprint, run = self._open_run(path.absolute(), is_there=is_there)
+                break
+            except RunError:
+                if is_there or self._resume == "never" or not RunDirectory.is_run(path):
+                    raise
+            # Another process began this run while its data were prepared here.
+            path, is_there = record.find_run(self._config, stem, path, self._resume)
         for warning in blueprint.warnings():
             self._say(f"warning: {warning}")
-        self._has_begun = True
-        outcome = self._train(blueprint, run)
-        return self._ended(blueprint, run, outcome)
+        self.path, self._has_begun = run.path, True
+        return self._ended(run, self._train(blueprint, run))
+
+    def _finished_by_others(self, run: RunDirectory) -> Result | None:
+        """The result of a run that has nothing left to do, or has not once it is free."""
+        self._wait_until_free(run)
+        metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        if metrics.get("status") != "done":
+            return None
+        self._say(f"{run.path} is finished; nothing to do")
+        return _result(run, metrics)
 
     def _wait_until_free(self, run: RunDirectory) -> None:
         """Leave a run alone that another process trains; one that was killed lets go soon."""
@@ -282,42 +314,17 @@ class Trainer:
         faults = self._config.chaos.faults
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
-    def _ended(self, blueprint: Blueprint, run: RunDirectory, outcome: Outcome) -> Result:
-        ended = Metrics(
-            run=str(run.path),
-            status=outcome.status,
-            stopped_by=outcome.stopped_by,
-            advice=outcome.advice or None,
-            steps=outcome.step,
-            epochs=outcome.epoch,
-            train_loss=outcome.train_loss,
-            test_loss=outcome.test_loss,
-            test_accuracy=outcome.test_accuracy,
-            weights_digest=outcome.weights_digest,
-            samples_per_s=outcome.samples_per_s,
-            num_workers=blueprint.num_workers,
-            seconds=outcome.seconds,
-        )
-        metrics: dict[str, Any] = asdict(ended)
-        chaos = self._chaos(run)
-        if chaos is not None:
-            metrics["faults"] = chaos.log.names()
-            self._say(f"faults on purpose: {counted(chaos.log.names())}")
-        run.write_json(run.result_path, metrics)
+    def _ended(self, run: RunDirectory, outcome: Outcome) -> Result:
+        """The result that the server wrote; an error where the run did not come to its end."""
+        metrics = run.read_json(run.result_path)
+        if "faults" in metrics:
+            self._say(f"faults on purpose: {counted(metrics['faults'])}")
         if outcome.status == "diverged":
             raise DivergedError(outcome.step, outcome.advice)
         if outcome.status == "interrupted":
             raise TrainingInterrupted(run.path, outcome.step)
         if outcome.advice:
             self._say(outcome.advice)
-        return _result(run, metrics)
-
-    def _finished(self, run: RunDirectory) -> Result | None:
-        """The result of a run that has nothing left to do."""
-        metrics = run.read_json(run.result_path)
-        if metrics.get("status") != "done":
-            return None
-        self._say(f"{run.path} is finished; nothing to do")
         return _result(run, metrics)
 
 

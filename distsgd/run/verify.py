@@ -5,23 +5,21 @@ It is made again, by any number of workers, and every digest held against the re
 
 from __future__ import annotations
 
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distsgd.arguments import count_argument, path_argument
-from distsgd.errors import CheckpointError
-from distsgd.parallel.launch import launch
-from distsgd.run import record
+from distsgd.errors import VerificationError
 from distsgd.run.blueprint import Blueprint, make_blueprint
 from distsgd.run.going_on import check_again
+from distsgd.run.progress import Progress
+from distsgd.run.replay import replayed
 from distsgd.run.saved import SavedRun
-from distsgd.run.trainer import WORKER
 from distsgd.store.digest import DigestLog, weights_digest
 from distsgd.store.history import read_history
-from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]
 _NOT_COMPARED = {"seconds"}  # The only column that is no function of configuration, data and seed.
@@ -51,6 +49,8 @@ def verify(
     num_workers: int | None = None,
     accept_numerics: bool = False,
     on_message: Say = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    stop: threading.Event | None = None,
     cache_dir: Path | None = None,
 ) -> Verification:
     """Make `run` again in a directory of its own and compare digests, history and weights. Blocks.
@@ -61,10 +61,16 @@ def verify(
         accept_numerics: Whether it is made again also where this process computes other bits than
             those that made it; that is said, and stands in the error where the record differs.
         on_message: Called with what a person should know.
+        on_progress: Called about ten times a second while the steps are made.
+        stop: Set, it ends the work after the present step. Ctrl-C does so too.
         cache_dir: Where prepared data are kept.
 
     Raises:
-        CheckpointError: The record differs; names the first step at which it does.
+        VerificationError: The record differs; names the first step at which it does. No other
+            error says anything about the record.
+        ReplayInterrupted: It was stopped before all steps were made again.
+        DivergedError: The run diverges when it is made again, before the end of its record.
+        CheckpointError: What was saved is damaged.
         NumericsError: This process computes other bits than those that made the run, and that is
             not accepted.
         RunError, DataError: The run or its data are not there any more.
@@ -78,13 +84,14 @@ def verify(
     for doubt in doubts:
         on_message(f"WARNING: {run}: {doubt}")
     on_message(f"making {recorded.steps} steps again")
-    with tempfile.TemporaryDirectory(prefix="distsgd-verify-") as temporary:
-        again = _make_again(saved, blueprint, Path(temporary))
+    replay = replayed(saved, blueprint, recorded.steps, on_progress=on_progress, stop=stop)
+    with replay as made:
+        again = read_record(made)
     wrong = min(differences(recorded, again), default=None)
     if wrong is not None:
         step, what = wrong
         end = "; ".join(("nothing from there on can be trusted", *doubts))
-        raise CheckpointError(run, f"step {step} is the first that is wrong: {what}; {end}")
+        raise VerificationError(run, step, f"{what}; {end}")
     return Verification(recorded.steps, len(recorded.digests))
 
 
@@ -107,17 +114,6 @@ def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> Blueprint:
     parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
     config = saved.config.model_copy(update={"parallel": parallel})
     return make_blueprint(config, data, saved.manifest)
-
-
-def _make_again(saved: SavedRun, blueprint: Blueprint, temporary: Path) -> Record:
-    """The same run up to its newest checkpoint, in `temporary`."""
-    first = record.read_initial_weights(saved.directory, blueprint)
-    run = RunDirectory.create(temporary / "run")
-    record.write_beginning(run, blueprint, first)
-    # The schedule keeps the length of the whole run; only the loop ends earlier.
-    task = replace(blueprint.server_task(run.path, first), total_steps=saved.checkpoint.step)
-    launch(task, WORKER, lambda _: False, address=saved.config.parallel.address)
-    return read_record(SavedRun.load(run.path))
 
 
 def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:

@@ -37,14 +37,31 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     (errors.NumericsError("other bits"), 4, "other bits"),
     (errors.DivergedError(7, "take a smaller rate"), 5, "step 7: take a smaller rate"),
     (
+        errors.VerificationError("runs/a", 7, "another digest"),
+        3,
+        "runs/a: step 7 is the first that is wrong: another digest",
+    ),
+    (errors.Interrupted("nothing was written"), 6, "nothing was written"),
+    (
         errors.TrainingInterrupted("runs/a", 7),
         6,
-        "interrupted after step 7; go on with: distsgd train ... --run-dir runs/a --resume auto",
+        (
+            "interrupted after step 7, with a checkpoint; go on with: Trainer(config, "
+            'run_dir="runs/a", resume="auto").fit()'
+        ),
     ),
     (
-        errors.StoppedAtOnce(False),
+        errors.StoppedAtOnce(False, "distsgd train a.toml"),
         6,
-        "stopped before training began: no step was made; --resume auto starts it",
+        "stopped before training began: no step was made; start it with: distsgd train a.toml",
+    ),
+    (
+        errors.ReplayInterrupted("runs/a", 7, 9),
+        6,
+        (
+            "runs/a: interrupted after 7 of 9 steps were computed again; nothing was found out "
+            "about the run, start it again to find out"
+        ),
     ),
 ]
 

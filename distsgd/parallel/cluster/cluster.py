@@ -111,15 +111,25 @@ def _ray(address: str, *, num_cpus: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Put back the handler of SIGTERM that `ray.init` replaces by its own."""
+    """Put back the handler of SIGTERM that `ray.init` replaces by its own.
+
+    Ray's processes are started deaf to SIGHUP, which a terminal that closes sends to them too: this
+    process takes it, and has the run saved.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None  # What Ray's own handler made of a SIGTERM.
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _import_ray(*, is_local: bool) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 from distsgd.parallel.chaos.injection import Chaos
 from distsgd.parallel.crew.phases import Phases
@@ -99,3 +100,20 @@ class Outcome:
     weights_digest: str
     samples_per_s: float
     seconds: float
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
+        """What `metrics_of` was made from. Raises KeyError where a key is missing."""
+        return cls(
+            metrics["status"],
+            metrics["stopped_by"],
+            metrics["advice"] or "",
+            metrics["steps"],
+            metrics["epochs"],
+            metrics["train_loss"],
+            metrics["test_loss"],
+            metrics["test_accuracy"],
+            metrics["weights_digest"],
+            metrics["samples_per_s"],
+            metrics["seconds"],
+        )

@@ -20,7 +20,7 @@ from time import monotonic
 import numpy as np
 
 from distsgd.data.blocks import Partition
-from distsgd.errors import DivergedError
+from distsgd.errors import DivergedError, RunError
 from distsgd.parallel.chaos.injection import ServerFaults
 from distsgd.parallel.crew import suspects
 from distsgd.parallel.crew.crew import Crew, Work
@@ -32,6 +32,7 @@ from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker
 from distsgd.parallel.messages import Kind, WorkerTask
 from distsgd.parallel.server.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
 from distsgd.parallel.server.message_log import MessageLog
+from distsgd.parallel.server.metrics import metrics_of
 from distsgd.parallel.server.pace import TOO_HIGH
 from distsgd.parallel.server.recorder import Recorder
 from distsgd.parallel.server.step_view import CallbackError, OnStep
@@ -151,6 +152,9 @@ class ParameterServer:
     def train(self) -> Outcome:
         """Train from the last durable state to the end, or until asked to stop. Blocks.
 
+        How it ended is written down before the run is let go of: a process that waited for the
+        run sees that there is nothing left to do.
+
         Raises:
             RunError: Another process has the run.
             CheckpointError: Nothing that was saved can be used.
@@ -162,6 +166,8 @@ class ParameterServer:
         try:
             run = RunDirectory.open(task.record.run)
             with run.lock(LOCK_TIMEOUT_S):
+                if (ended := self._ended_before(run)) is not None:
+                    return ended
                 self._crew.suspects = Suspects(run.path / suspects.FILE, namer(task.worker))
                 self._recorder = Recorder(task.record, task.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
@@ -172,10 +178,32 @@ class ParameterServer:
                 else:
                     back_s = monotonic() - self._born_s
                     self.note(f"the server is back {back_s:.1f} s after its first line")
-                return self._train(self._recorder)
+                outcome = self._train(self._recorder)
+                self._write_result(run, outcome)
+                return outcome
         finally:
             self._phase = "ended"
             self._crew.close()
+
+    def _ended_before(self, run: RunDirectory) -> Outcome | None:
+        """How another process, or this server before it died, brought `run` to its end."""
+        if not run.result_path.is_file():
+            return None
+        metrics = run.read_json(run.result_path)
+        if metrics.get("status") != "done":
+            return None
+        self._messages.add(f"{run.path} is finished; nothing to do")
+        try:
+            return Outcome.from_metrics(metrics)
+        except KeyError as missing:
+            reason = f"has no {missing.args[0]}; restore it, or remove it to go on"
+            raise RunError(run.result_path, reason) from None
+
+    def _write_result(self, run: RunDirectory, outcome: Outcome) -> None:
+        chaos, num_workers = self._task.chaos, self._task.crew.num_workers
+        faults = chaos.log.names() if chaos else None
+        metrics = metrics_of(outcome, run=str(run.path), num_workers=num_workers, faults=faults)
+        run.write_json(run.result_path, metrics)
 
     def _begin(self, recorder: Recorder) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""

@@ -127,3 +127,107 @@ def test_show_of_no_run_ends_with_two(command: Command, tmp_path: Path) -> None:
     code, _, err = command("show", str(tmp_path))
     assert code == 2
     assert "error:" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("trian digits.toml", "train"),
+        ("data prepar a", "prepare"),
+        ("draw histroies a", "histories"),
+        ("train digits.toml --worker 0", "--workers"),
+        ("verify run --jsn", "--json"),
+        ("train digits.toml --resume atuo", "'auto'"),
+        ("data prepare a --label b --out c --label-kind clas", "'class'"),
+        ("data prepare a --label b --out c --standardise MinMax", "'min_max'"),
+        ("init digit", "'digits'"),
+        ("bench --statistics norm", "'norms'"),
+        ("train digits.toml --set batch.sise=3", '"size"'),
+        ("train digits.toml --set optimiser.type=sgd", '"optimizer"'),
+        ("train digits.toml --set optimizer.type=momentun", 'did you mean "momentum"'),
+        ("train digits.toml --set schedule.type=Cosin", 'did you mean "cosine"'),
+        ("train digits.toml --set model.loss=softmax_crossentropy", 'mean "softmax_cross_entropy"'),
+        ("train digits.toml --set parallel.exchange=sharedmemory", 'mean "shared_memory"'),
+        ('train digits.toml --set model.layers=[{type="dens",units=10}]', 'did you mean "dense"'),
+    ],
+)
+def test_near_word_is_offered_for_a_wrong_one(command: Command, words: str, near: str) -> None:
+    command("init", "digits")
+    code, _, err = command(*words.split())
+    assert code == 2
+    said = " ".join(err.replace("\u2502", " ").split())
+    assert near in said
+    assert "mean" in said.lower() or "possible" in said.lower()
+
+
+def test_word_that_is_near_nothing_is_answered_by_the_rule_alone(command: Command) -> None:
+    command("init", "digits")
+    _, _, err = command("train", "digits.toml", "--set", "optimizer.type=zzz")
+    assert "did you mean" not in err
+    assert 'must be "sgd"' in err
+
+
+COMPLETE = {"_DISTSGD_COMPLETE": "complete_bash"}
+
+
+def completed(words: str, where: Path) -> list[str]:
+    count = len(words.split(" ")) - 1
+    asked = {**COMPLETE, "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    program = "from distsgd.cli.app import app; app(prog_name='distsgd')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=where,
+        env={**os.environ, **asked, "PYTHONPATH": str(EXAMPLES.parents[1])},
+    )
+    return done.stdout.split()
+
+
+def test_shell_completes_commands_options_runs_and_configurations(tmp_path: Path) -> None:
+    for name in ("runs/digits-1", "runs/digits-2", "other", "first"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("runs/digits-1", "runs/digits-2", "first"):
+        (tmp_path / name / "config.json").write_text("{}")
+    for name in ("a.toml", "other/b.toml", "c.txt"):
+        (tmp_path / name).write_text("")
+    assert completed("distsgd ver", tmp_path) == ["verify"]
+    assert "--run-dir" in completed("distsgd train --", tmp_path)
+    assert completed("distsgd train x --resume a", tmp_path) == ["auto"]
+    runs = ["first", "runs/digits-1", "runs/digits-2"]
+    assert completed("distsgd show ", tmp_path) == runs
+    assert completed("distsgd verify runs/digits-1", tmp_path) == ["runs/digits-1"]
+    assert completed("distsgd train x --run-dir r", tmp_path) == runs[1:]
+    assert completed("distsgd train ", tmp_path) == ["a.toml", "other/b.toml"]
+    assert completed("distsgd draw weights f", tmp_path) == ["first"]
+    assert completed("distsgd show nowhere/", tmp_path) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_shown_for_a_shell(shell: str, tmp_path: Path) -> None:
+    program = "from distsgd.cli.app import app; app(prog_name='distsgd')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+            "PYTHONPATH": str(EXAMPLES.parents[1]),
+        },
+    )
+    assert f"_DISTSGD_COMPLETE=complete_{shell}" in done.stdout
+
+
+def test_want_of_memory_ends_with_four_and_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from distsgd.cli.app import errors_shown
+
+    with pytest.raises(SystemExit) as end, errors_shown():
+        raise MemoryError("Unable to allocate 8 TiB")
+    assert end.value.code == 4
+    assert "not enough memory here for this (Unable to allocate 8 TiB)" in capsys.readouterr().err

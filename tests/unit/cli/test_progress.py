@@ -15,6 +15,7 @@ from distsgd.cli.progress import (
     progress_line,
     reporter,
 )
+from distsgd.run.progress import PREPARING_EVERY_S, PreparingWatch, rows_done
 
 
 def at(step: int, **known: Any) -> Any:
@@ -102,3 +103,21 @@ def test_reporter_is_plain_where_there_is_no_terminal(capsys: Any) -> None:
         shown.message("a message")
     assert isinstance(shown, Plain)
     assert tuple(capsys.readouterr()) == ("", "a message\n")
+
+
+def test_what_comes_before_steps_is_said_now_and_then() -> None:
+    screen = Console(file=io.StringIO(), width=200)
+    now_s = 0.0
+    plain = Plain(screen, clock=lambda: now_s)
+    said: list[str] = []
+    watch = PreparingWatch(said.append, clock=lambda: now_s)
+    for done in range(0, 60_000, 1_000):
+        now_s += 1.0
+        plain.doing(rows_done("reading", done, 60_000))
+        watch("reading", done, None)
+    assert isinstance(screen.file, io.StringIO)
+    lines = screen.file.getvalue().splitlines()
+    assert lines[0] == "reading: 4,000 of 60,000 rows"
+    assert len(lines) == 60 / PLAIN_EVERY_S
+    assert said[0] == "reading: 9,000 rows"
+    assert len(said) == 60 / PREPARING_EVERY_S

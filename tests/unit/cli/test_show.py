@@ -1,10 +1,12 @@
 """What ``show`` says of a run directory, finished or not."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from distsgd.cli.show import sparkline
 from distsgd.config import TrainConfig
@@ -67,7 +69,9 @@ def test_show_of_a_run_without_a_step_says_that_it_is_not_finished(
     run = made_run(tmp_path / "run", num_rows=0)
     code, out, _ = command("show", str(run.path))
     assert code == 0
-    assert "not finished (go on with --resume auto)" in out
+    assert "not finished" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("go on with"))
+    assert "distsgd train" in line
 
 
 def test_show_of_a_damaged_history_ends_with_three(command: Command, tmp_path: Path) -> None:
@@ -107,3 +111,49 @@ def test_show_of_a_run_that_trains_says_so_and_not_how_it_once_ended(
     assert "interrupted" in out
     assert "3.5e+17" in out
     assert run.holder() is None
+
+
+def test_show_as_json_is_one_object_with_all_that_is_printed(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / "run", num_rows=100)
+    evaluations = EvaluationLog(run.evaluations_path)
+    evaluations.append(EvaluationRow(100, 4.3, float("inf"), 0.9625, 332))
+    evaluations.flush()
+    weights = {"weights": {"w": np.zeros(3, np.float32)}}
+    CheckpointStore(run.checkpoints).save(100, arrays=weights, state={}, best=True)
+    code, out, err = command("show", str(run.path), "--json")
+    (line,) = out.splitlines()
+    values = json.loads(line, parse_constant=pytest.fail)
+    assert (code, err) == (0, "")
+    assert values["run"] == str(run.path)
+    assert values["status"] == "not finished"
+    assert values["go_on_with"].startswith("distsgd train ")
+    assert values["config"]["batch"]["size"] == 64
+    assert values["environment"]["numerics"]["kernel"] == "SkylakeX"
+    assert values["history"][0]["step"] == 100
+    assert values["train_loss"][0] > values["train_loss"][-1]
+    assert (values["checkpoints"], values["best_checkpoint"]) == ([100], 100)
+    assert values["evaluations"] == [
+        {"step": 100, "epoch": 4.3, "test_loss": None, "test_accuracy": 0.9625, "rows": 332}
+    ]
+    assert (values["result"], values["process"], values["plots"]) == (None, None, [])
+    run.write_json(run.result_path, {"status": "done", "steps": 100})
+    _, out, _ = command("show", str(run.path), "--json")
+    values = json.loads(out)
+    assert (values["status"], values["go_on_with"]) == ("done", None)
+    assert values["result"] == {"status": "done", "steps": 100}
+
+
+def test_show_of_a_run_without_a_step_is_an_object_too(command: Command, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", num_rows=0)
+    code, out, _ = command("show", str(run.path), "--json")
+    values = json.loads(out)
+    assert (code, values["history"], values["train_loss"], values["evaluations"]) == (0, [], [], [])
+
+
+def test_show_as_json_of_no_run_says_what_is_wrong(command: Command, tmp_path: Path) -> None:
+    code, out, err = command("show", str(tmp_path), "--json")
+    values = json.loads(out)
+    assert (code, values["status"], values["exit_code"]) == (2, "failed", 2)
+    assert values["error"] in err

@@ -1,6 +1,7 @@
 """The commands that use a run: ``evaluate``, ``predict`` and ``verify``."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,3 +57,49 @@ def test_verify_holds_and_names_the_first_wrong_step(command: Command) -> None:
     code, _, err = command("verify", "run", "--workers", "0")
     assert code == 3
     assert "step 20 " in err
+
+
+def test_verify_as_json_says_verified_wrong_or_failed(command: Command) -> None:
+    code, out, _ = command("verify", "run", "--json")
+    values = json.loads(out.splitlines()[-1])
+    assert (code, values["status"], values["steps"], values["digests"]) == (0, "verified", 46, 4)
+    log = Path("run/digests.jsonl")
+    log.write_text(log.read_text().replace('"digest": "', '"digest": "0000', 1))
+    log.write_text(re.sub(r'("0000[0-9a-f]{60})[0-9a-f]{4}"', r'\1"', log.read_text()))
+    code, out, _ = command("verify", "run", "--json")
+    again = json.loads(out.splitlines()[-1])
+    assert (code, again["status"], again["first_wrong_step"]) == (3, "wrong", 10)
+    assert again["exit_code"] == 3
+    assert values.keys() < again.keys()
+    code, out, _ = command("verify", "nothing", "--json")
+    failed = json.loads(out.splitlines()[-1])
+    assert (code, failed["status"], failed["first_wrong_step"]) == (2, "failed", None)
+    assert failed.keys() == again.keys()
+
+
+def test_evaluate_as_json_says_what_is_wrong(command: Command) -> None:
+    code, out, err = command("evaluate", "nothing", "--json")
+    values = json.loads(out.splitlines()[-1])
+    assert code == values["exit_code"] == 2
+    assert values["error"] in err
+
+
+def test_run_on_a_prepared_directory_is_verified_whatever_the_defaults_are(
+    command: Command,
+) -> None:
+    words = ["--label", "digit", "--test-fraction", "0.2", "--standardise", "none"]
+    assert command("data", "prepare", "digits.parquet", *words, "--out", "prepared")[0] == 0
+    short = Path("digits.toml").read_text()
+    short = re.sub(r"(?m)^(test_fraction|standardise).*$", "", short)
+    Path("short.toml").write_text(re.sub(r"(?m)^path = .*$", 'path = "prepared"', short))
+    words = ["--workers", "0", "--run-dir", "other", "--quiet", "--set", "train.epochs=1"]
+    assert command("train", "short.toml", *words)[0] == 0
+    code, _, err = command("verify", "other")
+    assert (code, "error" in err) == (0, False)
+    again = command("train", "other/config.json", "--run-dir", "again", "--quiet")
+    assert again[0] == 0
+    digests = [
+        json.loads(Path(run, "result.json").read_text())["weights_digest"]
+        for run in ("other", "again")
+    ]
+    assert digests[0] == digests[1]

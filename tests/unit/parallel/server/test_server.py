@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
 from distsgd.parallel.server import server as server_module
 from distsgd.parallel.server.job import CrewTask, Outcome, ServerTask
+from distsgd.parallel.server.metrics import KEYS
 from distsgd.parallel.server.recorder import RecordTask
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.training import UpdateTask
@@ -343,6 +345,36 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
         if (step + 1) % SAMPLER.steps_per_epoch == 0 or step + 1 == TOTAL_STEPS:
             expected.append(("evaluating", step + 1, num_samples))
     assert seen == expected
+
+
+def test_run_that_another_finished_meanwhile_is_left_as_it_is(new_run: Callable[[], Path]) -> None:
+    path = new_run()
+    first = train(server_task(path))
+    result = RunDirectory.open(path).result_path
+    written = result.read_bytes()
+    computed: list[Order] = []
+    server = ParameterServer(
+        server_task(path), lambda asked: FakeWorker(asked.sampler, computed.append)
+    )
+    assert server.train() == first
+    assert not computed
+    assert server.status().messages == (f"{path} is finished; nothing to do",)
+    assert result.read_bytes() == written
+
+
+def test_result_is_written_before_the_run_is_let_go_of(new_run: Callable[[], Path]) -> None:
+    path = new_run()
+    outcome = train(server_task(path))
+    metrics = json.loads(RunDirectory.open(path).result_path.read_text())
+    assert Outcome.from_metrics(metrics) == outcome
+    assert set(KEYS) == metrics.keys()
+
+
+def test_damaged_result_is_named_and_not_trained_over(new_run: Callable[[], Path]) -> None:
+    path = new_run()
+    RunDirectory.open(path).result_path.write_text('{"status": "done"}')
+    with pytest.raises(RunError, match=r"result\.json: has no stopped_by; restore it"):
+        train(server_task(path))
 
 
 def test_result_of_an_earlier_session_is_gone_while_the_run_goes_on(
