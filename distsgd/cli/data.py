@@ -39,9 +39,11 @@ def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     classes = manifest.class_names
     names = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
     what = f"{len(classes)} classes ({names})" if classes else f"{manifest.num_targets} numbers"
+    left_out = ", ".join(manifest.left_out)
     return [
         ("rows", f"{manifest.train_rows:,} to train, {manifest.test_rows:,} to test"),
         ("features", f"{manifest.num_features:,}, {manifest.standardise}, {manifest.dtype}"),
+        *([("left out", f"{left_out} (index of a data frame)")] if left_out else []),
         ("labels", what),
         ("size", memory(size)),
         ("digest", manifest.digest),

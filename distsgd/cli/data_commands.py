@@ -42,7 +42,15 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
     out: Annotated[Path, typer.Option(help="The directory to make.")],
     features: Annotated[
         list[str] | None,
-        typer.Option("--feature", metavar="COLUMN", help="Every other column unless given."),
+        typer.Option(
+            "--feature",
+            metavar="COLUMN",
+            help="Column or pattern; every other column unless given.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="No feature: a column or pattern. Repeatable."),
     ] = None,
     label_kind: Annotated[LabelKind, typer.Option(help="What labels are.")] = LabelKind.AUTO,
     test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0,
@@ -62,6 +70,7 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
         choices={
             "label": tuple(label),
             "features": tuple(features) if features else "rest",
+            "exclude": tuple(exclude or ()),
             "label_kind": label_kind.value,
             "test_fraction": test_fraction,
             "standardise": standardise.value,

@@ -157,7 +157,8 @@ def _about_loss_options(loss: Loss, options: Mapping[str, float | str]) -> Itera
 
 def _about_columns(data: DataSection) -> Iterator[Problem]:
     features = () if data.features == "rest" else data.features
-    for key, names in (("label", data.labels), ("features", features)):
+    lists = (("label", data.labels), ("features", features), ("exclude", data.exclude))
+    for key, names in lists:
         for name in sorted({name for name in names if names.count(name) > 1}):
             text = f'data.{key} names "{name}" twice; each column once (edit [data] {key})'
             yield Problem((f"data.{key}",), text)
@@ -167,6 +168,12 @@ def _about_columns(data: DataSection) -> Iterator[Problem]:
             " (remove it from [data] features)"
         )
         yield Problem(("data.features", "data.label"), text)
+    for name in sorted(set(features) & set(data.exclude)):
+        text = (
+            f'data.features and data.exclude both name "{name}"; a column is a feature or it is'
+            " not (remove it from one of them)"
+        )
+        yield Problem(("data.features", "data.exclude"), text)
 
 
 def _about_length(schedule: ScheduleSection, train: TrainSection) -> Iterator[Problem]:

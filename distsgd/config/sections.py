@@ -43,8 +43,15 @@ class DataSection(Section):
     ] = None
     features: Annotated[
         Literal["rest"] | Names,
-        key("what to predict from", '"rest" (every other column) or a list of columns'),
+        key(
+            "what to predict from",
+            '"rest" (every other column) or a list of columns and patterns, such as ["c*"]',
+        ),
     ] = "rest"
+    exclude: Annotated[
+        tuple[Name, ...],
+        key("what is no feature", 'a list of columns and patterns, such as ["id", "tmp_*"]'),
+    ] = ()
     test_fraction: Annotated[
         float,
         key("share of the rows held out for testing", "at least 0 and below 1", ge=0, lt=1),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distsgd.data.arrow_size import check_decoded_size
 from distsgd.data.paths import check_unchanged, file_stamp
@@ -15,6 +16,8 @@ from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_byt
 from distsgd.errors import DataError
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
+# So many values may be the same values again, as in a table of repeated lists.
+_FEW_VALUES = 16 << 20
 
 
 class ArrowSource:
@@ -50,9 +53,12 @@ class ArrowSource:
                 raise DataError(self.path, f"has rows of {width >> 20} MiB; {limit}")
             rows = batch_rows(width)
             fields = sorted({self.schema.get_field_index(name) for name in columns})
+            views = [name for name in columns if _is_view(self.schema.field(name).type)]
             for batch in self._record_batches(fields):
                 # Offsets and text are used unchecked by what follows.
                 batch.validate(full=True)
+                for name in views:
+                    _check_views(batch.column(name))
                 for first in range(0, batch.num_rows, rows):
                     yield batch.slice(first, rows)
 
@@ -75,3 +81,15 @@ class ArrowSource:
             opened = pa.ipc.open_file if self._is_file else pa.ipc.open_stream
             with opened(file, options=options) as reader:
                 yield reader
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
+
+
+def _check_views(values: pa.Array) -> None:
+    """Refuse lists that are views of the same values over and over: a few bytes, much to read."""
+    claimed = pc.sum(pc.list_value_length(values)).as_py() or 0
+    if claimed > max(_FEW_VALUES, len(values.values)):
+        reason = f"{claimed} values in lists that are views of {len(values.values)}"
+        raise ValueError(f"{reason}; write them as plain lists")

@@ -18,7 +18,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from distsgd.data.cache_entries import MAX_CACHE_BYTES, evict, try_lock_file
-from distsgd.data.formats import with_companions
+from distsgd.data.formats import partitions_of, with_companions
 from distsgd.data.manifest import VERSION
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.paths import expand_paths, file_stamp
@@ -66,14 +66,16 @@ def cached(
         [*([sources] if isinstance(sources, str | Path) else sources), *options.test_sources]
     )
     num_train = len(expand_paths(sources))
-    entry = cache_dir.expanduser().absolute() / _key(paths, num_train, options)
+    specs = [spec for spec in (sources, options.test_sources) if spec]
+    partitions = [partitions_of(spec, named=options.named_columns) for spec in specs]
+    entry = cache_dir.expanduser().absolute() / _key(paths, num_train, partitions, options)
     try:
         entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(entry.with_suffix(".lock"), lock_timeout_s, on_message):
             if not _is_usable(entry, on_message):
                 _sweep_unfinished(entry)
                 on_message(f"preparing {_shown(paths)} into {entry} (once)")
-                prepare(paths[:num_train], entry, options=options, on_progress=on_progress)
+                prepare(sources, entry, options=options, on_progress=on_progress)
             os.utime(entry)
             if held is not None:
                 held.append(DirectoryLock(entry))
@@ -84,10 +86,12 @@ def cached(
     return entry
 
 
-def _key(paths: Sequence[Path], num_train: int, options: PrepareOptions) -> str:
+def _key(
+    paths: Sequence[Path], num_train: int, partitions: Sequence[object], options: PrepareOptions
+) -> str:
     files = [(str(path.resolve()), *file_stamp(path)) for path in with_companions(paths)]
     chosen = {**asdict(options), "test_sources": ()}
-    text = json.dumps([VERSION, chosen, num_train, files], sort_keys=True)
+    text = json.dumps([VERSION, chosen, num_train, files, partitions], sort_keys=True)
     return blake3(text.encode()).hexdigest()[:32]
 
 

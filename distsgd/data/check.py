@@ -6,6 +6,7 @@ Letters: N rows, I features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,31 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from distsgd.data.column_names import index_columns
 from distsgd.data.columns import LARGEST_FEATURE
 from distsgd.data.formats import open_sources
-from distsgd.data.labels import is_number, is_text
-from distsgd.data.layout import check_same_columns, is_list, plain_type
+from distsgd.data.kinds import described, kind_of, numbers, plain_type, storage
+from distsgd.data.layout import check_same_columns
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.shards import DataSet, Rows
 from distsgd.data.source import TableSource, arrow_errors
 from distsgd.errors import DataError
 
+Rows64 = NDArray[np.int64]  # Numbers of rows.
+
 _ROWS_AT_ONCE = 8192
+_NUMBERS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnReport:
-    """One column: `kind` is number, text, list or unsupported; no numbers have the range None."""
+    """One column.
+
+    `kind` is number, text, list, index (of a data frame), null or unsupported; no numbers have the
+    range None. Where the files store it differently, `type` is all types.
+    """
 
     name: str
     type: str
@@ -115,18 +125,20 @@ def _row_problems(rows: Rows, split: str, manifest: Manifest) -> list[str]:
 
 def _check_raw(path: str, sources: list[TableSource]) -> CheckReport:
     problems: list[str] = []
-    for other in sources[1:]:
+    filled = [source for source in sources if source.num_rows]
+    index = frozenset[str]().union(*(index_columns(source.schema) for source in filled))
+    if filled:
         try:
-            check_same_columns(sources[0], other)
+            check_same_columns(filled, besides=set(index))
         except DataError as error:
             problems.append(str(error))
     found: dict[str, _ColumnCheck] = {}
-    for source in sources:
-        checks = _check_source(source, problems)
-        for check_ in checks:
+    for source in filled:
+        for check_ in _check_source(source, found, problems):
+            check_.is_index = check_.name in index
             found.setdefault(check_.name, check_).merge(check_)
             problems += [f"{source.name}: {problem}" for problem in check_.problems()]
-    num_rows = sum(source.num_rows for source in sources)
+    num_rows = sum(source.num_rows for source in filled)
     if num_rows == 0:
         problems.append(f"{path}: has no rows; give files with some")
     return CheckReport(
@@ -134,19 +146,24 @@ def _check_raw(path: str, sources: list[TableSource]) -> CheckReport:
     )
 
 
-def _check_source(source: TableSource, problems: list[str]) -> list[_ColumnCheck]:
+def _check_source(
+    source: TableSource, known: Mapping[str, _ColumnCheck], problems: list[str]
+) -> list[_ColumnCheck]:
+    """What the columns of a source hold; `known` is what they held in the sources before."""
     names = source.schema.names
     if len(set(names)) < len(names):
         problems.append(f"{source.name}: has columns of equal name; rename them")
         return []
-    checks = [_ColumnCheck(field.name, plain_type(field.type)) for field in source.schema]
-    readable = [check_ for check_ in checks if check_.kind != "unsupported"]
+    checks = [_ColumnCheck(source.name, field, known.get(field.name)) for field in source.schema]
+    readable = [check_ for check_ in checks if check_.kind not in {"unsupported", "null"}]
     try:
         row = 0
         for batch in source.batches([check_.name for check_ in readable]):
+            place_of = {name: place for place, name in enumerate(batch.schema.names)}
+            columns = batch.columns
             for check_ in readable:
                 with arrow_errors(source.name):
-                    check_.add(batch.column(check_.name), row)
+                    check_.add(columns[place_of[check_.name]], row)
             row += batch.num_rows
     except DataError as error:
         problems.append(str(error))
@@ -156,82 +173,97 @@ def _check_source(source: TableSource, problems: list[str]) -> list[_ColumnCheck
 class _ColumnCheck:
     """What one column of one source holds, batch by batch."""
 
-    def __init__(self, name: str, kind: pa.DataType) -> None:
-        self.name = name
-        self._type = kind
-        self.kind = _kind_name(kind)
-        self._width: int | None = None
+    def __init__(self, source: str, field: pa.Field, known: _ColumnCheck | None) -> None:
+        self.source, self.name = source, field.name
+        self.kind = kind_of(field)
+        self.is_index = False
+        self._described = described(field)
+        self._types = {str(plain_type(field.type)): None}
+        self._width = known.width if known else None
         self._minimum, self._maximum = np.inf, -np.inf
         # Of each problem the first row that has it.
         self._first_rows: dict[str, int] = {}
+        self._other: str | None = None
+        if known and known.kind != self.kind:
+            self._other = f"{known.kind} in {known.source}"
+
+    @property
+    def width(self) -> int | None:
+        """Length of the first list."""
+        return self._width
 
     def add(self, values: pa.Array, row: int) -> None:
+        """Take in the values of rows `row` and following."""
+        values = storage(values)
         nulls = values.is_null().to_numpy(zero_copy_only=False)
-        self._note("a null", nulls, row)
+        rows_N = np.arange(row, row + len(values))
+        self._note("a null", rows_N[nulls])
+        if nulls.any():
+            values, rows_N = values.drop_null(), rows_N[~nulls]
         if self.kind == "list":
-            lengths = pc.list_value_length(values).drop_null().to_numpy(zero_copy_only=False)
-            self._width = int(lengths[0]) if self._width is None and len(lengths) else self._width
-            self._note(
-                f"a list that is not of length {self._width} as the first",
-                lengths != self._width,
-                row,
-            )
-            flat = values.flatten()
-            self._note(
-                "a null in a list",
-                flat.is_null().to_numpy(zero_copy_only=False),
-                row,
-                self._width or 1,
-            )
-            self._add_numbers(flat, row, self._width or 1)
+            self._add_lists(values, rows_N)
         elif self.kind == "number":
-            self._add_numbers(values, row, 1)
+            self._add_numbers(values, rows_N)
 
     def merge(self, other: _ColumnCheck) -> None:
+        """Take in what the same column holds in another source."""
         self._minimum = min(self._minimum, other._minimum)
         self._maximum = max(self._maximum, other._maximum)
+        self._types |= other._types
+        self._width = other.width if self._width is None else self._width
 
     def problems(self) -> list[str]:
+        """One line each."""
+        if self.is_index:  # Left out of the features.
+            return []
         if self.kind == "unsupported":
             rule = "is not supported; leave it out of the features"
-            return [f"column {self.name!r} has type {self._type}, which {rule}"]
+            return [f"column {self.name!r} has {self._described}, which {rule}"]
+        if self.kind == "null":
+            return [f"column {self.name!r} has only nulls; leave it out of the features"]
+        differs = f"column {self.name!r} is {self.kind}, but {self._other}; make them equal"
         return [
-            f"column {self.name!r}, row {row}: {problem}"
-            for problem, row in self._first_rows.items()
+            *([differs] if self._other else []),
+            *(
+                f"column {self.name!r}, row {row}: {problem}"
+                for problem, row in self._first_rows.items()
+            ),
         ]
 
     def report(self) -> ColumnReport:
+        """The column over all sources."""
         some = self._minimum <= self._maximum
         low, high = (float(self._minimum), float(self._maximum)) if some else (None, None)
-        return ColumnReport(self.name, str(self._type), self.kind, low, high)
+        kind = "index" if self.is_index else self.kind
+        return ColumnReport(self.name, " / ".join(self._types), kind, low, high)
 
-    def _add_numbers(self, values: pa.Array, row: int, per_row: int) -> None:
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        valid = values.is_valid().to_numpy(zero_copy_only=False)
-        self._note("not a finite number", valid & ~np.isfinite(numbers), row, per_row)
-        self._note(
-            f"larger than {LARGEST_FEATURE:g}",
-            np.isfinite(numbers) & (np.abs(numbers) > LARGEST_FEATURE),
-            row,
-            per_row,
-        )
-        finite = numbers[np.isfinite(numbers)]
-        if finite.size:
-            self._minimum = min(self._minimum, finite.min())
-            self._maximum = max(self._maximum, finite.max())
+    def _add_lists(self, values: pa.Array, rows_N: Rows64) -> None:
+        lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+        if self._width is None and len(lengths):
+            self._width = int(lengths[0])
+        is_other = lengths != self._width
+        self._note(f"a list that is not of length {self._width} as the first", rows_N[is_other])
+        if is_other.any() or not self._width:
+            return
+        # A few bytes can say that all rows are one long list.
+        step = max(1, _NUMBERS_AT_ONCE // self._width)
+        for start in range(0, len(values), step):
+            flat = storage(values.slice(start, step).flatten())
+            row_of = np.repeat(rows_N[start : start + step], self._width)
+            nulls = flat.is_null().to_numpy(zero_copy_only=False)
+            self._note("a null in a list", row_of[nulls])
+            self._add_numbers(flat.drop_null(), row_of[~nulls])
 
-    def _note(self, problem: str, where: Any, row: int, per_row: int = 1) -> None:
-        if problem not in self._first_rows and where.any():
-            self._first_rows[problem] = row + int(np.flatnonzero(where)[0]) // per_row
+    def _add_numbers(self, values: pa.Array, rows_N: Rows64) -> None:
+        found = numbers(values).astype(np.float64, copy=False)
+        finite = np.isfinite(found)
+        self._note("not a finite number", rows_N[~finite])
+        large = finite & ((found > LARGEST_FEATURE) | (found < -LARGEST_FEATURE))
+        self._note(f"larger than {LARGEST_FEATURE:g}", rows_N[large])
+        if finite.any():
+            self._minimum = min(self._minimum, float(found[finite].min()))
+            self._maximum = max(self._maximum, float(found[finite].max()))
 
-
-def _kind_name(kind: pa.DataType) -> str:
-    if is_number(kind):
-        return "number"
-    if is_text(kind):
-        return "text"
-    if is_list(kind) and is_number(kind.value_type) and not pa.types.is_boolean(kind.value_type):
-        return "list"
-    return "unsupported"
+    def _note(self, problem: str, rows_N: Rows64) -> None:
+        if len(rows_N):
+            self._first_rows.setdefault(problem, int(rows_N[0]))

@@ -5,7 +5,7 @@ A format is recognised by what a file begins with; CSV, which begins with anythi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,25 +13,43 @@ from distsgd.data.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.csv_file import CsvSource
 from distsgd.data.idx_file import IdxSource, is_idx, labels_beside
 from distsgd.data.parquet_file import ParquetSource
-from distsgd.data.paths import check_different, expand_paths
+from distsgd.data.partitions import partition_of, with_partitions
+from distsgd.data.paths import PathSpec, check_different, common_directory, expand_paths
 from distsgd.data.source import TableSource
 from distsgd.errors import DataError
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
 
 _CSV_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_FileSource = ParquetSource | ArrowSource | IdxSource | CsvSource
 
 
-def open_sources(spec: SourceSpec) -> list[TableSource]:
+def open_sources(
+    spec: SourceSpec, *, named: Collection[str] = (), texts: Collection[str] = ()
+) -> list[TableSource]:
     """Each file of a path, glob or list of them as a source; a source is passed on.
 
-    A glob's files come sorted by name. Raises DataError for what is missing, foreign or named
-    twice.
+    A glob's files come sorted by name, with the columns of their partitions (`partitions`).
+
+    Args:
+        spec: What to open.
+        named: Columns that are looked for in the whole path of a file.
+        texts: Columns of partitions that are text, whatever their values look like.
+
+    Raises:
+        DataError: Something is missing, foreign or named twice.
     """
     if not isinstance(spec, str | Path | Sequence):
         return [spec]
-    return [open_file(path) for path in expand_paths(spec)]
+    paths = expand_paths(spec)
+    below = common_directory(spec)
+    partitions = [partition_of(path, below=below, named=named) for path in paths]
+    return with_partitions([open_file(path) for path in paths], partitions, texts=texts)
+
+
+def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, str | None]]:
+    """Which directories of each file's path are columns: the same files may be named otherwise."""
+    below = common_directory(spec)
+    return [partition_of(path, below=below, named=named) for path in expand_paths(spec)]
 
 
 def open_file(path: Path) -> TableSource:
@@ -51,8 +69,7 @@ def open_file(path: Path) -> TableSource:
 
 def check_named_once(sources: Sequence[TableSource]) -> None:
     """Raise DataError for a file that is there twice, be it for training and for testing."""
-    opened = [source for source in sources if isinstance(source, _FileSource)]
-    check_different([file for source in opened for file in source.files])
+    check_different([file for source in sources for file in getattr(source, "files", ())])
 
 
 def with_companions(paths: Sequence[Path]) -> list[Path]:

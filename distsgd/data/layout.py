@@ -1,14 +1,34 @@
-"""Which columns are features and which labels: decided on the first source, held for all."""
+"""Which columns are features and which labels: decided over all sources of a data set.
+
+A source without rows decides nothing and hinders nothing: its types are those of nothing.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
 
 import pyarrow as pa
 
-from distsgd.data.labels import is_number, is_text
+from distsgd.data.column_names import (
+    Features,
+    check_known,
+    choose_features,
+    excluded_columns,
+    index_columns,
+)
+from distsgd.data.kinds import (
+    described,
+    foreign_extension,
+    is_list,
+    kind_of,
+    plain_type,
+    tensor_layout,
+    unified,
+)
+from distsgd.data.partitions import partition_keys
 from distsgd.data.source import TableSource
 from distsgd.errors import DataError
 
@@ -23,14 +43,15 @@ class Layout:
         columns: Feature columns, in order; one when it is a list column.
         list_width: Length of the lists of a list column; None for columns of numbers.
         label: Label columns, in order; empty when labels are not read.
-        types: Arrow types of features and labels that every source must have; None where any
-            numbers do.
+        types: Arrow types of the labels, one over all sources; None where nobody asked.
+        left_out: Columns that are no features because they are the index of a data frame.
     """
 
     columns: tuple[str, ...]
     list_width: int | None
     label: tuple[str, ...]
     types: tuple[pa.DataType, ...] | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -55,148 +76,183 @@ def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple
 
 
 def resolve_layout(
-    source: TableSource, *, label: tuple[str, ...], features: Literal["rest"] | tuple[str, ...]
+    sources: Sequence[TableSource],
+    *,
+    label: tuple[str, ...],
+    features: Features,
+    exclude: tuple[str, ...] = (),
 ) -> Layout:
-    """The layout the options mean on this source; DataError for missing or unusable columns."""
-    _check_duplicates(source)
-    names = source.schema.names
+    """The layout the options mean on these sources; DataError for missing or unusable columns.
+
+    Features come in the order of the first source with rows. Every source with rows must have
+    them; where they are the rest, no source may have others.
+    """
+    filled = with_rows(sources)
+    first = filled[0]
+    for source in filled:
+        _check_duplicates(source)
+        check_known(label, source.schema.names, where=source.name, role="label")
+    names = dict.fromkeys(name for source in filled for name in source.schema.names)
+    excluded = excluded_columns(exclude, tuple(names), where=first.name)
+    index = frozenset[str]().union(*(index_columns(source.schema) for source in filled))
+    choose = partial(choose_features, label=label, features=features, excluded=excluded)
+    columns = choose(first.schema.names, index=index, where=first.name)
     if features == "rest":
-        columns = tuple(name for name in names if name not in label and not _is_pandas_index(name))
-    else:
-        columns = features
-    _check_present(source, label, "label")
-    _check_present(source, columns, "feature")
-    both = sorted(set(label) & set(columns))
-    if both:
-        raise DataError(
-            source.name, f"column {both[0]!r} is both label and feature; remove it from one of them"
-        )
-    if not columns:
-        raise DataError(
-            source.name, f"has no feature columns beside the label ({', '.join(label)}); add some"
-        )
-    types = tuple(plain_type(source.schema.field(name).type) for name in (*columns, *label))
-    width = None
-    if len(columns) == 1 and is_list(types[0]):
-        _check_list_items(source, columns[0], types[0])
-        width = _list_width(source, columns[0], types[0])
-    else:
-        for column, kind in zip(columns, types, strict=False):
-            _check_feature_type(source, column, kind)
-    for column, kind in zip(label, types[len(columns) :], strict=True):
-        _check_label_type(source, column, kind)
-    layout = Layout(columns, width, label, types)
+        check_same_columns(filled, besides={*label, *index, *excluded})
+    with_index = choose(tuple(names), index=(), where=first.name)
+    unused = index.difference(columns)
+    left_out = tuple(name for name in with_index if name in unused)
+    _check_choice(first, columns, label, left_out)
+    layout = Layout(columns, None, label, left_out=left_out)
+    if len(columns) == 1 and kind_of(first.schema.field(columns[0])) == "list":
+        layout = Layout(columns, _list_width(first, columns[0]), label, left_out=left_out)
     if not 1 <= layout.num_features <= MAX_FEATURES:
         rule = f"must be 1 to {MAX_FEATURES}; choose other feature columns"
-        reason = f"has {layout.num_features} features; {rule}"
-        raise DataError(source.name, reason)
-    return layout
+        raise DataError(first.name, f"has {layout.num_features} features; {rule}")
+    types = check_layout(filled, layout)
+    return Layout(columns, layout.list_width, label, types, left_out)
 
 
-def check_layout(source: TableSource, layout: Layout) -> None:
-    """Raise DataError unless a source has the columns, and the types, of a layout."""
-    _check_duplicates(source)
-    _check_present(source, layout.columns, "feature")
-    _check_present(source, layout.label, "label")
-    for i, column in enumerate((*layout.columns, *layout.label)):
-        kind = plain_type(source.schema.field(column).type)
-        if layout.types is not None and kind != layout.types[i]:
-            expected = f"{layout.types[i]} in the first file; make the schemas equal"
-            reason = f"column {column!r} has type {kind}, but {expected}"
-            raise DataError(source.name, reason)
-        if column in layout.label:
-            _check_label_type(source, column, kind)
-        elif layout.list_width is not None and is_list(kind):
-            _check_list_items(source, column, kind)
-        elif layout.list_width is not None:
-            raise DataError(
-                source.name,
-                f"column {column!r} has type {kind}; must be lists of {layout.list_width} numbers",
-            )
-        else:
-            _check_feature_type(source, column, kind)
+def with_rows(sources: Sequence[TableSource]) -> list[TableSource]:
+    """The sources that have rows; DataError where none has."""
+    filled = [source for source in sources if source.num_rows]
+    if not filled:
+        what = "has no rows; give a file with some" if len(sources) == 1 else "has no rows"
+        more = "" if len(sources) == 1 else f", nor have {len(sources) - 1} other files"
+        raise DataError(sources[0].name, what + (f"{more}; give files with some" if more else ""))
+    return filled
 
 
-def check_same_columns(first: TableSource, other: TableSource) -> None:
-    """Raise DataError unless two sources have columns of the same names."""
-    extra = sorted(set(other.schema.names) - set(first.schema.names))
-    missing = sorted(set(first.schema.names) - set(other.schema.names))
-    if extra or missing:
-        what = f"has column {extra[0]!r}, which" if extra else f"lacks column {missing[0]!r}, which"
-        lacks = "lacks" if extra else "has"
-        reason = f"{what} {first.name} {lacks}; make the schemas equal or name the feature columns"
+def check_layout(sources: Sequence[TableSource], layout: Layout) -> tuple[pa.DataType, ...]:
+    """The types of the labels, one over all sources.
+
+    Raises:
+        DataError: A source has not the columns of a layout, or others by what they hold.
+    """
+    filled = [source for source in sources if source.num_rows]
+    for source in filled:
+        _check_duplicates(source)
+        names = source.schema.names
+        check_known(layout.columns, names, where=source.name, role="feature")
+        check_known(layout.label, names, where=source.name, role="label")
+        _check_features(source, layout)
+    if layout.list_width is not None:
+        _check_same_tensors(filled, layout.columns[0])
+    return tuple(_label_type(filled, column) for column in layout.label)
+
+
+def check_same_columns(sources: Sequence[TableSource], *, besides: set[str]) -> None:
+    """Raise DataError unless sources have columns of the same names, some besides."""
+    first = sources[0]
+    expected = set(first.schema.names) - besides
+    for other in sources[1:]:
+        names = set(other.schema.names) - besides
+        extra, missing = sorted(names - expected), sorted(expected - names)
+        if not (extra or missing):
+            continue
+        name = (extra or missing)[0]
+        has, lacks = (other, first) if extra else (first, other)
+        if name in partition_keys(has):
+            rule = "lay all files in such directories, or exclude the column"
+            reason = f"lies in no directory {name}=..., as {has.name} does; {rule}"
+            raise DataError(lacks.name, reason)
+        verbs = ("has", "lacks") if extra else ("lacks", "has")
+        rule = "make the schemas equal, exclude the column or name the feature columns"
+        reason = f"{verbs[0]} column {name!r}, which {first.name} {verbs[1]}; {rule}"
         raise DataError(other.name, reason)
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, without the ways of storing them (dictionary, large or view text)."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.string() if is_text(kind) else kind
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of the lists that can hold features."""
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
 def _check_duplicates(source: TableSource) -> None:
-    repeated = [name for name, count in Counter(source.schema.names).items() if count > 1]
-    if repeated:
-        raise DataError(
-            source.name, f"has column {repeated[0]!r} more than once; rename one of them"
-        )
-
-
-def _check_present(source: TableSource, columns: tuple[str, ...], role: str) -> None:
     names = source.schema.names
-    there = set(names)
-    missing = [name for name in columns if name not in there]
-    if missing:
-        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise DataError(
-            source.name, f"has no {role} column {missing[0]!r}; its columns are: {known}"
-        )
+    if len(set(names)) < len(names):
+        repeated = Counter(names).most_common(1)[0][0]
+        raise DataError(source.name, f"has column {repeated!r} more than once; rename one of them")
 
 
-def _check_feature_type(source: TableSource, column: str, kind: pa.DataType) -> None:
-    if is_number(kind):
-        return
-    way_out = "leave it out of the features or turn it into numbers"
-    if is_text(kind):
-        raise DataError(
-            source.name, f"feature column {column!r} is text; must be numbers; {way_out}"
-        )
-    if pa.types.is_null(kind):
-        raise DataError(source.name, f"feature column {column!r} has only nulls; {way_out}")
-    if is_list(kind):
-        rule = "a list must be the only feature; name it alone as features"
-        reason = f"feature column {column!r} is a list beside other features; {rule}"
+def _check_choice(
+    source: TableSource,
+    columns: tuple[str, ...],
+    label: tuple[str, ...],
+    left_out: tuple[str, ...],
+) -> None:
+    both = sorted(set(label) & set(columns))
+    if both:
+        reason = f"column {both[0]!r} is both label and feature; remove it from one of them"
         raise DataError(source.name, reason)
-    raise DataError(
-        source.name, f"feature column {column!r} has type {kind}, which is not supported; {way_out}"
-    )
-
-
-def _check_label_type(source: TableSource, column: str, kind: pa.DataType) -> None:
-    if not (is_text(kind) or is_number(kind)):
-        reason = (
-            f"label column {column!r} has type {kind}; must be text, booleans, integers or numbers"
-        )
+    if not columns:
+        index = f" and the index ({', '.join(left_out)})" if left_out else ""
+        reason = f"has no feature columns beside the label ({', '.join(label)}){index}; add some"
         raise DataError(source.name, reason)
 
 
-def _check_list_items(source: TableSource, column: str, kind: pa.DataType) -> None:
-    if not is_number(kind.value_type) or pa.types.is_boolean(kind.value_type):
-        raise DataError(
-            source.name,
-            f"feature column {column!r} has lists of {kind.value_type}; must be lists of numbers",
-        )
+def _check_features(source: TableSource, layout: Layout) -> None:
+    """Raise DataError for the first feature column that does not hold what it must."""
+    expected = "number" if layout.list_width is None else "list"
+    for column, place in zip(layout.columns, _places(source, layout.columns), strict=True):
+        field = source.schema.field(place)
+        found = kind_of(field)
+        if found != expected:
+            raise DataError(source.name, _feature_problem(column, field, layout))
 
 
-def _list_width(source: TableSource, column: str, kind: pa.DataType) -> int:
+def _places(source: TableSource, columns: Sequence[str]) -> list[int]:
+    place_of = {name: place for place, name in enumerate(source.schema.names)}
+    return [place_of[column] for column in columns]
+
+
+def _feature_problem(column: str, field: pa.Field, layout: Layout) -> str:
+    found, what = kind_of(field), f"feature column {column!r}"
+    way_out = "exclude it from the features or turn it into numbers"
+    kind, name = plain_type(field.type), described(field)
+    if found == "number":
+        rule = f"must be lists of {layout.list_width} numbers"
+        return f"{what} has {name}; {rule}, as in other files"
+    if found == "list":
+        if len(layout.columns) == 1:
+            return f"{what} is a list, but numbers in other files; make them equal"
+        rule = "a list must be the only feature; name it alone, or exclude the others"
+        return f"{what} is a list beside other features; {rule}"
+    reasons = {"text": "is text; must be numbers", "null": "has only nulls"}
+    other = f"has {name}, which is not supported"
+    if is_list(kind) and foreign_extension(field) is None:
+        other = f"has lists of {kind.value_type}; must be lists of numbers"
+    return f"{what} {reasons.get(found, other)}; {way_out}"
+
+
+def _check_same_tensors(sources: Sequence[TableSource], column: str) -> None:
+    """Tensors of other shapes may be lists of one length; their numbers mean something else."""
+    first: tuple[str, str] | None = None
+    for source in sources:
+        found = tensor_layout(source.schema.field(column).type)
+        if found is None:
+            continue
+        first = first or (source.name, found)
+        if found != first[1]:
+            reason = f"has tensors of {found}, but {first[0]} of {first[1]}; make them equal"
+            raise DataError(source.name, f"column {column!r} {reason}")
+
+
+def _label_type(sources: Sequence[TableSource], column: str) -> pa.DataType:
+    """One type for a label column over all sources; DataError where some have text and some not."""
+    types: list[pa.DataType] = []
+    kinds: list[str] = []
+    for source in sources:
+        field = source.schema.field(column)
+        kind = kind_of(field)
+        if kind not in {"number", "text"}:
+            rule = "must be text, booleans, integers or numbers"
+            raise DataError(source.name, f"label column {column!r} has {described(field)}; {rule}")
+        if kinds and kind != kinds[0]:
+            reason = f"has type {plain_type(field.type)}, but {types[0]} in {sources[0].name}"
+            rule = "make them all text or all numbers"
+            raise DataError(source.name, f"column {column!r} {reason}; {rule}")
+        kinds.append(kind)
+        types.append(plain_type(field.type))
+    return unified(types)
+
+
+def _list_width(source: TableSource, column: str) -> int:
+    kind = plain_type(source.schema.field(column).type)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
     for batch in source.batches((column,)):
@@ -204,12 +260,6 @@ def _list_width(source: TableSource, column: str, kind: pa.DataType) -> int:
         if batch.num_rows and values[0].is_valid:
             return len(values[0])
         if batch.num_rows:
-            raise DataError(
-                source.name,
-                f"column {column!r}, row 0: null feature list; fill it in or remove the row",
-            )
-    raise DataError(source.name, "has no rows; the first file must have some")
-
-
-def _is_pandas_index(name: str) -> bool:
-    return name.startswith("__index_level_") and name.endswith("__")
+            reason = f"column {column!r}, row 0: null feature list; fill it in or remove the row"
+            raise DataError(source.name, reason)
+    raise DataError(source.name, "has fewer rows than it says; write it again")

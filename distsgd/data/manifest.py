@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ FORMAT = "distsgd-data"
 VERSION = 2
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 30
+_NO_BITS = frozenset({"sources", "left_out", "digest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Manifest:
         train_shards: Shards of the training rows, in row order.
         test_shards: Shards of the held-out rows, in order of arrival.
         sources: Where the rows came from; `source_row` counts over all of them.
-        digest: blake3 of everything that defines the bits: all but `sources`.
+        left_out: Columns that are no features because they are the index of a data frame.
+        digest: blake3 of everything that defines the bits: all but `sources` and `left_out`.
     """
 
     columns: tuple[str, ...]
@@ -83,6 +85,7 @@ class Manifest:
     train_shards: tuple[ShardEntry, ...]
     test_shards: tuple[ShardEntry, ...]
     sources: tuple[SourceEntry, ...]
+    left_out: tuple[str, ...] = ()
     digest: str = ""
 
     def __repr__(self) -> str:
@@ -138,19 +141,26 @@ class Manifest:
 
     def with_digest(self) -> Manifest:
         """The same with `digest` computed."""
-        bits = {
-            key: value for key, value in asdict(self).items() if key not in {"sources", "digest"}
-        }
+        bits = {key: value for key, value in self._plain().items() if key not in _NO_BITS}
         text = json.dumps([FORMAT, VERSION, bits], sort_keys=True, allow_nan=False)
         return replace(self, digest=blake3(text.encode()).hexdigest())
 
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(
-            {"format": FORMAT, "version": VERSION, **asdict(self)},
+            {"format": FORMAT, "version": VERSION, **self._plain()},
             allow_nan=False,
             ensure_ascii=False,
         )
+
+    def _plain(self) -> dict[str, Any]:
+        """As JSON has it; `asdict` copies each number of each column."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        entries = ("train_shards", "test_shards", "sources")
+        lists = {name: [asdict(entry) for entry in values[name]] for name in entries}
+        statistics = self.statistics
+        of_columns = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+        return values | lists | {"statistics": of_columns}
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -200,6 +210,7 @@ def _from_json(reader: ManifestReader) -> Manifest:
         train_shards=tuple(_shard(child) for child in reader.children("train_shards")),
         test_shards=tuple(_shard(child) for child in reader.children("test_shards")),
         sources=tuple(_source(child) for child in reader.children("sources")),
+        left_out=reader.texts("left_out"),
         digest=reader.hexadecimal("digest"),
     )
     _check_consistent(reader, manifest)

@@ -23,8 +23,10 @@ class PrepareOptions:
 
     Attributes:
         label: Columns to be predicted; several are numbers.
-        features: Columns to predict from, in this order, or ``"rest"``: every other column but
-            pandas' own index columns.
+        features: Columns to predict from, in this order; patterns (``*``, ``?``, ``[abc]``) stand
+            for columns in the order of the files. Or ``"rest"``: every other column but the index
+            of a data frame.
+        exclude: Columns and patterns of columns that are no features.
         label_kind: ``"auto"`` takes text, booleans and integers as classes, floats and several
             columns as numbers.
         test_fraction: Share of rows held out, in [0, 1): exactly so many, rounded half up, each row
@@ -39,6 +41,7 @@ class PrepareOptions:
 
     label: tuple[str, ...]
     features: Literal["rest"] | tuple[str, ...] = "rest"
+    exclude: tuple[str, ...] = ()
     label_kind: Literal["auto", "class", "number"] = "auto"
     test_fraction: float = 0.0
     stratify: bool = False
@@ -47,6 +50,11 @@ class PrepareOptions:
     dtype: Dtype = "float32"
     split_seed: int = 0
     shards: int | Literal["auto"] = "auto"
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Labels and features by their names, with patterns as they are typed."""
+        return (*self.label, *(() if self.features == "rest" else self.features))
 
 
 def validate_options(options: PrepareOptions) -> None:
@@ -71,6 +79,8 @@ def _problems(options: PrepareOptions) -> list[str]:
     problems += _column_problems("label", options.label)
     if options.features != "rest":
         problems += _column_problems("features", options.features)
+    if options.exclude != ():
+        problems += _column_problems("exclude", options.exclude)
     fraction, shards, seed = options.test_fraction, options.shards, options.split_seed
     fits = isinstance(fraction, Real) and 0.0 <= float(fraction) < 1.0
     rule("test_fraction", fits, "a number, at least 0 and below 1")

@@ -27,6 +27,8 @@ _LEAST_VALUE_BYTES = 8
 # As many are decoded even where all are of one list.
 _FEW_VALUES = 16 << 20
 _MOST_VALUES_A_BYTE = 1
+# Of each of very many columns so much is decoded at once, and of all of them.
+_FEW_BYTES, _MOST_COLUMNS_BYTES = 2 << 10, 128 << 20
 
 
 class ParquetSource:
@@ -42,16 +44,21 @@ class ParquetSource:
         with arrow_errors(self.name), self._open(()) as file:
             self.schema: pa.Schema = file.schema_arrow
             self.num_rows: int = file.metadata.num_rows
-        self._chunks: list[list[Chunk]] = []
-        self._checked: set[Chunk] = set()  # Of lists.
+        # For columns that were read before: rows of each row group to decode at once.
+        self._rows_at_once: dict[tuple[str, ...], list[int]] = {}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order, decoded in batches of about 16 MiB."""
         num_rows = 0
         with arrow_errors(self.name), self._open(columns) as file:
+            known = self._rows_at_once.setdefault(tuple(columns), [])
             places = places_of(file.schema, frozenset(columns))
+            chunks: list[list[Chunk]] = []
             for group in range(file.metadata.num_row_groups):
-                at_once = self._batch_rows(file, group, places)
+                if group == len(known):
+                    chunks = chunks or self._chunks(len(file.schema))
+                    known.append(self._batch_rows(file, group, places, chunks[group]))
+                at_once = known[group]
                 for batch in file.iter_batches(at_once, row_groups=[group], columns=list(columns)):
                     num_rows += batch.num_rows
                     yield batch
@@ -79,33 +86,38 @@ class ParquetSource:
             **_THRIFT_LIMITS,
         )
 
-    def _batch_rows(self, file: Any, number: int, places: Sequence[int]) -> int:
+    def _chunks(self, num_columns: int) -> list[list[Chunk]]:
+        with self.path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
+            return read_chunks(data, num_columns)
+
+    def _batch_rows(
+        self, file: Any, number: int, places: Sequence[int], chunks: Sequence[Chunk]
+    ) -> int:
         """Rows of a row group to decode at once; DataError where even one row is too much."""
         # Neither what pyarrow says of column chunks (it ends the whole process when a damaged one
         # is looked at) nor what a row group says of its bytes: 91 KB can decode to 160 MB.
         num_rows = max(file.metadata.row_group(number).num_rows, 1)
         width = 0
+        wanted = [chunks[place] for place in places]
         with self.path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
-            self._chunks = self._chunks or read_chunks(data, len(file.schema))
-            chunks = [self._chunks[number][place] for place in places]
-            for place, chunk, size in zip(places, chunks, check_sizes(data, chunks), strict=True):
+            for place, chunk, size in zip(places, wanted, check_sizes(data, wanted), strict=True):
                 per_row = -(-size.num_values // num_rows)
                 width += per_row * max(size.value_bytes, _LEAST_VALUE_BYTES)
-                is_list = file.schema.column(place).max_repetition_level == 1
                 # Values that are stored are as many as they say; only others come out of nothing.
                 is_many = size.num_values > max(
                     _FEW_VALUES, _MOST_VALUES_A_BYTE * size.stored_bytes
                 )
-                if is_list and is_many and chunk not in self._checked:
+                if is_many and file.schema.column(place).max_repetition_level == 1:
                     check_lengths(data, chunk, per_row)
-                    self._checked.add(chunk)
         if width > MAX_ROW_BYTES:
             reason = (
                 f"row group {number} has rows of {width >> 20} MiB; the limit is"
                 f" {MAX_ROW_BYTES >> 20} MiB a row; make the rows shorter"
             )
             raise DataError(self.path, reason)
-        return batch_rows(width)
+        # A batch costs time for each of its columns, however few rows it has.
+        few_bytes = min(_MOST_COLUMNS_BYTES, _FEW_BYTES * len(places))
+        return max(batch_rows(width), few_bytes // max(width, 1))
 
 
 def _check_magic(path: Path, num_bytes: int) -> None:

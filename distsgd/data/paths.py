@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
+from typing import TypeAlias
 
 from distsgd.errors import DataError
 
+PathSpec: TypeAlias = "str | Path | Sequence[str | Path]"
 
-def expand_paths(spec: str | Path | Sequence[str | Path]) -> list[Path]:
+
+def expand_paths(spec: PathSpec) -> list[Path]:
     """The files that paths and globs name, in order; DataError for none and for one named twice."""
-    items = [spec] if isinstance(spec, str | Path) else list(spec)
-    paths = list(chain.from_iterable(_expand(item) for item in items))
+    paths = list(chain.from_iterable(_expand(item) for item in _items(spec)))
     if not paths:
         raise DataError("sources", "no file was named; give at least one file or glob")
     check_different(paths)
     return paths
+
+
+def common_directory(spec: PathSpec) -> Path:
+    """The directory that all paths have in common, a glob without its part that has wildcards."""
+    return Path(os.path.commonpath([_directory(item) for item in _items(spec)]))
+
+
+def _items(spec: PathSpec) -> list[str | Path]:
+    return [spec] if isinstance(spec, str | Path) else list(spec)
+
+
+def _directory(item: str | Path) -> Path:
+    path = Path(item).expanduser().absolute()
+    parts = path.parts[:-1]
+    if not path.exists():
+        parts = tuple(takewhile(lambda part: not glob.has_magic(part), parts))
+    return Path(*parts)
 
 
 def check_different(paths: Sequence[Path]) -> None:

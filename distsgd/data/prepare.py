@@ -22,9 +22,10 @@ from distsgd.data.aside import check_out, write_durably, written_aside
 from distsgd.data.columns import Piece, RawRows
 from distsgd.data.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.labels import Vocabulary, resolve_label_kind, sort_classes
-from distsgd.data.layout import Layout, check_same_columns, resolve_layout
+from distsgd.data.layout import Layout, resolve_layout, with_rows
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
 from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
+from distsgd.data.partitions import partition_keys, partitions_as_text
 from distsgd.data.shard_file import RowFormat
 from distsgd.data.source import TableSource
 from distsgd.data.spill import ShardWriter
@@ -71,7 +72,7 @@ def prepare(
     progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
     opened, num_train_sources = _open_all(sources, options)
     layout, kind = _resolve(opened, options)
-    rows = RawRows(opened, layout)
+    rows = RawRows(opened, layout, reads_again=True)
     train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
     if options.stratify:
         split, class_names = stratified_split(rows, options, progress)
@@ -93,6 +94,7 @@ def prepare(
         train_shards=(),
         test_shards=(),
         sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
+        left_out=layout.left_out,
     )
     with written_aside(out) as directory:
         writer = ShardWriter(
@@ -126,13 +128,17 @@ def read_features(
 
     Raises DataError for rows that cannot be used, and for a class that training did not know.
     """
-    opened = open_sources(source_argument("data", source))
-    has_labels = all(name in each.schema.names for each in opened for name in manifest.labels)
+    are_texts = any(isinstance(name, str) for name in manifest.class_names)
+    opened = open_sources(
+        source_argument("data", source),
+        named=(*manifest.columns, *manifest.labels),
+        texts=manifest.labels if are_texts else (),
+    )
+    filled = with_rows(opened)
+    has_labels = all(set(manifest.labels) <= set(each.schema.names) for each in filled)
     wanted = labels == "required" or (labels == "optional" and has_labels)
     layout = Layout(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
     rows = RawRows(opened, layout)
-    if rows.num_rows == 0:
-        raise DataError(opened[0].name, "has no rows; give a file with some")
     vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
     shift_I, scale_I = manifest.shift, manifest.scale
     for piece in rows.pieces(vocabulary):
@@ -159,24 +165,23 @@ def source_argument(name: str, value: object) -> SourceSpec:
 
 def _open_all(sources: SourceSpec, options: PrepareOptions) -> tuple[list[TableSource], int]:
     """All sources, those to train from first, and how many these are."""
-    opened = open_sources(source_argument("sources", sources))
+    named = frozenset(options.named_columns)
+    opened = open_sources(source_argument("sources", sources), named=named)
     num_train_sources = len(opened)
     if options.test_sources:
-        opened += open_sources(options.test_sources)
+        named = named.union(*map(partition_keys, opened))
+        texts = partitions_as_text(opened)
+        opened += open_sources(options.test_sources, named=named, texts=texts)
     check_named_once(opened)
-    if options.features == "rest":
-        for other in opened[1:]:
-            check_same_columns(opened[0], other)
     return opened, num_train_sources
 
 
 def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[Layout, LabelKind]:
-    if sum(source.num_rows for source in opened) == 0:
-        raise DataError(opened[0].name, "has no rows; give files with some")
-    layout = resolve_layout(opened[0], label=options.label, features=options.features)
+    layout = resolve_layout(
+        opened, label=options.label, features=options.features, exclude=options.exclude
+    )
     assert layout.types is not None
-    kinds = list(layout.types[len(layout.columns) :])
-    kind = resolve_label_kind(opened[0].name, kinds, options)
+    kind = resolve_label_kind(opened[0].name, list(layout.types), options)
     if options.stratify and kind != "class":
         reason = f"label column {layout.label[0]!r} holds numbers, and only classes can be"
         raise DataError(opened[0].name, f"{reason} stratified; set stratify = false")

@@ -40,7 +40,7 @@ def read_rows(path: Path, first: int, end: int, *, label: str | None = None) -> 
     source = open_file(path)
     if label is None and isinstance(source, IdxSource) and LABEL in source.schema.names:
         label = LABEL
-    layout = resolve_layout(source, label=(label,) if label else (), features="rest")
+    layout = resolve_layout([source], label=(label,) if label else (), features="rest")
     found = []
     for piece in RawRows([source], replace(layout, label=())).pieces(None):
         wanted = slice(max(first - piece.first_row, 0), max(end - piece.first_row, 0))

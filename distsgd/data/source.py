@@ -34,6 +34,12 @@ _FOREIGN_ERRORS = (
     csv.Error,
 )
 _UNKNOWN_LIST_BYTES = 32 << 10
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 
 
 class TableSource(Protocol):
@@ -177,9 +183,11 @@ def batch_rows(bytes_per_row: int) -> int:
 
 
 def _value_bytes(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _value_bytes(kind.storage_type)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * 8
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if any(is_list(kind) for is_list in _LISTS):
         return _UNKNOWN_LIST_BYTES
     try:
         return max(int(kind.bit_width) // 8, 8)

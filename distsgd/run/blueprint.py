@@ -193,6 +193,14 @@ class Blueprint:
                 f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores "
                 "here; they will take turns"
             )
+        if left_out := self.manifest.left_out:
+            what = "columns" if len(left_out) > 1 else "column"
+            found.append(
+                f"{what} {', '.join(map(repr, left_out[:10]))}"
+                f"{' and more' if len(left_out) > 10 else ''} left out of the features: the index"
+                " of a data frame, which numbers the rows (to train on it, name it in [data]"
+                " features; to leave it out without a word, in exclude)"
+            )
         if not self.manifest.test_rows:
             found.append(
                 "no rows are held out; set [data] test_fraction or test_path to measure accuracy"

@@ -13,6 +13,7 @@ from typing import Any
 from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
 from distsgd.data.cache_entries import default_cache_dir
+from distsgd.data.column_names import selects
 from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
@@ -30,6 +31,7 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
     return PrepareOptions(
         label=data.labels,
         features=data.features if data.features == "rest" else tuple(data.features),
+        exclude=data.exclude,
         label_kind="class" if needs_classes else "number",
         test_fraction=data.test_fraction,
         stratify=data.stratify,
@@ -112,8 +114,10 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         ("train.dtype", options.dtype, manifest.dtype),
         ("label kind (from model.loss)", options.label_kind, manifest.label_kind),
     ]
-    if options.features != "rest":
+    if not selects(manifest.columns, options.features, ()):
         wanted.append(("data.features", options.features, manifest.columns))
+    if not selects(manifest.columns, "rest", options.exclude):
+        wanted.append(("data.exclude", options.exclude, manifest.columns))
     wanted += [
         (f"data.{key}", getattr(options, key), getattr(manifest, key))
         for key in ("standardise", "test_fraction", "stratify", "split_seed")

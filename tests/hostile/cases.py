@@ -131,7 +131,7 @@ def resealed(manifest: bytes) -> bytes:
         return manifest
     if not isinstance(value, dict):
         return manifest
-    hidden = {"sources", "digest", "format", "version"}
+    hidden = {"sources", "left_out", "digest", "format", "version"}
     bits = {key: inner for key, inner in value.items() if key not in hidden}
     try:
         text = json.dumps([FORMAT, VERSION, bits], sort_keys=True)

@@ -39,6 +39,9 @@ def _columns() -> dict[str, pa.Array]:
         "a": pa.array(chance.standard_normal(_ROWS)),
         "b": pa.array(chance.integers(-9, 9, _ROWS).astype(np.int16)),
         "x": pa.array(list(chance.standard_normal((_ROWS, 5)).astype(np.float32))),
+        "v": pa.array(list(chance.standard_normal((_ROWS, 3))), pa.list_view(pa.float64())),
+        "t": pa.ExtensionArray.from_storage(pa.bool8(), pa.array(np.arange(_ROWS) % 2, pa.int8())),
+        "d": pa.array(np.arange(_ROWS)).cast(pa.decimal128(25, 2)),
         "text": pa.array([names[i] for i in chance.integers(0, 4, _ROWS)]),
         "code": pa.array([names[i] for i in chance.integers(0, 4, _ROWS)]).dictionary_encode(),
         "number": pa.array(chance.integers(0, 3, _ROWS)),
@@ -58,7 +61,15 @@ def _tables() -> list[pa.Table]:
         _table("ab", "code"),
         _table("ba", "flag"),
         _table("x", "a"),
+        _table("v", "flag"),
+        _framed(_table("td", "code")),
     ]
+
+
+def _framed(table: pa.Table) -> pa.Table:
+    """As a data frame writes it, with its index."""
+    table = table.append_column("__index_level_0__", pa.array(np.arange(_ROWS)))
+    return table.replace_schema_metadata({"pandas": '{"index_columns": ["__index_level_0__"]}'})
 
 
 def parquet_files() -> list[bytes]:
@@ -175,6 +186,14 @@ def _long_lists(rows: int) -> pa.Table:
     return pa.table({"x": lists, "label": np.arange(rows) % 2})
 
 
+def _views_of_one_list(rows: int, width: int) -> pa.Table:
+    """Rows that are all the same long list, which is there once."""
+    zeros = pa.array(np.zeros(rows, np.int32))
+    sizes = pa.array(np.full(rows, width, np.int32))
+    views = pa.ListViewArray.from_arrays(zeros, sizes, pa.array(np.zeros(width, np.int8)))
+    return pa.table({"x": views, "label": np.arange(rows) % 2})
+
+
 def parquet_bombs() -> list[Bomb]:
     return [
         lambda: _parquet(_zeros(2_000_000)),
@@ -198,6 +217,8 @@ def arrow_bombs() -> list[Bomb]:
         lambda: _arrow(_deep(30)),
         lambda: _arrow(_deep(60)),
         lambda: _arrow(_long_label(100_000, as_dictionary=True)),
+        lambda: _arrow(_views_of_one_list(100, 1 << 19)),
+        lambda: _arrow(_views_of_one_list(65_536, 1 << 21)),
         lambda: b"\xff\xff\xff\xff\xff\xff\xff\x7f" + bytes(1000),
         lambda: b"ARROW1\0\0" + bytes(1000) + b"\xff\xff\xff\x7fARROW1",
     ]

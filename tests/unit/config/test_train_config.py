@@ -303,6 +303,11 @@ def test_no_layers_are_refused() -> None:
         ),
         ({"data": {"features": ["x", "digit"]}}, 'data.features names "digit", which is a label'),
         ({"data": {"features": ["x", "x"]}}, 'data.features names "x" twice'),
+        ({"data": {"exclude": ["x", "x"]}}, 'data.exclude names "x" twice'),
+        (
+            {"data": {"features": ["x"], "exclude": ["x"]}},
+            'data.features and data.exclude both name "x"',
+        ),
         ({"train": {"epochs": None}}, "train.epochs and train.steps are both missing"),
         ({"schedule": {"type": "step"}}, "schedule.every_steps is missing"),
     ],

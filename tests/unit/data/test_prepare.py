@@ -350,7 +350,7 @@ def test_prepare_names_file_and_row_across_files(tmp_path: Path, write: Write) -
     [
         ({"a": [1.0], "b": [1.0], "label": [0]}, "has column 'b', which"),
         ({"label": [0]}, "lacks column 'a'"),
-        ({"a": ["1"], "label": [0]}, "column 'a' has type string, but double"),
+        ({"a": ["1"], "label": [0]}, "feature column 'a' is text; must be numbers"),
         ({"a": [1.0], "label": ["0"]}, "column 'label' has type string, but int64"),
     ],
 )

@@ -43,9 +43,21 @@ def test_prepared_data_takes_a_prepared_directory_as_it_is(prepared: Path) -> No
 
 
 @pytest.mark.parametrize(
+    "data", [{"features": ["a", "b"]}, {"features": ["[ab]"], "exclude": ["c*"]}]
+)
+def test_patterns_are_held_against_a_prepared_directory(
+    prepared: Path, data: dict[str, Any]
+) -> None:
+    found = prepared_data(config(prepared, **data), cache_dir=prepared, on_message=print)
+    assert found == prepared
+
+
+@pytest.mark.parametrize(
     ("data", "problem"),
     [
         ({"features": ["a"]}, r"data\.features is \('a',\), but .* prepared with \('a', 'b'\)"),
+        ({"features": ["b*"]}, r"data\.features is \('b\*',\), but .* prepared with"),
+        ({"exclude": ["a"]}, r"data\.exclude is \('a',\), but .* prepared with \('a', 'b'\)"),
         ({"test_path": "more.parquet"}, r"data\.test_path is set, but .* is prepared"),
         ({"standardise": "min_max"}, r"data\.standardise is 'min_max'"),
     ],
