@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from distsgd.data.cache_entries import MAX_CACHE_BYTES, evict, try_lock_file
 from distsgd.data.formats import partitions_of, with_companions
-from distsgd.data.manifest import VERSION
+from distsgd.data.manifest import VERSION, Manifest
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.paths import expand_paths, file_stamp
 from distsgd.data.prepare import Progress, prepare
@@ -75,7 +75,8 @@ def cached(
             if not _is_usable(entry, on_message):
                 _sweep_unfinished(entry)
                 on_message(f"preparing {_shown(paths)} into {entry} (once)")
-                prepare(sources, entry, options=options, on_progress=on_progress)
+                made = prepare(sources, entry, options=options, on_progress=on_progress)
+                _check_same_files(made, paths, entry)
             os.utime(entry)
             if held is not None:
                 held.append(DirectoryLock(entry))
@@ -84,6 +85,14 @@ def cached(
         raise DataError(entry.parent, reason) from error
     evict(entry.parent, keep=entry, max_bytes=max_bytes, on_message=on_message)
     return entry
+
+
+def _check_same_files(manifest: Manifest, paths: Sequence[Path], entry: Path) -> None:
+    """Refuse an entry of other files than its key is of: a glob may match more by now."""
+    if [Path(source.name) for source in manifest.sources] != list(paths):
+        shutil.rmtree(entry)
+        reason = "other files are there than a moment ago; try again when all are complete"
+        raise DataError(paths[0].parent, reason)
 
 
 def _key(

@@ -199,6 +199,19 @@ def test_the_cache_keeps_apart_what_is_named_in_other_ways(tmp_path: Path) -> No
     assert columns == [("a", "k"), ("a",)]
 
 
+def test_the_cache_refuses_files_that_come_while_it_prepares(tmp_path: Path) -> None:
+    glob = laid(tmp_path / "d", "k=0")
+
+    def one_more(_: str) -> None:
+        laid(tmp_path / "d", "k=0", "k=1")
+
+    options = PrepareOptions(("label",))
+    with pytest.raises(DataError, match="other files are there than a moment ago"):
+        cached(glob, options=options, cache_dir=tmp_path / "cache", on_message=one_more)
+    entry = cached(glob, options=options, cache_dir=tmp_path / "cache", on_message=lambda _: None)
+    assert DataSet.open(entry).manifest.train_rows == 4
+
+
 def test_csv_files_have_partitions_too(tmp_path: Path) -> None:
     for k in (0, 1):
         (tmp_path / f"k={k}").mkdir()
