@@ -51,7 +51,7 @@ class Roster:
             how = (
                 "has left, as was asked"
                 if is_surplus
-                else f"is lost ({event.reason}); others compute its blocks"
+                else f"is lost ({event.reason}); {self._heir(worker)} its blocks"
             )
             self._say(f"worker {worker} {how}")
         elif isinstance(event, Reported | Summed) and self.lateness.is_watching:
@@ -61,7 +61,7 @@ class Roster:
         """Somebody else computed the blocks of `worker` at `step`."""
         self.lateness.owes(worker, since_s=now_s)
         self.lateness.rest(worker, step=step)
-        self._say(f"worker {worker} is late at step {step}; others compute its blocks")
+        self._say(f"worker {worker} is late at step {step}; the server computes its blocks")
 
     def is_late_in_summing(self, worker: int, *, now_s: float, step: int) -> None:
         """The server summed the range of `worker`, which may still have been reading ahead."""
@@ -75,7 +75,8 @@ class Roster:
     def waited_for(self, worker: int, step: int) -> None:
         """The steps up to `step` waited for `worker` alone."""
         self.lateness.rest(worker, step=step)
-        self._say(f"worker {worker} is slow, seen at step {step}; others compute its blocks")
+        heir = self._heir(worker)
+        self._say(f"worker {worker} is slow, seen at step {step}; {heir} its blocks")
 
     def update_plan(self, step: int) -> None:
         """Tell the planner who can be given work at `step`, if that has changed."""
@@ -83,6 +84,11 @@ class Roster:
         if fit != self._fit:
             self._fit = fit
             self._planner.set_members(fit)
+
+    def _heir(self, worker: int) -> str:
+        """Who computes the blocks of `worker` now, and that it does."""
+        has_others = any(other != worker for other in self._workers)
+        return "others compute" if has_others else "the server computes"
 
     def _check(self, found: Description) -> None:
         """Refuse a worker that would compute something else than this process."""

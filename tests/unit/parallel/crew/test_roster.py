@@ -21,3 +21,22 @@ def test_worker_that_is_not_wanted_any_more_has_left_and_is_not_lost() -> None:
         "worker 0 is lost (end of file); others compute its blocks",
     ]
     assert roster.members == (1,)
+
+
+def test_blocks_go_to_the_server_where_there_are_no_other_workers() -> None:
+    said: list[str] = []
+    roster = Roster(Description(-1, "1", 1, "p", "d"), Planner("all"), say=said.append)
+    for worker in range(2):
+        roster.notice(Joined(worker, Description(worker, "1", 100 + worker, "p", "d")))
+    roster.waited_for(0, 7)
+    roster.notice(Lost(1, "end of file"))
+    roster.waited_for(0, 8)
+    roster.outran(0, now_s=0.0, step=9)
+    roster.notice(Lost(0, "end of file"))
+    assert said[2:] == [
+        "worker 0 is slow, seen at step 7; others compute its blocks",
+        "worker 1 is lost (end of file); others compute its blocks",
+        "worker 0 is slow, seen at step 8; the server computes its blocks",
+        "worker 0 is late at step 9; the server computes its blocks",
+        "worker 0 is lost (end of file); the server computes its blocks",
+    ]
