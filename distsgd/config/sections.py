@@ -292,13 +292,13 @@ class ParallelSection(Section):
         Literal["auto", "shared_memory", "zmq"],
         key("how arrays travel", '"auto", "shared_memory" or "zmq"'),
     ] = "auto"
-    address: Annotated[Name, key("the Ray cluster", '"local" or the address of a cluster')] = (
-        "local"
-    )
+    address: Annotated[
+        Name, key("the Ray cluster", '"local", "auto" (the Ray that is there), or host:port')
+    ] = "local"
     step_timeout_s: Annotated[
         float,
         key(
-            "longest wait for a worker before others compute its blocks",
+            "longest wait for a worker before its blocks are computed elsewhere",
             "a number of seconds above 0",
             gt=0,
         ),

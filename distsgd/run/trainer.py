@@ -28,7 +28,7 @@ from distsgd.parallel.chaos.fault_plan import FaultPlan
 from distsgd.parallel.chaos.injection import Chaos, counted
 from distsgd.parallel.exchange.contract import Array
 from distsgd.parallel.launch import launch
-from distsgd.parallel.server.job import Outcome
+from distsgd.parallel.server.job import Outcome, Status
 from distsgd.parallel.server.step_view import OnStep
 from distsgd.run import record
 from distsgd.run.blueprint import Blueprint, make_blueprint
@@ -163,7 +163,7 @@ class Trainer:
         self._on_step = None if on_step is None else call_argument("on_step", on_step, on_step)
         self._stop = threading.Event()
         self._has_begun = False
-        self.path: Path | None = None  # The run directory, once training has begun.
+        self.path: Path | None = None  # The run directory, once it is there.
 
     def request_stop(self) -> bool:
         """End the run after its present step, with a checkpoint; callable from a signal handler.
@@ -233,7 +233,7 @@ class Trainer:
             path, is_there = record.find_run(self._config, stem, path, self._resume)
         for warning in blueprint.warnings():
             self._say(f"warning: {warning}")
-        self.path, self._has_begun = run.path, True
+        self.path = run.path
         return self._ended(run, self._train(blueprint, run))
 
     def _finished_by_others(self, run: RunDirectory) -> Result | None:
@@ -301,7 +301,12 @@ class Trainer:
         task = replace(task, chaos=self._chaos(run))
         if blueprint.num_workers:
             self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
-        watch = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
+        seen = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
+
+        def watch(status: Status) -> bool:
+            self._has_begun = True  # There is a server now that ends by itself when asked to.
+            return seen(status)
+
         try:
             return launch(task, WORKER, watch, address=address, on_step=self._on_step)
         except DistSGDError:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +85,17 @@ def test_an_interrupted_run_ends_with_six_and_resumes_with_other_workers(place: 
     assert found["weights_digest"] == alone
 
 
+def test_interruption_while_ray_starts_leaves_nothing(place: Path) -> None:
+    program = Program(place, "--workers", "2", *settings(*LONG))
+    wait_until(lambda: "gcs_server" in str(program.processes()), 60, "Ray to start")
+    program.process.send_signal(signal.SIGINT)
+    code, found, said = program.result()
+    assert code == 6, said
+    assert found["status"] == "interrupted"
+    assert "no step was made" in said
+    wait_until(lambda: not program.processes(), 20, "all processes to end")
+
+
 def test_after_a_killed_driver_everything_ends_and_a_prompt_resume_gives_the_same_bits(
     place: Path,
 ) -> None:
@@ -102,22 +111,3 @@ def test_after_a_killed_driver_everything_ends_and_a_prompt_resume_gives_the_sam
     assert code == 0, said
     assert found["weights_digest"] == alone
     wait_until(lambda: not program.processes(), 120, "the killed run's processes to end")
-
-
-TWICE = """
-from distsgd import TrainConfig, Trainer
-
-config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.plan=all"])
-digests = set()
-for workers in (1, 2):
-    again = config.with_overrides([f"parallel.workers={workers}"])
-    digests.add(Trainer(again).fit().metrics["weights_digest"])
-assert len(digests) == 1, digests
-"""
-
-
-def test_one_process_can_train_twice(place: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=place, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -1,8 +1,17 @@
-"""What runs in the processes that Ray starts: plain classes, made actors in `cluster`."""
+"""What runs in the processes that Ray starts: plain classes, made actors in `supervisor`.
+
+An error in a constructor never leaves it: Ray would hand it on as text, after a restart or none.
+Whoever first asks for something gets it.
+"""
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
+from distsgd.errors import ClusterError
 from distsgd.parallel.chaos.injection import Chaos, FaultyWorker
+from distsgd.parallel.cluster.calls import named
 from distsgd.parallel.exchange.contract import Address, Worker
 from distsgd.parallel.exchange.service import serve
 from distsgd.parallel.messages import WorkerTask
@@ -11,16 +20,41 @@ from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.step_view import StepView, ViewQueue
 from distsgd.parallel.watch import worker_maker
 
+_NEEDS = "it needs the same packages and the same prepared data as the server"
+
+
+class WorkerStartError(ClusterError):
+    """Worker `worker` cannot be started on node `host`, if that is known, for `reason`."""
+
+    def __init__(self, worker: int, host: str, reason: str) -> None:
+        super().__init__(worker, host, reason)
+        self.worker, self.host, self.reason = worker, host, reason
+
+    def __str__(self) -> str:
+        where = f" on node {self.host}" if self.host else ""
+        return f"worker {self.worker} cannot be started{where}: {self.reason}"
+
 
 class WorkerActor:
-    """A worker's process."""
+    """A worker's process; the worker is made when it is first to serve."""
 
     def __init__(self, task: WorkerTask, worker: str, chaos: Chaos | None = None) -> None:
-        made = worker_maker(worker)(task)
-        self._worker: Worker = FaultyWorker(made, chaos) if chaos else made
+        self._task, self._path, self._chaos = task, worker, chaos
+        self._worker: Worker | None = None
 
     def serve(self, address: Address, number: int) -> int:
-        """Serve the server at `address`; blocks until it is gone."""
+        """Serve the server at `address`; blocks until it is gone.
+
+        Raises:
+            WorkerStartError: The worker cannot be made.
+        """
+        if self._worker is None:
+            try:
+                made = worker_maker(self._path)(self._task)
+            except (Exception, SystemExit) as error:
+                reason = f"{named(error)} ({_NEEDS})"
+                raise WorkerStartError(number, socket.gethostname(), reason) from error
+            self._worker = FaultyWorker(made, self._chaos) if self._chaos else made
         return serve(self._worker, address, number)
 
 
@@ -29,12 +63,24 @@ class ServerActor(ParameterServer):
 
     def __init__(self, task: ServerTask, worker: str, incarnation: int) -> None:
         self._views = ViewQueue()
-        super().__init__(
-            task,
-            worker_maker(worker),
-            incarnation=incarnation,
-            on_step=self._views.put if task.is_watched else None,
-        )
+        self._error: Exception | None = None
+        watched: dict[str, Any] = {"on_step": self._views.put} if task.is_watched else {}
+        try:
+            super().__init__(task, worker_maker(worker), incarnation=incarnation, **watched)
+        except SystemExit as error:
+            self._error = ClusterError(f"the server cannot be started: {named(error)}")
+        except Exception as error:  # noqa: BLE001 -- raised again to the first who asks.
+            self._error = error
+
+    def address(self) -> Address:
+        """Where workers connect.
+
+        Raises:
+            Exception: What the constructor raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return super().address()
 
     def take_views(self, timeout_s: float) -> list[StepView]:
         """All views that wait, in order; blocks up to `timeout_s` seconds until there is one."""

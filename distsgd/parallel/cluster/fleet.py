@@ -3,7 +3,7 @@
 As many as are wanted, each sent to the server again and again.
 
 How many are wanted can change while the run goes on: a small file in the run directory says it, and
-`distsgd scale-to` writes it. No input to the bits. Ray is handed in, never imported.
+`distsgd scale-to` writes it. No input to the bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from distsgd.errors import DistSGDError, RunError
+from distsgd.errors import ExchangeTimeoutError, RunError
+from distsgd.parallel.cluster.actors import WorkerStartError
+from distsgd.parallel.cluster.calls import ActorDied, ActorInitError, Calls, errors_of_ray
 from distsgd.parallel.exchange.contract import Address
 from distsgd.store.atomic import read_json, write_json_atomic
 
@@ -25,6 +27,7 @@ MOST_WORKERS = 4096
 # A worker that was there and is not for so long, while Ray says nothing, is stopped: it is ended.
 MISSING_S = 30.0
 GET_TIMEOUT_S = 10.0  # What is fetched is there already.
+MAX_START_DEATHS = 3  # Of a worker that was never there: then it is not the machine's chance.
 
 
 class Wish:
@@ -118,18 +121,19 @@ class Fleet:
     """The worker actors by number.
 
     Args:
-        ray: The module.
+        calls: What is asked of Ray.
         make: Makes a worker actor.
         clock: Seconds.
     """
 
     def __init__(
-        self, ray: Any, make: Callable[[], Any], *, clock: Callable[[], float] = time.monotonic
+        self, calls: Calls, make: Callable[[], Any], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._ray, self._make, self._clock = ray, make, clock
+        self._calls, self._make, self._clock = calls, make, clock
         self._actors: dict[int, Any] = {}
         self._services: dict[Any, int] = {}
         self._last_there: dict[int, float] = {}
+        self._start_deaths: dict[int, int] = {}  # Of those who were never there.
         self._address: Address | None = None
 
     def __len__(self) -> int:
@@ -139,11 +143,12 @@ class Fleet:
         """Have `count` workers: start the missing ones, end those with the highest numbers."""
         for number in range(count):
             if number not in self._actors:
-                self._actors[number] = self._make()
+                with errors_of_ray(f"starting worker {number}"):
+                    self._actors[number] = self._make()
+                self._start_deaths[number] = 0
                 self._send(number)
         for number in [it for it in self._actors if it >= count]:
-            self._last_there.pop(number, None)
-            self._kill(self._actors.pop(number))
+            self._drop(number)
 
     def serve(self, address: Address) -> None:
         """There is a new server: send everybody there."""
@@ -152,36 +157,68 @@ class Fleet:
         for number in self._actors:
             self._send(number)
 
-    def look(self, members: Collection[int]) -> None:
+    def look(self, members: Collection[int]) -> list[WorkerStartError]:
         """Send workers that came back to the server; `members` are those that it has.
 
+        Returns:
+            Why workers cannot be started; they are given up.
+
         Raises:
-            DistSGDError: An error of ours in a worker.
+            DistSGDError: What a worker raised while it served.
         """
-        services = list(self._services)
-        ended = (
-            self._ray.wait(services, num_returns=len(services), timeout=0)[0] if services else []
-        )
-        for service in ended:
+        for number in members:
+            self._start_deaths.pop(number, None)
+        failures = []
+        for service in self._calls.ended(list(self._services), 0):
             number = self._services.pop(service)
-            try:
-                self._ray.get(service, timeout=GET_TIMEOUT_S)  # It lost the server and lives.
-            except (self._ray.exceptions.RayActorError, self._ray.exceptions.GetTimeoutError):
-                pass  # Its process ended; Ray starts it again before it serves.
-            except self._ray.exceptions.RayTaskError as error:
-                raise cause_of(error) from None
-            if number in self._actors:
+            failure = self._end_of(service, number)
+            if number not in self._actors:
+                continue
+            if failure is None:
                 self._send(number)
+            else:
+                self._drop(number)
+                failures.append(failure)
         self._end_the_missing(members)
+        return failures
 
     def end(self) -> None:
         """End all of them, also those that do not answer."""
         for actor in self._actors.values():
-            self._kill(actor)
+            self._calls.kill(actor)
+
+    def _end_of(self, service: Any, number: int) -> WorkerStartError | None:
+        """Why worker `number` cannot be started, if its service ended by that."""
+        try:
+            self._calls.get(service, f"worker {number} to say how it ended", GET_TIMEOUT_S)
+        except WorkerStartError as failure:
+            return failure
+        except ActorInitError as error:
+            return WorkerStartError(number, "", str(error))
+        except ActorDied as death:  # Ray starts it again before it serves.
+            if number in self._start_deaths:
+                self._start_deaths[number] += 1
+                if self._start_deaths[number] >= MAX_START_DEATHS:
+                    reason = (
+                        f"its process died {MAX_START_DEATHS} times while it started, by a signal, "
+                        "for want of memory, or in a library; Ray's logs on its node know more, "
+                        f"here it says: {death}"
+                    )
+                    return WorkerStartError(number, "", reason)
+        except ExchangeTimeoutError:
+            pass  # Ray has it and does not give it out; it is asked again.
+        return None  # It lost the server and lives.
 
     def _send(self, number: int) -> None:
         if self._address is not None:
-            self._services[self._actors[number].serve.remote(self._address, number)] = number
+            with errors_of_ray(f"sending worker {number} to the server"):
+                service = self._actors[number].serve.remote(self._address, number)
+            self._services[service] = number
+
+    def _drop(self, number: int) -> None:
+        self._last_there.pop(number, None)
+        self._start_deaths.pop(number, None)
+        self._calls.kill(self._actors.pop(number))
 
     def _end_the_missing(self, members: Collection[int]) -> None:
         now_s = self._clock()
@@ -190,14 +227,4 @@ class Fleet:
             if now_s - last_s > MISSING_S:
                 del self._last_there[number]
                 if number in self._actors:
-                    self._kill(self._actors[number], no_restart=False)
-
-    def _kill(self, actor: Any, *, no_restart: bool = True) -> None:
-        with contextlib.suppress(Exception):  # Already dead is as good.
-            self._ray.kill(actor, no_restart=no_restart)
-
-
-def cause_of(error: Any) -> Exception:
-    """The error of ours inside one of Ray's, or Ray's own."""
-    cause = error.cause
-    return cause if isinstance(cause, DistSGDError) else error
+                    self._calls.kill(self._actors[number], no_restart=False)

@@ -2,8 +2,7 @@
 
 On loopback only, with token authentication, at full priority, in a private directory.
 
-Ray reads most of this from the environment, before it is imported or when it starts. No Ray is
-imported here.
+Ray reads most of this from the environment. No Ray is imported here.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from distsgd.errors import ExchangeTimeoutError
@@ -34,31 +32,38 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",  # At 15, steps are twenty times slower beside busy processes.
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
 }
+# What would lead a Ray of our own elsewhere, or break its processes.
+_PUT_ASIDE = (
+    "RAY_ADDRESS",
+    "RAY_REDIS_ADDRESS",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",  # Inside a job: the environment of the cluster's processes.
+    "RAY_AUTH_TOKEN_PATH",
+    "PYTHONOPTIMIZE",  # At 2 there are no docstrings, and Ray's own processes need them.
+)
 
 
-@cache
-def _token() -> str:
-    """This process's token: Ray reads it once, and a second run must go on with the same."""
-    return secrets.token_hex(32)
+def set_environment() -> None:
+    """The settings for a local Ray, with a new token; see `environment_kept`."""
+    for name in _PUT_ASIDE:
+        os.environ.pop(name, None)
+    os.environ.update(_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 @contextlib.contextmanager
-def environment() -> Iterator[None]:
-    """The settings for a local Ray, with a token; what was there before comes back."""
-    wanted = {**_SETTINGS, "RAY_AUTH_TOKEN": _token()}
-    before = {name: os.environ.get(name) for name in (*wanted, "RAY_ADDRESS")}
-    os.environ.update(wanted)
-    os.environ.pop("RAY_ADDRESS", None)
+def environment_kept() -> Iterator[None]:
+    """Put back, at the end, all variables that a start of Ray sets or that we set for it."""
+    before = {name: value for name, value in os.environ.items() if _is_rays(name)}
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in [name for name in os.environ if _is_rays(name) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _is_rays(name: str) -> bool:
+    return name.startswith("RAY_") or name in ("PYTHONBREAKPOINT", "PYTHONOPTIMIZE")
 
 
 @contextlib.contextmanager

@@ -7,13 +7,23 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distsgd.errors import RunError
-from distsgd.parallel.cluster.fleet import FILE, GET_TIMEOUT_S, MISSING_S, Fleet, Wish
+from distsgd.errors import ExchangeTimeoutError, RunError, ShardError
+from distsgd.parallel.cluster.actors import WorkerStartError
+from distsgd.parallel.cluster.calls import ActorDied, ActorInitError, ActorUnavailable, Calls
+from distsgd.parallel.cluster.fleet import (
+    FILE,
+    GET_TIMEOUT_S,
+    MAX_START_DEATHS,
+    MISSING_S,
+    Fleet,
+    Wish,
+)
 from distsgd.parallel.exchange.contract import Address
 
 ADDRESS = Address("shared_memory", "nowhere", bytes(32), 0)
@@ -65,31 +75,27 @@ def test_damaged_wish_is_named(tmp_path: Path, text: str) -> None:
     assert wish.changed() is None
 
 
-class FakeRay:
+class FakeCalls(Calls):
     """Actors whose service ends when the test says so."""
 
-    class exceptions:  # noqa: N801 -- as in Ray.
-        RayActorError = KeyError
-        RayTaskError = LookupError
-        GetTimeoutError = TimeoutError
-
     def __init__(self) -> None:
+        super().__init__(None)
         self.made: list[FakeActor] = []
         self.killed: list[tuple[int, bool]] = []
-        self.ended: dict[Any, BaseException | None] = {}
+        self.finished: dict[Any, Exception | None] = {}
 
     def make(self) -> FakeActor:
         self.made.append(FakeActor(len(self.made)))
         return self.made[-1]
 
-    def wait(self, refs: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], int]:
-        assert refs
-        assert (num_returns, timeout) == (len(refs), 0)
-        return [ref for ref in refs if ref in self.ended], 0
+    def ended(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
+        assert timeout_s == 0
+        return [ref for ref in refs if ref in self.finished]
 
-    def get(self, ref: Any, *, timeout: float) -> None:
-        assert 0 < timeout <= GET_TIMEOUT_S
-        error = self.ended.pop(ref)
+    def get(self, ref: Any, waited_for: str, timeout_s: float) -> None:
+        assert f"worker {ref[1]}" in waited_for
+        assert 0 < timeout_s <= GET_TIMEOUT_S
+        error = self.finished.pop(ref)
         if error is not None:
             raise error
 
@@ -111,49 +117,96 @@ class FakeActor:
 
 
 def test_fleet_follows_the_number_up_and_down() -> None:
-    ray = FakeRay()
-    fleet = Fleet(ray, ray.make)
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make)
     fleet.scale(2)
     fleet.serve(ADDRESS)
-    assert [actor.calls for actor in ray.made] == [1, 1]
+    assert [actor.calls for actor in calls.made] == [1, 1]
     fleet.scale(3)
-    assert [actor.calls for actor in ray.made] == [1, 1, 1]
+    assert [actor.calls for actor in calls.made] == [1, 1, 1]
     fleet.scale(1)
-    assert sorted(ray.killed) == [(1, True), (2, True)]
+    assert sorted(calls.killed) == [(1, True), (2, True)]
     fleet.scale(0)
     fleet.look(())
     assert len(fleet) == 0
     fleet.scale(2)
-    assert len(ray.made) == 5
+    assert len(calls.made) == 5
 
 
 def test_workers_that_came_back_are_sent_again_and_those_not_wanted_are_not() -> None:
-    ray = FakeRay()
-    fleet = Fleet(ray, ray.make)
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make)
     fleet.scale(2)
     fleet.serve(ADDRESS)
-    ray.ended = {(0, 0, 0, 1): None, (1, 1, 0, 1): KeyError("its process ended")}
+    calls.finished = {(0, 0, 0, 1): None, (1, 1, 0, 1): ActorDied("its process ended")}
     fleet.look((0, 1))
-    assert [actor.calls for actor in ray.made] == [2, 2]
-    ray.ended = {(0, 0, 0, 2): TimeoutError("Ray does not give it out")}
+    assert [actor.calls for actor in calls.made] == [2, 2]
+    calls.finished = {(0, 0, 0, 2): ExchangeTimeoutError("what Ray does not give out", 1.0)}
     fleet.look((0, 1))
-    assert [actor.calls for actor in ray.made] == [3, 2]
+    assert [actor.calls for actor in calls.made] == [3, 2]
     fleet.scale(1)
-    ray.ended = {(1, 1, 0, 2): KeyError("killed")}
+    calls.finished = {(1, 1, 0, 2): ActorDied("killed")}
     fleet.look((0,))
-    assert [actor.calls for actor in ray.made] == [3, 2]
+    assert [actor.calls for actor in calls.made] == [3, 2]
 
 
 def test_worker_that_was_there_and_stays_away_is_ended() -> None:
     now = [0.0]
-    ray = FakeRay()
-    fleet = Fleet(ray, ray.make, clock=lambda: now[0])
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make, clock=lambda: now[0])
     fleet.scale(3)
     fleet.serve(ADDRESS)
     fleet.look((0, 1))
     now[0] = MISSING_S + 1
     fleet.look((0,))
-    assert ray.killed == [(1, False)]
+    assert calls.killed == [(1, False)]
     now[0] *= 2
     fleet.look((0,))
-    assert ray.killed == [(1, False)]
+    assert calls.killed == [(1, False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (WorkerStartError(1, "host", "it is odd"), "cannot be started on node host: it is odd"),
+        (ActorInitError("no distsgd there"), "cannot be started: no distsgd there"),
+    ],
+)
+def test_worker_that_cannot_be_made_is_told_of_and_given_up(error: Exception, text: str) -> None:
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make)
+    fleet.scale(2)
+    fleet.serve(ADDRESS)
+    calls.finished = {(1, 1, 0, 1): error}
+    assert [str(failure) for failure in fleet.look((0,))] == [f"worker 1 {text}"]
+    assert (len(fleet), calls.killed) == (1, [(1, True)])
+    assert fleet.look((0,)) == []
+    fleet.scale(2)
+    assert len(calls.made) == 3
+
+
+def test_worker_whose_process_dies_again_and_again_before_it_was_there_is_given_up() -> None:
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make)
+    fleet.scale(2)
+    fleet.serve(ADDRESS)
+    for death in range(1, MAX_START_DEATHS + 1):
+        calls.finished = {
+            (0, 0, 0, death): ActorUnavailable("exit code 9"),
+            (1, 1, 0, death): ActorDied("exit code 9"),
+        }
+        failures = fleet.look((1,) if death == 1 else ())
+    (failure,) = failures
+    assert str(failure).startswith("worker 0 cannot be started: its process died 3 times")
+    assert str(failure).endswith("exit code 9")
+    assert len(fleet) == 1  # Number 1 was there once: its machine may be at fault, and come back.
+
+
+def test_error_that_a_worker_raises_while_it_serves_ends_the_run() -> None:
+    calls = FakeCalls()
+    fleet = Fleet(calls, calls.make)
+    fleet.scale(1)
+    fleet.serve(ADDRESS)
+    calls.finished = {(0, 0, 0, 1): ShardError("x.arrow", "is damaged")}
+    with pytest.raises(ShardError, match="is damaged"):
+        fleet.look((0,))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,34 +27,40 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONOPTIMIZE"):
+        monkeypatch.setenv(name, "somewhere")
     monkeypatch.delenv(NICENESS, raising=False)
     before = dict(os.environ)
-    with local_ray.environment():
+    with local_ray.environment_kept():
+        local_ray.set_environment()
         assert os.environ["RAY_AUTH_MODE"] == "token"
         assert os.environ[NICENESS] == "0"
         assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
-        assert "RAY_ADDRESS" not in os.environ
+        for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONOPTIMIZE"):
+            assert name not in os.environ
+        os.environ["RAY_SET_BY_RAY"] = os.environ["PYTHONBREAKPOINT"] = "x"
     assert dict(os.environ) == before
-    with pytest.raises(KeyError), local_ray.environment():
+    with contextlib.suppress(KeyError), local_ray.environment_kept():
+        local_ray.set_environment()
         raise KeyError
     assert dict(os.environ) == before
 
 
-def test_every_process_has_a_token_of_its_own_and_keeps_it() -> None:
-    show = (
-        "import os; from distsgd.parallel.cluster import local_ray\n"
-        "for _ in range(2):\n"
-        "    with local_ray.environment(): print(os.environ['RAY_AUTH_TOKEN'])"
-    )
-    said = [
-        subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    tokens = [process.stdout.split() for process in said]
-    assert [len(set(both)) for both in tokens] == [1, 1]
-    assert tokens[0] != tokens[1]
-    assert all(len(token) == 64 for both in tokens for token in both)
+def test_variables_that_are_not_rays_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "1")
+    with local_ray.environment_kept():
+        os.environ["MINE"] = "2"
+    assert os.environ["MINE"] == "2"
+
+
+def test_every_ray_has_a_token_of_its_own() -> None:
+    tokens = set()
+    for _ in range(2):
+        with local_ray.environment_kept():
+            local_ray.set_environment()
+            tokens.add(os.environ["RAY_AUTH_TOKEN"])
+    assert {len(token) for token in tokens} == {64}
+    assert len(tokens) == 2
 
 
 def test_private_directory_is_closed_to_others_and_goes_at_the_end(root: Path) -> None:

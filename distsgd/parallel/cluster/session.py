@@ -1,0 +1,208 @@
+"""A connection to Ray, and the process as it was before, afterwards.
+
+The only module that imports ray. A Ray of one's own has other settings than the user's; Ray reads
+them into this process too, some when it is imported, so they are read again at both ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from distsgd.errors import ClusterError
+from distsgd.parallel.cluster import local_ray
+from distsgd.parallel.cluster.address import check_address
+from distsgd.parallel.cluster.calls import errors_of_ray
+from distsgd.parallel.cluster.room import Room, room_of
+
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A Ray that is up.
+
+    Attributes:
+        ray: The module.
+        host: Where other processes of it reach this one's node.
+        room: What it had free; None for a Ray of the run's own, where nobody else asks for room.
+    """
+
+    ray: Any
+    host: str
+    room: Room | None
+
+    @property
+    def is_local(self) -> bool:
+        """Is it the run's own?"""
+        return self.room is None
+
+
+@contextlib.contextmanager
+def session(address: str, *, num_cpus: int) -> Iterator[Session]:
+    """Start a Ray of our own ("local"), or join one, and leave both as they were.
+
+    A Ray that this process has joined already is used for any other address, and left up.
+
+    Args:
+        address: "local", "auto", or host:port.
+        num_cpus: What a Ray of our own has to offer.
+
+    Raises:
+        ClusterError: Ray cannot be started, or is not there; says what to do.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        _check_joined(ray, address)
+        yield _session(ray, is_local=False)
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_process_as_it_was())
+        options: dict[str, Any] = {"address": address}
+        if address == "local":
+            directory = stack.enter_context(local_ray.private_directory())
+            stack.enter_context(_settings_of_our_own())
+            options |= {
+                "num_cpus": num_cpus,
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "_temp_dir": str(directory),
+            }
+        else:
+            check_address(address)
+        stack.enter_context(_shut_down_at_the_end(ray))
+        with errors_of_ray(f'starting Ray, address "{address}"'), _signals_kept():
+            ray.init(configure_logging=False, log_to_driver=False, **options)
+        yield _session(ray, is_local=address == "local")
+
+
+def _import_ray() -> Any:
+    with errors_of_ray("importing Ray"):
+        import ray  # noqa: PLC0415 -- takes a second, and runs in this process need none.
+
+        return ray
+
+
+def _session(ray: Any, *, is_local: bool) -> Session:
+    with errors_of_ray("looking for room on Ray"):
+        if is_local:
+            return Session(ray, "127.0.0.1", None)
+        return Session(ray, ray.util.get_node_ip_address(), room_of(ray))
+
+
+def _check_joined(ray: Any, address: str) -> None:
+    """Refuse a Ray that this process has joined and that is not the one that is wanted."""
+    with errors_of_ray("looking at the Ray that is there"):
+        if ray.util.client.ray.is_connected():
+            raise ClusterError(
+                "this process is connected to Ray by the client protocol (ray://), which has no "
+                "concurrency groups; call ray.shutdown() first"
+            )
+        there = ray.get_runtime_context().gcs_address
+        wanted = address
+        if address not in ("auto", "local"):  # Ray has another name for this machine.
+            services = importlib.import_module("ray._private.services")
+            wanted = services.canonicalize_bootstrap_address(address)
+    if wanted not in ("auto", there):
+        raise ClusterError(
+            f'[parallel] address is "{address}", but this process is connected to the Ray at '
+            f'"{there}" already; set address = "auto" to train on that one, or call '
+            "ray.shutdown() first"
+        )
+
+
+@contextlib.contextmanager
+def _shut_down_at_the_end(ray: Any) -> Iterator[None]:
+    """Also where the start failed halfway; an error on the way out does not hide another."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise
+    with errors_of_ray("shutting Ray down after the run"):
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Put back what a start of Ray changes in this process: variables, caches, log handlers."""
+    logger = logging.getLogger("ray")
+    handlers = list(logger.handlers)
+    try:
+        with local_ray.environment_kept():
+            yield
+    finally:
+        logger.handlers[:] = handlers
+        _read_settings_again()
+
+
+@contextlib.contextmanager
+def _settings_of_our_own() -> Iterator[None]:
+    """The settings of a private Ray, in the environment and in what Ray has read of it before."""
+    from ray._private import ray_constants  # noqa: PLC0415 -- as ray.
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    with errors_of_ray("preparing Ray's settings"):
+        local_ray.set_environment()
+        ray_constants.ENABLE_RAY_CLUSTER = False  # All listeners on loopback; read at import.
+        _read_settings_again()
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _read_settings_again() -> None:
+    """Have Ray read the environment anew: its C++ side keeps settings and token for good."""
+    from ray import _raylet  # noqa: PLC0415 -- as ray.
+
+    raylet: Any = _raylet
+    with errors_of_ray("having Ray read its settings again"):
+        # The mode first: without a token, what still asks in token mode ends the process.
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and what handled SIGTERM before does so again.
+
+    A `ray.init` that is interrupted halfway leaves processes behind, or ends this one with a
+    segmentation fault; a second Ctrl-C does not wait. Ray's processes are started deaf to SIGHUP,
+    which a terminal that closes sends to them too: this process takes it, and has the run saved.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked = False
+
+    def wait(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- as for every handler.
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    signal.signal(signal.SIGINT, wait)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None  # What Ray's own handler made of a SIGTERM.
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it is none of Python's, which cannot be set again.
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
