@@ -17,6 +17,7 @@ class Program:
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
+        self.heard = ""
         self.mark = f"distsgd-test-{os.getpid()}-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "distsgd", "train", "digits.toml", "--json", *arguments]
         self.process = subprocess.Popen(
@@ -28,9 +29,22 @@ class Program:
             text=True,
         )
 
+    def wait_for_words(self, words: str) -> None:
+        """Until the program has said `words`."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.heard += line
+            if words in line:
+                return
+        raise AssertionError(f"it never said {words!r}: {self.heard}")
+
     def result(self, timeout_s: float = 120) -> tuple[int, dict[str, Any], str]:
         """Exit code, the object of the last line, and what was said."""
+        if self.heard:  # What is left stands partly in a buffer, which `communicate` passes over.
+            assert self.process.stderr is not None
+            self.heard += self.process.stderr.read()
         out, said = self.process.communicate(timeout=timeout_s)
+        said = self.heard + said
         lines = out.strip().splitlines()
         return self.process.returncode, json.loads(lines[-1]) if lines else {}, said
 
