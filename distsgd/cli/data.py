@@ -12,6 +12,7 @@ from rich.table import Table
 from distsgd.cli.messages import memory, print_facts, say
 from distsgd.cli.progress import reporter
 from distsgd.data.check import CheckReport, check
+from distsgd.data.csv_settings import DEFAULT_CSV, with_given
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
@@ -21,14 +22,19 @@ from distsgd.run.progress import rows_done
 _MOST_COLUMNS = 100
 
 
-def prepare_directory(sources: Sequence[str], out: Path, *, choices: Mapping[str, Any]) -> None:
+def prepare_directory(
+    sources: Sequence[str], out: Path, *, choices: Mapping[str, Any], csv: Sequence[str]
+) -> None:
     """Prepare `sources` into the new directory `out` and say what is in it."""
+    options = PrepareOptions(**choices, csv=with_given(DEFAULT_CSV, csv))
     with reporter(quiet=False) as shown:
 
         def on_progress(phase: str, done: int, total: int | None) -> None:
             shown.doing(rows_done(phase, done, total))
 
-        manifest = prepare(sources, out, options=PrepareOptions(**choices), on_progress=on_progress)
+        manifest = prepare(
+            sources, out, options=options, on_progress=on_progress, on_message=shown.message
+        )
     print_facts(manifest_facts(manifest))
     say(f'prepared {out}; use it with [data] path = "{out}"')
 
@@ -50,9 +56,9 @@ def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Path, *, csv: Sequence[str]) -> None:
     """Read everything at `path` and say what is there. Raises DataError where it cannot be used."""
-    report = check(path)
+    report = check(path, csv=with_given(DEFAULT_CSV, csv))
     if report.manifest is not None:
         print_facts(manifest_facts(report.manifest))
     elif report.num_rows:
@@ -62,6 +68,9 @@ def check_path(path: Path) -> None:
         for problem in report.problems[:-1]:
             say(f"problem: {problem}")
         raise DataError(path, report.problems[-1].removeprefix(f"{path}: "))
+    for column in report.columns:
+        if column.first_text:
+            say(f"column {column.name!r} is text: {column.first_text}")
     texts = [column.name for column in report.columns if column.kind == "text"]
     only = f" ({', '.join(texts[:_MOST_COLUMNS])} as a label only: text)" if texts else ""
     say(f"{path} can be used{only}")

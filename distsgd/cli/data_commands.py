@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from distsgd.cli.options import CsvOption
+
 
 class Standardise(StrEnum):
     """What is taken off each feature and what it is divided by."""
@@ -60,6 +62,7 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
         bool, typer.Option("--stratify", help="Hold that fraction out of each class.")
     ] = False,
     split_seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0,
+    csv: CsvOption = None,
 ) -> None:
     """Check files and turn them into a prepared data set, which training opens at once."""
     from distsgd.cli.data import prepare_directory  # noqa: PLC0415
@@ -78,13 +81,16 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
             "stratify": stratify,
             "split_seed": split_seed,
         },
+        csv=csv or (),
     )
 
 
 def data_check(
     path: Annotated[Path, typer.Argument(help="A prepared directory or a file.")],
+    *,
+    csv: CsvOption = None,
 ) -> None:
     """Read all of a file or prepared directory and say what is in it and what is wrong."""
     from distsgd.cli.data import check_path  # noqa: PLC0415
 
-    check_path(path)
+    check_path(path, csv=csv or ())

@@ -41,6 +41,14 @@ CacheDirOption = Annotated[
         help="Where prepared data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache unless given.",
     ),
 ]
+CsvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--csv",
+        metavar="FIELD=VALUE",
+        help="How CSV files are written: separator, encoding, decimal, null_values. Repeatable.",
+    ),
+]
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: batch.size=64. Repeatable."),

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import AcceptNumericsOption, CacheDirOption, JsonOption, RunArgument
+from distsgd.cli.options import (
+    AcceptNumericsOption,
+    CacheDirOption,
+    CsvOption,
+    JsonOption,
+    RunArgument,
+)
 
 
 def evaluate(
@@ -18,12 +24,13 @@ def evaluate(
         Path | None, typer.Option(help="A file; the run's own test rows unless given.")
     ] = None,
     cache_dir: CacheDirOption = None,
+    csv: CsvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a trained network on held-out rows."""
     from distsgd.cli.use import show_evaluation  # noqa: PLC0415
 
-    show_evaluation(run, data, cache_dir, as_json=as_json)
+    show_evaluation(run, data, cache_dir, csv=csv or (), as_json=as_json)
 
 
 def predict(
@@ -31,11 +38,12 @@ def predict(
     *,
     data: Annotated[Path, typer.Option(help="The rows, without or with labels.")],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where to write.")],
+    csv: CsvOption = None,
 ) -> None:
     """Write what a trained network says of each row."""
     from distsgd.cli.use import write_predictions  # noqa: PLC0415
 
-    write_predictions(run, data, out)
+    write_predictions(run, data, out, csv=csv or ())
 
 
 def show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from distsgd.run.progress import Progress
 
 
-def show_evaluation(run: Path, data: Path | None, cache_dir: Path | None, *, as_json: bool) -> None:
+def show_evaluation(
+    run: Path, data: Path | None, cache_dir: Path | None, *, csv: Sequence[str], as_json: bool
+) -> None:
     """Print loss and accuracy on `data`, or on the run's own test rows."""
     with failures_as_json(as_json), stoppable():
-        found = evaluate(run, data, cache_dir=cache_directory(cache_dir))
+        found = evaluate(run, data, cache_dir=cache_directory(cache_dir), csv=csv)
     if as_json:
         print_json(asdict(found))
         return
@@ -35,10 +38,10 @@ def show_evaluation(run: Path, data: Path | None, cache_dir: Path | None, *, as_
     )
 
 
-def write_predictions(run: Path, data: Path, out: Path) -> None:
+def write_predictions(run: Path, data: Path, out: Path, *, csv: Sequence[str]) -> None:
     """Write one row of predictions for each row of `data`."""
     with stoppable(lambda: Interrupted(f"interrupted: {out} was not written")):
-        rows = predict(run, data, out)
+        rows = predict(run, data, out, csv=csv)
     say(f"wrote {rows:,} rows to {out}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from distsgd.config.problems import Problem
+from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import (
     BatchSection,
     ChaosSection,
@@ -17,6 +17,7 @@ from distsgd.config.sections import (
     ScheduleSection,
     TrainSection,
 )
+from distsgd.data.csv_settings import CsvSettings, csv_problems
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import LOSSES
 from distsgd.parallel.chaos.fault_plan import FaultPlan
@@ -39,6 +40,7 @@ def disagreements(
         *_about_loss(data, loss),
         *_about_loss_options(loss, loss_options),
         *_about_columns(data),
+        *_about_csv(data),
         *_about_length(schedule, train),
         *_about_pool(batch),
         *_about_derivatives(optimizer, train),
@@ -174,6 +176,12 @@ def _about_columns(data: DataSection) -> Iterator[Problem]:
             " not (remove it from one of them)"
         )
         yield Problem(("data.features", "data.exclude"), text)
+
+
+def _about_csv(data: DataSection) -> Iterator[Problem]:
+    for key, rule in csv_problems(CsvSettings(**data.csv.model_dump())):
+        text = f"data.csv.{key} is {shown(getattr(data.csv, key))}; must be {rule}"
+        yield Problem((f"data.csv.{key}",), f"{text} (set [data.csv] {key})")
 
 
 def _about_length(schedule: ScheduleSection, train: TrainSection) -> Iterator[Problem]:

@@ -89,7 +89,11 @@ def _problem(detail: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseM
     section, *inside = (str(step) for step in location)
     if not inside:
         return _section_problem(section, kind, detail["input"], root)
-    key, table = inside[0], _table(section, root)
+    table, values = _table(section, root), raw[section]
+    if len(inside) > 1 and (nested := _subtable(table, inside[0])) is not None:
+        section, table, values = f"{section}.{inside[0]}", nested, values[inside[0]]
+        inside = inside[1:]
+    key = inside[0]
     dotted = f"{section}.{key}"
     if key not in table.model_fields:
         return Problem((dotted,), _unknown(dotted, key, list(table.model_fields), root))
@@ -97,7 +101,7 @@ def _problem(detail: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseM
         field = table.model_fields[key]
         return Problem((dotted,), _layer_line(location[2:], kind, detail["input"], field))
     # The whole value says more than the member of it that was tried last.
-    whole = raw[section].get(key)
+    whole = values.get(key)
     rule = _rule(table.model_fields[key])
     return Problem((dotted,), _line(dotted, kind, whole, rule, f"set [{section}] {key}"))
 
@@ -171,6 +175,13 @@ def _table(section: str, root: type[BaseModel]) -> type[BaseModel]:
     assert isinstance(table, type)
     assert issubclass(table, BaseModel)
     return table
+
+
+def _subtable(table: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The table below `key`, where one is."""
+    field = table.model_fields.get(key)
+    kind = field.annotation if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _rule(field: FieldInfo) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from distsgd.config.csv_section import CsvSection
 from distsgd.config.layers import Layer
 from distsgd.config.section import Name, Names, Section, count, key
 
@@ -98,6 +99,10 @@ class DataSection(Section):
             gt=0,
         ),
     ] = 20.0
+    csv: Annotated[
+        CsvSection,
+        key("how CSV files are written", "a table (write [data.csv], its keys below it)"),
+    ] = CsvSection()
 
     @property
     def paths(self) -> tuple[str, ...]:

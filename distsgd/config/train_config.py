@@ -128,10 +128,16 @@ class TrainConfig(Section):
             name, equals, text = override.partition("=")
             keys = name.strip().split(".")
             value, readable = _toml_value(text.strip())
-            if not equals or not text.strip() or not readable or len(keys) != 2:
+            if not equals or not text.strip() or not readable or len(keys) not in {2, 3}:
                 problems.append(unusable_override(override, keys, type(self)))
-            elif isinstance(section := raw.setdefault(keys[0], {}), dict):
-                section[keys[1]] = value
+                continue
+            table: Any = raw
+            for key in keys[:-1]:
+                table = table.setdefault(key, {}) if isinstance(table, dict) else None
+            if isinstance(table, dict):
+                table[keys[-1]] = value
+            else:
+                problems.append(unusable_override(override, keys, type(self)))
         if problems:
             raise ConfigError(problems)
         return type(self).from_dict(raw)
@@ -228,7 +234,9 @@ def _disagreements_beside(raw: Mapping[str, Any], wrong: set[str]) -> list[Probl
     for section in TrainConfig.model_fields:
         table = raw.get(section)
         kept = table.items() if isinstance(table, dict) else ()
-        right = {key: value for key, value in kept if f"{section}.{key}" not in wrong}
+        # A key of a subtable is named data.csv.separator: the subtable is left out whole.
+        names = {".".join(name.split(".")[:2]) for name in wrong}
+        right = {key: value for key, value in kept if f"{section}.{key}" not in names}
         usable[section] = _STAND_IN.get(section, {}) | right
     found = _disagreements(TrainConfig.model_validate(usable))
     return [problem for problem in found if not wrong & set(problem.keys)]

@@ -75,7 +75,9 @@ def cached(
             if not _is_usable(entry, on_message):
                 _sweep_unfinished(entry)
                 on_message(f"preparing {_shown(paths)} into {entry} (once)")
-                made = prepare(sources, entry, options=options, on_progress=on_progress)
+                made = prepare(
+                    sources, entry, options=options, on_progress=on_progress, on_message=on_message
+                )
                 _check_same_files(made, paths, entry)
             os.utime(entry)
             if held is not None:

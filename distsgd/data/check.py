@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from distsgd.data.column_names import index_columns
 from distsgd.data.columns import LARGEST_FEATURE
+from distsgd.data.csv_cells import first_text
+from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings
+from distsgd.data.csv_types import typed_sources
 from distsgd.data.formats import open_sources
 from distsgd.data.kinds import described, kind_of, numbers, plain_type, storage
 from distsgd.data.layout import check_same_columns
@@ -37,7 +40,8 @@ class ColumnReport:
     """One column.
 
     `kind` is number, text, list, index (of a data frame), null or unsupported; no numbers have the
-    range None. Where the files store it differently, `type` is all types.
+    range None. Where the files store it differently, `type` is all types. `first_text` is what
+    makes a column of CSV files text: row and value of the first such cell.
     """
 
     name: str
@@ -45,6 +49,7 @@ class ColumnReport:
     kind: str
     minimum: float | None = None
     maximum: float | None = None
+    first_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,12 @@ class CheckReport:
         return not self.problems
 
 
-def check(path: str | Path) -> CheckReport:
+def check(path: str | Path, *, csv: CsvSettings = DEFAULT_CSV) -> CheckReport:
     """Read all of a prepared directory, file or glob and report; raises nothing for bad data."""
     try:
         if Path(path).is_dir():
             return _check_prepared(Path(path))
-        return _check_raw(str(path), open_sources(path))
+        return _check_raw(str(path), _typed(open_sources(path, csv=csv)))
     except DataError as error:
         return CheckReport(str(path), (Path(path) / MANIFEST_FILE).exists(), 0, (), (str(error),))
 
@@ -121,6 +126,10 @@ def _row_problems(rows: Rows, split: str, manifest: Manifest) -> list[str]:
             row = first + int(np.flatnonzero(~good_N)[0])
             return [f"{split} row {row} has values that cannot be; prepare the data again"]
     return []
+
+
+def _typed(sources: list[TableSource]) -> list[TableSource]:
+    return typed_sources(sources, on_message=lambda _text: None)
 
 
 def _check_raw(path: str, sources: list[TableSource]) -> CheckReport:
@@ -175,7 +184,7 @@ class _ColumnCheck:
 
     def __init__(self, source: str, field: pa.Field, known: _ColumnCheck | None) -> None:
         self.source, self.name = source, field.name
-        self.kind = kind_of(field)
+        self.kind, self._first_text = kind_of(field), first_text(field)
         self.is_index = False
         self._described = described(field)
         self._types = {str(plain_type(field.type)): None}
@@ -235,7 +244,8 @@ class _ColumnCheck:
         some = self._minimum <= self._maximum
         low, high = (float(self._minimum), float(self._maximum)) if some else (None, None)
         kind = "index" if self.is_index else self.kind
-        return ColumnReport(self.name, " / ".join(self._types), kind, low, high)
+        types = " / ".join(self._types)
+        return ColumnReport(self.name, types, kind, low, high, self._first_text)
 
     def _add_lists(self, values: pa.Array, rows_N: Rows64) -> None:
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)

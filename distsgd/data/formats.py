@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from distsgd.data.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.csv_file import CsvSource
+from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings
 from distsgd.data.idx_file import IdxSource, is_idx, labels_beside
 from distsgd.data.parquet_file import ParquetSource
 from distsgd.data.partitions import partition_of, with_partitions
@@ -24,7 +25,11 @@ _CSV_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 def open_sources(
-    spec: SourceSpec, *, named: Collection[str] = (), texts: Collection[str] = ()
+    spec: SourceSpec,
+    *,
+    named: Collection[str] = (),
+    texts: Collection[str] = (),
+    csv: CsvSettings = DEFAULT_CSV,
 ) -> list[TableSource]:
     """Each file of a path, glob or list of them as a source; a source is passed on.
 
@@ -34,6 +39,7 @@ def open_sources(
         spec: What to open.
         named: Columns that are looked for in the whole path of a file.
         texts: Columns of partitions that are text, whatever their values look like.
+        csv: How CSV files are written.
 
     Raises:
         DataError: Something is missing, foreign or named twice.
@@ -43,7 +49,7 @@ def open_sources(
     paths = expand_paths(spec)
     below = common_directory(spec)
     partitions = [partition_of(path, below=below, named=named) for path in paths]
-    return with_partitions([open_file(path) for path in paths], partitions, texts=texts)
+    return with_partitions([open_file(path, csv=csv) for path in paths], partitions, texts=texts)
 
 
 def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, str | None]]:
@@ -52,10 +58,10 @@ def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, s
     return [partition_of(path, below=below, named=named) for path in expand_paths(spec)]
 
 
-def open_file(path: Path) -> TableSource:
+def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
     """A file of any known format as a source; DataError where it is none or damaged."""
     if path.name.lower().endswith(_CSV_NAMES):
-        return CsvSource(path)
+        return CsvSource(path, csv)
     try:
         with path.open("rb") as file:
             head = file.read(len(FILE_MAGIC))

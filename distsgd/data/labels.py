@@ -5,6 +5,9 @@ Letters: N rows, K label columns.
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,13 @@ from distsgd.errors import DataError
 ClassName = str | int | bool
 MAX_CLASSES = 65_536
 MAX_CLASS_CHARACTERS = 1_000
+_QUANTITIES = (
+    'for quantities set [model] loss = "squared_error" (data prepare: --label-kind number)'
+)
+_WHOLE = re.compile(r"(0|-?[1-9]\d{0,18})(\.0*)?", re.ASCII)
+_INT64 = range(-(1 << 63), 1 << 63)
+_MOST_SHOWN = 10
+_LONGEST_SHOWN = 40
 
 
 class UnknownClassError(Exception):
@@ -28,11 +38,16 @@ class UnknownClassError(Exception):
 
 
 class Vocabulary:
-    """Class values and their indices: in order of arrival while growing, sorted once known."""
+    """Class values and their indices: in order of arrival while growing, sorted once known.
+
+    Once known, a value of another type meets the class that it spells: ``1``, ``1.0``, ``"1"`` and
+    ``"1.0"`` are one, and ``True`` and ``"true"``, where the classes are no more than 0 and 1.
+    """
 
     def __init__(self, names: tuple[ClassName, ...] = (), *, growing: bool = True) -> None:
         self._codes: dict[ClassName, int] = {name: i for i, name in enumerate(names)}
         self._growing = growing
+        self._by_number = {} if growing else _by_number(names)
 
     @property
     def names(self) -> tuple[ClassName, ...]:
@@ -56,26 +71,86 @@ class Vocabulary:
         return codes[indices]
 
     def _code(self, name: ClassName | float) -> int:
+        if not self._growing:
+            return self._met(name)
         if isinstance(name, float) or (isinstance(name, str) and len(name) > MAX_CLASS_CHARACTERS):
             return -1
         known = self._codes.get(name, -1)
-        if known >= 0 or not self._growing or len(self._codes) >= MAX_CLASSES:
+        if known >= 0 or len(self._codes) >= MAX_CLASSES:
             return known
         return self._codes.setdefault(name, len(self._codes))
 
+    def _met(self, value: ClassName | float) -> int:
+        """Index of the class that `value` is or spells."""
+        if isinstance(value, str) and value in self._codes:
+            return self._codes[value]
+        number = _number(value)
+        if number is None and self._by_number.keys() <= {0, 1}:
+            number = boolean(str(value))
+        return -1 if number is None else self._by_number.get(number, -1)
+
     def _reason(self, value: object) -> str:
+        if not self._growing:
+            rule = f"is none of the classes of training ({shown(self.names)})"
+            return f"{rule}; correct or remove the row"
         if isinstance(value, float):
             rule = "classes are text, booleans or whole numbers"
-            return f'is no class: {rule}; train a regression (label kind "number") on quantities'
+            return f"is no class: {rule}; {_QUANTITIES}"
         if isinstance(value, str) and len(value) > MAX_CLASS_CHARACTERS:
             rule = f"at most {MAX_CLASS_CHARACTERS} characters"
             return f"is no class: it has {len(value)} characters, {rule}; shorten it"
-        if self._growing:
-            way_out = 'train a regression (label kind "number") on quantities'
-            return f"is one class too many (at most {MAX_CLASSES}); {way_out}"
-        shown = ", ".join(repr(name) for name in self.names[:10])
-        more = f" and {len(self.names) - 10} more" if len(self.names) > 10 else ""
-        return f"is none of the classes of training ({shown}{more}); correct or remove the row"
+        return f"is one class too many (at most {MAX_CLASSES}); {_QUANTITIES}"
+
+
+def whole_number(text: str) -> int | None:
+    """The int64 that a text is, be it with decimal zeros; None for other ways to write one.
+
+    >>> [whole_number(text) for text in ("7", "-7.0", "07", "+7", "7e0", "-0", "7.5")]
+    [7, -7, None, None, None, None, None]
+    """
+    match = _WHOLE.fullmatch(text)
+    value = int(match[1]) if match else None
+    return value if value is not None and value in _INT64 else None
+
+
+def boolean(text: str) -> int | None:
+    """1 and 0 for true and false in any case, and for themselves; None for other texts.
+
+    >>> [boolean(text) for text in ("True", "FALSE", "1", "yes")]
+    [1, 0, 1, None]
+    """
+    return {"0": 0, "1": 1, "false": 0, "true": 1}.get(text.lower())
+
+
+def is_quantity(text: str) -> bool:
+    """Whether a text is a number that is not whole, and so no class.
+
+    >>> [is_quantity(text) for text in ("0.5", "nan", "1e5", "7.0")]
+    [True, True, False, False]
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return not math.isfinite(value) or value != value // 1
+
+
+def check_two_classes(path: str, column: str, names: Sequence[ClassName]) -> None:
+    """Raise DataError unless there is more than one class to tell apart."""
+    if len(names) < 2:
+        what = f"holds one class only ({shown(names)}), in every row; two are needed"
+        mend = "give rows of another class, or name another label column"
+        raise DataError(path, f"label column {column!r} {what}: {mend}")
+
+
+def shown(names: Sequence[ClassName]) -> str:
+    """Some class names for a message.
+
+    >>> shown(("a", "b")), shown(range(12))
+    ("'a', 'b'", '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more')
+    """
+    texts = ", ".join(map(_shortened, names[:_MOST_SHOWN]))
+    return texts + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
 
 
 def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOptions) -> LabelKind:
@@ -91,10 +166,17 @@ def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOpti
     if options.label_kind != "auto":
         resolved = options.label_kind
     for column, kind in zip(options.label, kinds, strict=True):
-        if resolved == "number" and is_text(kind):
-            rule = "must be numbers for a regression"
-            raise DataError(path, f"label column {column!r} is text ({kind}); {rule}")
+        if resolved == "number":
+            check_number_label(path, column, kind)
     return resolved
+
+
+def check_number_label(path: str, column: str, kind: pa.DataType) -> None:
+    """Raise DataError where a label column that must be numbers is text."""
+    if is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        mend = "write it as numbers, or choose a [model] loss for classes"
+        reason = f"label column {column!r} is text; must be numbers for this loss; {mend}"
+        raise DataError(path, reason)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -120,3 +202,27 @@ def _class_name(value: Any) -> ClassName | float:
     if isinstance(value, str | bool | int):
         return value
     return int(value) if value == value // 1 else float(value)
+
+
+def _number(value: ClassName | float) -> int | None:
+    """The whole number that a value is or spells; None for booleans and what is none."""
+    if isinstance(value, str):
+        return whole_number(value.removeprefix("+"))
+    return None if isinstance(value, bool | float) else value
+
+
+def _by_number(names: Sequence[ClassName]) -> dict[int, int]:
+    """Indices of classes by the whole numbers they are or spell; what two spell is left out."""
+    found: dict[int, list[int]] = {}
+    for code, name in enumerate(names):
+        number = _number(name)
+        if number is None and isinstance(name, str | bool):
+            number = boolean(str(name))
+        if number is not None:
+            found.setdefault(number, []).append(code)
+    return {number: codes[0] for number, codes in found.items() if len(codes) == 1}
+
+
+def _shortened(name: ClassName) -> str:
+    text = repr(name)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

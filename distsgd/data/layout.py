@@ -19,6 +19,7 @@ from distsgd.data.column_names import (
     excluded_columns,
     index_columns,
 )
+from distsgd.data.csv_cells import no_number
 from distsgd.data.kinds import (
     described,
     foreign_extension,
@@ -192,7 +193,8 @@ def _check_features(source: TableSource, layout: Layout) -> None:
         field = source.schema.field(place)
         found = kind_of(field)
         if found != expected:
-            raise DataError(source.name, _feature_problem(column, field, layout))
+            error = no_number(field, "feature") if layout.list_width is None else None
+            raise error or DataError(source.name, _feature_problem(column, field, layout))
 
 
 def _places(source: TableSource, columns: Sequence[str]) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
 from distsgd.data.labels import ClassName
 from distsgd.data.layout import names_of_features
 from distsgd.data.manifest_reader import ManifestReader
@@ -25,7 +26,7 @@ FORMAT = "distsgd-data"
 VERSION = 2
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 30
-_NO_BITS = frozenset({"sources", "left_out", "digest"})
+_NO_BITS = frozenset({"sources", "left_out", "csv", "digest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Manifest:
         test_shards: Shards of the held-out rows, in order of arrival.
         sources: Where the rows came from; `source_row` counts over all of them.
         left_out: Columns that are no features because they are the index of a data frame.
-        digest: blake3 of everything that defines the bits: all but `sources` and `left_out`.
+        csv: How CSV files are written, for new rows too.
+        digest: blake3 of everything that defines the bits: all but `sources`, `left_out` and `csv`.
     """
 
     columns: tuple[str, ...]
@@ -86,6 +88,7 @@ class Manifest:
     test_shards: tuple[ShardEntry, ...]
     sources: tuple[SourceEntry, ...]
     left_out: tuple[str, ...] = ()
+    csv: CsvSettings = DEFAULT_CSV
     digest: str = ""
 
     def __repr__(self) -> str:
@@ -157,6 +160,7 @@ class Manifest:
         """As JSON has it; `asdict` copies each number of each column."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         entries = ("train_shards", "test_shards", "sources")
+        values["csv"] = asdict(self.csv)
         lists = {name: [asdict(entry) for entry in values[name]] for name in entries}
         statistics = self.statistics
         of_columns = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
@@ -211,6 +215,7 @@ def _from_json(reader: ManifestReader) -> Manifest:
         test_shards=tuple(_shard(child) for child in reader.children("test_shards")),
         sources=tuple(_source(child) for child in reader.children("sources")),
         left_out=reader.texts("left_out"),
+        csv=_csv(reader.child("csv")),
         digest=reader.hexadecimal("digest"),
     )
     _check_consistent(reader, manifest)
@@ -267,6 +272,18 @@ def _shard(reader: ManifestReader) -> ShardEntry:
         num_bytes=reader.integer("num_bytes", least=1),
         checksum=reader.hexadecimal("checksum"),
     )
+
+
+def _csv(reader: ManifestReader) -> CsvSettings:
+    settings = CsvSettings(
+        separator=reader.text("separator"),
+        encoding=reader.text("encoding"),
+        decimal=reader.text("decimal"),
+        null_values=reader.optional_texts("null_values"),
+    )
+    for field, rule in csv_problems(settings):
+        reader.require(False, field, rule)
+    return settings
 
 
 def _source(reader: ManifestReader) -> SourceEntry:

@@ -48,6 +48,10 @@ class ManifestReader:
         self.require(len(set(values)) == len(values), key, "a list of different texts")
         return tuple(values)
 
+    def optional_texts(self, key: str) -> tuple[str, ...] | None:
+        """A list of different texts, or null."""
+        return None if self._get(key) is None else self.texts(key)
+
     def file_name(self, key: str) -> str:
         """A plain file name of ours: no directories, nothing hidden."""
         value = self.text(key)

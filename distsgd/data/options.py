@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, get_args
 
+from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
 from distsgd.errors import ConfigError
 
 MAX_SHARDS = 4096
@@ -37,6 +38,7 @@ class PrepareOptions:
         dtype: Of the prepared features and number labels.
         split_seed: Key of the split and of the order of the rows.
         shards: Number of training shards; ``"auto"`` keeps them at about 64 MiB.
+        csv: How CSV files are written.
     """
 
     label: tuple[str, ...]
@@ -50,6 +52,7 @@ class PrepareOptions:
     dtype: Dtype = "float32"
     split_seed: int = 0
     shards: int | Literal["auto"] = "auto"
+    csv: CsvSettings = DEFAULT_CSV
 
     @property
     def named_columns(self) -> tuple[str, ...]:
@@ -76,6 +79,12 @@ def _problems(options: PrepareOptions) -> list[str]:
     rule("label_kind", options.label_kind in ("auto", "class", "number"), "auto, class or number")
     rule("standardise", options.standardise in STANDARDISE, f"one of {', '.join(STANDARDISE)}")
     rule("dtype", options.dtype in ("float32", "float64"), "float32 or float64")
+    rule("csv", isinstance(options.csv, CsvSettings), "CsvSettings(separator=..., ...)")
+    if isinstance(options.csv, CsvSettings):
+        problems += [
+            f"csv.{field} is {getattr(options.csv, field)!r}; must be {must_be}"
+            for field, must_be in csv_problems(options.csv)
+        ]
     problems += _column_problems("label", options.label)
     if options.features != "rest":
         problems += _column_problems("features", options.features)

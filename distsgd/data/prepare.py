@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from distsgd.arguments import call_argument, path_argument, refuse
 from distsgd.data.aside import check_out, write_durably, written_aside
 from distsgd.data.columns import Piece, RawRows
+from distsgd.data.csv_types import as_trained, typed_sources
 from distsgd.data.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.layout import Layout, resolve_layout, with_rows
@@ -39,6 +40,7 @@ __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
 Progress = Callable[[str, int, int | None], None]
 # From targets to row, column and reason of the first that cannot be used; None where all can.
 LabelProblem = Callable[[NDArray[Any]], tuple[int, int, str] | None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,12 @@ class _FirstPass:
 
 
 def prepare(
-    sources: SourceSpec, out: Path, *, options: PrepareOptions, on_progress: Progress | None = None
+    sources: SourceSpec,
+    out: Path,
+    *,
+    options: PrepareOptions,
+    on_progress: Progress | None = None,
+    on_message: Say | None = None,
 ) -> Manifest:
     """Write sources as a data set directory; blocks until it is on the disk, whole.
 
@@ -62,6 +69,7 @@ def prepare(
         out: Directory to make; must not exist or be empty.
         options: What the columns mean and how rows are treated.
         on_progress: Called with a phase, rows done and rows in all.
+        on_message: Called with what the user should know.
 
     Raises DataError for anything in the sources that cannot be used, ConfigError for impossible
     options.
@@ -70,7 +78,8 @@ def prepare(
     out = path_argument("out", out)
     check_out(out)
     progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
-    opened, num_train_sources = _open_all(sources, options)
+    say = call_argument("on_message", on_message, lambda _text: None)
+    opened, num_train_sources = _open_all(sources, options, say)
     layout, kind = _resolve(opened, options)
     rows = RawRows(opened, layout, reads_again=True)
     train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
@@ -79,23 +88,7 @@ def prepare(
     else:
         split, class_names = simple_split(rows, train_source_rows, options), ()
     first = _first_pass(rows, split, _vocabulary(kind, class_names), progress)
-    manifest = Manifest(
-        columns=layout.columns,
-        list_width=layout.list_width,
-        labels=layout.label,
-        label_kind=kind,
-        class_names=first.class_names,
-        dtype=options.dtype,
-        standardise=options.standardise,
-        statistics=first.statistics,
-        split_seed=options.split_seed,
-        test_fraction=options.test_fraction,
-        stratify=options.stratify,
-        train_shards=(),
-        test_shards=(),
-        sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
-        left_out=layout.left_out,
-    )
+    manifest = _without_shards(opened, options, layout, kind, first)
     with written_aside(out) as directory:
         writer = ShardWriter(
             directory, RowFormat.of(manifest), options, (first.train_rows, first.test_rows)
@@ -133,11 +126,13 @@ def read_features(
         source_argument("data", source),
         named=(*manifest.columns, *manifest.labels),
         texts=manifest.labels if are_texts else (),
+        csv=manifest.csv,
     )
     filled = with_rows(opened)
     has_labels = all(set(manifest.labels) <= set(each.schema.names) for each in filled)
     wanted = labels == "required" or (labels == "optional" and has_labels)
     layout = Layout(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
+    opened = as_trained(opened, labels=layout.label, label_kind=manifest.label_kind)
     rows = RawRows(opened, layout)
     vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
     shift_I, scale_I = manifest.shift, manifest.scale
@@ -163,16 +158,22 @@ def source_argument(name: str, value: object) -> SourceSpec:
     return cast(SourceSpec, value)
 
 
-def _open_all(sources: SourceSpec, options: PrepareOptions) -> tuple[list[TableSource], int]:
+def _open_all(
+    sources: SourceSpec, options: PrepareOptions, on_message: Say
+) -> tuple[list[TableSource], int]:
     """All sources, those to train from first, and how many these are."""
     named = frozenset(options.named_columns)
-    opened = open_sources(source_argument("sources", sources), named=named)
+    csv = options.csv
+    opened = open_sources(source_argument("sources", sources), named=named, csv=csv)
     num_train_sources = len(opened)
     if options.test_sources:
         named = named.union(*map(partition_keys, opened))
         texts = partitions_as_text(opened)
-        opened += open_sources(options.test_sources, named=named, texts=texts)
+        opened += open_sources(options.test_sources, named=named, texts=texts, csv=csv)
     check_named_once(opened)
+    opened = typed_sources(
+        opened, labels=options.label, label_kind=options.label_kind, on_message=on_message
+    )
     return opened, num_train_sources
 
 
@@ -191,6 +192,33 @@ def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[Layout
 def _vocabulary(kind: LabelKind, class_names: ClassNames) -> Vocabulary | None:
     """Of classes that are known, or are yet to be found; None for numbers."""
     return Vocabulary(class_names, growing=not class_names) if kind == "class" else None
+
+
+def _without_shards(
+    opened: list[TableSource],
+    options: PrepareOptions,
+    layout: Layout,
+    kind: LabelKind,
+    first: _FirstPass,
+) -> Manifest:
+    return Manifest(
+        columns=layout.columns,
+        list_width=layout.list_width,
+        labels=layout.label,
+        label_kind=kind,
+        class_names=first.class_names,
+        dtype=options.dtype,
+        standardise=options.standardise,
+        statistics=first.statistics,
+        split_seed=options.split_seed,
+        test_fraction=options.test_fraction,
+        stratify=options.stratify,
+        train_shards=(),
+        test_shards=(),
+        sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
+        left_out=layout.left_out,
+        csv=options.csv,
+    )
 
 
 def _first_pass(

@@ -13,6 +13,7 @@ import numpy as np
 
 from distsgd.config import TrainConfig
 from distsgd.data.blocks import Blocking
+from distsgd.data.labels import check_two_classes, shown
 from distsgd.data.manifest import Manifest
 from distsgd.data.sampler import MOST_ROWS, BatchSampler, Sampler
 from distsgd.data.two_stage import TwoStageSampler
@@ -229,6 +230,7 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
     """Hold the configuration against the data.
 
     Raises:
+        DataError: The labels are classes, and all the same.
         ConfigError: The batch is larger than the data, or the network does not fit the rows; all
             problems at once.
         ModelError: The network cannot be built.
@@ -250,12 +252,16 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
             f'data.shuffle is "rows" with {rows:,} training rows; must be at most {MOST_ROWS:,} '
             '(set [data] shuffle = "windows")'
         )
+    if manifest.label_kind == "class":
+        # Before the network: of one class no number of outputs is right.
+        check_two_classes(manifest.sources[0].name, manifest.labels[0], manifest.class_names)
     model = build_model(config, manifest.num_features)
     if model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
+        names = f" ({shown(manifest.class_names)})" if manifest.class_names else ""
         problems.append(
             f"model.layers ends in {model.num_outputs} outputs; must be "
-            f"{manifest.num_targets}, the number of {what} "
+            f"{manifest.num_targets}, the number of {what}{names} "
             "(set units of the last dense layer"
             + (")" if manifest.label_kind == "class" else ", or [data] one_hot if it is a class)")
         )

@@ -6,8 +6,8 @@ In this process, without Ray.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsgd.arguments import path_argument
+from distsgd.data.csv_settings import with_given
+from distsgd.data.manifest import Manifest
 from distsgd.data.prepare import read_features
 from distsgd.errors import DataError, RunError
 from distsgd.parallel.crew.crew import Crew, Work
@@ -40,8 +42,16 @@ class Evaluation:
     rows: int
 
 
-def evaluate(run: Path, data: Path | None = None, *, cache_dir: Path | None = None) -> Evaluation:
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    *,
+    cache_dir: Path | None = None,
+    csv: Sequence[str] = (),
+) -> Evaluation:
     """Loss and accuracy of `run` on the rows of `data`, or on its own held-out rows. Blocks.
+
+    A CSV file is read with the settings of the run, but for those in `csv` (``"separator=;"``).
 
     Raises:
         RunError: `run` is no trained run, or has no held-out rows and no `data` is given.
@@ -54,10 +64,10 @@ def evaluate(run: Path, data: Path | None = None, *, cache_dir: Path | None = No
     with one_blas_thread():
         if data is None:
             return _evaluate_held_out(saved, saved.data(cache_dir))
-        return _evaluate_file(saved, data)
+        return _evaluate_file(saved, data, csv)
 
 
-def predict(run: Path, data: Path, out: Path) -> int:
+def predict(run: Path, data: Path, out: Path, *, csv: Sequence[str] = ()) -> int:
     """Write a row of predictions to the Parquet file `out` for every row of `data`; how many.
 
     Blocks.
@@ -82,7 +92,7 @@ def predict(run: Path, data: Path, out: Path) -> int:
     writer: pq.ParquetWriter | None = None
     try:
         with one_blas_thread():
-            for x_NI, _, _ in read_features(data, saved.manifest, labels="ignored"):
+            for x_NI, _, _ in read_features(data, _reading(saved, csv), labels="ignored"):
                 table = _predictions(saved, x_NI)
                 writer = writer or pq.ParquetWriter(aside, table.schema, write_page_checksum=True)
                 writer.write_table(table)
@@ -96,6 +106,11 @@ def predict(run: Path, data: Path, out: Path) -> int:
     finally:
         aside.unlink(missing_ok=True)
     return num_rows
+
+
+def _reading(saved: SavedRun, csv: Sequence[str]) -> Manifest:
+    """How new rows are read: as the run's own, but for what is given."""
+    return replace(saved.manifest, csv=with_given(saved.manifest.csv, csv))
 
 
 def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
@@ -120,14 +135,13 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
 
 
-def _evaluate_file(saved: SavedRun, data: Path) -> Evaluation:
+def _evaluate_file(saved: SavedRun, data: Path, csv: Sequence[str]) -> Evaluation:
     losses, correct, rows = [], 0, 0
     is_class = saved.manifest.label_kind == "class"
     weights_P, block_rows = saved.weights_P, saved.config.parallel.block_rows
     program = saved.model.program(block_rows, weights_P.dtype, per_sample=False)
-    usable = label_problem(saved.model.loss)
-    rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
-    for x_NI, target, _ in rows_of:
+    usable, manifest = label_problem(saved.model.loss), _reading(saved, csv)
+    for x_NI, target, _ in read_features(data, manifest, labels="required", label_problem=usable):
         assert target is not None
         for x, labels in _blocks(saved, x_NI, target):
             bound = program.bind(x, labels, weights=weights_P)

@@ -14,6 +14,7 @@ from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
 from distsgd.data.cache_entries import default_cache_dir
 from distsgd.data.column_names import selects
+from distsgd.data.csv_settings import CsvSettings
 from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
@@ -40,6 +41,7 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
         dtype=config.train.dtype,
         split_seed=data.split_seed,
         shards=data.shards,
+        csv=CsvSettings(**data.csv.model_dump()),
     )
 
 
@@ -112,7 +114,6 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
     wanted: list[tuple[str, Any, Any]] = [
         ("data.label", options.label, manifest.labels),
         ("train.dtype", options.dtype, manifest.dtype),
-        ("label kind (from model.loss)", options.label_kind, manifest.label_kind),
     ]
     if not selects(manifest.columns, options.features, ()):
         wanted.append(("data.features", options.features, manifest.columns))
@@ -129,6 +130,8 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         for name, value, found in wanted
         if value != found
     ]
+    if options.label_kind != manifest.label_kind:
+        problems.append(_kinds_differ(config, manifest))
     if options.test_sources:
         problems.append(
             f"data.test_path is set, but {config.data.paths[0]} is prepared and has its own"
@@ -136,3 +139,19 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         )
     if problems:
         raise ConfigError(problems)
+
+
+def _kinds_differ(config: TrainConfig, manifest: Manifest) -> str:
+    """The problem that a loss takes classes and the labels were prepared as numbers, or so."""
+    kind, wanted, there = "number", "numbers", "classes"
+    if manifest.label_kind == "number":
+        kind, wanted, there = "class", "classes", "numbers"
+    taker = (
+        "data.one_hot is true" if config.data.one_hot else f'model.loss is "{config.model.loss}"'
+    )
+    loss = "softmax_cross_entropy" if there == "classes" else "squared_error"
+    return (
+        f"{taker}, which takes {wanted} as labels, but {config.data.paths[0]} was prepared with"
+        f' {there}; set [model] loss to one for {there}, such as "{loss}", or prepare the data'
+        f" again with --label-kind {kind}"
+    )

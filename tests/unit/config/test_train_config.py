@@ -448,3 +448,30 @@ def test_layers_of_the_configuration_are_those_of_the_networks() -> None:
         name for it in get_args(layers) for name in get_args(it.model_fields["type"].annotation)
     }
     assert types == set(LAYER_TYPES)
+
+
+@pytest.mark.parametrize(
+    ("csv", "problem"),
+    [
+        ({"separatr": "|"}, 'data.csv.separatr is not known; did you mean "separator"?'),
+        ({"separator": 3}, "data.csv.separator is 3; must be"),
+        ({"separator": "ab"}, 'data.csv.separator is "ab"; must be'),
+        ({"encoding": "klingon"}, 'data.csv.encoding is "klingon"; must be'),
+        ({"decimal": ";"}, 'data.csv.decimal is ";"; must be "." or ","'),
+        ({"decimal": ",", "separator": ","}, "data.csv.separator is"),
+        ({"null_values": "?"}, 'data.csv.null_values is "?"; must be a list of texts'),
+        ("|", 'data.csv is "|"; must be a table'),
+    ],
+)
+def test_a_wrong_setting_of_csv_files_is_named(csv: Any, problem: str) -> None:
+    (text,) = problems_of(least(data={"csv": csv}))
+    assert text.startswith(problem)
+    assert "(set [data.csv] " in text or "did you mean" in text or "[data.csv]" in text
+
+
+def test_a_key_of_a_subtable_can_be_overridden() -> None:
+    config = TrainConfig.from_dict(least()).with_overrides(["data.csv.separator=|"])
+    assert config.data.csv.separator == "|"
+    for override in ("data.csv.separator", "data.path.x=1", "train.seed.a.b=1"):
+        with pytest.raises(ConfigError):
+            TrainConfig.from_dict(least()).with_overrides([override])

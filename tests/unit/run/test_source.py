@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
+from distsgd.data.csv_settings import CsvSettings
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.errors import ConfigError
-from distsgd.run.source import prepared_data
+from distsgd.run.source import prepare_options, prepared_data
 
 
 @pytest.fixture
@@ -67,3 +68,31 @@ def test_prepared_data_refuses_what_a_prepared_directory_cannot_give(
 ) -> None:
     with pytest.raises(ConfigError, match=problem):
         prepared_data(config(prepared, **data), cache_dir=prepared, on_message=print)
+
+
+@pytest.mark.parametrize(
+    ("loss", "units", "problem"),
+    [
+        (
+            "softmax_cross_entropy",
+            2,
+            r'model\.loss is "softmax_cross_entropy", which takes classes',
+        ),
+        ("hinge", 2, r'prepared with numbers; set \[model\] loss .* such as "squared_error"'),
+    ],
+)
+def test_a_loss_that_takes_other_labels_is_named_with_a_way_out(
+    prepared: Path, loss: str, units: int, problem: str
+) -> None:
+    raw = config(prepared).to_dict() | {
+        "model": {"layers": [{"type": "dense", "units": units}], "loss": loss}
+    }
+    with pytest.raises(ConfigError, match=problem) as caught:
+        prepared_data(TrainConfig.from_dict(raw), cache_dir=prepared, on_message=print)
+    assert "label kind" not in str(caught.value)
+
+
+def test_the_settings_of_csv_files_reach_the_data(tmp_path: Path) -> None:
+    csv = {"separator": "|", "encoding": "latin-1", "decimal": ",", "null_values": ["?"]}
+    found = prepare_options(config(tmp_path, csv=csv)).csv
+    assert found == CsvSettings("|", "latin-1", ",", ("?",))
