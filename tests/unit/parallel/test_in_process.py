@@ -56,6 +56,7 @@ def ended() -> bool:
 def test_watch_is_told_each_message_once_and_the_end(run: Path) -> None:
     GO.set()
     train_in_process(server_task(run), HELD, lambda _: False)
+    RunDirectory(run).result_path.unlink()  # As one that was killed before it said how it ended.
     seen: list[Status] = []
 
     def watch(status: Status) -> bool:
