@@ -92,8 +92,9 @@ class ColumnScan:
         )
         candidates = [place for place in self._integers if place not in codes | zeros]
         integers = _that_can_be(pa.int64(), of_column, candidates)
-        candidates = [place for place in places if place not in codes.union(integers)]
         self._integers = integers
+        others = codes.union(integers)
+        candidates = [place for place in places if place not in others]
         self._floats = _that_can_be(pa.float64(), of_column, candidates)
         for place in set(places).difference(self._integers, self._floats):
             row = _first_that_is_no_number(of_column[place])
