@@ -54,7 +54,8 @@ app = typer.Typer(
     name="distsgd",
     cls=Commands,
     help="Distributed data-parallel mini-batch SGD: the same bits for any number of workers.",
-    epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 cluster, 5 diverged, 6 interrupted.",
+    epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 cluster or resources, 5 diverged, "
+    "6 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

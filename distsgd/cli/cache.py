@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from distsgd.cli.messages import memory, print_json, say
+from distsgd.cli.messages import memory, print_json, print_table, say
 from distsgd.data.cache_entries import CacheEntry, clear, default_cache_dir, list_entries
 
 _NAME_LENGTH = 12
@@ -35,10 +34,11 @@ def show_cache(named: Path | None, *, as_json: bool) -> None:
         print_json({"cache_dir": str(cache_dir), "num_bytes": total, "entries": found})
         return
     if entries:
-        table = Table("entry", "size", "last used", "rows", "from", "", box=None)
+        source = Column("from", overflow="fold")
+        table = Table("entry", "size", "last used", "rows", source, "", box=None)
         for entry in entries:
             table.add_row(*(Text(cell) for cell in _row_of(entry)))
-        Console(highlight=False).print(table)
+        print_table(table)
     say(f"{cache_dir} holds {_counted(len(entries), 'prepared data set')}, {memory(total)}")
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from distsgd.cli.messages import memory, print_facts, say
+from distsgd.cli.messages import memory, print_facts, print_table, say
 from distsgd.cli.progress import reporter
 from distsgd.data.check import CheckReport, check
 from distsgd.data.csv_settings import DEFAULT_CSV, with_given
@@ -82,6 +81,6 @@ def _print_columns(report: CheckReport) -> None:
         extremes = (column.minimum, column.maximum)
         shown = ("-" if value is None else f"{value:g}" for value in extremes)
         table.add_row(column.name, column.type, column.kind, *shown)
-    Console(highlight=False).print(table)
+    print_table(table)
     if len(report.columns) > _MOST_COLUMNS:
         say(f"... and {len(report.columns) - _MOST_COLUMNS:,} columns more")

@@ -47,7 +47,7 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
         typer.Option(
             "--feature",
             metavar="COLUMN",
-            help="Column or pattern; every other column unless given.",
+            help="A column or pattern; every other column unless given. Repeatable.",
         ),
     ] = None,
     exclude: Annotated[
@@ -56,10 +56,12 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
     ] = None,
     label_kind: Annotated[LabelKind, typer.Option(help="What labels are.")] = LabelKind.AUTO,
     test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0,
-    standardise: Annotated[Standardise, typer.Option()] = Standardise.MEAN_STD,
-    dtype: Annotated[DType, typer.Option()] = DType.FLOAT32,
+    standardise: Annotated[
+        Standardise, typer.Option(help="Each feature, by its statistics in the training rows.")
+    ] = Standardise.MEAN_STD,
+    dtype: Annotated[DType, typer.Option(help="Of all numbers.")] = DType.FLOAT32,
     stratify: Annotated[
-        bool, typer.Option("--stratify", help="Hold that fraction out of each class.")
+        bool, typer.Option("--stratify", help="Hold --test-fraction out of each class.")
     ] = False,
     split_seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0,
     csv: CsvOption = None,

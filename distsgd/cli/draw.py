@@ -14,7 +14,7 @@ from distsgd.cli.completion import complete_run
 from distsgd.cli.options import CacheDirOption, RunArgument
 
 draw_app = typer.Typer(
-    help="Draw a run or a file as a picture; needs the extra 'plots'.",
+    help="Draw a run or a file as a picture; needs matplotlib (the extra 'plots').",
     no_args_is_help=True,
 )
 
@@ -23,7 +23,11 @@ OutOption = Annotated[
 ]
 ShapeOption = Annotated[
     str | None,
-    typer.Option("--shape", metavar="HxW", help="Of a row as an image; a square unless given."),
+    typer.Option(
+        "--shape",
+        metavar="HxW",
+        help="Height and width of a row as an image, as 8x8; a square unless given.",
+    ),
 ]
 RowsOption = Annotated[
     str, typer.Option("--rows", metavar="FIRST:END", help="Which rows of the file.")
@@ -84,10 +88,13 @@ def draw_error(
     run: RunArgument,
     *,
     weight: Annotated[
-        str, typer.Option(metavar="NAME[PLACE]", help="As layers.0.weight[3] or [0,3].")
+        str,
+        typer.Option(metavar="NAME[PLACE]", help="As layers.0.weight[0,3] or layers.0.bias[3]."),
     ],
     out: OutOption,
-    steps: Annotated[int, typer.Option(min=1, help="How many of the run's first steps.")] = 30,
+    steps: Annotated[
+        int, typer.Option(min=1, help="How many of the run's first steps to draw.")
+    ] = 30,
     cache_dir: CacheDirOption = None,
 ) -> None:
     """Draw the error over one weight as a curve, with its slope and the steps that were taken."""

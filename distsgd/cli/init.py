@@ -36,5 +36,5 @@ def write_example(name: str, directory: Path) -> None:
     except OSError as error:
         raise ConfigError([f"{directory}: cannot be written: {error.strerror} (--dir)"]) from None
     for path in contents:
-        say(f"{'wrote' if path in missing else 'have'} {path}")
+        say(f"wrote {path}" if path in missing else f"kept {path}, which is the example already")
     say(f"next: {command_line('train', directory / f'{name}.toml')}")

@@ -39,4 +39,4 @@ def show_bench(
 def show_scaling(run: Path, num_workers: int) -> None:
     """Ask the driver of `run` for another number of workers."""
     before = scale(run, num_workers)
-    say(f"{run}: {num_workers} workers are wanted, {before} were")
+    say(f"{run}: workers from now on: {num_workers} (wanted before: {before})")

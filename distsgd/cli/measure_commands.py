@@ -28,17 +28,15 @@ def soak(
         ),
     ],
     *,
-    minutes: Annotated[float, typer.Option(min=0.0, help="No round begins after that.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of all faults.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.0, help="No run starts after that.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which faults come when.")] = 0,
     rounds: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
-    faults: Annotated[
-        int | None, typer.Option(min=1, help="No round begins after so many.")
-    ] = None,
+    faults: Annotated[int | None, typer.Option(min=1, help="No run starts after so many.")] = None,
     one_in: Annotated[int, typer.Option(min=1, help="A fault at one in so many steps.")] = 100,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hurt run after run at random, and hold each against the one that nobody hurt."""
+    """Inject random faults into run after run and compare each with a run without faults."""
     from distsgd.cli.soak import show_soak  # noqa: PLC0415
 
     show_soak(
@@ -55,11 +53,13 @@ def soak(
 
 def bench(
     *,
-    layers: Annotated[str, typer.Option(help="Sizes, input first.")] = "784,128,10",
+    layers: Annotated[str, typer.Option(help="Sizes of the network, input first.")] = "784,128,10",
     batch: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this one.")] = 2,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 3.0,
-    statistics: Annotated[Statistics, typer.Option(help="norms: as in a run.")] = Statistics.NORMS,
+    statistics: Annotated[
+        Statistics, typer.Option(help="norms: with per-sample norms, as in a run.")
+    ] = Statistics.NORMS,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from distsgd.errors import ConfigError, DistSGDError
 
+_UNCUT_WIDTH = 10_000  # Of what goes to a file or a program: paths stay whole.
 _LARGE, _LARGE_COUNT = 1e6, 1e12  # From here on the power of ten says more.
 
 
@@ -83,7 +84,18 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, Text(value))
-    Console(highlight=False).print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output; its lines are cut or folded to fit a terminal only."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = _UNCUT_WIDTH
+    with screen.capture() as drawn:
+        screen.print(table)
+    lines = [line.rstrip() for line in drawn.get().splitlines()]
+    print("\n".join(lines), flush=True)  # noqa: T201 -- the result, before what is said next.
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -22,7 +22,7 @@ RunDirOption = Annotated[
     Path | None,
     typer.Option(
         "--run-dir",
-        help="Where the run is kept (made if missing).",
+        help="Where the run is kept; a new directory in runs/ unless given.",
         autocompletion=complete_run,
     ),
 ]
@@ -31,7 +31,9 @@ JsonOption = Annotated[
 ]
 AcceptNumericsOption = Annotated[
     bool,
-    typer.Option("--accept-numerics", help="Go on also where other bits come out here; says so."),
+    typer.Option(
+        "--accept-numerics", help="Continue although this machine computes other bits; says so."
+    ),
 ]
 CacheDirOption = Annotated[
     Path | None,

@@ -104,7 +104,8 @@ def _as_images(rows_KI: NDArray[Any], shape: str | None) -> NDArray[Any]:
     width = rows_KI.shape[1]
     side = math.isqrt(width)
     if shape is None and side * side != width:
-        raise ConfigError([f"a row has {width} numbers, which is no square; set --shape HxW"])
+        rule = "set --shape HxW, or leave a label out of them (draw images: --label COLUMN)"
+        raise ConfigError([f"a row has {width} numbers, which is no square; {rule}"])
     match = re.fullmatch(r"(\d+)x(\d+)(x1)?", shape or f"{side}x{side}")
     height, across = (int(match[1]), int(match[2])) if match else (0, 0)
     if height * across != width:

@@ -27,7 +27,7 @@ def evaluate(
     csv: CsvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a trained network on held-out rows."""
+    """Measure a trained network on held-out rows, or on the rows of a file with labels."""
     from distsgd.cli.use import show_evaluation  # noqa: PLC0415
 
     show_evaluation(run, data, cache_dir, csv=csv or (), as_json=as_json)
@@ -36,11 +36,11 @@ def evaluate(
 def predict(
     run: RunArgument,
     *,
-    data: Annotated[Path, typer.Option(help="The rows, without or with labels.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where to write.")],
+    data: Annotated[Path, typer.Option(help="A file of rows, with or without labels.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file to write.")],
     csv: CsvOption = None,
 ) -> None:
-    """Write what a trained network says of each row."""
+    """Predict each row of a file: one row for each, in the same order, in a new Parquet file."""
     from distsgd.cli.use import write_predictions  # noqa: PLC0415
 
     write_predictions(run, data, out, csv=csv or ())
@@ -66,13 +66,16 @@ def verify(
     run: RunArgument,
     *,
     workers: Annotated[
-        str | None, typer.Option(metavar="N", help="Worker processes; 0: in this process.")
+        str | None,
+        typer.Option(
+            metavar="N", help="Worker processes; in this process unless given, as with 0."
+        ),
     ] = None,
     accept_numerics: AcceptNumericsOption = False,
     cache_dir: CacheDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute a run again and hold it against its digest chain, with any number of workers."""
+    """Compute a run again and compare weights and history with its digests; with any workers."""
     from distsgd.cli.use import show_verification  # noqa: PLC0415
 
     show_verification(run, workers, cache_dir, accept_numerics=accept_numerics, as_json=as_json)
@@ -82,7 +85,7 @@ def scale_to(
     run: RunArgument,
     num_workers: Annotated[int, typer.Argument(metavar="N", help="Worker processes.")],
 ) -> None:
-    """Have another number of workers from now on, while a run trains."""
+    """Change the number of workers of a run while it trains."""
     from distsgd.cli.measure import show_scaling  # noqa: PLC0415
 
     show_scaling(run, num_workers)

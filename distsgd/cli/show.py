@@ -8,11 +8,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from distsgd.cli.history_pictures import draw_run
-from distsgd.cli.messages import command_line, duration, number, print_facts, print_json, say
+from distsgd.cli.messages import (
+    command_line,
+    duration,
+    number,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+)
 from distsgd.store import (
     CheckpointStore,
     EvaluationLog,
@@ -162,10 +169,10 @@ def _history_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
         return
     losses = history["train_loss"].to_pylist()
     last = history.slice(len(history) - 1).to_pylist()[0]
-    yield "last step", f"{last['step']:,}, epoch {number(last['epoch'], 1)}"
+    yield "history", f"to step {last['step']:,}, epoch {number(last['epoch'], 1)}"
     # By its logarithm: the first steps would leave a flat line of the rest.
     logarithms = [math.log(loss) for loss in losses if loss > 0]
-    yield "train loss", f"{number(losses[0])} {sparkline(logarithms)} {number(losses[-1])}"
+    yield "loss by step", f"{number(losses[0])} {sparkline(logarithms)} {number(losses[-1])}"
     if last.get("noise_scale") is not None:
         yield "noise scale", f"{number(last['noise_scale'], 0)} rows"
 
@@ -214,4 +221,4 @@ def _print_evaluations(evaluations: Sequence[EvaluationRow]) -> None:
             number(row.test_loss),
             number(row.test_accuracy),
         )
-    Console(highlight=False).print(table)
+    print_table(table)

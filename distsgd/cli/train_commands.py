@@ -49,18 +49,27 @@ def train(  # noqa: PLR0913 -- one parameter an option of the command.
     overrides: OverridesOption = None,
     workers: Annotated[
         str | None,
-        typer.Option(metavar="N|MIN-MAX|auto", help="Worker processes; 0: in this process."),
+        typer.Option(
+            metavar="N|MIN-MAX|auto",
+            help="Worker processes; 0: in this process; auto: one a core. As the "
+            "configuration says unless given.",
+        ),
     ] = None,
     run_dir: RunDirOption = None,
     resume: Annotated[
-        Resume, typer.Option(help="auto: go on with what the run directory holds.")
+        Resume,
+        typer.Option(
+            help="auto: continue the run in --run-dir, or unless given the newest in runs/ of this "
+            "configuration, from its last checkpoint; start one where there is none."
+        ),
     ] = Resume.NEVER,
     accept_numerics: AcceptNumericsOption = False,
     cache_dir: CacheDirOption = None,
     chaos: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FAULT", help='Hurt the run: "kill worker every 50 steps". Repeatable.'
+            metavar="FAULT",
+            help='Inject a fault: "kill worker every 50 steps". Repeatable.',
         ),
     ] = None,
     dry_run: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -65,9 +65,9 @@ class Bench:
     def config(self) -> TrainConfig:
         """The run that is timed. Raises ConfigError."""
         if len(self.layers) < 2 or min(self.layers) < 1:
-            raise ConfigError(
-                [f"layers are {self.layers}; must be at least two sizes of 1 or more"]
-            )
+            sizes = ",".join(map(str, self.layers))
+            rule = "must be at least two sizes of 1 or more, as 784,128,10 (set --layers)"
+            raise ConfigError([f"layers are {sizes}; {rule}"])
         hidden = [{"type": "dense", "units": n, "activation": "relu"} for n in self.layers[1:-1]]
         values: dict[str, Any] = {
             "data": {"path": "synthetic", "label": "label", "standardise": "none"},
@@ -195,7 +195,7 @@ def _summary(bench: Bench, blueprint: Blueprint, readings: list[Reading]) -> dic
     return {
         "peer": "distsgd",
         "layers": list(bench.layers),
-        "batch": bench.batch,
+        "batch": blueprint.sampler.batch_rows,
         "procs": max(1, bench.num_workers),
         "step_us": round(step_s * 1e6, 1),
         "samples_per_s": round(blueprint.sampler.batch_rows / step_s),
@@ -225,7 +225,7 @@ def describe(bench: Bench, found: dict[str, Any], say: Callable[[str], None]) ->
     phases = ", ".join(f"{name} {value}" for name, value in found["phases_us"].items())
     say(
         f"{found['step_us']} us a step, {found['samples_per_s']:,} samples/s"
-        f" ({asdict(bench)['layers']}, batch {bench.batch})"
+        f" (layers {','.join(map(str, bench.layers))}; batch {found['batch']})"
     )
     say(f"us a step: {phases}")
     say(f"computed by {', '.join(found['plan'])}")

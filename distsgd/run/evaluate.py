@@ -86,7 +86,7 @@ def predict(run: Path, data: Path, out: Path, *, csv: Sequence[str] = ()) -> int
     if out.exists():
         raise DataError(out, "exists already; name a new file for the predictions")
     if not out.parent.is_dir():
-        raise DataError(out, "lies in no directory that is there; make it, or name another file")
+        raise DataError(out, "its directory does not exist; make it, or name another file")
     saved = SavedRun.load(run)
     aside, num_rows = name_aside(out), 0
     writer: pq.ParquetWriter | None = None

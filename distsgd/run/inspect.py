@@ -198,18 +198,19 @@ def _index_of(saved: SavedRun, weight: str) -> int:
 
 def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
     """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets; DataError."""
-    found = []
+    found, num_rows = [], 0
     usable = label_problem(saved.model.loss)
     rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
     for x_NI, target, at in rows_of:
         assert target is not None
         wanted = slice(max(first - at, 0), max(last - at, 0))
         found.append((x_NI[wanted], target[wanted]))
-        if at + len(x_NI) >= last:
+        num_rows = at + len(x_NI)
+        if num_rows >= last:
             break
     x_NI, target = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if not len(x_NI):
-        raise DataError(data, f"has no row {first}; choose rows that are there (--rows)")
+        raise DataError(data, f"has {num_rows} rows, and no row {first}; choose others")
     return x_NI, target
 
 

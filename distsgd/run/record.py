@@ -213,8 +213,13 @@ def read_weights(file: Path) -> dict[str, Array]:
     try:
         return load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = (
+            "this is a directory; a run's weights are checkpoints/step-.../weights.safetensors"
+            if file.is_dir()
+            else error
+        )
         raise ConfigError(
-            [f"model.initial_weights is {file}; must be a safetensors file ({error})"]
+            [f"model.initial_weights is {file}; must be a safetensors file ({reason})"]
         ) from None
 
 

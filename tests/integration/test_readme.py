@@ -74,3 +74,25 @@ def test_the_configuration_is_the_one_that_init_writes() -> None:
 def test_every_block_is_one_that_runs() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python", "toml"}
     assert len(SHELL) == 2
+
+
+def test_four_values_of_the_example_are_not_the_defaults() -> None:
+    path = ROOT / "distsgd" / "examples" / "digits.toml"
+    shown = tomllib.loads(path.read_text())
+    needed = {
+        "data": {key: shown["data"][key] for key in ("path", "label")},
+        "model": {key: shown["model"][key] for key in ("layers", "loss")},
+    }
+    example = TrainConfig.from_toml(path).to_dict()
+    default = TrainConfig.from_dict(needed, base=path.parent).to_dict()
+    assert {
+        f"{section}.{key}": value
+        for section, values in default.items()
+        for key, value in values.items()
+        if value != example[section][key]
+    } == {
+        "data.test_fraction": 0.0,
+        "optimizer.type": "sgd",
+        "schedule.type": "constant",
+        "train.epochs": 10,
+    }

@@ -68,7 +68,7 @@ def test_init_twice_changes_nothing(command: Command) -> None:
     assert command("init", "digits")[0] == 0
     code, _, err = command("init", "digits")
     assert code == 0
-    assert "have digits.toml" in err
+    assert "kept digits.toml" in err
 
 
 def test_init_overwrites_nothing_that_differs(command: Command, tmp_path: Path) -> None:

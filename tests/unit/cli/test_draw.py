@@ -45,7 +45,7 @@ def test_draw_writes_a_picture(command: Command, words: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("images", "digits.parquet"), 2, "a row has 65 numbers, which is no square"),
+        (("images", "digits.parquet"), 2, "which is no square; set --shape HxW, or leave a label"),
         (("images", "digits.parquet", "--label", "x"), 3, "has no label column 'x'"),
         (("images", "digits.parquet", "--rows", "5:5"), 2, "must be FIRST:END"),
         (("images", "digits.parquet", "--rows", "0:999"), 2, "of 1 to 100 rows"),
@@ -54,7 +54,11 @@ def test_draw_writes_a_picture(command: Command, words: tuple[str, ...]) -> None
         (("weights", "run", "--layer", "7"), 2, "choose of: 0, 1"),
         (("weights", "nothing"), 2, "must be that of a run"),
         (("input-gradient", "run", "--data", "digits.parquet", "--rows", "a"), 2, "FIRST:END"),
-        (("input-gradient", "run", "--data", "digits.parquet", "--rows", "2000:2001"), 3, "no row"),
+        (
+            ("input-gradient", "run", "--data", "digits.parquet", "--rows", "2000:2001"),
+            3,
+            "no row 2000",
+        ),
         (("error", "run", "--weight", "w[0]"), 2, "the parameters are layers.0.weight [64, 64]"),
         (("error", "run", "--weight", "layers.0.bias[64]"), 2, "choose a place in it"),
     ],

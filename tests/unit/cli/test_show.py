@@ -63,6 +63,18 @@ def test_show_of_a_finished_run_says_what_it_is_and_how_it_went(
         assert words in out
 
 
+def test_show_keeps_every_fact_on_one_line_where_no_terminal_is(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / ("long name " * 20), num_rows=3)
+    code, out, _ = command("show", str(run.path))
+    lines = out.splitlines()
+    assert code == 0
+    assert next(line for line in lines if line.startswith("run ")).endswith(str(run.path).rstrip())
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert "to step 3, epoch 0.1" in out
+
+
 def test_show_of_a_run_without_a_step_says_that_it_is_not_finished(
     command: Command, tmp_path: Path
 ) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from distsgd.errors import ConfigError
 from distsgd.parallel.server.job import Status
-from distsgd.run.bench import Bench, empty_bench, prepare_synthetic, run_bench
+from distsgd.run.bench import Bench, describe, empty_bench, prepare_synthetic, run_bench
 
 
 def test_empty_step_is_timed_in_all_its_phases() -> None:
@@ -32,3 +35,16 @@ def test_prepared_rows_are_used_as_they_are_and_seen_by_whoever_watches(tmp_path
     run_bench(bench, look)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()} == before
     assert seen[-1].epoch == seen[-1].step / 10  # 40 rows in mini-batches of 4.
+
+
+def test_batch_that_is_set_is_the_one_that_is_reported() -> None:
+    bench = Bench((5, 3), 64, 0, 0.1, overrides=("batch.size=3",))
+    found, said = run_bench(bench), list[str]()
+    describe(bench, found, said.append)
+    assert found["batch"] == 3
+    assert "(layers 5,3; batch 3)" in said[0]
+
+
+def test_one_size_is_no_network() -> None:
+    with pytest.raises(ConfigError, match=r"layers are 3; must be at least two .*\(set --layers\)"):
+        run_bench(Bench((3,), 4, 0, 0.1))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.errors import RunError
+from distsgd.errors import ConfigError, RunError
 from distsgd.run import record
 from distsgd.run.blueprint import make_blueprint
 from distsgd.run.source import manifest_of, prepared_arrays
@@ -63,3 +63,8 @@ def test_run_of_another_format_is_refused_by_version(tmp_path: Path) -> None:
         record.recorded_config(run)
     with pytest.raises(RunError, match="train anew into another --run-dir"):
         record.find_run(config(), "stem", run.path, "auto")
+
+
+def test_a_directory_is_no_file_of_weights_and_the_file_of_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"directory; .* checkpoints/step-\.\.\./weights"):
+        record.read_weights(tmp_path)
