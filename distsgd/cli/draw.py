@@ -112,7 +112,7 @@ def draw_histories(
     *,
     out: OutOption,
 ) -> None:
-    """Draw the loss of several runs on one plot: how batches of different size wiggle."""
+    """Draw the loss of several runs on one plot, to compare them."""
     from distsgd.cli.history_pictures import draw_histories_of  # noqa: PLC0415
 
     draw_histories_of(runs, out)

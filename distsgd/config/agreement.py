@@ -73,8 +73,8 @@ def _about_faults(parallel: ParallelSection, chaos: ChaosSection) -> Iterator[Pr
         return
     if plan.needs_workers and parallel.workers == 0:
         text = (
-            "chaos.faults names workers and parallel.workers is 0; there are none to hurt"
-            " (set [parallel] workers, or keep to faults of the server and the driver)"
+            "chaos.faults names workers and parallel.workers is 0; a run without workers can have "
+            "faults of the server and the driver only (set [parallel] workers, or change them)"
         )
         yield Problem(("chaos.faults", "parallel.workers"), text)
 
