@@ -163,7 +163,7 @@ class _Quotient:
         w_NO: ``d / (E + a)``.
         tail_NO: ``ln(E/a) = 2w + w·tail`` where it is near.
         log_NO: ``ln(E/a)`` where it is not: of the roots, whose quotient does not underflow, and
-            with the root of the smallest normal number in place of that of 0.
+            with the root of the smallest number above 0 in place of that of 0.
         is_near: Is E/a from 1/2 to 2?
     """
 
@@ -177,7 +177,7 @@ class _Quotient:
     def stage(self) -> list[Operation]:
         a_NO, e_NO = self._inputs
         root_NO, log_NO, dtype = self._root_NO, self.log_NO, self.d_NO.dtype
-        least = constant(math.sqrt(np.finfo(dtype).tiny), dtype)
+        least = constant(math.sqrt(smallest(a_NO)), dtype)
         return [
             partial(np.sqrt, a_NO, root_NO),
             partial(np.maximum, root_NO, least, out=root_NO),

@@ -13,6 +13,8 @@ from distsgd.errors import ModelError
 
 Array = NDArray[Any]
 
+_ADVICE = "scale the targets, end the network with another activation, or choose another loss"
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
@@ -53,14 +55,13 @@ class Domain:
         below = values <= self.lowest if self.above else values < self.lowest
         return np.asarray(below | (values > self.highest))
 
-    def check(self, gate: str, what: str, values: Array) -> None:
-        """Raises `ModelError` with the first of `values` that is outside."""
+    def check(self, gate: str, what: str, values: Array, advice: str = _ADVICE) -> None:
+        """Raises `ModelError` with the first of `values` that is outside, and `advice`."""
         if not self.holds(values):
             index = tuple(int(i) for i in np.argwhere(self.outside(values))[0])
             raise ModelError(
                 f"{gate} got the {what} {values[index]:.9g} at {list(index)}; must be {self.rule} "
-                "(scale the targets, end the network with another activation, or choose another "
-                "loss)"
+                f"({advice})"
             )
 
 

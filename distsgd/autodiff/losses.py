@@ -137,7 +137,8 @@ class ClassLoss(SampleLoss):
     def check_values(self, *inputs: Array) -> None:
         outputs_NO, class_N = inputs
         self.output_shape(outputs_NO.shape, class_N.shape)
-        Domain(0, outputs_NO.shape[1] - 1).check(self.name, "class", class_N)
+        advice = "number the classes from 0, and end the network with an output for each"
+        Domain(0, outputs_NO.shape[1] - 1).check(self.name, "class", class_N, advice)
 
 
 @dataclass(frozen=True, slots=True)

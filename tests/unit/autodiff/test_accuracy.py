@@ -208,6 +208,18 @@ def test_divergences_keep_their_digits_near_and_far(
         assert ulps(found, wanted)[normal].max() <= most
 
 
+def test_divergences_of_the_smallest_numbers_are_not_below_0() -> None:
+    least = np.finfo(np.float32).smallest_subnormal
+    a, e = np.array([TINY, least, 1.0], np.float32), np.array([least, TINY, least], np.float32)
+    with np.errstate(under="ignore"):
+        saito, _ = loss_and_gradient("itakura_saito", a[:2, None], e[:2, None])
+        leibler, _ = loss_and_gradient("kullback_leibler", a[1:, None], e[1:, None])
+    quotient = e.astype(Wide) / a.astype(Wide)
+    logarithm = np.log(quotient)
+    np.testing.assert_allclose(saito, (quotient - logarithm - 1)[:2].astype(float), rtol=1e-6)
+    np.testing.assert_allclose(leibler[0], float((e * logarithm)[1]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("target", [0.0, 1.0, 0.3])
 def test_cross_entropy_keeps_its_digits_at_both_ends(target: float) -> None:
     near_1 = 1 - 10.0 ** CHANCE.uniform(-7, 0, 20_000)
