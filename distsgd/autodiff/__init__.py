@@ -1,5 +1,6 @@
 """Differentiation: gates, the tape that records them, programs, a gradient checker, drawings."""
 
+from distsgd.autodiff import numpy_functions  # noqa: F401 -- enters them.
 from distsgd.autodiff.bound import BoundProgram, LayerReading
 from distsgd.autodiff.check import GradientCheck, assert_gradient, check_gradient
 from distsgd.autodiff.drawing import draw_text
@@ -8,10 +9,13 @@ from distsgd.autodiff.functions import (
     absolute,
     add,
     affine,
+    clip,
+    concatenate,
     convolution,
     cos,
     cross_entropy,
     divide,
+    dot,
     dropout,
     exp,
     exponential,
@@ -51,6 +55,7 @@ from distsgd.autodiff.functions import (
     sum,  # noqa: A004
     tanh,
     transpose,
+    where,
 )
 from distsgd.autodiff.gate import Gate, Site, grad_or_ones
 from distsgd.autodiff.program import Program
@@ -73,10 +78,13 @@ __all__ = [
     "apply",
     "assert_gradient",
     "check_gradient",
+    "clip",
+    "concatenate",
     "convolution",
     "cos",
     "cross_entropy",
     "divide",
+    "dot",
     "draw_svg",
     "draw_text",
     "dropout",
@@ -120,4 +128,5 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "where",
 ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, grad_or_ones
+from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
 from distsgd.errors import ModelError
 
 
@@ -143,26 +143,119 @@ class Divide(_Broadcasting):
         return [*operations, *finish]
 
 
-@dataclass(frozen=True, slots=True)
-class Maximum(_Broadcasting):
-    """The larger of two, element by element.
+class _Choice(_Broadcasting):
+    """What `Maximum` and `Minimum` share: the gradient goes to the one that was taken."""
 
-    The gradient goes to the larger one, where they are equal to the first.
-    """
-
-    name: ClassVar[str] = "maximum"
+    ufunc: ClassVar[np.ufunc]
+    first_wins: ClassVar[np.ufunc]
+    second_wins: ClassVar[np.ufunc]
+    __slots__ = ()
 
     def stage_forward(self, site: Site) -> list[Operation]:
-        return [partial(np.maximum, *site.inputs, out=site.output)]
+        return [partial(self.ufunc, *site.inputs, out=site.output)]
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         wins = site.buffer(f"wins_{index}", site.output.shape, np.bool_)
-        compare = np.greater_equal if index == 0 else np.less
         return [
-            partial(compare, *site.inputs, wins),
+            partial(self.second_wins if index else self.first_wins, *site.inputs, wins),
             partial(np.multiply, grad_or_ones(grad, site), wins, into),
+            *finish,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Maximum(_Choice):
+    """The larger of two, element by element; of equal ones the gradient goes to the first."""
+
+    name: ClassVar[str] = "maximum"
+    ufunc: ClassVar[np.ufunc] = np.maximum
+    first_wins: ClassVar[np.ufunc] = np.greater_equal
+    second_wins: ClassVar[np.ufunc] = np.less
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum(_Choice):
+    """The smaller of two, element by element; of equal ones the gradient goes to the first."""
+
+    name: ClassVar[str] = "minimum"
+    ufunc: ClassVar[np.ufunc] = np.minimum
+    first_wins: ClassVar[np.ufunc] = np.less_equal
+    second_wins: ClassVar[np.ufunc] = np.greater
+
+
+@dataclass(frozen=True, slots=True)
+class Raise(_Broadcasting):
+    """``x ** y``, where both may vary; by `y` it is ``x ** y · ln x``, 0 where x is not above 0.
+
+    For an exponent that is one fixed number there is `Power`.
+    """
+
+    name: ClassVar[str] = "raise"
+    reads_output: ClassVar[bool] = True
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        return [partial(np.power, *site.inputs, site.output)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        x, y = site.inputs
+        into, finish = stage_summed_to(site, f"grad_{index}", out)
+        slope, d = site.buffer(f"slope_{index}", site.output.shape), grad_or_ones(grad, site)
+        if index == 1:
+            log, is_above = site.buffer("log", x.shape), site.buffer("is_above", x.shape, np.bool_)
+            return [
+                partial(np.greater, x, constant(0, x.dtype), is_above),
+                partial(log.fill, 0),
+                partial(np.log, x, log, where=is_above),
+                partial(np.multiply, site.output, log, slope),
+                partial(np.multiply, d, slope, into),
+                *finish,
+            ]
+        rest, is_flat = site.buffer("rest", y.shape), site.buffer("is_flat", y.shape, np.bool_)
+        one = constant(1, y.dtype)
+        return [
+            partial(np.subtract, y, one, rest),
+            # Of an exponent 0 the slope is 0; 0 · x ** -1 would be no number at 0.
+            partial(np.equal, y, constant(0, y.dtype), is_flat),
+            partial(np.copyto, rest, one, where=is_flat),
+            partial(np.power, x, rest, slope),
+            partial(np.multiply, slope, y, slope),
+            partial(np.multiply, d, slope, into),
+            *finish,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Where(_Broadcasting):
+    """``x`` where a condition holds, else ``y``; inputs are the condition (booleans), x and y."""
+
+    name: ClassVar[str] = "where"
+    reads_output: ClassVar[bool] = False
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return Gate.output_dtype(self, *dtypes[1:])
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        holds, x, y = site.inputs
+        return [
+            partial(np.copyto, site.output, y),
+            partial(np.copyto, site.output, x, where=holds),
+        ]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        into, finish = stage_summed_to(site, f"grad_{index}", out)
+        holds, counts = site.inputs[0], site.buffer(f"counts_{index}", site.output.shape, np.bool_)
+        return [
+            partial(np.copyto, counts, holds)
+            if index == 1
+            else partial(np.logical_not, holds, counts),
+            partial(into.fill, 0),
+            partial(np.copyto, into, grad_or_ones(grad, site), where=counts),
             *finish,
         ]

@@ -122,6 +122,8 @@ class Power(_Elementwise):
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
+        if self.exponent == 0.0:
+            return [partial(out.fill, 0)]  # 0 · x**-1 would be no number at 0
         slope = site.buffer("slope", out.shape)
         return [
             partial(np.power, site.inputs[0], constant(self.exponent - 1.0, out.dtype), slope),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from distsgd.autodiff import (
     activations,
@@ -56,8 +57,8 @@ def negative(x: Operand) -> Variable:
     return apply(elementwise.Negative(), x)
 
 
-def power(x: Operand, exponent: float) -> Variable:
-    """``x ** exponent`` for a plain number."""
+def power(x: Operand, exponent: Operand) -> Variable:
+    """``x ** exponent``; both may be Variables, and the gradient by either is given."""
     return as_variable(x) ** exponent
 
 
@@ -108,7 +109,26 @@ def maximum(x: Operand, y: Operand) -> Variable:
 
 def minimum(x: Operand, y: Operand) -> Variable:
     """The smaller of two, element by element; where they are equal the gradient goes to `x`."""
-    return negative(maximum(negative(x), negative(y)))
+    return apply(arithmetic.Minimum(), x, y)
+
+
+def clip(x: Operand, lowest: Operand, highest: Operand) -> Variable:
+    """``x`` cut to lie from `lowest` to `highest`; at the ends the gradient still goes to `x`."""
+    return minimum(maximum(x, lowest), highest)
+
+
+def where(condition: ArrayLike, x: Operand, y: Operand) -> Variable:
+    """`x` where `condition` holds, else `y`, element by element; the gradient goes the same way.
+
+    >>> where([True, False], [1.0, 2.0], 0.0).value
+    array([1., 0.])
+    """
+    holds = np.asarray(condition)
+    if holds.dtype.kind != "b":
+        raise ModelError(
+            f"the condition of where is of dtype {holds.dtype}; must be booleans (write x > 0)"
+        )
+    return apply(arithmetic.Where(), Variable(holds, watched=False, dtype=np.bool_), x, y)
 
 
 def sum(x: Operand, axis: Axis = None, *, keepdims: bool = False) -> Variable:  # noqa: A001 -- numpy's name.
@@ -156,6 +176,17 @@ def stack(parts: Sequence[Operand]) -> Variable:
     return apply(shapes.Stack(), *parts)
 
 
+def concatenate(parts: Sequence[Operand], axis: int = 0) -> Variable:
+    """Variables or arrays put one behind the other along an axis that they have.
+
+    >>> concatenate([Variable([1.0, 2.0]), [3.0]]).value
+    array([1., 2., 3.])
+    """
+    if not isinstance(parts, Sequence | Variable | np.ndarray):
+        raise ModelError(f"concatenate got {parts!r}; must be a list of Variables or arrays")
+    return apply(shapes.Concatenate(*shapes.as_sizes("axis", (axis,))), *parts)
+
+
 def matmul(x: Operand, y: Operand) -> Variable:
     """The product of matrices and vectors, as numpy's.
 
@@ -165,6 +196,12 @@ def matmul(x: Operand, y: Operand) -> Variable:
     array([12., 34.])
     """
     return apply(linear.MatMul(), x, y)
+
+
+def dot(x: Operand, y: Operand) -> Variable:
+    """As `matmul`; times a number it is the product with each, as numpy's."""
+    x, y = as_variable(x), as_variable(y)
+    return matmul(x, y) if x.ndim and y.ndim else multiply(x, y)
 
 
 def outer(x: Operand, y: Operand) -> Variable:

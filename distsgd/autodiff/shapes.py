@@ -276,3 +276,49 @@ class Stack(Gate):
         self, site: Site, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         return [partial(np.copyto, out, grad_or_ones(grad, site)[index, ...])]
+
+
+@dataclass(frozen=True, slots=True)
+class Concatenate(Gate):
+    """Arrays put one behind the other along an axis that they have."""
+
+    axis: int = 0
+    name: ClassVar[str] = "concatenate"
+    reads_inputs: ClassVar[bool] = False
+    reads_output: ClassVar[bool] = False
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        rank, axis = len(shapes[0]), self.axis
+        if not -rank <= axis < rank:
+            raise ModelError(
+                f"concatenate along axis {axis}; must be from {-rank} to {rank - 1} for arrays of "
+                f"rank {rank} (numbers are put side by side by stack)"
+            )
+        axis %= rank
+        others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+        if len(others) > 1 or any(len(shape) != rank for shape in shapes):
+            raise ModelError(
+                f"cannot concatenate shapes {' and '.join(map(str, shapes))}; must be equal but "
+                f"for axis {axis}"
+            )
+        total = sum(shape[axis] for shape in shapes)
+        return (*shapes[0][:axis], total, *shapes[0][axis + 1 :])
+
+    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+        return np.result_type(*dtypes)  # also whole numbers stay what they are
+
+    def _parts(self, site: Site, whole: Array) -> list[Array]:
+        ends = np.cumsum([x.shape[self.axis] for x in site.inputs])[:-1]
+        return np.split(whole, ends, self.axis)
+
+    def stage_forward(self, site: Site) -> list[Operation]:
+        parts = self._parts(site, site.output)
+        return [partial(np.copyto, part, x) for part, x in zip(parts, site.inputs, strict=True)]
+
+    def stage_backward(
+        self, site: Site, index: int, grad: Array | None, out: Array
+    ) -> list[Operation]:
+        return [partial(np.copyto, out, self._parts(site, grad_or_ones(grad, site))[index])]
+
+    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
+        return all(per_sample) and self.axis % len(shapes[0]) != 0

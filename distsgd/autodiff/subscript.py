@@ -103,13 +103,15 @@ def _part(part: Any) -> Part:
         return part
     if isinstance(part, slice):
         return slice(*(_bound(part, bound) for bound in (part.start, part.stop, part.step)))
-    if isinstance(part, list | tuple | np.ndarray | bool | np.bool_):
+    if isinstance(part, list | tuple | range | np.ndarray | bool | np.bool_):
         try:
             array = np.array(part)
         except ValueError:
             raise _refusal(part) from None
         array = (
-            array.astype(np.intp) if not array.size and isinstance(part, list | tuple) else array
+            array.astype(np.intp)
+            if not array.size and isinstance(part, list | tuple | range)
+            else array
         )
         if array.dtype.kind not in "iub":
             raise _refusal(part)

@@ -18,9 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distsgd.autodiff.chain import Backward, Node
+from distsgd.autodiff.checksums import Checksums
 from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.gate import Array, Gate, Site
-from distsgd.autodiff.variable import Operand, Variable, apply, open_tapes
+from distsgd.autodiff.variable import (
+    Operand,
+    UnrecordedGradient,
+    Variable,
+    apply,
+    open_tapes,
+)
 from distsgd.errors import ModelError
 
 __all__ = ["GradientTape", "Operand", "Variable", "apply"]
@@ -55,6 +62,7 @@ class GradientTape:
         self.variables: list[Variable] = []
         self._numbers: dict[int, int] = {}
         self._tracked: set[int] = set()
+        self._seen = Checksums()
         self._persistent, self._keep_unwatched = persistent, keep_unwatched
         self._watches_accessed = watch_accessed_variables
         self._is_spent = False
@@ -97,17 +105,21 @@ class GradientTape:
 
     def record(
         self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
-    ) -> None:
-        """Takes down one gate, if it depends on anything watched."""
-        if not self._keep_unwatched and not any(
-            self._watches(v) or self._numbers.get(id(v)) in self._tracked for v in inputs
-        ):
-            return
+    ) -> bool:
+        """Takes down one gate, if it depends on anything watched; says whether it did."""
+        if not self._keep_unwatched and not any(self._watches(v) or self.tracks(v) for v in inputs):
+            return False
         numbers = tuple(self.number(variable) for variable in inputs)
         number = self.number(output)
         self._tracked.add(number)
         self.nodes.append(Node(gate, numbers, number))
         self.sites.append(site)
+        self._seen.note(v.value for v in inputs if self._watches(v) or self.tracks(v))
+        return True
+
+    def tracks(self, variable: Variable) -> bool:
+        """Whether `variable` is watched here, or depends on what is."""
+        return self._numbers.get(id(variable)) in self._tracked
 
     def gradient(
         self,
@@ -118,7 +130,8 @@ class GradientTape:
         """The gradient of the sum of all numbers of `target` by each source.
 
         Raises `ModelError` for what is no Variable, for shapes that do not fit, and on the second
-        call unless the tape is persistent.
+        call unless the tape is persistent, and where a watched array that the backward reads was
+        changed in place since it was recorded.
 
         Args:
             target: What was computed; of any shape, or several.
@@ -130,7 +143,8 @@ class GradientTape:
 
         Returns:
             Arrays in the structure of `sources`; None for a source that was not watched or that
-            `target` does not depend on.
+            `target` does not depend on. Gradients of gradients are not given: where an open tape
+            saw `target`, what is computed with the answer beside Variables is refused.
 
         >>> x = Variable([1.0, 2.0])
         >>> with GradientTape() as tape:
@@ -154,7 +168,14 @@ class GradientTape:
         reached = self._fill_inplace(targets, seeds, destinations)
         if not self._persistent:
             self.sites.clear()
-        return _map_nested(lambda source: reached.get(self._numbers.get(id(source), -1)), sources)
+        going_on = [tape for tape in open_tapes.get() if tape is not self or self._persistent]
+        is_seen = any(tape.tracks(target) for tape in going_on for target in targets)
+
+        def answer(source: Variable) -> Array | None:
+            found = reached.get(self._numbers.get(id(source), -1))
+            return found.view(UnrecordedGradient) if is_seen and found is not None else found
+
+        return _map_nested(answer, sources)
 
     def gradients(self, target: Variable) -> dict[int, Array]:
         """The gradient of the sum of `target` by every value that it depends on, by its number.
@@ -174,13 +195,24 @@ class GradientTape:
 
         Forward values are kept from the first computation on; after ``x.value[...] = 2.0`` this
         brings them up to date, and gradients asked for afterwards are those at the new place.
+        `ModelError` where a source was given another array by ``x.value = …`` in the meantime.
         """
         self._check_not_spent()
+        made = {node.output for node in self.nodes}
+        for node, site in zip(self.nodes, self.sites, strict=True):
+            for number, array in zip(node.inputs, site.inputs, strict=True):
+                if number not in made and self.variables[number].value is not array:
+                    raise ModelError(
+                        "a Variable was given another array by x.value = numbers after it was "
+                        "recorded; must be changed in place (write x.value[...] = numbers)"
+                    )
         for node, site in zip(self.nodes, self.sites, strict=True):
             if self.check_values:
                 node.gate.check_values(*site.inputs)
-            for operation in node.gate.stage_forward(site):
-                operation()
+            if node.gate.output_view(site.inputs[0]) is None:
+                for operation in node.gate.stage_forward(site):
+                    operation()
+        self._seen.renew()
 
     def _check_not_spent(self) -> None:
         if self._is_spent:
@@ -207,7 +239,9 @@ class GradientTape:
         backward = Backward(
             self.nodes, self.sites, destinations, np.empty, keep_all=True, gradients={**roots}
         )
-        for _, operations in backward.stage():
+        for position, operations in backward.stage():
+            if operations and self.nodes[position].gate.reads_inputs:
+                self._seen.check(self.sites[position].inputs)
             for operation in operations:
                 operation()
         return backward.gradients

@@ -1,10 +1,14 @@
 """Which gate stands for which function of numpy: ``np.exp(x)`` of a variable is on the tape.
 
+So is ``np.sum(x)``, for which `distsgd.autodiff.functions` enters what it has.
+
 No I/O here.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ GATES: dict[np.ufunc, Gate] = {
     np.multiply: arithmetic.Multiply(),
     np.divide: arithmetic.Divide(),
     np.maximum: arithmetic.Maximum(),
+    np.minimum: arithmetic.Minimum(),
     np.matmul: MatMul(),
     np.negative: elementwise.Negative(),
     np.absolute: elementwise.Absolute(),
@@ -33,11 +38,31 @@ GATES: dict[np.ufunc, Gate] = {
     np.tanh: activations.Tanh(),
 }
 
-# What they say has no gradient: they answer with plain arrays.
-QUESTIONS = frozenset(
+# Functions that are no ufuncs, and what stands for them; with numpy's names of the arguments.
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+
+# What they say has no gradient, or one that is 0: they answer with plain arrays.
+QUESTIONS: frozenset[Any] = frozenset(
     {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal}
-    | {np.isnan, np.isfinite, np.isinf}
+    | {np.isnan, np.isfinite, np.isinf, np.sign, np.floor, np.ceil, np.rint}
+    | {np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.any, np.all}
+    | {np.isclose, np.allclose, np.array_equal, np.zeros_like, np.ones_like, np.empty_like}
+    | {np.full_like, np.count_nonzero, np.array_repr, np.array_str, np.array2string}
 )
+
+
+def with_gates(function: Any, inputs: Any, settings: Any) -> Any:
+    """What stands for `function`; refused where it has not all of numpy's arguments."""
+    ours = FUNCTIONS[function]
+    try:
+        inspect.signature(ours).bind(*inputs, **settings)
+    except TypeError as error:
+        raise ModelError(
+            f"numpy's {function.__name__} got a Variable, for which it stands for "
+            f"distsgd.autodiff.{ours.__name__}, which does not take all of that ({error}); leave "
+            "it out, or use x.value where no gradient is wanted"
+        ) from None
+    return ours(*inputs, **settings)
 
 
 def refusal(function: Any) -> ModelError:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from distsgd.autodiff import arithmetic, elementwise, shapes
-from distsgd.autodiff.conversion import as_dtype, as_numbers, shown
 from distsgd.autodiff.gate import Array, Gate, Shape, Site
+from distsgd.autodiff.held import Held
 from distsgd.autodiff.linear import MatMul
 from distsgd.autodiff.subscript import Subscript
-from distsgd.autodiff.ufuncs import GATES, QUESTIONS, refusal
+from distsgd.autodiff.ufuncs import FUNCTIONS, GATES, QUESTIONS, refusal, with_gates
 from distsgd.errors import ModelError
 
 
@@ -30,20 +30,30 @@ class Recorder(Protocol):
 
     def record(
         self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
-    ) -> None:
-        """Takes down one gate."""
+    ) -> bool:
+        """Takes down one gate, if it depends on anything watched; says whether it did."""
+
+    def tracks(self, variable: Variable) -> bool:
+        """Whether `variable` is watched here, or depends on what is."""
 
 
 open_tapes: ContextVar[tuple[Recorder, ...]] = ContextVar("open_tapes", default=())
 
 
-class Variable:
+class UnrecordedGradient(np.ndarray[Any, np.dtype[Any]]):
+    """A gradient that was computed under an open tape, which did not see how.
+
+    What numpy computes with it is of its kind too.
+    """
+
+
+class Variable(Held):
     """An array that gates can be applied to; its operators work as those of numpy arrays.
 
     Plain numbers and lists beside it are constants; a ``np.exp(x)`` is the gate of that name, and
     comparisons give plain arrays. ``x[...]`` takes whatever numpy takes, and
     ``a, b = x`` goes along the first axis. A value is never changed by an operator; change it in
-    place by ``x.value[...] = numbers``, outside of what a tape has recorded.
+    place by ``x.value[...] = numbers``, outside of what a tape has recorded, or set `value`.
 
     Args:
         value: Numbers; integers become float64, float32 stays float32. `ModelError` for anything
@@ -60,33 +70,16 @@ class Variable:
     6.0
     """
 
-    __slots__ = ("value", "watched")
-    __hash__ = object.__hash__
+    __slots__ = ("watched",)
 
     def __init__(
         self, value: ArrayLike, *, watched: bool = True, dtype: DTypeLike | None = None
     ) -> None:
         _refuse_variables_within(value)
-        array, kept = as_numbers(value), as_dtype(dtype)
-        if kept is None and array.dtype.kind != "f":
-            kept = np.dtype(np.float64)
-        self.value: Array = array if kept is None else array.astype(kept, copy=False)
+        if isinstance(value, UnrecordedGradient) and open_tapes.get():
+            raise _unrecorded()
+        super().__init__(value, dtype)
         self.watched = watched
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the value."""
-        return self.value.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the value."""
-        return self.value.dtype
-
-    @property
-    def ndim(self) -> int:
-        """How many axes the value has."""
-        return self.value.ndim
 
     @property
     def T(self) -> Variable:  # noqa: N802 -- numpy's name.
@@ -96,20 +89,6 @@ class Variable:
     def __repr__(self) -> str:
         return f"Variable({self.value!r})"
 
-    def __float__(self) -> float:
-        return float(self._only_number("a number"))
-
-    def __bool__(self) -> bool:
-        return bool(self._only_number("true or false"))
-
-    def _only_number(self, as_what: str) -> Array:
-        if self.value.size != 1:
-            raise ModelError(
-                f"a Variable of shape {self.shape} cannot be taken as {as_what}; must hold one "
-                "number (sum it, or take one: x[0])"
-            )
-        return self.value.reshape(())
-
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- numpy's protocol.
         return np.array(self.value, dtype, copy=copy)
 
@@ -118,47 +97,24 @@ class Variable:
         if method == "__call__" and not settings:
             if ufunc in GATES:
                 return apply(GATES[ufunc], *inputs)
-            if ufunc is np.power and isinstance(inputs[0], Variable):
-                return inputs[0] ** inputs[1]
+            if ufunc is np.power:
+                base, exponent = inputs
+                return as_variable(base) ** exponent
             if ufunc in QUESTIONS:
                 return ufunc(*_as_plain(inputs))
         raise refusal(ufunc)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, settings: Any) -> Any:
         del types
-        if open_tapes.get() and function not in (np.shape, np.ndim, np.size):
+        if function in FUNCTIONS:
+            return with_gates(function, inputs, settings)
+        if open_tapes.get() and function not in QUESTIONS:
             raise refusal(function)
         settings = {name: _as_plain(setting) for name, setting in settings.items()}
         return function(*_as_plain(inputs), **settings)
 
-    def __format__(self, spec: str) -> str:
-        return format(float(self), spec) if spec else str(self)
-
-    def __lt__(self, other: Operand) -> Any:
-        return self.value < np.asarray(other)
-
-    def __le__(self, other: Operand) -> Any:
-        return self.value <= np.asarray(other)
-
-    def __gt__(self, other: Operand) -> Any:
-        return self.value > np.asarray(other)
-
-    def __ge__(self, other: Operand) -> Any:
-        return self.value >= np.asarray(other)
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise ModelError(
-                "a Variable of shape () has no length and no parts; must have an axis (use it as "
-                "the number that it is)"
-            )
-        return len(self.value)
-
     def __iter__(self) -> Iterator[Variable]:
         return (self[place] for place in range(len(self)))
-
-    def __contains__(self, number: ArrayLike) -> bool:
-        return bool(np.any(self.value == np.asarray(number)))
 
     def __getitem__(self, key: Any) -> Variable:
         return apply(Subscript.of(key), self)
@@ -205,13 +161,13 @@ class Variable:
     def __abs__(self) -> Variable:
         return apply(elementwise.Absolute(), self)
 
-    def __pow__(self, exponent: float) -> Variable:
-        if not isinstance(exponent, Real):
-            raise ModelError(
-                f"the exponent is {shown(exponent)}; must be a plain number (write x ** y as "
-                "exp(y * log(x)))"
-            )
-        return apply(elementwise.Power(float(exponent)), self)
+    def __pow__(self, exponent: Operand) -> Variable:
+        if isinstance(exponent, Real):
+            return apply(elementwise.Power(float(exponent)), self)
+        return apply(arithmetic.Raise(), self, exponent)
+
+    def __rpow__(self, base: Operand) -> Variable:
+        return apply(arithmetic.Raise(), base, self)
 
     def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
         """The sum along `axis`, or of everything; with `keepdims` the axis stays, of length 1."""
@@ -257,9 +213,11 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
             f"apply got {gate!r} and {len(operands)} operands; must be a Gate (an object: "
             "Exp(), not Exp) and what it is applied to"
         )
+    tapes = open_tapes.get()
+    if tapes:
+        _refuse_unrecorded(operands)
     variables = _as_variables(operands)
     arrays = tuple(variable.value for variable in variables)
-    tapes = open_tapes.get()
     output = gate.output_view(arrays[0])
     is_view = output is not None
     if output is None:
@@ -274,8 +232,22 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
             operation()
     result = Variable(output, watched=False, dtype=output.dtype)
     for tape in tapes:
-        tape.record(gate, variables, result, site)
+        if tape.record(gate, variables, result, site):
+            result.fix()
     return result
+
+
+def _refuse_unrecorded(operands: tuple[Operand, ...]) -> None:
+    if any(isinstance(operand, UnrecordedGradient) for operand in operands):
+        raise _unrecorded()
+
+
+def _unrecorded() -> ModelError:
+    return ModelError(
+        "a gradient that was computed under an open tape was given, which that tape would "
+        "take for a constant; gradients of gradients are not given (close that tape first, or "
+        "write np.array(gradient) to have a constant)"
+    )
 
 
 def as_variable(operand: Operand) -> Variable:

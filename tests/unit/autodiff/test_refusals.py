@@ -65,8 +65,23 @@ from distsgd.errors import ModelError
         (lambda: Variable(None), "dtype object; must be real"),  # type: ignore[arg-type] # the mistake
         (lambda: Variable(1.0) + "2", "'2' is of dtype <U1; must be real"),
         (lambda: Variable(1.0) * [Variable(1.0), 2.0], "put them together by stack"),  # type: ignore[operator] # the mistake
-        (lambda: Variable(2.0) ** np.ones(2), "plain number"),
-        (lambda: f.power([1.0], None), "exponent is None; must be a plain"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable([2.0, 3.0]) ** np.ones(3), r"cannot raise shapes \(2,\) and \(3,\)"),
+        (lambda: f.power([1.0], None), "None is of dtype object; must be real"),  # type: ignore[arg-type] # the mistake
+        (lambda: Variable(3.0) % 2, "x % y got a Variable"),
+        (lambda: 3 % Variable(2.0), "x % y got a Variable"),
+        (lambda: Variable(3.0) // 2, "x // y got a Variable"),
+        (lambda: 3 // Variable(2.0), "x // y got a Variable"),
+        (lambda: divmod(Variable(3.0), 2.0), r"divmod\(x, y\) got a Variable"),
+        (lambda: int(Variable([1.0, 2.0])), r"shape \(2,\) cannot be taken as a number"),
+        (lambda: Variable([1.0, 2.0]).item(), r"shape \(2,\) cannot be taken as a number"),
+        (lambda: Variable(3.0) < "a", "dtype <U1; must be real"),
+        (lambda: Variable(3.0) >= None, "None is of dtype object; must be real"),
+        (lambda: f.where([1.0, 0.0], 1.0, 2.0), "dtype float64; must be booleans"),
+        (lambda: f.concatenate([1.0, 2.0]), "concatenate along axis 0.*put side by side by stack"),
+        (lambda: f.concatenate([[1.0], [[2.0]]]), r"cannot concatenate shapes \(1,\) and \(1, 1\)"),
+        (lambda: f.concatenate([np.ones((2, 1)), np.ones((1, 2))], 1), "equal but for axis 1"),
+        (lambda: f.concatenate(3.0), "concatenate got 3.0; must be a list"),  # type: ignore[arg-type] # the mistake
+        (lambda: np.sum(Variable(1.0), initial=2.0), "distsgd.autodiff.sum, which does not take"),
         (lambda: Variable(1.0, dtype="nonsense"), "dtype is 'nonsense'; must be of real"),
         (lambda: Variable(1.0, dtype=complex), "must be of real numbers"),
         (lambda: f.stack(3.0), "stack got 3.0; must be a list"),  # type: ignore[arg-type] # the mistake
@@ -86,7 +101,7 @@ from distsgd.errors import ModelError
         (lambda: apply(Exp, 1.0), "Exp\\(\\), not Exp"),  # type: ignore[arg-type] # the mistake
         (lambda: f.softmax_cross_entropy(np.ones((2, 3)), [0, 1, 2]), "class numbers"),
         (lambda: f.squared_error(np.ones((2, 3)), np.ones((2, 1))), "one column of targets"),
-        (lambda: Variable(2.0) ** Variable(2.0), "plain number"),  # type: ignore[operator] # the mistake
+        (lambda: f.hinge([1.0, 2.0], 2), "number the classes from 0"),
     ],
 )
 def test_gate_refuses_what_does_not_fit(call: Callable[[], object], says: str) -> None:

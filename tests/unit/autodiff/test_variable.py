@@ -53,15 +53,15 @@ def test_function_of_numpy_is_on_the_tape(ufunc: np.ufunc) -> None:
 
 def test_function_of_numpy_that_a_tape_would_not_see_is_refused() -> None:
     x = Variable([1.0, 2.0])
-    functions: list[Any] = [np.dot, np.outer, np.mean, np.concatenate, np.where]
-    calls: list[Any] = [(x, x), (x, x), (x,), ([x, x],), (x.value > 1, x, 0.0)]
+    functions: list[Any] = [np.cumsum, np.kron, np.var, np.hstack]
+    calls: list[Any] = [(x,), (x, x), (x,), ([x, x],)]
     for function, inputs in zip(functions, calls, strict=True):
         with GradientTape(), pytest.raises(ModelError, match=f"numpy's {function.__name__} got"):
             function(*inputs)
         # Without a tape there is nothing to lose.
         plain = (
             [[x.value, x.value]]
-            if function is np.concatenate
+            if function is np.hstack
             else [part.value if isinstance(part, Variable) else part for part in inputs]
         )
         assert function(*inputs).tolist() == function(*plain).tolist()

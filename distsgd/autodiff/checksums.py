@@ -1,0 +1,44 @@
+"""Whether arrays hold what they held when a tape saw them. No I/O here."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from distsgd.autodiff.gate import Array
+from distsgd.errors import ModelError
+
+
+class Checksums:
+    """Checksums of arrays that somebody may change in place."""
+
+    def __init__(self) -> None:
+        # The array beside its sum: so its id is not given to another.
+        self._seen: dict[int, tuple[Array, int]] = {}
+
+    def note(self, arrays: Iterable[Array]) -> None:
+        """Remembers what these hold now, unless they were noted before or are read-only."""
+        for array in arrays:
+            if array.flags.writeable and id(array) not in self._seen:
+                self._seen[id(array)] = (array, _checksum(array))
+
+    def renew(self) -> None:
+        """Remembers what all of them hold now."""
+        self._seen = {place: (array, _checksum(array)) for place, (array, _) in self._seen.items()}
+
+    def check(self, arrays: Iterable[Array]) -> None:
+        """Raises `ModelError` where one of these, if it was noted, was changed since."""
+        for array in arrays:
+            noted = self._seen.get(id(array))
+            if noted is not None and noted[1] != _checksum(array):
+                raise ModelError(
+                    f"a Variable of shape {array.shape} was changed in place after a tape recorded "
+                    "it, and its old numbers are needed; ask for all gradients before the change, "
+                    "or call tape.recompute() after it, or write x.value = x.value - step"
+                )
+
+
+def _checksum(array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
