@@ -42,6 +42,6 @@ def as_dtype(given: DTypeLike | None) -> np.dtype[Any] | None:
 
 
 def shown(value: Any) -> str:
-    """`value` as an error shows it, in at most 60 characters."""
-    text = repr(value)
+    """`value` as an error shows it, in one line of at most 60 characters."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -106,7 +106,8 @@ class Gate:
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Shape of the output for inputs of `shapes`; raises `ModelError` where they do not fit."""
-        raise NotImplementedError
+        del shapes
+        raise self._missing("output_shape")
 
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         """Dtype of the output; that of the inputs together unless a gate says otherwise.
@@ -129,7 +130,8 @@ class Gate:
 
     def stage_forward(self, site: Site) -> list[Operation]:
         """Operations that fill ``site.output`` from ``site.inputs``."""
-        raise NotImplementedError
+        del site
+        raise self._missing("stage_forward")
 
     def stage_backward(
         self, site: Site, index: int, grad: Array | None, out: Array
@@ -144,7 +146,14 @@ class Gate:
             grad: Gradient of the root by the output, the output's shape; None stands for ones.
             out: The input's shape; overwritten. May be `grad`'s memory when `in_place` is set.
         """
-        raise NotImplementedError
+        del site, index, grad, out
+        raise self._missing("stage_backward")
+
+    def _missing(self, method: str) -> ModelError:
+        return ModelError(
+            f"gate {self.name!r} ({type(self).__name__}) has no {method}; write it, as "
+            "distsgd.autodiff.Gate says"
+        )
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         """Whether row n of the output depends on row n alone of the inputs that have samples."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant
+from distsgd.autodiff.domain import UNIT_INTERVAL
+from distsgd.autodiff.gate import Array, Operation, Site, constant
 from distsgd.autodiff.logarithms import stage_log_of_sum
+from distsgd.autodiff.losses import SampleLoss
 from distsgd.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class SoftTargetCrossEntropy(Gate):
+class SoftTargetCrossEntropy(SampleLoss):
     """``-Σ t ln softmax(z)`` over a row's outputs; its gradient is ``softmax(z)·Σ t - t``.
 
     Inputs are the raw outputs ``[N, O]`` and targets ``[N, O]``, each row of them probabilities
@@ -25,33 +27,10 @@ class SoftTargetCrossEntropy(Gate):
     """
 
     name: ClassVar[str] = "softmax_cross_entropy"
-    reads_output: ClassVar[bool] = False
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        outputs, target = shapes
-        if len(outputs) != 2 or target != outputs:
-            raise ModelError(
-                f"{self.name} got outputs of shape {outputs} and targets of shape {target}; both "
-                "must be [samples, classes]"
-            )
-        return outputs[:1]
-
-    def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
-        return dtypes[0]
-
-    def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
-        del shapes
-        return all(per_sample)
 
     def check_values(self, *inputs: Array) -> None:
         t_NO = inputs[1]
-        outside = (t_NO < 0) | (t_NO > 1)
-        if outside.any():
-            place = tuple(int(i) for i in np.argwhere(outside)[0])
-            raise ModelError(
-                f"{self.name} got the target {t_NO[place]:g} at {list(place)}; must be class "
-                "numbers, or probabilities from 0 to 1"
-            )
+        UNIT_INTERVAL.check(self.name, "target", t_NO, "give class numbers, or probabilities")
         total_N = t_NO.sum(axis=1, dtype=np.float64)
         # Probabilities that were computed in the outputs' dtype are that near to 1. Written so that
         # not-a-number is far.
@@ -73,7 +52,7 @@ class SoftTargetCrossEntropy(Gate):
         position_N = site.buffer("position", rows, np.intp)
         total_N, gap_N = site.buffer("total", rows), site.buffer("gap", rows)
         sum_N, one = site.buffer("sum", rows), constant(1, z_NO.dtype)
-        loss_N = site.output
+        loss_N, is_out_NO = site.output, site.buffer("is_out", shape, np.bool_)
         row_start_N = np.arange(rows[0], dtype=np.intp) * shape[1]
         return [
             partial(np.maximum.reduce, z_NO, 1, None, largest_N1, keepdims=True),
@@ -88,34 +67,28 @@ class SoftTargetCrossEntropy(Gate):
             partial(np.add.reduce, t_NO, 1, total_N.dtype, total_N),
             *stage_log_of_sum(one, rest_N, loss_N, total=sum_N, log=site.buffer("log", rows)),
             partial(np.multiply, loss_N, total_N, loss_N),
+            # A masked output is minus infinity, and no number where its target 0 is multiplied.
+            partial(np.equal, t_NO, constant(0, t_NO.dtype), is_out_NO),
+            partial(np.copyto, shifted_NO, constant(0, z_NO.dtype), where=is_out_NO),
             partial(np.multiply, t_NO, shifted_NO, shifted_NO),
             partial(np.add.reduce, shifted_NO, 1, None, gap_N),
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
-    ) -> list[Operation]:
-        if index != 0:
-            raise ModelError(
-                f"{self.name} has no gradient by its targets; watch the outputs instead"
-            )
-        t_NO, rows = site.inputs[1], out.shape[:1]
-        exp_NO, rest_N = site.buffer("exp", out.shape), site.buffer("rest", rows)
+    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+        t_NO, rows = site.inputs[1], out_NO.shape[:1]
+        exp_NO, rest_N = site.buffer("exp", out_NO.shape), site.buffer("rest", rows)
         total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
         sum_N, top_N = site.buffer("sum", rows), site.buffer("gap", rows)
         position_N = site.buffer("position", rows, np.intp)
-        operations: list[Operation] = [
+        return [
             partial(np.divide, total_N, sum_N, scale_N),
-            partial(np.multiply, exp_NO, scale_N[:, None], out),
-            partial(np.subtract, out, t_NO, out),
+            partial(np.multiply, exp_NO, scale_N[:, None], out_NO),
+            partial(np.subtract, out_NO, t_NO, out_NO),
             # Of the largest output, whose softmax may be nearly its target: (Σ t - t) - rest·scale.
             partial(t_NO.reshape(-1).take, position_N, None, top_N, "clip"),
             partial(np.subtract, total_N, top_N, top_N),
             partial(np.multiply, rest_N, scale_N, scale_N),
             partial(np.subtract, top_N, scale_N, top_N),
-            partial(np.put, out, position_N, top_N),
+            partial(np.put, out_NO, position_N, top_N),
         ]
-        if grad is not None:
-            operations.append(partial(np.multiply, out, grad[:, None], out))
-        return operations

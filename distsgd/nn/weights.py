@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distsgd.autodiff.conversion import as_numbers
 from distsgd.errors import ModelError
 from distsgd.nn.model import Model
 
@@ -35,8 +36,8 @@ def weights_vector(
         must_be_finite: False for those of a run that was told to train on through divergence.
 
     Raises:
-        ModelError: A name is missing or unknown, a shape is another, or a value is not finite; all
-            problems at once.
+        ModelError: A name is missing or unknown, a shape is another, or a value is not a finite
+            number of `dtype`; all problems at once.
     """
     shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
     problems = [
@@ -51,13 +52,24 @@ def weights_vector(
     ]
     flat = np.zeros(model.num_parameters, dtype)
     for name, view in model.views(flat).items():
-        given = np.asarray(arrays[name]) if name in arrays else view
+        try:
+            given = as_numbers(arrays[name]) if name in arrays else view
+        except ModelError as error:
+            problems.append(f"{name}: {error}")
+            continue
         if given.shape != view.shape:
             problems.append(f"{name} has shape {given.shape}; must be {view.shape}")
         elif must_be_finite and not np.isfinite(given).all():
             problems.append(f"{name} holds values that are not finite; start from finite ones")
         else:
-            view[...] = given
+            with np.errstate(over="ignore"):
+                view[...] = given
+            if must_be_finite and not np.isfinite(view).all():
+                largest = np.abs(given).max()
+                problems.append(
+                    f"{name} holds {largest:g}, too large for {view.dtype}; scale it, or take "
+                    'float64 (set [train] dtype = "float64")'
+                )
     if problems:
         raise ModelError("weights do not fit: " + "; ".join(problems))
     return flat

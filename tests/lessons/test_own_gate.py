@@ -18,6 +18,7 @@ from distsgd.autodiff import (
     draw_text,
     grad_or_ones,
 )
+from distsgd.errors import ModelError
 
 
 class LeakyRelu(Gate):
@@ -67,6 +68,25 @@ def test_own_gate_works_like_any_other() -> None:
     assert y.value.tolist() == [-0.2, 1.0, 3.0]
     assert tape.gradient(loss, x).tolist() == pytest.approx([-0.04, 2.0, 6.0])
     assert "leaky_relu" in draw_text(tape, loss)
+
+
+def test_gate_that_lacks_a_method_is_told_which() -> None:
+    class Halved(Gate):
+        name = "halved"
+
+        def output_shape(self, *shapes: Any) -> Any:
+            return shapes[0]
+
+        def stage_forward(self, site: Site) -> Any:
+            return [partial(np.multiply, site.inputs[0], 0.5, site.output)]
+
+    x = Variable([1.0, 2.0])
+    with GradientTape() as tape:
+        y = apply(Halved(), x)
+    with pytest.raises(ModelError, match=r"'halved' \(Halved\) has no stage_backward"):
+        tape.gradient(y, x)
+    with pytest.raises(ModelError, match="has no output_shape"):
+        apply(Gate(), x)
 
 
 def test_checker_tells_a_right_gate_from_a_wrong_one() -> None:

@@ -113,6 +113,19 @@ def test_one_hot_rows_of_a_sure_class_are_as_exact_as_its_number() -> None:
     assert (gradient[:, 1] < 0).all()
 
 
+def test_masked_outputs_count_for_nothing_however_the_class_is_told() -> None:
+    z = np.array([[-np.inf, 0.0, 1.0]])
+    expected = np.log1p(np.exp(1.0))
+    share = 1 / (1 + np.exp(1.0))
+    for target in ([1], [[0.0, 1.0, 0.0]]):
+        outputs = Variable(z)
+        with GradientTape() as tape:
+            loss = f.softmax_cross_entropy(outputs, target)
+        np.testing.assert_allclose(loss.value, expected, rtol=1e-15)
+        gradient = tape.gradient(loss, outputs)[0]
+        np.testing.assert_allclose(gradient, [0.0, share - 1.0, 1.0 - share], rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("name", "bound", "slope_bound", "reach"), [("sigmoid", 4, 6, 87), ("tanh", 2, 5, 43)]
 )

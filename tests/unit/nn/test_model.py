@@ -215,41 +215,6 @@ def test_parameters_lie_in_the_order_of_the_layers() -> None:
         model.views(flat[1:])
 
 
-LIMITS = [("glorot", np.sqrt(6 / 300)), ("he", np.sqrt(6 / 200))]
-
-
-@pytest.mark.parametrize(("init", "limit"), LIMITS)
-def test_start_weights_are_uniform_within_the_limit(init: str, limit: float) -> None:
-    model = Model([Dense(100)], "quadratic", (200,))
-    weight = model.views(model.initialise(init, 3, np.float64))["layers.0.weight"]
-    assert abs(weight).max() <= limit
-    assert abs(weight).max() > 0.999 * limit
-    # The variance of a uniform number is limit² / 3; that of 20,000 of them is within 3 %.
-    np.testing.assert_allclose(weight.var(), limit**2 / 3, rtol=0.03)
-
-
-def test_zeros_start_at_0_and_gains_at_1() -> None:
-    model = Model([Dense(4, "relu"), LayerNorm(), Dense(2)], "quadratic", (3,))
-    flat = model.initialise("zeros", 5, np.float32)
-    views = model.views(flat)
-    assert views["layers.1.gain"].tolist() == [1.0] * 4
-    assert flat.sum() == 4
-    assert not np.signbit(flat).any()
-
-
-def test_start_weights_depend_on_seed_and_parameter_only() -> None:
-    model = Model([Dense(4), Dense(4)], "quadratic", (4,))
-    first = model.initialise("glorot", 0, np.float32)
-    assert first.dtype == np.float32
-    assert first.tobytes() == model.initialise("glorot", 0, np.float64).astype(np.float32).tobytes()
-    views = model.views(first)
-    assert views["layers.0.weight"].tolist() != views["layers.1.weight"].tolist()
-    assert views["layers.0.bias"].tolist() == [0.0] * 4
-    assert first.tolist() != model.initialise("glorot", 1, np.float32).tolist()
-    with pytest.raises(ModelError, match="did you mean 'glorot'"):
-        model.initialise("glorott", 0)
-
-
 @pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_model_survives_pickling_and_json(network: str, loss: str) -> None:
     model = case(network, loss, rows=1).model
@@ -257,77 +222,6 @@ def test_model_survives_pickling_and_json(network: str, loss: str) -> None:
         assert copy == model
         assert copy.parameters == model.parameters
         assert copy.num_outputs == model.num_outputs
-
-
-def test_predictions_are_what_the_loss_makes_of_the_outputs() -> None:
-    for loss in LOSSES:
-        c = case("relu", loss, rows=3)
-        outputs, predictions = run(c)["outputs"], c.model.predict(c.flat, c.x)
-        if loss == "softmax_cross_entropy":
-            np.testing.assert_allclose(
-                predictions, np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
-            )
-        elif loss == "sigmoid_cross_entropy":
-            np.testing.assert_allclose(predictions, 1 / (1 + np.exp(-outputs)))
-        else:
-            assert predictions.tolist() == outputs.tolist()
-
-
-PROBABILITIES: list[tuple[str, list[Layer], bool]] = [
-    ("softmax_cross_entropy", [Dense(2)], True),
-    ("sigmoid_cross_entropy", [Dense(1)], True),
-    ("cross_entropy", [Dense(2, "softmax")], True),
-    ("cross_entropy", [Dense(2), Sigmoid(), Flatten()], True),
-    ("cross_entropy", [Dense(2)], False),
-    ("kullback_leibler", [Dense(2, "relu")], False),
-    ("squared_error", [Dense(2, "softmax")], False),
-    ("hinge", [Dense(2)], False),
-]
-
-
-@pytest.mark.parametrize(("loss", "layers", "expected"), PROBABILITIES)
-def test_probabilities_are_those_of_losses_that_compare_them(
-    loss: str, layers: list[Layer], *, expected: bool
-) -> None:
-    model = Model(layers, loss, (3,))
-    assert model.has_probabilities == expected
-    if expected:
-        x = np.random.default_rng(0).standard_normal((50, 3)) * 1e3
-        found = model.predict(model.initialise("glorot", 0), x.astype(np.float32))
-        assert 0.0 <= found.min() <= found.max() <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("loss", "activation", "is_told"),
-    [
-        *((loss, None, loss in BOUNDED - {"exponential"}) for loss in LOSSES),
-        *((loss, "sigmoid", False) for loss in LOSSES if loss != "sigmoid_cross_entropy"),
-        *((loss, "tanh", True) for loss in BOUNDED - {"exponential"}),
-        ("hellinger", "relu", False),
-        ("generalised_kullback_leibler", "relu", False),
-        ("kullback_leibler", "relu", True),
-        ("itakura_saito", "relu", True),  # It may be 0.
-        ("cross_entropy", "relu", True),
-    ],
-)
-def test_outputs_that_can_leave_the_domain_of_the_loss_are_told(
-    loss: str, activation: str | None, *, is_told: bool
-) -> None:
-    advice = Model([Dense(2, activation)], loss, (3,)).output_advice
-    assert ("end the network with" in advice) == is_told
-
-
-def test_predictions_come_in_canonical_blocks() -> None:
-    c = case("wide", "quadratic", rows=600, dtype=np.float32)
-    whole = c.model.predict(c.flat, c.x)
-    parts = [c.model.predict(c.flat, c.x[first : first + 256]) for first in (0, 256, 512)]
-    assert whole.tobytes() == np.concatenate(parts).tobytes()
-    assert c.model.predict(c.flat, c.x[:0]).shape == (0, 3)
-    with pytest.raises(ModelError, match=r"must be \(65,\)"):
-        c.model.predict(c.flat, c.x[:, :-1])
-    for wrong in (c.x[0], 1.0, [["a"] * 65], [[1.0], [1.0, 2.0]], None):
-        with pytest.raises(ModelError):
-            c.model.predict(c.flat, wrong)  # type: ignore[arg-type] # as a user would
 
 
 @pytest.mark.parametrize(
