@@ -9,11 +9,13 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.variable import Variable
 from distsgd.errors import ModelError
 
@@ -64,6 +66,10 @@ def check_gradient(
     >>> check_gradient(lambda x: (x**2, 2 * x), 123.456).passed
     True
     """
+    if not callable(function):
+        raise ModelError(
+            f"the function is {shown(function)}; must be callable, from x to a cost and a gradient"
+        )
     point = np.array(Variable(x).value, np.float64)
     _check_settings(step, tolerance)
     with _same_chance(generator) as restore:
@@ -150,7 +156,7 @@ def _same_chance(generator: np.random.Generator | None) -> Iterator[Callable[[],
 
 def _check_settings(step: float, tolerance: float) -> None:
     for name, value in (("step", step), ("tolerance", tolerance)):
-        if not 0.0 < value < np.inf:
+        if not isinstance(value, Real) or not 0.0 < float(value) < np.inf:
             raise ModelError(f"{name} is {value!r}; must be a number above 0")
 
 

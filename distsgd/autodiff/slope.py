@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.gate import Array
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
@@ -48,6 +49,10 @@ def slope_at(function: Callable[[Variable], Variable], point: ArrayLike) -> Slop
     >>> slope_at(lambda x: x[0] ** 2 + 3.0 * x[1], [1.0, 5.0]).gradient.tolist()
     [2.0, 3.0]
     """
+    if not callable(function):
+        raise ModelError(
+            f"the function is {shown(function)}; must be callable (write lambda x: ...)"
+        )
     x = Variable(np.array(Variable(point).value, np.float64))
     with GradientTape() as tape:
         value = function(x)

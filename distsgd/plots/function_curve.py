@@ -43,14 +43,15 @@ def draw_curve(
     high: float,
     out: Path | str,
     *,
-    tangents: Sequence[Tangent] = (),
+    tangents: Tangent | Sequence[Tangent] = (),
     labels: tuple[str, str] = ("x", "f(x)"),
     y_range: tuple[float, float] | None = None,
     num_points: int = 401,
 ) -> None:
     """Draw a function from `low` to `high`, and the straight lines that touch it.
 
-    Where the function has no finite value the curve has a gap.
+    Where the function has no finite value, or answers as Python's `math` does outside of a domain
+    (ValueError, ArithmeticError), the curve has a gap.
 
         draw_curve(lambda x: x**2, -3, 3, "square.png", tangents=[slope_at(lambda x: x**2, 1.0)])
 
@@ -59,8 +60,8 @@ def draw_curve(
         low: The left end.
         high: The right end; above `low`.
         out: The file to write: .png, .svg or .pdf.
-        tangents: What `distsgd.autodiff.slope_at` said at points of it; each is drawn as a point
-            and a line with its slope.
+        tangents: What `distsgd.autodiff.slope_at` said at a point of it, or at several; each is
+            drawn as a point and a line with its slope.
         labels: Names of the two axes.
         y_range: Lowest and highest value of the picture, as near a pole; all of them unless given.
         num_points: How many points are computed, 2 or more, evenly apart.
@@ -71,8 +72,11 @@ def draw_curve(
         DataError: The file's name says no known format, or it cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
+    if not callable(function):
+        raise ModelError(f"the function is {function!r}; must be callable (write lambda x: ...)")
     x_G, y_G = _sampled(function, low, high, num_points)
-    lines = [_numbers(tangent) for tangent in tangents]
+    several = tangents if isinstance(tangents, Sequence) else [tangents]
+    lines = [_numbers(tangent) for tangent in several]
     bottom, top = _height(y_G, [value for _, value, _ in lines], y_range)
     figure = new_figure(6.4, 4.4)
     axes = new_axes(figure, x=labels[0], y=labels[1])
@@ -100,16 +104,24 @@ def _sampled(
     low, high = (_finite("an end of the curve", end) for end in (low, high))
     if low >= high:
         raise ModelError(f"the curve goes from {low:g} to {high:g}; must go to a larger number")
-    if num_points < 2:
-        raise ModelError(f"num_points is {num_points}; must be 2 or more")
-    x_G = np.linspace(low, high, num_points)
+    if not isinstance(num_points, int) or num_points < 2:
+        raise ModelError(f"num_points is {num_points!r}; must be a whole number, 2 or more")
+    x_G, y_G = np.linspace(low, high, num_points), np.full(num_points, np.nan)
+    refusal: Exception | None = None
     # Outside of its domain a function may say nothing, and a pole is no fault.
     with np.errstate(all="ignore"):
-        y_G = np.array([_one_number("the function", function(x)) for x in x_G])
+        for place, x in enumerate(x_G):
+            try:
+                answer = function(x)
+            except (ArithmeticError, ValueError) as error:
+                refusal = error
+            else:
+                y_G[place] = _one_number("the function", answer)
     y_G[~np.isfinite(y_G)] = np.nan
     if np.isnan(y_G).all():
+        why = "" if refusal is None else f" ({type(refusal).__name__}: {refusal})"
         raise ModelError(
-            f"the function is nowhere finite from {low:g} to {high:g}; must be at some point "
+            f"the function is nowhere finite from {low:g} to {high:g}{why}; must be at some point "
             "(draw it elsewhere)"
         )
     return x_G, y_G
@@ -120,6 +132,8 @@ def _height(
 ) -> tuple[float, float]:
     """Lowest and highest of the picture: curve and points say it; steep lines leave it."""
     if y_range is not None:
+        if not isinstance(y_range, Sequence) or len(y_range) != 2:
+            raise ModelError(f"y_range is {y_range!r}; must be two numbers: lowest and highest")
         bottom, top = (_finite("an end of y_range", end) for end in y_range)
         if bottom >= top:
             raise ModelError(f"y_range is {y_range}; must go from a number to a larger one")
@@ -131,6 +145,8 @@ def _height(
 
 
 def _numbers(tangent: Tangent) -> tuple[float, float, float]:
+    if not all(hasattr(tangent, name) for name in ("point", "value", "gradient")):
+        raise ModelError(f"a tangent is {tangent!r}; must be what slope_at gave")
     point = _finite("the point of a tangent", tangent.point)
     value = _finite("the value of a tangent", tangent.value)
     return point, value, _finite("the slope of a tangent", tangent.gradient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def test_curve_is_drawn_with_the_slopes_of_the_tape(tmp_path: Path) -> None:
 def test_curve_of_a_gate_has_a_gap_outside_of_its_domain(tmp_path: Path) -> None:
     draw_curve(log, -1, 4, tmp_path / "curve.png", tangents=[slope_at(log, 1.0)])
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+def test_curve_of_a_function_of_math_has_gaps_too_and_takes_a_single_slope(tmp_path: Path) -> None:
+    for place, function in enumerate((math.log, lambda x: 1 / int(x), lambda x: math.exp(400 * x))):
+        slope = slope_at(lambda x: x - 1.0, 1.0)
+        draw_curve(function, -1, 4, tmp_path / f"{place}.svg", tangents=slope)
+        assert "slope 1 at 1" in (tmp_path / f"{place}.svg").read_text()

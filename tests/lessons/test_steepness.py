@@ -45,3 +45,5 @@ def test_slope_where_it_is_flat_has_no_direction() -> None:
 def test_slope_wants_one_number() -> None:
     with pytest.raises(ModelError, match="one number"):
         slope_at(lambda x: x * 2.0, [1.0, 2.0])
+    with pytest.raises(ModelError, match=r"the function is 3\.0; must be callable"):
+        slope_at(3.0, 1.0)  # type: ignore[arg-type] # the mistake

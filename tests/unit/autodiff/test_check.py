@@ -94,6 +94,10 @@ def test_check_refuses_what_is_no_cost_and_gradient() -> None:
     for function, says in calls:
         with pytest.raises(ModelError, match=says):
             check_gradient(function, np.ones(2))
+    with pytest.raises(ModelError, match=r"the function is 3\.0; must be callable"):
+        check_gradient(3.0, 1.0)  # type: ignore[arg-type] # the mistake
+    with pytest.raises(ModelError, match="step is 'small'"):
+        check_gradient(lambda x: (x**2, 2 * x), 1.0, step="small")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="step is 0"):
         check_gradient(lambda x: (x**2, 2 * x), 1.0, step=0)
     with pytest.raises(ModelError, match="tolerance is nan"):

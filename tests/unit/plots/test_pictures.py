@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -188,6 +189,11 @@ def test_curve_has_the_same_bytes_each_time(tmp_path: Path) -> None:
         (np.sin, (0, np.inf), {}, "an end of the curve is inf"),
         (np.sin, ("left", 1), {}, "'left'; must be one number"),
         (np.sin, (0, 1), {"num_points": 1}, "num_points is 1"),
+        (np.sin, (0, 1), {"num_points": 2.5}, "num_points is 2.5; must be a whole number"),
+        (np.sin, (0, 1), {"y_range": 3.0}, "y_range is 3.0; must be two numbers"),
+        (math.sqrt, (-2, -1), {}, r"nowhere finite from -2 to -1 \(ValueError: math domain error"),
+        (3.0, (0, 1), {}, "the function is 3.0; must be callable"),
+        (np.sin, (0, 1), {"tangents": [0.5]}, "a tangent is 0.5; must be what slope_at gave"),
         (np.sin, (0, 1), {"y_range": (2, 1)}, "y_range is .2, 1."),
         (lambda x: x * np.nan, (0, 1), {}, "nowhere finite from 0 to 1"),
         (lambda x: np.array([x, x]), (0, 1), {}, r"the function has shape \(2,\)"),
