@@ -28,7 +28,7 @@ class Held:
     __hash__ = object.__hash__
 
     def __init__(self, value: ArrayLike, dtype: DTypeLike | None) -> None:
-        array, kept = as_numbers(value), as_dtype(dtype)
+        array, kept = as_numbers(_plain(value)), as_dtype(dtype)
         if kept is None and array.dtype.kind != "f":
             kept = np.dtype(np.float64)
         self._value: Array = array if kept is None else array.astype(kept, copy=False)
@@ -51,7 +51,7 @@ class Held:
                 "the value of a Variable was set that a tape computed, which no gradient would go "
                 "through; multiply or add Variables instead, or make a new Variable"
             )
-        array = as_numbers(numbers)
+        array = as_numbers(_plain(numbers))
         if array.dtype.kind != "f" or self.dtype.kind != "f":
             array = array.astype(self.dtype, copy=False)
         self._value = array
@@ -121,25 +121,25 @@ class Held:
         return len(self._value)
 
     def __eq__(self, other: object) -> Any:
-        return self._value == _beside(other)
+        return self._value == np.asarray(_plain(other))
 
     def __ne__(self, other: object) -> Any:
-        return self._value != _beside(other)
+        return self._value != np.asarray(_plain(other))
 
     def __lt__(self, other: Any) -> Any:
-        return self._value < as_numbers(other)
+        return self._value < as_numbers(_plain(other))
 
     def __le__(self, other: Any) -> Any:
-        return self._value <= as_numbers(other)
+        return self._value <= as_numbers(_plain(other))
 
     def __gt__(self, other: Any) -> Any:
-        return self._value > as_numbers(other)
+        return self._value > as_numbers(_plain(other))
 
     def __ge__(self, other: Any) -> Any:
-        return self._value >= as_numbers(other)
+        return self._value >= as_numbers(_plain(other))
 
     def __contains__(self, number: ArrayLike) -> bool:
-        return bool(np.any(self._value == np.asarray(number)))
+        return bool(np.any(self._value == np.asarray(_plain(number))))
 
     def __mod__(self, other: object) -> NoReturn:
         raise _no_gate("x % y")
@@ -157,8 +157,8 @@ class Held:
         raise _no_gate("divmod(x, y)")
 
 
-def _beside(other: object) -> Any:
-    return other.value if isinstance(other, Held) else np.asarray(other)
+def _plain(given: Any) -> Any:
+    return given.value if isinstance(given, Held) else given
 
 
 def _no_gate(written: str) -> ModelError:

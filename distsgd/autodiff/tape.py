@@ -107,7 +107,7 @@ class GradientTape:
         self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
     ) -> bool:
         """Takes down one gate, if it depends on anything watched; says whether it did."""
-        if not self._keep_unwatched and not any(self._watches(v) or self.tracks(v) for v in inputs):
+        if not self._keep_unwatched and not any(self.sees(v) for v in inputs):
             return False
         numbers = tuple(self.number(variable) for variable in inputs)
         number = self.number(output)
@@ -118,8 +118,12 @@ class GradientTape:
         return True
 
     def tracks(self, variable: Variable) -> bool:
-        """Whether `variable` is watched here, or depends on what is."""
+        """Whether `variable` is on this tape, and watched or dependent on what is."""
         return self._numbers.get(id(variable)) in self._tracked
+
+    def sees(self, variable: Variable) -> bool:
+        """Whether a gate of `variable` would be recorded."""
+        return self._watches(variable) or self.tracks(variable)
 
     def gradient(
         self,

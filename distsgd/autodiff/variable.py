@@ -34,7 +34,10 @@ class Recorder(Protocol):
         """Takes down one gate, if it depends on anything watched; says whether it did."""
 
     def tracks(self, variable: Variable) -> bool:
-        """Whether `variable` is watched here, or depends on what is."""
+        """Whether `variable` is on this tape, and watched or dependent on what is."""
+
+    def sees(self, variable: Variable) -> bool:
+        """Whether a gate of `variable` would be recorded."""
 
 
 open_tapes: ContextVar[tuple[Recorder, ...]] = ContextVar("open_tapes", default=())
@@ -91,6 +94,12 @@ class Variable(Held):
         return f"Variable({self.value!r})"
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001 -- numpy's protocol.
+        if any(tape.sees(self) for tape in open_tapes.get()):
+            raise ModelError(
+                "a Variable was made a plain array while a tape records (as by np.mean of a list "
+                "of Variables), which no gradient would go through; put Variables together by "
+                "stack, or write x.value where no gradient is wanted"
+            )
         return np.array(self.value, dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Any:

@@ -12,6 +12,7 @@ from distsgd.autodiff import functions as f
 from distsgd.autodiff.check import assert_gradient
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.autodiff.ufuncs import FUNCTIONS
+from distsgd.errors import ModelError
 
 MATRIX = [[0.5, -1.5], [2.0, 0.25]]
 
@@ -141,3 +142,21 @@ def test_equal_numbers_give_the_gradient_to_the_first() -> None:
         small, large = f.minimum(x, y), f.maximum(x, y)
     assert [g.tolist() for g in tape.gradient(small, [x, y])] == [[1, 1], [0, 0]]
     assert [g.tolist() for g in tape.gradient(large, [x, y])] == [[1, 0], [0, 1]]
+
+
+def test_variable_that_would_become_a_plain_array_on_a_tape_is_refused() -> None:
+    x, constant = Variable(2.0), Variable(3.0, watched=False)
+    calls: list[Callable[[], Any]] = [
+        lambda: np.mean([x * 2.0, x * 3.0]) * x,
+        lambda: np.array([x, x * x]),
+        lambda: np.asarray(x) * x,
+    ]
+    for call in calls:
+        with GradientTape(), pytest.raises(ModelError, match="plain array while a tape records"):
+            call()
+        call()  # Without a tape there is nothing to lose.
+    with GradientTape() as tape:
+        y: Any = np.asarray(constant) * x * Variable(x, watched=False)
+        assert x == Variable(2.0)
+        assert x < Variable(3.0)
+    assert tape.gradient(y, x) == 6.0
