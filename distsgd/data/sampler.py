@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, permutation
 from distsgd.data.blocks import Blocking, Partition
-from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, one_thread
+from distsgd.data.built_ahead import (
+    FEW_ROWS,
+    MOST_NARROW_ROWS,
+    BuiltAhead,
+    Order,
+    narrowed,
+    one_thread,
+)
 from distsgd.data.windows import WindowOrder, Windows, rows_in_window
 
 Int64 = NDArray[np.int64]
@@ -31,7 +38,6 @@ Shuffle = Literal["auto", "rows", "windows"]
 # them, and must not depend on a machine's memory.
 MOST_SHUFFLED_ROWS = 1 << 22
 MOST_SHUFFLED_BYTES = 1 << 31
-MOST_ROWS = 1 << 32  # Row numbers are kept as uint32.
 
 
 def _is_in_memory(_: range) -> None:
@@ -117,7 +123,7 @@ class BatchSampler:
         """A sampler of `num_rows` rows; more in a mini-batch than there are means all.
 
         Args:
-            num_rows: 1 or more, and below `MOST_ROWS` where `shuffle` is "rows".
+            num_rows: 1 or more, at most `MOST_NARROW_ROWS` where `shuffle` is "rows".
             batch_rows: 1 or more.
             blocking: How mini-batches are cut into blocks.
             seed: Of the order of the rows.
@@ -143,7 +149,7 @@ class BatchSampler:
         if shuffle == "windows" or (shuffle == "auto" and is_large):
             lanes = blocking.lanes
             windows = Windows(num_rows, lanes, rows_in_window(num_rows, lanes, row_bytes))
-        assert windows is not None or num_rows <= MOST_ROWS
+        assert windows is not None or num_rows <= MOST_NARROW_ROWS
         return cls(num_rows, min(batch_rows, num_rows), seed, blocking, windows)
 
     @property
@@ -216,5 +222,5 @@ class _EpochOrder:
         rows_N[:] = self._order[start + first : start + last]
 
     def _build(self, epoch: int) -> Order:
-        order = permutation(self._seed, Purpose.EPOCH_ORDER, epoch, size=self._num_rows)
-        return order.astype(np.uint32)
+        size = self._num_rows
+        return narrowed(permutation(self._seed, Purpose.EPOCH_ORDER, epoch, size=size), size)

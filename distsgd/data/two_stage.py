@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, permutation
 from distsgd.data.blocks import Blocking, Partition
+from distsgd.data.built_ahead import Order, narrowed
 from distsgd.data.sampler import BatchSampler, RowOrder, WillNeed
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.
+# Of a row of a pool, while it is drawn: the pool that is kept, its own rows as they were and as they
+# are put in order as uint32, and the order itself as int64.
+_POOL_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class TwoStageSampler:
     @property
     def order_bytes(self) -> int:
         """Memory that the order of the rows takes in a process at most."""
-        return self.pools.order_bytes + 16 * self.pools.batch_rows
+        return self.pools.order_bytes + _POOL_BYTES * self.pools.batch_rows
 
     def num_samples(self, step: int) -> int:
         """Rows of the mini-batch of global step `step`."""
@@ -111,7 +115,7 @@ class _PoolOrder:
 
     def __init__(self, sampler: TwoStageSampler, rows: RowOrder) -> None:
         self._sampler, self._rows = sampler, rows
-        self._pools: dict[int, NDArray[np.int64]] = {}
+        self._pools: dict[int, Order] = {}
 
     def rows_inplace(self, step: int, first: int, last: int, rows_N: NDArray[np.int64]) -> None:
         """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
@@ -119,18 +123,19 @@ class _PoolOrder:
         start = within * self._sampler.batch_rows
         rows_N[:] = self._rows_of(pool)[start + first : start + last]
 
-    def _rows_of(self, pool: int) -> NDArray[np.int64]:
-        rows = self._pools.get(pool)
-        if rows is None:
-            rows = self._draw(pool)
+    def _rows_of(self, pool: int) -> Order:
+        rows_P = self._pools.get(pool)
+        if rows_P is None:
             while len(self._pools) >= _KEPT_POOLS:
                 del self._pools[next(iter(self._pools))]
-            self._pools[pool] = rows
-        return rows
+            rows_P = self._pools[pool] = self._draw(pool)
+        return rows_P
 
-    def _draw(self, pool: int) -> NDArray[np.int64]:
+    def _draw(self, pool: int) -> Order:
         pools = self._sampler.pools
-        rows = np.empty(pools.num_samples(pool), np.int64)
-        self._rows.rows_inplace(pool, 0, len(rows), rows)
+        drawn_P = np.empty(pools.num_samples(pool), np.int64)
+        self._rows.rows_inplace(pool, 0, len(drawn_P), drawn_P)
+        rows_P = narrowed(drawn_P, pools.num_rows)
+        del drawn_P
         key = divmod(pool, pools.steps_per_epoch)
-        return rows[permutation(pools.seed, Purpose.SAMPLING, *key, size=len(rows))]
+        return rows_P[permutation(pools.seed, Purpose.SAMPLING, *key, size=len(rows_P))]

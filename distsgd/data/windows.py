@@ -14,7 +14,6 @@ Letters: N rows, L lanes; a lane's *positions* count its rows in the order in wh
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.chance import Purpose, permutation
-from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, one_thread
+from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, narrowed, one_thread
 
 Int64 = NDArray[np.int64]
 MOST_WINDOW_ROWS = 1 << 16
@@ -141,7 +140,9 @@ class WindowOrder:
         self._epochs: dict[int, _Epoch] = {}
         self._drawn: dict[int, BuiltAhead[_Pool]] = {}  # Of each lane.
         self._current: dict[int, tuple[_Pool, Order]] = {}  # The same: where it is.
-        self._unfollowed: deque[_Pool] = deque()  # The next one's order is not yet begun.
+        # Pools whose followers are still to be begun, by lane: its newest alone, however many a
+        # block has gone through.
+        self._unfollowed: dict[int, _Pool] = {}
 
     def rows_inplace(self, step: int, first: int, last: int, rows_N: Int64) -> None:
         """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
@@ -184,13 +185,13 @@ class WindowOrder:
         drawn = self._drawn.setdefault(lane, BuiltAhead(self._pool_order, self._thread))
         current = self._current[lane] = pool, drawn.get(pool)
         if pool.last - pool.first > FEW_ROWS:
-            self._unfollowed.append(pool)
+            self._unfollowed[lane] = pool
         return current
 
     def _expect_following(self) -> None:
         """Begin the order of what follows one pool: lanes are done with theirs all at a time."""
-        pool, windows = self._unfollowed.popleft(), self._windows
-        lane = pool.lane
+        lane, windows = next(iter(self._unfollowed)), self._windows
+        pool = self._unfollowed.pop(lane)
         is_last = pool.last == windows.lane_start(lane + 1) - windows.lane_start(lane)
         following = (pool.epoch + 1, lane, 0) if is_last else (pool.epoch, lane, pool.last)
         self._drawn[lane].expect(self._pool_at(*following), after=pool)
@@ -217,8 +218,7 @@ class WindowOrder:
         is_other_N = rows_N >= len(pool.one)
         rows_N += pool.one.start
         rows_N[is_other_N] += pool.other.start - pool.one.stop
-        is_narrow = self._windows.num_rows <= 1 << 32
-        return rows_N.astype(np.uint32 if is_narrow else np.uint64)
+        return narrowed(rows_N, self._windows.num_rows)
 
     def _laid(self, epoch: int) -> _Epoch:
         found = self._epochs.get(epoch)

@@ -15,7 +15,8 @@ from distsgd.config import TrainConfig
 from distsgd.data.blocks import Blocking
 from distsgd.data.labels import check_two_classes, shown
 from distsgd.data.manifest import Manifest
-from distsgd.data.sampler import MOST_ROWS, BatchSampler, Sampler
+from distsgd.data.built_ahead import MOST_NARROW_ROWS
+from distsgd.data.sampler import BatchSampler, Sampler
 from distsgd.data.two_stage import TwoStageSampler
 from distsgd.errors import ConfigError
 from distsgd.nn.described import layer_from_dict
@@ -247,9 +248,9 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
             f"batch.pool is {config.batch.pool}; must be 1 to {rows} (the training rows; set "
             "[batch] pool)"
         )
-    if config.data.shuffle == "rows" and rows > MOST_ROWS:
+    if config.data.shuffle == "rows" and rows > MOST_NARROW_ROWS:
         problems.append(
-            f'data.shuffle is "rows" with {rows:,} training rows; must be at most {MOST_ROWS:,} '
+            f'data.shuffle is "rows" with {rows:,} training rows; must be at most {MOST_NARROW_ROWS:,} '
             '(set [data] shuffle = "windows")'
         )
     if manifest.label_kind == "class":
