@@ -23,7 +23,7 @@ MAX_CLASS_CHARACTERS = 1_000
 _QUANTITIES = (
     'for quantities set [model] loss = "squared_error" (data prepare: --label-kind number)'
 )
-_WHOLE = re.compile(r"(0|-?[1-9]\d{0,18})(\.0*)?", re.ASCII)
+_WHOLE = re.compile(r"(0|-?[1-9]\d{0,19})(\.0*)?", re.ASCII)
 _INT64 = range(-(1 << 63), 1 << 63)
 _MOST_SHOWN = 10
 _LONGEST_SHOWN = 40
@@ -61,7 +61,10 @@ class Vocabulary:
         indices = np.asarray(values.indices.to_numpy(zero_copy_only=False), np.int64)
         # A dictionary that came with the file may hold what no row has, and things twice.
         used, indices = np.unique(indices, return_inverse=True)
-        distinct = [_class_name(value) for value in values.dictionary.take(used).to_pylist()]
+        dictionary = values.dictionary
+        if pa.types.is_string_view(dictionary.type):  # pyarrow takes nothing from such.
+            dictionary = dictionary.cast(pa.large_string())
+        distinct = [_class_name(value) for value in dictionary.take(used).to_pylist()]
         codes = np.array([self._code(name) for name in distinct], np.int64)
         if -1 in codes:
             row = int(np.flatnonzero(codes[indices] == -1)[0])
@@ -108,8 +111,7 @@ def whole_number(text: str) -> int | None:
     >>> [whole_number(text) for text in ("7", "-7.0", "07", "+7", "7e0", "-0", "7.5")]
     [7, -7, None, None, None, None, None]
     """
-    match = _WHOLE.fullmatch(text)
-    value = int(match[1]) if match else None
+    value = _integer(text)
     return value if value is not None and value in _INT64 else None
 
 
@@ -158,7 +160,8 @@ def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOpti
     if options.label_kind == "class" and len(kinds) > 1:
         columns = ", ".join(options.label)
         reason = (
-            f"{len(kinds)} label columns ({columns}) cannot be one class; name one label column"
+            f"{len(kinds)} label columns ({columns}) cannot be one class; name one label column (of"
+            " one-hot columns make one by argmax)"
         )
         raise DataError(path, reason)
     discrete = is_text(kinds[0]) or pa.types.is_boolean(kinds[0]) or pa.types.is_integer(kinds[0])
@@ -207,8 +210,14 @@ def _class_name(value: Any) -> ClassName | float:
 def _number(value: ClassName | float) -> int | None:
     """The whole number that a value is or spells; None for booleans and what is none."""
     if isinstance(value, str):
-        return whole_number(value.removeprefix("+"))
+        return _integer(value.removeprefix("+"))
     return None if isinstance(value, bool | float) else value
+
+
+def _integer(text: str) -> int | None:
+    """The integer of any of Arrow's widths that a text is, be it with decimal zeros."""
+    match = _WHOLE.fullmatch(text)
+    return int(match[1]) if match else None
 
 
 def _by_number(names: Sequence[ClassName]) -> dict[int, int]:

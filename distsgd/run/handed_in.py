@@ -5,6 +5,7 @@ Everything that can be misunderstood is refused here, with the way out.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from distsgd.errors import ConfigError, DataError
 
 Array = NDArray[Any]
 _NAME = "data"
+_FEATURES = "x"
 _RULE = "must be (x, y), the features [N, I] and the labels [N] or [N, K], or a table with both"
 # What libraries raise where their arrays cannot become numpy's.
 _REFUSALS = (TypeError, ValueError, RuntimeError, OverflowError, AttributeError, BufferError)
@@ -39,8 +41,11 @@ def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[st
     if isinstance(data, tuple):
         if len(data) != 2:
             raise DataError(_NAME, f"is a tuple of {len(data)}; {_RULE}")
+        _check_same_index(*data)
         return _arrays(_array("x", data[0]), _array("y", data[1]), config.data.labels)
-    if isinstance(data, np.ndarray | list | dict | str | bytes) or data is None:
+    if isinstance(data, str | bytes | os.PathLike):
+        raise DataError(_NAME, f"is {_shown(data)}; {_RULE} (name files in [data] path)")
+    if isinstance(data, np.ndarray | list | dict) or data is None:
         raise DataError(_NAME, f"is {_shown(data)}; {_RULE}")
     source = table_source(data)
     if not config.data.labels:
@@ -63,8 +68,11 @@ def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySourc
     if len(names) != len(made):
         reason = f"have {len(made)} label columns; must be {len(names)}, as [data] label names"
         raise DataError("arrays", reason)
+    if _FEATURES in names:
+        reason = f"label {_FEATURES!r} has the name of the features of arrays; name it otherwise"
+        raise DataError("arrays", f"{reason} in [data] label")
     table = pa.Table.from_batches(source.batches(source.schema.names), source.schema)
-    return MemorySource(table.rename_columns(["x", *names]), name=source.name), names
+    return MemorySource(table.rename_columns([_FEATURES, *names]), name=source.name), names
 
 
 def _check_shapes(x_NI: Array, y: Array) -> None:
@@ -84,6 +92,15 @@ def _check_shapes(x_NI: Array, y: Array) -> None:
         raise DataError(_NAME, f"{shapes}; there must be one row, feature and label or more")
 
 
+def _check_same_index(x: Any, y: Any) -> None:
+    """Refuse a frame and a series of other rows: they would meet by place, and not by index."""
+    are_labelled = all(hasattr(getattr(one, "index", None), "equals") for one in (x, y))
+    if are_labelled and not x.index.equals(y.index):
+        way_out = "align them (y = y.loc[x.index]), or give x.to_numpy() and y.to_numpy()"
+        reason = "x and y have different indexes, and their rows would meet by place alone"
+        raise DataError(_NAME, f"{reason}; {way_out}")
+
+
 def _array(name: str, value: Any) -> Array:
     """Anything that numpy can take as an array, without losing anything by it."""
     if hasattr(value, "toarray") and not hasattr(value, "__array__"):
@@ -93,13 +110,19 @@ def _array(name: str, value: Any) -> Array:
     if value is None or isinstance(value, str | bytes | dict | set):
         raise DataError(_NAME, f"{name} is {_shown(value)}; {_RULE}")
     try:
-        array = np.asarray(value)
+        is_foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        array = np.from_dlpack(value) if is_foreign else np.asarray(value)
     except _REFUSALS as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"{name} is {_shown(value)}, which numpy cannot take as an array ({first_line})"
         raise DataError(
             _NAME, f"{reason}; give an array of numbers in this machine's memory"
         ) from error
+    if array.ndim == 0 and array.dtype == object:
+        rule = "which numpy does not take as an array; give an array or a list"
+        raise DataError(_NAME, f"{name} is {_shown(value)}, {rule}")
+    if array.dtype.kind == "T":  # numpy's own text, which Arrow does not know.
+        return array.astype(object)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

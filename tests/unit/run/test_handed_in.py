@@ -21,6 +21,11 @@ from distsgd.run.trainer import Trainer
 X = np.arange(12.0).reshape(6, 2) % 5
 Y = np.array([0, 1, 2, 0, 1, 2])
 TABLE = pa.table({"a": X[:, 0], "b": X[:, 1], "kind": Y})
+TEXT = pa.table({"a": X[:, 0], "kind": ["u", "v", "w"] * 2})
+# As Polars hands out its categories.
+VIEWED = pa.DictionaryArray.from_arrays(
+    pa.array(Y, pa.uint32()), pa.array(["u", "v", "w"], pa.string_view())
+)
 
 
 def config(**sections: Any) -> TrainConfig:
@@ -46,6 +51,34 @@ class Foreign:
         if self._error is not None:
             raise self._error
         return np.asarray(self._values, dtype)
+
+
+class Exported:
+    """An array that is handed out by its memory alone."""
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return X.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return X.__dlpack_device__()
+
+
+class Index:
+    """Names of rows, as of a frame."""
+
+    def __init__(self, *names: int) -> None:
+        self.names = names
+
+    def equals(self, other: Index) -> bool:
+        return self.names == other.names
+
+
+class Series(Foreign):
+    """Values with the names of their rows."""
+
+    def __init__(self, values: Any, *names: int) -> None:
+        super().__init__(values)
+        self.index = Index(*names)
 
 
 class Frame:
@@ -76,6 +109,12 @@ TAKEN: dict[str, Any] = {
     "half": (X.astype(np.float16), Y.astype(np.uint8)),
     "booleans": (X > 2, Y),
     "arrays of others": (Foreign(X), Foreign(Y)),
+    "memory of others": (Exported(), Y),
+    "series of one index": (Series(X, 5, 3), Series(Y, 5, 3)),
+    "series beside an array": (Series(X, 5, 3), Y),
+    "text of numpy's own type": (X, np.array(["u", "v", "w"] * 2, np.dtypes.StringDType())),
+    "text that is viewed": TEXT.set_column(1, "kind", TEXT["kind"].cast(pa.string_view())),
+    "text in a dictionary of views": TEXT.set_column(1, "kind", VIEWED),
     "masked, but nothing is": (np.ma.array(X), Y),
     "Arrow labels": (X, pa.array(Y)),
     "table": TABLE,
@@ -116,7 +155,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "three": ((X, Y, Y), "is a tuple of 3"),
     "none of a pair": ((), "is a tuple of 0"),
     "a name": ("rows.parquet", "is an object of type str"),
+    "a path": (Path("rows.parquet"), r"PosixPath; must be .* \(name files in \[data\] path\)"),
     "a dictionary": ({"a": [1]}, "is an object of type dict"),
+    "series of two indexes": (
+        (Series(X, 5, 3), Series(Y, 3, 5)),
+        r"x and y have different indexes.*y\.loc\[x\.index\]",
+    ),
+    "a generator": ((iter(X), Y), "x is an object of type .*; give an array or a list"),
+    "ones among zeros as classes": ((X, np.eye(3)[Y]), "3 label columns .* by argmax"),
     "a number": (5, r"int; must be a pyarrow Table"),
     "an Arrow array": (pa.array([1, 2]), "cannot be read as a table"),
     "no features": ((None, Y), "x is an object of type NoneType"),
@@ -161,6 +207,11 @@ def test_what_cannot_be_rows_is_refused_and_leaves_nothing(kind: str, tmp_path: 
     assert list(tmp_path.iterdir()) == []
     # The same command again, when the rows are mended.
     assert Trainer(config(), data=(X, Y), run_dir=run).fit().metrics["steps"] == 3
+
+
+def test_a_label_cannot_have_the_name_of_the_features_of_arrays(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"label 'x' .*; name it otherwise in \[data\] label"):
+        Trainer(config(data={"label": "x"}), data=(X, Y), run_dir=tmp_path / "run").fit()
 
 
 def test_a_table_needs_the_name_of_its_label(tmp_path: Path) -> None:
