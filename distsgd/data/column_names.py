@@ -20,8 +20,8 @@ from distsgd.errors import DataError
 Features = Literal["rest"] | tuple[str, ...]
 
 _MAGIC = re.compile(r"[*?\[]")
-# What pandas and Dask call an index without a name, and pandas the columns of a CSV file that have
-# none: to_csv writes an index in front of the columns, under no name.
+# What pandas and Dask call an index without a name, and pandas, as `csv_text`, the columns of a CSV
+# file that have none: to_csv writes an index in front of the columns, under no name.
 _INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
 _UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)*)?")
 _MOST_NAMES = 20

@@ -271,7 +271,7 @@ class _Decoder:
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
         if (lengths != width).any():
             row = int(np.flatnonzero(lengths != width)[0])
-            rule = f"must be {width} as in the first row; make all lists equally long"
+            rule = f"must be {width}, as in the first training row; make all lists equally long"
             reason = f"list of {lengths[row]} values; {rule}"
             raise self._error(column, row, reason)
         flat = storage(values.flatten())

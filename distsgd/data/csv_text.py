@@ -195,6 +195,7 @@ def _read_header(path: Path, settings: CsvSettings) -> _Header:
         if separator not in line:
             _check_no_other_separator(path, line, row)
     names = [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    names = _with_index_named(names)
     _check_names(path, names, line)
     num_lines = len(io.StringIO(header, newline="").readlines()) + len(taken)
     return _Header(names, separator, len("".join([*taken, header]).encode()), num_lines)
@@ -240,9 +241,24 @@ def _check_no_other_separator(path: Path, header: str, row: str) -> None:
         raise DataError(path, f"{reason}; write it again with one comma between two values")
 
 
+def _with_index_named(names: list[str]) -> list[str]:
+    """The names, of which empty ones in front, an index, become what pandas reads them as.
+
+    >>> _with_index_named(["", "", "a"]), _with_index_named(["", "Unnamed: 0", "a"])
+    (['Unnamed: 0', 'Unnamed: 1', 'a'], ['Unnamed: 0.1', 'Unnamed: 0', 'a'])
+    """
+    num_unnamed = next((place for place, name in enumerate(names) if name), 0)
+    named = names[num_unnamed:]
+    taken, index = set(named), []
+    for place in range(num_unnamed):
+        endings = itertools.chain([""], (f".{i}" for i in itertools.count(1)))
+        free = (name for end in endings if (name := f"Unnamed: {place}{end}") not in taken)
+        index.append(next(free))
+    return index + named
+
+
 def _check_names(path: Path, names: Sequence[str], line: str) -> None:
-    # What has no name in front of the others is the index of a data frame (`layout`).
-    if not any(names) or not all(names[1:]):
+    if not all(names):
         raise DataError(path, f"has a column without a name (header {_shown(line)}); name it")
     if len(names) > _MAX_COLUMNS:
         rule = f"at most {_MAX_COLUMNS} are read; write it as Parquet with a column of lists"

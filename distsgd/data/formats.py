@@ -29,6 +29,7 @@ def open_sources(
     *,
     named: Collection[str] = (),
     texts: Collection[str] = (),
+    classes: Collection[str] = (),
     csv: CsvSettings = DEFAULT_CSV,
 ) -> list[TableSource]:
     """Each file of a path, glob or list of them as a source; a source is passed on.
@@ -39,6 +40,7 @@ def open_sources(
         spec: What to open.
         named: Columns that are looked for in the whole path of a file.
         texts: Columns of partitions that are text, whatever their values look like.
+        classes: Columns of partitions that are labels of classes (`with_partitions`).
         csv: How CSV files are written.
 
     Raises:
@@ -49,7 +51,8 @@ def open_sources(
     paths = expand_paths(spec)
     below = common_directory(spec)
     partitions = [partition_of(path, below=below, named=named) for path in paths]
-    return with_partitions([open_file(path, csv=csv) for path in paths], partitions, texts=texts)
+    opened = [open_file(path, csv=csv) for path in paths]
+    return with_partitions(opened, partitions, texts=texts, classes=classes)
 
 
 def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, str | None]]:

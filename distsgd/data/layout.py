@@ -189,12 +189,12 @@ def _check_choice(
 def _check_features(source: TableSource, layout: Layout) -> None:
     """Raise DataError for the first feature column that does not hold what it must."""
     expected = "number" if layout.list_width is None else "list"
-    for column, place in zip(layout.columns, _places(source, layout.columns), strict=True):
+    for place in _places(source, layout.columns):
         field = source.schema.field(place)
         found = kind_of(field)
         if found != expected:
             error = no_number(field, "feature") if layout.list_width is None else None
-            raise error or DataError(source.name, _feature_problem(column, field, layout))
+            raise error or DataError(source.name, _feature_problem(source, field, layout))
 
 
 def _places(source: TableSource, columns: Sequence[str]) -> list[int]:
@@ -202,9 +202,12 @@ def _places(source: TableSource, columns: Sequence[str]) -> list[int]:
     return [place_of[column] for column in columns]
 
 
-def _feature_problem(column: str, field: pa.Field, layout: Layout) -> str:
+def _feature_problem(source: TableSource, field: pa.Field, layout: Layout) -> str:
+    column = field.name
     found, what = kind_of(field), f"feature column {column!r}"
-    way_out = "exclude it from the features or turn it into numbers"
+    if field.name in partition_keys(source):
+        what += f" (of directories {column}=...)"
+    way_out = "turn it into numbers, or train without it ([data] exclude)"
     kind, name = plain_type(field.type), described(field)
     if found == "number":
         rule = f"must be lists of {layout.list_width} numbers"
@@ -242,7 +245,7 @@ def _label_type(sources: Sequence[TableSource], column: str) -> pa.DataType:
         field = source.schema.field(column)
         kind = kind_of(field)
         if kind not in {"number", "text"}:
-            rule = "must be text, booleans, integers or numbers"
+            rule = "must be text, booleans, integers or numbers; write it so, or name another one"
             raise DataError(source.name, f"label column {column!r} has {described(field)}; {rule}")
         if kinds and kind != kinds[0]:
             reason = f"has type {plain_type(field.type)}, but {types[0]} in {sources[0].name}"

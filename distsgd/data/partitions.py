@@ -11,7 +11,7 @@ looked for in the whole path.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -28,6 +28,9 @@ Partition = Mapping[str, str | None]
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
+_CODE = re.compile(r"[+-]?0\d", re.ASCII)
+_BOOLEANS = {"false": False, "true": True}
 
 
 class PartitionedSource:
@@ -77,11 +80,12 @@ class PartitionedSource:
 
     def _constant(self, key: str, num_rows: int) -> pa.Array:
         text, kind = self.partition[key], self.types[key]
-        if text is None or not pa.types.is_string(kind):
-            return pa.repeat(pa.scalar(None if text is None else int(text), kind), num_rows)
-        # As a dictionary it stays one text.
-        indices = pa.array(np.zeros(num_rows, np.int32))
-        return pa.DictionaryArray.from_arrays(indices, pa.array([text]))
+        if text is not None and pa.types.is_string(kind):
+            # As a dictionary it stays one text.
+            indices = pa.array(np.zeros(num_rows, np.int32))
+            return pa.DictionaryArray.from_arrays(indices, pa.array([text]))
+        value = None if text is None else _VALUE_OF[kind](text)
+        return pa.repeat(pa.scalar(value, kind), num_rows)
 
     def _check_agrees(self, key: str, values: pa.Array, row: int) -> None:
         with arrow_errors(self.name):
@@ -121,23 +125,31 @@ def partition_of(path: Path, *, below: Path, named: Collection[str] = ()) -> dic
 
 
 def with_partitions(
-    sources: Sequence[TableSource], partitions: Sequence[Partition], *, texts: Collection[str] = ()
+    sources: Sequence[TableSource],
+    partitions: Sequence[Partition],
+    *,
+    texts: Collection[str] = (),
+    classes: Collection[str] = (),
 ) -> list[TableSource]:
     """Sources with the columns of their directories.
 
-    A key is an integer where all its values over all sources are, else text. Where two values
-    would be one integer (``01`` and ``1``) they stay text.
+    A key is integers, numbers or booleans where all its values over all sources are, else text.
+    Where two values would be one number (``01`` and ``1``) they stay text.
 
     Args:
         sources: The files.
         partitions: Of each of them.
         texts: Keys that are text whatever their values look like: so were those of training.
+        classes: Keys that are labels of classes: text where a number would lose a zero (``007``).
     """
     values: dict[str, set[str]] = {}
     for partition in partitions:
         for key, value in partition.items():
             values.setdefault(key, set()).update(() if value is None else (value,))
-    types = {key: pa.string() if key in texts else _type(found) for key, found in values.items()}
+    types = {
+        key: pa.string() if key in texts else _type(found, is_class=key in classes)
+        for key, found in values.items()
+    }
     return [
         PartitionedSource(source, partition, types) if partition else source
         for source, partition in zip(sources, partitions, strict=True)
@@ -155,11 +167,25 @@ def partition_keys(source: TableSource) -> frozenset[str]:
     return frozenset(source.partition if isinstance(source, PartitionedSource) else ())
 
 
-def _type(values: Collection[str]) -> pa.DataType:
-    are_integers = all(_INTEGER.fullmatch(value) for value in values)
-    if are_integers and len(set(map(int, values))) == len(values):
-        return pa.int64()
-    return pa.string()
+_VALUE_OF: dict[pa.DataType, Callable[[str], object]] = {
+    pa.int64(): int,
+    pa.float64(): float,
+    pa.bool_(): lambda text: _BOOLEANS[text.lower()],
+}
+
+
+def _type(values: Collection[str], *, is_class: bool) -> pa.DataType:
+    if is_class and any(map(_CODE.match, values)):
+        return pa.string()
+    kind = pa.string()
+    if all(map(_INTEGER.fullmatch, values)):
+        kind = pa.int64()
+    elif all(map(_NUMBER.fullmatch, values)):
+        kind = pa.float64()
+    elif all(value.lower() in _BOOLEANS for value in values):
+        kind = pa.bool_()
+    read = _VALUE_OF.get(kind, str)
+    return kind if len(set(map(read, values))) == len(values) else pa.string()
 
 
 def _differs(values: pa.Array, value: str | None) -> Any:

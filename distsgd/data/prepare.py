@@ -126,6 +126,7 @@ def read_features(
         source_argument("data", source),
         named=(*manifest.columns, *manifest.labels),
         texts=manifest.labels if are_texts else (),
+        classes=manifest.labels if manifest.label_kind == "class" else (),
         csv=manifest.csv,
     )
     filled = with_rows(opened)
@@ -163,13 +164,21 @@ def _open_all(
 ) -> tuple[list[TableSource], int]:
     """All sources, those to train from first, and how many these are."""
     named = frozenset(options.named_columns)
-    csv = options.csv
-    opened = open_sources(source_argument("sources", sources), named=named, csv=csv)
+    csv, classes = options.csv, () if options.label_kind == "number" else options.label
+    opened = open_sources(
+        source_argument("sources", sources), named=named, classes=classes, csv=csv
+    )
     num_train_sources = len(opened)
     if options.test_sources:
         named = named.union(*map(partition_keys, opened))
         texts = partitions_as_text(opened)
-        opened += open_sources(options.test_sources, named=named, texts=texts, csv=csv)
+        tests = open_sources(
+            options.test_sources, named=named, texts=texts, classes=classes, csv=csv
+        )
+        if not any(source.num_rows for source in tests):
+            way_out = "name test files with some, or hold out a test_fraction"
+            raise DataError(tests[0].name, f"has no rows to test on; {way_out}")
+        opened += tests
     check_named_once(opened)
     opened = typed_sources(
         opened, labels=options.label, label_kind=options.label_kind, on_message=on_message

@@ -19,8 +19,8 @@ from distsgd.data.built_ahead import Order, narrowed
 from distsgd.data.sampler import BatchSampler, RowOrder, WillNeed
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.
-# Of a row of a pool, while it is drawn: the pool that is kept, its own rows as they were and as they
-# are put in order as uint32, and the order itself as int64.
+# Of a row of a pool, while it is drawn: as uint32 the pool that is kept, its own rows, and these in
+# order; as int64 the order itself.
 _POOL_BYTES = 20
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from distsgd.config import TrainConfig
 from distsgd.data.blocks import Blocking
+from distsgd.data.built_ahead import MOST_NARROW_ROWS
 from distsgd.data.labels import check_two_classes, shown
 from distsgd.data.manifest import Manifest
-from distsgd.data.built_ahead import MOST_NARROW_ROWS
 from distsgd.data.sampler import BatchSampler, Sampler
 from distsgd.data.two_stage import TwoStageSampler
 from distsgd.errors import ConfigError
@@ -250,8 +250,8 @@ def make_blueprint(config: TrainConfig, data: Path, manifest: Manifest) -> Bluep
         )
     if config.data.shuffle == "rows" and rows > MOST_NARROW_ROWS:
         problems.append(
-            f'data.shuffle is "rows" with {rows:,} training rows; must be at most {MOST_NARROW_ROWS:,} '
-            '(set [data] shuffle = "windows")'
+            f'data.shuffle is "rows" with {rows:,} training rows; must be at most '
+            f'{MOST_NARROW_ROWS:,} (set [data] shuffle = "windows")'
         )
     if manifest.label_kind == "class":
         # Before the network: of one class no number of outputs is right.

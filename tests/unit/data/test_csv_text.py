@@ -159,7 +159,9 @@ def test_a_quote_that_is_open_over_a_block_is_refused(
         ("\n\nx,y\n1,2", {"x": [1], "y": [2]}),
         ('x,y\n1,5" pipe\n', {"x": [1], "y": ['5" pipe']}),
         ("x,y\n\n\n", {"x": [], "y": []}),
-        (",x\n0,5\n", {"": [0], "x": [5]}),
+        (",x\n0,5\n", {"Unnamed: 0": [0], "x": [5]}),
+        (",,x\n0,1,5\n", {"Unnamed: 0": [0], "Unnamed: 1": [1], "x": [5]}),
+        (",Unnamed: 0,x\n0,1,5\n", {"Unnamed: 0.1": [0], "Unnamed: 0": [1], "x": [5]}),
     ],
 )
 def test_shapes_that_are_a_table(

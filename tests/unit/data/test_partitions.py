@@ -49,7 +49,15 @@ def values(spec: Any, column: str, **options: Any) -> list[object]:
         (("01", "02"), [1, 2]),
         (("01", "1"), ["01", "1"]),
         (("1", "x"), ["1", "x"]),
-        (("1", "1.5"), ["1", "1.5"]),
+        (("1", "1.5"), [1.0, 1.5]),
+        (("-.5", "2e-3"), [-0.5, 0.002]),
+        (("1.5", "1.50"), ["1.5", "1.50"]),
+        (("1.5", "x"), ["1.5", "x"]),
+        (("nan", "1"), ["nan", "1"]),
+        (("true", "False"), [True, False]),
+        (("true", "TRUE"), ["true", "TRUE"]),
+        (("true", "1"), ["true", "1"]),
+        (("true", "__HIVE_DEFAULT_PARTITION__"), [True, None]),
         (("1", "__HIVE_DEFAULT_PARTITION__"), [1, None]),
         (("u", "__HIVE_DEFAULT_PARTITION__"), ["u", None]),
         (("a%2Fb", "1%3D2"), ["a/b", "1=2"]),
@@ -57,7 +65,7 @@ def values(spec: Any, column: str, **options: Any) -> list[object]:
         (("٣", "4"), ["٣", "4"]),
     ],
 )
-def test_values_of_all_files_are_integers_or_all_are_text(
+def test_values_of_all_files_are_of_one_type_or_all_are_text(
     tmp_path: Path, texts: tuple[str, str], expected: list[object]
 ) -> None:
     paths = [tmp_path / f"k={text}" for text in texts]
@@ -94,6 +102,30 @@ def test_a_partition_is_a_label_and_is_read_as_training_read_it(
         [(_, target, _)] = read_features(path, manifest, labels="required")
         assert target is not None
         assert target.tolist() == [number, number]
+
+
+def test_a_class_keeps_the_zeros_of_its_directory(tmp_path: Path) -> None:
+    glob = laid(tmp_path / "d", "k=007", "k=010")
+    manifest = prepare(glob, tmp_path / "out", options=PrepareOptions(("k",), ("a",)))
+    assert manifest.class_names == ("007", "010")
+    number = PrepareOptions(("k",), ("a",), label_kind="number")
+    assert prepare(glob, tmp_path / "number", options=number).label_kind == "number"
+    assert (
+        prepare(glob, tmp_path / "feature", options=PrepareOptions(("label",))).columns[-1] == "k"
+    )
+    # Training had 7 and 10: 007 is none of them.
+    plain = laid(tmp_path / "p", "k=7", "k=10")
+    trained = prepare(plain, tmp_path / "plain", options=PrepareOptions(("k",), ("a",)))
+    with pytest.raises(
+        DataError, match=r"label '007' is none of the classes of training \(7, 10\)"
+    ):
+        list(read_features(glob, trained, labels="required"))
+
+
+def test_text_of_directories_as_a_feature_is_refused_by_where_it_is_from(tmp_path: Path) -> None:
+    glob = laid(tmp_path / "d", "day=2020-01-01", "day=2020-01-02")
+    with pytest.raises(DataError, match=r"column 'day' \(of directories day=\.\.\.\) is text"):
+        prepare(glob, tmp_path / "out", options=PrepareOptions(("label",)))
 
 
 def test_nothing_but_partitions_can_be_read(tmp_path: Path) -> None:
