@@ -246,3 +246,21 @@ class ReplayInterrupted(Interrupted):
             f"{self.path}: interrupted after {self.step} of {self.num_steps} steps were computed "
             "again; nothing was found out about the run, start it again to find out"
         )
+
+
+def shortened(text: str, longest: int = 80) -> str:
+    """The beginning of a text that is too long for a message.
+
+    >>> shortened("abcdef", 6), shortened("abcdefg", 6)
+    ('abcdef', 'abc...')
+    """
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error of another library says, for a message of ours; its type if it says nothing.
+
+    >>> first_line(ValueError("no\nmore")), first_line(MemoryError())
+    ('no', 'MemoryError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

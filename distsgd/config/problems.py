@@ -13,6 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from distsgd.errors import shortened
+
 _LONGEST_VALUE = 60
 
 
@@ -32,8 +34,7 @@ def shown(value: Any) -> str:
     """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), _LONGEST_VALUE)
 
 
 def found_by(

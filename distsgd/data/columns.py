@@ -21,7 +21,7 @@ from distsgd.data.kinds import numbers, storage
 from distsgd.data.labels import UnknownClassError, Vocabulary, is_text
 from distsgd.data.layout import Layout, check_layout
 from distsgd.data.source import TableSource, arrow_errors
-from distsgd.errors import DataError
+from distsgd.errors import DataError, shortened
 
 Float64 = NDArray[np.float64]
 
@@ -202,8 +202,7 @@ class _Decoder:
         try:
             return vocabulary.encode(self._class_values(column, values))
         except UnknownClassError as error:
-            shown = repr(error.value)
-            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            shown = shortened(repr(error.value))
             raise self._error(column, error.row, f"label {shown} {error.reason}") from None
 
     def _class_values(self, column: str, values: pa.Array) -> pa.Array:

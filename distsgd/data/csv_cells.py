@@ -13,10 +13,9 @@ import pyarrow as pa
 from distsgd.data.csv_numbers import ColumnKind
 from distsgd.data.csv_settings import CsvSettings, way_out
 from distsgd.data.csv_text import CsvText
-from distsgd.errors import DataError
+from distsgd.errors import DataError, shortened
 
 _KEY = b"distsgd.first_text"
-_LONGEST_SHOWN = 80
 _CODE = re.compile(r"[+-]?0[0-9xX]|\+\d{7,}$")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
@@ -74,8 +73,4 @@ def _said(field: pa.Field) -> dict[str, Any] | None:
 
 def _fault(text: str) -> str:
     what = "would lose a character as a number" if _CODE.match(text) else "is no number"
-    return f"{_shown(text)} {what}"
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}...")
+    return f"{shortened(text)!r} {what}"

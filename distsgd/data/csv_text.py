@@ -23,7 +23,7 @@ import pyarrow.csv as pacsv
 from distsgd.data.csv_settings import CsvSettings, way_out
 from distsgd.data.csv_stream import BLOCK_BYTES, Utf8Stream, no_utf8
 from distsgd.data.source import arrow_errors
-from distsgd.errors import DataError
+from distsgd.errors import DataError, shortened
 
 _MAX_HEADER_BYTES = 4 << 20
 # Each takes about 0.2 ms to check and prepare, however few rows there are.
@@ -277,4 +277,4 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}...")
+    return repr(shortened(text, _LONGEST_SHOWN))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distsgd.data.options import LabelKind, PrepareOptions
-from distsgd.errors import DataError
+from distsgd.errors import DataError, shortened
 
 ClassName = str | int | bool
 MAX_CLASSES = 65_536
@@ -151,7 +151,7 @@ def shown(names: Sequence[ClassName]) -> str:
     >>> shown(("a", "b")), shown(range(12))
     ("'a', 'b'", '0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more')
     """
-    texts = ", ".join(map(_shortened, names[:_MOST_SHOWN]))
+    texts = ", ".join(shortened(repr(name), _LONGEST_SHOWN) for name in names[:_MOST_SHOWN])
     return texts + (f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else "")
 
 
@@ -230,8 +230,3 @@ def _by_number(names: Sequence[ClassName]) -> dict[int, int]:
         if number is not None:
             found.setdefault(number, []).append(code)
     return {number: codes[0] for number, codes in found.items() if len(codes) == 1}
-
-
-def _shortened(name: ClassName) -> str:
-    text = repr(name)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from distsgd.data.labels import ClassName
-from distsgd.errors import ShardError
+from distsgd.errors import ShardError, shortened
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -138,8 +138,7 @@ class ManifestReader:
         return value if isinstance(value, list) else self._fail(key, value, "a list")
 
     def _fail(self, key: str, value: object, rule: str) -> NoReturn:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        shown = shortened(repr(value))
         raise ShardError(
             self._path, f"{self._where}{key} is {shown}; must be {rule}; prepare the data again"
         )

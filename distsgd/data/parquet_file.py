@@ -140,7 +140,7 @@ def _check_magic(path: Path, num_bytes: int) -> None:
         raise DataError(
             path,
             f"is not a Parquet file (it begins with {head!r}), nor of another format that is known"
-            " (Arrow, IDX, .csv, .tsv); convert it",
+            " (Arrow, IDX; CSV by its name, .csv, .tsv or .csv.gz); rename or convert it",
         )
     if tail != b"PAR1" or num_bytes < 12:
         raise DataError(

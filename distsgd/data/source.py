@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.errors import DataError
+from distsgd.errors import DataError, first_line
 
 BATCH_BYTES = 16 << 20
 MAX_BATCH_ROWS = 65_536
@@ -33,6 +33,8 @@ _FOREIGN_ERRORS = (
     struct.error,
     csv.Error,
 )
+_OF_A_FILE = "the file is damaged or of a kind not supported"
+_IN_MEMORY = "give columns of numbers, text or lists of numbers, of equal length"
 _UNKNOWN_LIST_BYTES = 32 << 10
 _LISTS = (
     pa.types.is_list,
@@ -87,7 +89,7 @@ class MemorySource:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in order; zero-copy."""
         width = row_bytes(self.schema, columns)
-        with arrow_errors(self.name):
+        with arrow_errors(self.name, way_out=_IN_MEMORY):
             selected = self._table.select(list(columns))
             yield from selected.to_batches(max_chunksize=batch_rows(width))
 
@@ -112,9 +114,8 @@ def table_source(table: object) -> MemorySource:
     try:
         return MemorySource(_as_table(table), name=name)
     except (*_FOREIGN_ERRORS, TypeError, AttributeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        rule = "give it columns of numbers, text or lists of numbers, of equal length"
-        raise DataError(name, f"cannot be read as a table ({first_line}); {rule}") from error
+        reason = f"cannot be read as a table ({first_line(error)}); {_IN_MEMORY}"
+        raise DataError(name, reason) from error
 
 
 def _as_table(table: object) -> pa.Table:
@@ -152,7 +153,7 @@ def arrays_source(x_NI: NDArray[Any], y: NDArray[Any], *, label: str = "label") 
         raise DataError("arrays", reason)
     names = [label] if y.ndim == 1 else [f"{label}_{k}" for k in range(y.shape[1])]
     columns = [y] if y.ndim == 1 else list(y.T)
-    with arrow_errors("arrays"):
+    with arrow_errors("arrays", way_out=_IN_MEMORY):
         flat = pa.array(np.ascontiguousarray(x_NI, x_NI.dtype.newbyteorder("=")).reshape(-1))
         arrays = [
             pa.FixedSizeListArray.from_arrays(flat, x_NI.shape[1]),
@@ -162,14 +163,12 @@ def arrays_source(x_NI: NDArray[Any], y: NDArray[Any], *, label: str = "label") 
 
 
 @contextmanager
-def arrow_errors(name: str) -> Iterator[None]:
+def arrow_errors(name: str, *, way_out: str = _OF_A_FILE) -> Iterator[None]:
     """Turn what pyarrow and the file system raise into DataError."""
     try:
         yield
     except _FOREIGN_ERRORS as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"cannot be read ({first_line}); the file is damaged or of a kind not supported"
-        raise DataError(name, reason) from error
+        raise DataError(name, f"cannot be read ({first_line(error)}); {way_out}") from error
 
 
 def row_bytes(schema: pa.Schema, columns: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
 from distsgd.data.source import MemorySource, arrays_source, table_source
-from distsgd.errors import ConfigError, DataError
+from distsgd.errors import ConfigError, DataError, first_line
 
 Array = NDArray[Any]
 _NAME = "data"
@@ -113,8 +113,8 @@ def _array(name: str, value: Any) -> Array:
         is_foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
         array = np.from_dlpack(value) if is_foreign else np.asarray(value)
     except _REFUSALS as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"{name} is {_shown(value)}, which numpy cannot take as an array ({first_line})"
+        said = first_line(error)
+        reason = f"{name} is {_shown(value)}, which numpy cannot take as an array ({said})"
         raise DataError(
             _NAME, f"{reason}; give an array of numbers in this machine's memory"
         ) from error
