@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distsgd.data.kinds import is_list
 from distsgd.errors import DataError, first_line
 
 BATCH_BYTES = 16 << 20
@@ -36,12 +37,6 @@ _FOREIGN_ERRORS = (
 _OF_A_FILE = "the file is damaged or of a kind not supported"
 _IN_MEMORY = "give columns of numbers, text or lists of numbers, of equal length"
 _UNKNOWN_LIST_BYTES = 32 << 10
-_LISTS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
 
 
 class TableSource(Protocol):
@@ -186,7 +181,7 @@ def _value_bytes(kind: pa.DataType) -> int:
         return _value_bytes(kind.storage_type)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size) * 8
-    if any(is_list(kind) for is_list in _LISTS):
+    if is_list(kind):
         return _UNKNOWN_LIST_BYTES
     try:
         return max(int(kind.bit_width) // 8, 8)
