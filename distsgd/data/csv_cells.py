@@ -59,7 +59,7 @@ def no_number(field: pa.Field, role: Literal["feature", "label"]) -> DataError |
     if settings.decimal == "." and _DECIMAL_COMMA.fullmatch(text):
         mend = f"for a decimal comma {way_out('decimal', ',')}"
     elif settings.decimal == "," and "." in text:
-        mend = "decimals follow a comma here ([data.csv] decimal); correct the row"
+        mend = f"decimals follow a comma here; for a decimal point {way_out('decimal', '.')}"
     where = CsvText(path, settings).where(said["row"])
     reason = f"column {field.name!r}, {where}: {role} {_fault(text)}; {mend}"
     return DataError(path, reason)

@@ -31,6 +31,11 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d{1,18}(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 _CODE = re.compile(r"[+-]?0\d", re.ASCII)
 _BOOLEANS = {"false": False, "true": True}
+_VALUE_OF: dict[pa.DataType, Callable[[str], object]] = {
+    pa.int64(): int,
+    pa.float64(): float,
+    pa.bool_(): lambda text: _BOOLEANS[text.lower()],
+}
 
 
 class PartitionedSource:
@@ -165,13 +170,6 @@ def partitions_as_text(sources: Sequence[TableSource]) -> frozenset[str]:
 def partition_keys(source: TableSource) -> frozenset[str]:
     """Keys of the directories that a source lies in."""
     return frozenset(source.partition if isinstance(source, PartitionedSource) else ())
-
-
-_VALUE_OF: dict[pa.DataType, Callable[[str], object]] = {
-    pa.int64(): int,
-    pa.float64(): float,
-    pa.bool_(): lambda text: _BOOLEANS[text.lower()],
-}
 
 
 def _type(values: Collection[str], *, is_class: bool) -> pa.DataType:

@@ -216,7 +216,10 @@ def test_the_settings_of_training_stay_with_the_data(tmp_path: Path) -> None:
     [(x_NI, target, _)] = read_features(path, manifest)
     assert x_NI.tolist() == [[1.5], [2.5]]
     assert target is not None
-    assert target.tolist() == [1, 0] if manifest.class_names == ("ü", "é") else [0, 1]
+    assert (manifest.class_names, target.tolist()) == (("é", "ü"), [0, 1])
+    path.write_bytes("x|y\n1.5|é\n2,5|ü\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"'1\.5' is no number; .* for a decimal point .*decimal="):
+        list(read_features(path, manifest))
 
 
 def test_files_in_directories_of_partitions_are_typed_as_one(tmp_path: Path) -> None:
