@@ -89,9 +89,11 @@ def errors_shown() -> Iterator[None]:
 
 
 def _end(error: DistSGDError) -> NoReturn:
-    from distsgd.cli.messages import show_error  # noqa: PLC0415 -- rich, only when needed.
+    from distsgd.cli.messages import print_failure, show_error  # noqa: PLC0415 -- loads rich.
 
     show_error(error)
+    if "--json" in sys.argv[1:]:  # Perhaps before its command had read what was typed.
+        print_failure(error)
     sys.exit(error.exit_code)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distsgd.cli.options import CsvOption
+from distsgd.cli.options import CsvOption, given_path
 
 
 class Standardise(StrEnum):
@@ -41,7 +41,9 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
     label: Annotated[
         list[str], typer.Option(metavar="COLUMN", help="What to predict. Repeatable.")
     ],
-    out: Annotated[Path, typer.Option(help="The directory to make.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", parser=given_path, help="The directory to make.")
+    ],
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +90,10 @@ def data_prepare(  # noqa: PLR0913 -- one parameter an option of the command.
 
 
 def data_check(
-    path: Annotated[Path, typer.Argument(help="A prepared directory or a file.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", parser=given_path, help="A prepared directory or a file."),
+    ],
     *,
     csv: CsvOption = None,
 ) -> None:

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distsgd.errors import ConfigError, DistSGDError
+from distsgd.errors import ConfigError, DistSGDError, Interrupted
 
 _UNCUT_WIDTH = 10_000  # Of what goes to a file or a program: paths stay whole.
+_PRINTED = "_is_printed_as_json"  # On an error: a line of its own says all about it.
 _LARGE, _LARGE_COUNT = 1e6, 1e12  # From here on the power of ten says more.
 
 
@@ -73,8 +74,18 @@ def failures_as_json(as_json: bool, **values: Any) -> Iterator[None]:  # noqa: F
         yield
     except DistSGDError as error:
         if as_json:
-            print_json(values | {"error": str(error), "exit_code": error.exit_code})
+            print_failure(error, values)
         raise
+
+
+def print_failure(error: DistSGDError, values: Mapping[str, Any] | None = None) -> None:
+    """An error as the object of ``--json``, beside `values`; only the first time it comes here."""
+    if getattr(error, _PRINTED, False):
+        return
+    setattr(error, _PRINTED, True)
+    status = "interrupted" if isinstance(error, Interrupted) else "failed"
+    told = {"error": str(error), "exit_code": error.exit_code}
+    print_json({"status": status, **(values or {}), **told})
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:

@@ -7,13 +7,25 @@ import typer
 
 from distsgd.cli.completion import complete_config, complete_run
 
+
+def given_path(typed: str) -> Path:
+    """What was typed, as a path; an empty one (a shell's variable that is not set) is refused."""
+    if not typed:
+        raise typer.BadParameter("it is empty; must be a path")
+    return Path(typed)
+
+
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run directory.", autocompletion=complete_run)
+    Path,
+    typer.Argument(
+        metavar="RUN", parser=given_path, help="A run directory.", autocompletion=complete_run
+    ),
 ]
 ConfigArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CONFIG.toml",
+        parser=given_path,
         help="The configuration; or RUN/config.json, as a run has recorded it.",
         autocompletion=complete_config,
     ),
@@ -22,6 +34,8 @@ RunDirOption = Annotated[
     Path | None,
     typer.Option(
         "--run-dir",
+        metavar="DIR",
+        parser=given_path,
         help="Where the run is kept; a new directory in runs/ unless given.",
         autocompletion=complete_run,
     ),
@@ -40,6 +54,7 @@ CacheDirOption = Annotated[
     typer.Option(
         "--cache-dir",
         metavar="DIR",
+        parser=given_path,
         help="Where prepared data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache unless given.",
     ),
 ]

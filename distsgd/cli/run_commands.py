@@ -14,6 +14,7 @@ from distsgd.cli.options import (
     CsvOption,
     JsonOption,
     RunArgument,
+    given_path,
 )
 
 
@@ -21,7 +22,10 @@ def evaluate(
     run: RunArgument,
     *,
     data: Annotated[
-        Path | None, typer.Option(help="A file; the run's own test rows unless given.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=given_path, help="A file; the run's own test rows unless given."
+        ),
     ] = None,
     cache_dir: CacheDirOption = None,
     csv: CsvOption = None,
@@ -36,8 +40,16 @@ def evaluate(
 def predict(
     run: RunArgument,
     *,
-    data: Annotated[Path, typer.Option(help="A file of rows, with or without labels.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file to write.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", parser=given_path, help="A file of rows, with or without labels."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.parquet", parser=given_path, help="A new file to write."),
+    ],
     csv: CsvOption = None,
 ) -> None:
     """Predict each row of a file: one row for each, in the same order, in a new Parquet file."""
@@ -58,7 +70,7 @@ def show(
     from distsgd.cli.messages import failures_as_json  # noqa: PLC0415
     from distsgd.cli.show import show_run  # noqa: PLC0415
 
-    with failures_as_json(as_json, run=run, status="failed"):
+    with failures_as_json(as_json, run=run):
         show_run(run, plots=plots, as_json=as_json)
 
 

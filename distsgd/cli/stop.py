@@ -8,34 +8,24 @@ outside (``nohup``) stays ignored.
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from distsgd.cli.signals import heeded, was_held
 from distsgd.errors import DistSGDError, Interrupted
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _heeded() -> list[signal.Signals]:
-    """The signals that end this process; only its main thread may say what they do."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    # Python itself ignores a Ctrl-C that a shell ignores for what runs in its background; it is
-    # sent on purpose then, so it is heeded.
-    hang_up = signal.getsignal(signal.SIGHUP)
-    return [one for one in _SIGNALS if one != signal.SIGHUP or hang_up != signal.SIG_IGN]
 
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP raise KeyboardInterrupt inside, as Ctrl-C does, so that all is tidied."""
-    before = {number: signal.getsignal(number) for number in _heeded()}
-    for number in before:
-        signal.signal(number, _interrupt)
+    before = {number: signal.getsignal(number) for number in heeded()}
     try:
+        for number in before:
+            signal.signal(number, _interrupt)
+        if was_held():
+            raise KeyboardInterrupt
         yield
     finally:
         for number, handler in before.items():
@@ -76,7 +66,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.getsignal(number) for number in _heeded()}
+        self._before = {number: signal.getsignal(number) for number in heeded()}
         self.keep()
         return self
 

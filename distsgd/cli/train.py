@@ -15,6 +15,7 @@ from distsgd.cli.messages import (
     memory,
     number,
     print_facts,
+    print_failure,
     print_json,
     say,
 )
@@ -147,7 +148,7 @@ def run(request: Request) -> None:
             result = _fit(config, request, reporter(quiet=request.quiet))
     except DistSGDError as error:
         if request.as_json:
-            print_json(_failure(error, request.run_dir))
+            print_failure(error, _failure(error, request.run_dir))
         raise
     if not request.quiet:
         _say_end(result, config.data.paths[0], request.cache_dir)
@@ -197,7 +198,7 @@ def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
         values["steps"] = error.step
         if run is not None and (run / "result.json").is_file():
             values |= json.loads((run / "result.json").read_text())
-    return values | {"error": str(error), "exit_code": error.exit_code}
+    return values
 
 
 def _say_end(result: Result, source: str, cache_dir: Path | None) -> None:
@@ -220,7 +221,7 @@ def _say_end(result: Result, source: str, cache_dir: Path | None) -> None:
 
 def next_commands(run: Path, source: str, cache_dir: Path | None = None) -> list[str]:
     """What can be done with a finished run whose rows came from `source`."""
-    cache = () if cache_dir is None else ("--cache-dir", cache_dir)
+    cache = () if cache_dir is None else ("--cache-dir", cache_dir.expanduser().absolute())
     found = [command_line("show", run), command_line("verify", run, *cache)]
     if Path(source).is_file():  # No glob, no address, no prepared directory.
         names = (f"predictions{i or ''}.parquet" for i in itertools.count())

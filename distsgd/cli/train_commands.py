@@ -16,6 +16,7 @@ from distsgd.cli.options import (
     JsonOption,
     OverridesOption,
     RunDirOption,
+    given_path,
 )
 
 
@@ -35,7 +36,9 @@ class Resume(StrEnum):
 def init(
     example: Annotated[Example, typer.Argument(help="Which example.")],
     *,
-    directory: Annotated[Path, typer.Option("--dir", help="Where to write it.")] = Path(),
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", parser=given_path, help="Where to write it.")
+    ] = Path(),
 ) -> None:
     """Write an example configuration and its data, ready to run and to edit."""
     from distsgd.cli.init import write_example  # noqa: PLC0415

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distsgd.cli.cache import cache_directory
-from distsgd.cli.messages import failures_as_json, number, print_facts, print_json, say
+from distsgd.cli.messages import (
+    failures_as_json,
+    number,
+    print_facts,
+    print_failure,
+    print_json,
+    say,
+)
 from distsgd.cli.progress import Reporter, reporter
 from distsgd.cli.stop import StopSignals, stoppable
 from distsgd.errors import ConfigError, DistSGDError, Interrupted, VerificationError
@@ -63,7 +70,7 @@ def show_verification(
             held = _verified(run, workers, cache_dir, accept_numerics=accept_numerics)
     except DistSGDError as error:
         if as_json:
-            print_json(_unverified(run, error))
+            print_failure(error, _unverified(run, error))
         raise
     if as_json:
         print_json({"run": run, "status": "verified", "first_wrong_step": None, **asdict(held)})
@@ -114,5 +121,4 @@ def _unverified(run: Path, error: DistSGDError) -> dict[str, object]:
     step = error.step if isinstance(error, VerificationError) else None
     status = status if step is None else "wrong"
     values = {"run": run, "status": status, "first_wrong_step": step}
-    values |= {"steps": None, "digests": None}
-    return values | {"error": str(error), "exit_code": error.exit_code}
+    return values | {"steps": None, "digests": None}

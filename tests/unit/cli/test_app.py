@@ -1,6 +1,9 @@
 """The command line: what it loads, how it ends, where it writes."""
 
+import json
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -54,6 +57,51 @@ def test_wrong_usage_ends_with_two(command: Command, words: str) -> None:
     assert "Error" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", ""],
+        ["train", ""],
+        ["train", "x.toml", "--run-dir", ""],
+        ["train", "x.toml", "--cache-dir="],
+        ["cache", "clear", "--cache-dir", ""],
+        ["predict", "run", "--data", "", "--out", "p.parquet"],
+        ["predict", "run", "--data", "x", "--out", ""],
+        ["evaluate", "run", "--data", ""],
+        ["init", "digits", "--dir", ""],
+        ["data", "check", ""],
+    ],
+)
+def test_empty_path_is_not_the_current_directory(command: Command, words: list[str]) -> None:
+    code, out, err = command(*words)
+    assert (code, out) == (2, "")
+    assert "it is empty; must be a path" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train nothing.toml --json",
+        "train nothing.toml --dry-run --json",
+        "soak nothing.toml --json",
+        "bench --layers x --json",
+        "cache clear nothing --json",
+        "show nothing --json",
+        "verify nothing --json",
+        "evaluate nothing --json",
+    ],
+)
+def test_failure_is_the_one_object_of_json(
+    command: Command, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = command(*words.split())
+    (line,) = out.splitlines()
+    told = json.loads(line)
+    assert (told["status"], told["exit_code"]) == ("failed", code)
+    assert told["error"] in err.replace("error: ", "")
+
+
 def test_init_writes_the_shipped_bytes_and_says_what_is_next(
     command: Command, tmp_path: Path
 ) -> None:
@@ -85,7 +133,22 @@ def test_init_into_a_directory_without_rights_is_a_clear_error(
     command: Command, tmp_path: Path
 ) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    assert command("init", "digits")[0] == 2
+    assert command("init", "digits")[0] == 4
+
+
+def test_init_on_a_full_disk_leaves_no_half_of_a_file(command: Command, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    on_excess = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        code, _, err = command("init", "digits")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, on_excess)
+    assert code == 4
+    assert "cannot be written: File too large (make room" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.toml"]
+    assert command("init", "digits")[0] == 0
 
 
 def test_init_where_a_file_stands_in_the_way_is_a_clear_error(

@@ -4,8 +4,10 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from distsgd.cli.messages import can_redraw
 from distsgd.cli.progress import (
     EVALUATION_EVERY_S,
     PLAIN_EVERY_S,
@@ -33,6 +35,27 @@ def at(step: int, **known: Any) -> Any:
         "num_workers": 2,
     }
     return SimpleNamespace(**(values | known))
+
+
+@pytest.mark.parametrize(
+    ("environment", "can"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "unknown"}, False),
+        ({"TERM": ""}, False),
+    ],
+)
+def test_only_terminals_that_can_are_drawn_again(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, can: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert can_redraw(Console(force_terminal=True)) == can
+    assert not can_redraw(Console(file=io.StringIO()))
 
 
 def test_line_tells_all_that_is_known() -> None:
