@@ -111,7 +111,6 @@ def a_folder(place: Path) -> None:
     (place / "workers" / "notes.txt").write_text("mine")
 
 
-BESIDE = (a_module, a_package, a_folder)
 Beside = Callable[[Path], None]
 
 
@@ -140,8 +139,10 @@ def test_wheel_of_the_sdist_holds_the_same_files(wheel: Path, tmp_path: Path) ->
         assert (source / name).read_text() == (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize("is_wheel", [True, False], ids=["wheel", "in place"])
-@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize(
+    ("beside", "is_wheel"),
+    [(a_module, True), (a_package, True), (a_package, False), (a_folder, False)],
+)
 def test_training_runs_beside_a_users_own_workers(
     place: Path, target: Path, beside: Beside, *, is_wheel: bool
 ) -> None:
@@ -163,11 +164,15 @@ def test_training_runs_beside_a_users_own_workers(
     assert first == second
 
 
-def test_workers_of_ray_run_beside_a_users_own_workers(place: Path, target: Path) -> None:
+def test_workers_of_ray_run_beside_a_users_own_workers_from_a_path_with_spaces(
+    place: Path, target: Path
+) -> None:
     a_package(place)
     a_module(place)
+    (place / "my env").symlink_to(sys.prefix)
+    python = place / "my env" / "bin" / "python"
     train = ("-m", "distsgd", "train", "c.toml", "--workers", "2", "--run-dir", "run", "--quiet")
-    code, _, said = run(sys.executable, *train, cwd=place, path=target)
+    code, _, said = run(python, *train, cwd=place, path=target)
     assert code == 0, said
     assert (place / "run" / "result.json").exists()
 

@@ -1,4 +1,4 @@
-"""What Ray's processes would import under the names of ours. No Ray is imported here.
+"""What Ray's processes would import under the names that they need. No Ray is imported here.
 
 Ray puts the driver's current directory, and the directory of its script, first on the path of each
 process it starts: a file of the user's there would be loaded in place of ours.
@@ -15,6 +15,9 @@ from pathlib import Path
 
 from distsgd.errors import ClusterError
 
+# What a process of ours imports besides, after Ray has put the user's directories first.
+_NEEDED = ("numpy", "pyarrow", "safetensors", "blake3", "threadpoolctl", "zmq")
+
 
 def refuse_shadowing(worker: str) -> None:
     """Refuse to start processes that would import other code than this process has.
@@ -26,7 +29,7 @@ def refuse_shadowing(worker: str) -> None:
         worker: The worker class, as ``module:class``.
 
     Raises:
-        ClusterError: Names the file that hides the package, and both places.
+        ClusterError: Names the file that hides a package, and both places.
     """
     importlib.invalidate_caches()
     module = worker.partition(":")[0]
@@ -37,7 +40,7 @@ def refuse_shadowing(worker: str) -> None:
             f"the worker's module {module} is not found: "
             + (f"{found} hides it; rename that" if found else f"{package} is not installed")
         )
-    for name in ("distsgd", package):
+    for name in ("distsgd", package, *_NEEDED):
         here = importlib.util.find_spec(name)
         there = importlib.machinery.PathFinder.find_spec(name, _path_in_ray_processes())
         ours, other = _file(here), _file(there)

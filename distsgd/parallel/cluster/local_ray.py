@@ -11,18 +11,23 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distsgd.errors import ExchangeTimeoutError
 from distsgd.store.file_lock import is_locked_within
 
 _PREFIX = f"dsgd-{os.getuid()}-"
 _LOCK = "lock"
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
 LOCK_TIMEOUT_S = 30.0
+REMOVE_TIMEOUT_S, _POLL_S = 3.0, 0.05
 YOUNG_S = 60.0  # A directory is locked at once after it was made; much later nobody will lock it.
 # The kernel allows 107 bytes for a socket's path, and Ray adds about 75 to its directory.
 _LONGEST_PATH = 107 - 75
@@ -41,6 +46,18 @@ _PUT_ASIDE = (
     "RAY_AUTH_TOKEN_PATH",
     "PYTHONOPTIMIZE",  # At 2 there are no docstrings, and Ray's own processes need them.
 )
+
+
+def options(directory: Path, num_cpus: int) -> dict[str, Any]:
+    """What `ray.init` is told for a Ray of our own in `directory`."""
+    return {
+        "num_cpus": num_cpus,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        # Ray hands this to a shell as it is; its own choice breaks at a space in the path.
+        "runtime_env": {"py_executable": shlex.quote(sys.executable)},
+        "_temp_dir": str(directory),
+    }
 
 
 def set_environment() -> None:
@@ -81,8 +98,18 @@ def private_directory() -> Iterator[Path]:
         # Ray opens its own directory to everybody; the one around it stays closed.
         yield directory / "r"
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
         os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    """Remove it though a process of Ray's that is just ending may still write there."""
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while True:
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists() or time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_S)
 
 
 def _locked_directory(root: Path) -> tuple[Path, int]:

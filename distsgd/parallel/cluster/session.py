@@ -22,7 +22,8 @@ from distsgd.parallel.cluster.address import check_address
 from distsgd.parallel.cluster.calls import errors_of_ray
 from distsgd.parallel.cluster.room import Room, room_of
 
-_OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
+# Held while a Ray that a run of this process has started or joined is up: a process has one.
+_OUR_RAY = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +60,40 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         ClusterError: Ray cannot be started, or is not there; says what to do.
     """
     ray = _import_ray()
-    if ray.is_initialized():
-        _check_joined(ray, address)
-        yield _session(ray, is_local=False)
-        return
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone_in_this_process())
+        if ray.is_initialized():
+            stack.close()  # It is the user's, and may be shared.
+            _check_joined(ray, address)
+            yield _session(ray, is_local=False)
+            return
         stack.enter_context(_process_as_it_was())
         options: dict[str, Any] = {"address": address}
         if address == "local":
             directory = stack.enter_context(local_ray.private_directory())
             stack.enter_context(_settings_of_our_own())
-            options |= {
-                "num_cpus": num_cpus,
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE_BYTES,
-                "_temp_dir": str(directory),
-            }
+            options |= local_ray.options(directory, num_cpus)
         else:
             check_address(address)
         stack.enter_context(_shut_down_at_the_end(ray))
         with errors_of_ray(f'starting Ray, address "{address}"'), _signals_kept():
             ray.init(configure_logging=False, log_to_driver=False, **options)
         yield _session(ray, is_local=address == "local")
+
+
+@contextlib.contextmanager
+def _alone_in_this_process() -> Iterator[None]:
+    """Refuse a second Ray beside that of another run, whose end would end it too."""
+    if not _OUR_RAY.acquire(blocking=False):
+        raise ClusterError(
+            "another run of this process has its Ray, and a process has one at a time; train one "
+            "after the other, in a process each, with workers = 0, or on a Ray that was there "
+            'before them (ray.init(), then [parallel] address = "auto")'
+        )
+    try:
+        yield
+    finally:
+        _OUR_RAY.release()
 
 
 def _import_ray() -> Any:
@@ -124,10 +137,10 @@ def _shut_down_at_the_end(ray: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), _signals_kept():
             ray.shutdown()
         raise
-    with errors_of_ray("shutting Ray down after the run"):
+    with errors_of_ray("shutting Ray down after the run"), _signals_kept():
         ray.shutdown()
 
 
@@ -173,36 +186,47 @@ def _read_settings_again() -> None:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, and what handled SIGTERM before does so again.
+    """Ctrl-C and SIGTERM wait for the end of the block, and what handled them before does so again.
 
-    A `ray.init` that is interrupted halfway leaves processes behind, or ends this one with a
-    segmentation fault; a second Ctrl-C does not wait. Ray's processes are started deaf to SIGHUP,
-    which a terminal that closes sends to them too: this process takes it, and has the run saved.
+    A start or an end of Ray that is interrupted halfway leaves processes behind, or ends this one
+    with a segmentation fault; a second signal does not wait. Ray's processes are started deaf to
+    SIGHUP, which a terminal that closes sends to them too: this process takes it, and has the run
+    saved.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with _signals_waiting() as asked:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            yield
+        except SystemExit as ended:
+            if ended.code != signal.SIGTERM:
+                raise
+            raise KeyboardInterrupt from None  # What Ray's own handler made of a SIGTERM.
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number in asked:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _signals_waiting() -> Iterator[list[int]]:
+    """The list that Ctrl-C and SIGTERM get into; a second raises KeyboardInterrupt."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    asked = False
+    asked: list[int] = []
 
     def wait(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- as for every handler.
-        nonlocal asked
         if asked:
             raise KeyboardInterrupt
-        asked = True
+        asked.append(number)
 
-    signal.signal(signal.SIGINT, wait)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    for number, handler in before.items():
+        if callable(handler):  # What nobody handles goes on as it is.
+            signal.signal(number, wait)
     try:
-        yield
-    except SystemExit as ended:
-        if ended.code != signal.SIGTERM:
-            raise
-        raise KeyboardInterrupt from None  # What Ray's own handler made of a SIGTERM.
+        yield asked
     finally:
         for number, handler in before.items():
             if handler is not None:  # None: it is none of Python's, which cannot be set again.
                 signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if asked:
-        signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A user's own file of our name is refused before Ray starts; his `workers` is his."""
+"""A user's own file that hides ours, or what we need, is refused before Ray starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zmq  # noqa: F401 -- as in a process that has another.
 
 import distsgd
 import distsgd_workers  # noqa: F401 -- a process that has not loaded it yet has a test of its own.
@@ -71,10 +72,10 @@ PUTS = (put_current, put_first, put_first_as_link, put_last_beside_the_script)
 Put = Callable[[Path, pytest.MonkeyPatch], None]
 
 
-@pytest.mark.parametrize("name", ["distsgd", "distsgd_workers"])
+@pytest.mark.parametrize("name", ["distsgd", "distsgd_workers", "numpy", "zmq"])
 @pytest.mark.parametrize("make", [module, package])
 @pytest.mark.parametrize("put", PUTS)
-def test_a_file_of_our_name_is_refused_wherever_ray_would_find_it_first(
+def test_a_file_that_hides_what_is_needed_is_refused_wherever_ray_would_find_it_first(
     place: Path, monkeypatch: pytest.MonkeyPatch, put: Put, make: Make, name: str
 ) -> None:
     put(place, monkeypatch)

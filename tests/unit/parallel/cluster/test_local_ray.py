@@ -3,9 +3,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import stat
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +26,14 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tempfile, "tempdir", short)
         monkeypatch.setattr(local_ray, "_LONGEST_PATH", 50)
         yield Path(short)
+
+
+def test_python_in_a_path_with_spaces_is_started_by_a_shell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/my clone/.venv/bin/python")
+    told = local_ray.options(tmp_path, 3)
+    assert shlex.split(told["runtime_env"]["py_executable"]) == ["/my clone/.venv/bin/python"]
 
 
 def test_environment_is_set_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +84,20 @@ def test_private_directory_is_closed_to_others_and_goes_at_the_end(root: Path) -
     assert list(root.iterdir()) == []
     with pytest.raises(KeyError), local_ray.private_directory():
         raise KeyError
+    assert list(root.iterdir()) == []
+
+
+def test_private_directory_goes_though_a_process_still_writes_there(root: Path) -> None:
+    def write(place: Path) -> None:
+        for number in range(500):
+            with contextlib.suppress(OSError):
+                place.mkdir(exist_ok=True)
+                (place / str(number)).touch()
+
+    with local_ray.private_directory() as directory:
+        writer = threading.Thread(target=write, args=(directory,))
+        writer.start()
+    writer.join(timeout=30)
     assert list(root.iterdir()) == []
 
 

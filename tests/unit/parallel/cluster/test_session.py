@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from distsgd.errors import ClusterError
+from distsgd.parallel.cluster import session
 
 KEPT = """
 import logging, os
@@ -60,3 +65,31 @@ def test_process_is_as_it_was_whichever_was_imported_first(
     code = KEPT.replace("FIRST", first)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_second_run_of_a_process_is_refused_while_the_first_has_its_ray() -> None:
+    for _ in range(2):
+        with session._alone_in_this_process():
+            second = session._alone_in_this_process()
+            with pytest.raises(ClusterError, match="a process has one at a time"), second:
+                pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_waits_until_ray_has_started_or_ended_and_a_second_does_not(
+    number: signal.Signals,
+) -> None:
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        with session._signals_kept():
+            os.kill(os.getpid(), number)
+            assert came == []
+        assert came == [number]
+        with session._signals_kept():
+            os.kill(os.getpid(), number)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert came == [number, number]
+    finally:
+        signal.signal(number, before)
