@@ -12,9 +12,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distsgd.cli.messages import memory, print_json, print_table, say
-from distsgd.data.cache_entries import CacheEntry, clear, default_cache_dir, list_entries
+from distsgd.data.cache_entries import (
+    SHOWN_LENGTH,
+    CacheEntry,
+    clear,
+    default_cache_dir,
+    list_entries,
+)
 
-_NAME_LENGTH = 12
 _DAY_S = 86_400.0
 
 
@@ -75,7 +80,7 @@ def _json_of(entry: CacheEntry) -> dict[str, object]:
 
 def _row_of(entry: CacheEntry) -> tuple[str, ...]:
     last_used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used_s))
-    name, size = entry.path.name[:_NAME_LENGTH], memory(entry.num_bytes)
+    name, size = entry.path.name[:SHOWN_LENGTH], memory(entry.num_bytes)
     state = "in use" if entry.is_in_use else ""
     if entry.manifest is None:
         return name, size, last_used, "-", entry.problem, state

@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from distsgd.cli.messages import command_line, say
-from distsgd.errors import ConfigError
+from distsgd.errors import ConfigError, DiskError
 
 _SUFFIXES = (".toml", ".parquet")
 
@@ -13,7 +13,8 @@ def write_example(name: str, directory: Path) -> None:
     """Write ``name.toml`` and its data into `directory`; a file that differs is never overwritten.
 
     Raises:
-        ConfigError: A file of that name is there and differs, or the directory cannot be written.
+        ConfigError: A file of that name is there and differs, or one is in the directory's place.
+        DiskError: The directory cannot be written.
     """
     shipped = files("distsgd") / "examples"
     contents = {
@@ -31,10 +32,23 @@ def write_example(name: str, directory: Path) -> None:
         if problems:
             raise ConfigError(problems)
         for path in missing:
-            with path.open("xb") as file:
-                file.write(contents[path])
-    except OSError as error:
+            _write_new(path, contents[path])
+    except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError([f"{directory}: cannot be written: {error.strerror} (--dir)"]) from None
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror} (make room or rights there, or name --dir)"
+        raise DiskError(directory, reason) from None
     for path in contents:
         say(f"wrote {path}" if path in missing else f"kept {path}, which is the example already")
     say(f"next: {command_line('train', directory / f'{name}.toml')}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """The whole file, or none."""
+    with path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except BaseException:
+            path.unlink()
+            raise

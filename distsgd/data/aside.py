@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distsgd.errors import DataError
+from distsgd.errors import DataError, DiskError
 
 
 def check_out(out: Path) -> None:
@@ -33,7 +33,7 @@ def written_aside(out: Path) -> Iterator[Path]:
         aside.rename(out)
         _sync_directory(out.parent)
     except OSError as error:
-        raise DataError(
+        raise DiskError(
             out, f"cannot be written ({error.strerror}); make room or name another place"
         ) from error
     finally:
@@ -45,7 +45,7 @@ def _make(aside: Path, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir(mode=0o700)
     except OSError as error:
-        raise DataError(
+        raise DiskError(
             out, f"cannot be written ({error.strerror}); check the path and its permissions"
         ) from error
 

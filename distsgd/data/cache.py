@@ -17,14 +17,14 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from distsgd.data.cache_entries import MAX_CACHE_BYTES, evict, try_lock_file
+from distsgd.data.cache_entries import MAX_CACHE_BYTES, NO_CACHE, evict, try_lock_file
 from distsgd.data.formats import partitions_of, with_companions
 from distsgd.data.manifest import VERSION, Manifest
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.paths import expand_paths, file_stamp
 from distsgd.data.prepare import Progress, prepare
 from distsgd.data.shards import DataSet, DirectoryLock
-from distsgd.errors import DataError, ShardError
+from distsgd.errors import DataError, DiskError, ShardError
 
 LOCK_TIMEOUT_S = 3600.0
 _POLL_S = 0.05
@@ -59,7 +59,7 @@ def cached(
         lock_timeout_s: The longest wait for another process that prepares the same.
         held: Gets the lock that keeps the entry from being removed while it lives.
 
-    Raises DataError for the sources, and when the lock is not free within `lock_timeout_s`.
+    Raises DiskError for the cache, DataError for the sources and for a lock held all the while.
     """
     validate_options(options)
     paths = expand_paths(
@@ -83,8 +83,8 @@ def cached(
             if held is not None:
                 held.append(DirectoryLock(entry))
     except OSError as error:
-        reason = f"cannot be used as a cache ({error.strerror}); name another directory"
-        raise DataError(entry.parent, reason) from error
+        reason = NO_CACHE.format(error.strerror)
+        raise DiskError(entry.parent, reason) from error
     evict(entry.parent, keep=entry, max_bytes=max_bytes, on_message=on_message)
     return entry
 

@@ -18,11 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distsgd.data.manifest import Manifest, read_manifest
-from distsgd.errors import DataError, ShardError
+from distsgd.errors import DataError, DiskError, ShardError
 
+NO_CACHE = (
+    "cannot be used as a cache ({}); name another directory: --cache-dir, in Python cache_dir"
+)
 MAX_CACHE_BYTES = 20_000_000_000
 # Whoever found an entry a moment ago without holding it is about to open it.
 GRACE_S = 600.0
+SHOWN_LENGTH = 12  # Of a name: enough to tell entries apart.
 _NAME = re.compile(r"\.?([0-9a-f]{32})(\.[^/]*)?")
 _ENTRY_NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -78,7 +82,7 @@ def default_cache_dir(xdg_cache_home: str | None = None) -> Path:
 
 
 def list_entries(cache_dir: Path) -> list[CacheEntry]:
-    """All entries, the one asked for last first; DataError where the cache cannot be read."""
+    """All entries, the one asked for last first; DiskError where the cache cannot be read."""
     with _usable(cache_dir):
         found = [_entry_of(path) for path in _entry_paths(cache_dir)]
     return sorted(
@@ -97,7 +101,7 @@ def clear(
         older_than_s: Only those that were last asked for so long ago.
         on_message: Called with what a person should know.
 
-    Raises DataError for a name that is none or not one, and where the cache cannot be read.
+    Raises DataError for a name that is none or not one, DiskError where the cache cannot be read.
     """
     removed, in_use, freed = [], [], 0
     with _usable(cache_dir):
@@ -211,7 +215,8 @@ def _chosen(cache_dir: Path, names: Sequence[str]) -> list[Path]:
         meant = [path for path in entries if name and path.name.startswith(name)]
         if len(meant) != 1:
             what = f"has {len(meant)} entries that begin with" if meant else "has no entry"
-            raise DataError(cache_dir, f"{what} {name!r}; see distsgd cache list")
+            there = ", ".join(path.name[:SHOWN_LENGTH] for path in entries) or "none"
+            raise DataError(cache_dir, f"{what} {name!r}; its entries are: {there}")
         chosen.update(meant)
     return sorted(chosen)
 
@@ -269,9 +274,9 @@ def _num_bytes(entry: Path) -> int:
 
 @contextmanager
 def _usable(cache_dir: Path) -> Iterator[None]:
-    """Turn what the file system says into DataError."""
+    """Turn what the file system says into DiskError."""
     try:
         yield
     except OSError as error:
-        reason = f"cannot be used as a cache ({error.strerror}); name another directory"
-        raise DataError(cache_dir, reason) from error
+        reason = NO_CACHE.format(error.strerror)
+        raise DiskError(cache_dir, reason) from error

@@ -18,7 +18,7 @@ from distsgd.data.manifest import ShardEntry
 from distsgd.data.options import MAX_SHARDS, SHARD_BYTES, PrepareOptions
 from distsgd.data.shard_file import RowFormat, write_shard
 from distsgd.data.split import KeyedRows
-from distsgd.errors import DataError
+from distsgd.errors import DiskError
 
 
 class ShardWriter:
@@ -112,4 +112,4 @@ def _check_room(directory: Path, num_bytes: int) -> None:
             f"needs about {num_bytes >> 20} MiB to prepare, {free >> 20} MiB are free;"
             " make room or name another place"
         )
-        raise DataError(directory.parent, reason)
+        raise DiskError(directory.parent, reason)

@@ -19,7 +19,7 @@ from distsgd.arguments import path_argument
 from distsgd.data.csv_settings import with_given
 from distsgd.data.manifest import Manifest
 from distsgd.data.prepare import read_features
-from distsgd.errors import DataError, RunError
+from distsgd.errors import DataError, DiskError, RunError
 from distsgd.parallel.crew.crew import Crew, Work
 from distsgd.parallel.crew.plan import Planner
 from distsgd.parallel.exchange.contract import Array, Layout
@@ -78,7 +78,8 @@ def predict(run: Path, data: Path, out: Path, *, csv: Sequence[str] = ()) -> int
 
     Raises:
         RunError: `run` is no trained run.
-        DataError: The rows cannot be used, or `out` exists or cannot be written.
+        DataError: The rows cannot be used, or `out` exists.
+        DiskError: `out` cannot be written.
     """
     out = path_argument("out", out)
     if out.suffix != ".parquet":
@@ -101,8 +102,8 @@ def predict(run: Path, data: Path, out: Path, *, csv: Sequence[str] = ()) -> int
             writer.close()
             aside.rename(out)
     except OSError as error:
-        reason = f"cannot be written ({error.strerror or error}); name another file"
-        raise DataError(out, reason) from error
+        reason = f"cannot be written ({error.strerror or error}); make room, or name another file"
+        raise DiskError(out, reason) from error
     finally:
         aside.unlink(missing_ok=True)
     return num_rows

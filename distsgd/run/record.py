@@ -38,6 +38,7 @@ Resume = Literal["never", "auto"]
 RUNS = "runs"
 # What a run's files mean, and its bits: 1 drew mini-batches from fixed shares of the rows.
 RUN_FORMAT = 2
+CHECKPOINTS_GONE = "its checkpoints are gone; restore them, or train into another --run-dir"
 INITIAL_WEIGHTS = "initial_weights.safetensors"
 _HOLDS_A_RUN = "holds a run already; go on with --resume auto, or choose another --run-dir"
 _BEGINNING = frozenset(

@@ -18,7 +18,7 @@ from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.exchange.contract import Array
 from distsgd.run.blueprint import build_model
-from distsgd.run.record import recorded_config
+from distsgd.run.record import CHECKPOINTS_GONE, recorded_config
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.run_directory import RunDirectory
@@ -62,7 +62,7 @@ class SavedRun:
             )
         checkpoint = CheckpointStore(directory.checkpoints).latest(on_message)
         if checkpoint is None:
-            raise RunError(run, f"has no checkpoint yet; {_why_none(directory)}")
+            raise RunError(run, _why_no_checkpoint(directory))
         return cls(directory, config, manifest, model, checkpoint)
 
     @cached_property
@@ -112,11 +112,13 @@ class SavedRun:
         return found
 
 
-def _why_none(directory: RunDirectory) -> str:
-    """Why a run has no checkpoint, and what to do."""
+def _why_no_checkpoint(directory: RunDirectory) -> str:
+    """What is wrong with a run that has none, and what to do."""
+    none_yet = "has no checkpoint yet"
     if not directory.result_path.is_file():
-        return "train it first, or let it train on to its first one"
+        return f"{none_yet}; train it first, or let it train on to its first one"
     ended = directory.read_json(directory.result_path)
     if ended.get("status") == "diverged":
-        return f"it diverged at step {ended.get('steps')}; train again with a smaller learning rate"
-    return "train it first"
+        step = ended.get("steps")
+        return f"{none_yet}; it diverged at step {step}; train again with a smaller learning rate"
+    return f"is finished, but {CHECKPOINTS_GONE}" if ended.get("status") == "done" else none_yet

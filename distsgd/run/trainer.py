@@ -18,7 +18,6 @@ from distsgd.config import TrainConfig
 from distsgd.data.shards import DirectoryLock
 from distsgd.errors import (
     ConfigError,
-    DistSGDError,
     DivergedError,
     RunError,
     TrainingInterrupted,
@@ -299,8 +298,6 @@ class Trainer:
         task = blueprint.server_task(run.path, record.read_initial_weights(run, blueprint))
         address = self._config.parallel.address
         task = replace(task, chaos=self._chaos(run))
-        if blueprint.num_workers:
-            self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
         seen = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
 
         def watch(status: Status) -> bool:
@@ -308,9 +305,10 @@ class Trainer:
             return seen(status)
 
         try:
+            if blueprint.num_workers:
+                self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
             return launch(task, WORKER, watch, address=address, on_step=self._on_step)
-        except DistSGDError:
-            # The same command must not meet a run that never began.
+        except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             record.withdraw(run)
             raise
 
@@ -335,5 +333,6 @@ class Trainer:
 
 def _result(run: RunDirectory, metrics: dict[str, Any]) -> Result:
     found = CheckpointStore(run.checkpoints).latest(_silent)
-    weights = dict(found.arrays["weights"]) if found else {}
-    return Result(weights, read_history(run.history), metrics, run.path)
+    if found is None:
+        raise RunError(run.path, f"is finished, but {record.CHECKPOINTS_GONE}")
+    return Result(dict(found.arrays["weights"]), read_history(run.history), metrics, run.path)

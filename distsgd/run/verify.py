@@ -123,7 +123,10 @@ def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
             yield step, f"digest {recorded.digests.get(step)}, computed {again.digests.get(step)}"
     by_step = {row["step"]: row for row in recorded.history}
     for row in again.history:
-        found = by_step.pop(row["step"], {})
+        found = by_step.pop(row["step"], None)
+        if found is None:
+            yield row["step"], "the history has no row of it"
+            continue
         for name in row.keys() - _NOT_COMPARED:
             if not _same(found.get(name), row[name]):
                 yield (

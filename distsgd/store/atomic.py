@@ -75,13 +75,13 @@ def read_json(path: Path, *, error: type[DistSGDError] = RunError) -> dict[str, 
     try:
         value = decode_json(path.read_bytes())
     except FileNotFoundError:
-        raise error(path, "is missing") from None
+        raise error(path, "is missing; restore it") from None
     except OSError as reason:
         raise error(path, f"cannot be read: {reason.strerror}") from reason
     except ValueError as reason:
-        raise error(path, f"is not JSON: {reason}") from reason
+        raise error(path, f"is not JSON ({reason}); restore it") from reason
     if not isinstance(value, dict):
-        raise error(path, f"holds a JSON {type(value).__name__}; must hold an object")
+        raise error(path, f"holds a JSON {type(value).__name__}; must hold an object; restore it")
     return value
 
 
@@ -147,9 +147,16 @@ def as_run_error(path: Path) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise RunError(path, f"cannot be written: {error.strerror} (wait for it)") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        reason = f"cannot be a directory: {_file_above(path)} is a file (choose another place)"
+        raise RunError(path, reason) from error
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise DiskError(path, f"{reason} (make room or rights there, then resume)") from error
+
+
+def _file_above(path: Path) -> Path:
+    return next((place for place in (path, *path.parents) if place.is_file()), path)
 
 
 def _refuse_constant(name: str) -> None:

@@ -84,7 +84,7 @@ def test_list_then_clear_say_what_is_there_and_what_went(command: Command, tmp_p
 def test_clear_of_what_is_no_entry_ends_with_three(command: Command) -> None:
     code, _, err = command("cache", "clear", "abc")
     assert code == 3
-    assert "has no entry 'abc'; see distsgd cache list" in err
+    assert "has no entry 'abc'; its entries are: none" in err
 
 
 def test_cache_size_is_kept_and_said(command: Command, tmp_path: Path) -> None:

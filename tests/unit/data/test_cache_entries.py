@@ -15,7 +15,7 @@ from distsgd.data.cache import cached
 from distsgd.data.cache_entries import Cleared, clear, default_cache_dir, evict, list_entries
 from distsgd.data.options import PrepareOptions
 from distsgd.data.shards import DataSet, DirectoryLock
-from distsgd.errors import DataError
+from distsgd.errors import DataError, DiskError
 
 Write = Callable[..., Path]
 
@@ -74,7 +74,7 @@ def test_a_cache_that_is_not_there_is_empty_and_a_file_is_none(tmp_path: Path) -
     assert cleared(tmp_path / "none") == Cleared((), (), 0)
     (tmp_path / "file").touch()
     for act in (list_entries, cleared):
-        with pytest.raises(DataError, match="cannot be used as a cache"):
+        with pytest.raises(DiskError, match=r"cannot be used as a cache .*--cache-dir"):
             act(tmp_path / "file")
 
 

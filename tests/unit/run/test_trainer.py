@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +37,44 @@ def test_arrays_without_names_train_and_resume(tmp_path: Path) -> None:
         Trainer(config)
 
 
+def quadratic(**parallel: Any) -> TrainConfig:
+    return TrainConfig.from_dict(
+        {
+            "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
+            "batch": {"size": 2},
+            "train": {"steps": 3},
+            "parallel": {"workers": 0, **parallel},
+        }
+    )
+
+
+def test_start_that_is_interrupted_leaves_no_run(tmp_path: Path) -> None:
+    def interrupt(message: str) -> None:
+        if message.startswith("starting"):
+            assert RunDirectory.is_run(tmp_path / "run")
+            raise KeyboardInterrupt
+
+    rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
+    trained = Trainer(
+        quadratic(workers=1), data=rows, run_dir=tmp_path / "run", on_message=interrupt
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trained.fit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_run_whose_checkpoints_are_gone_says_so(tmp_path: Path) -> None:
+    rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
+    again = Trainer(quadratic(), data=rows, run_dir=tmp_path / "run", resume="auto")
+    again.fit()
+    for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        shutil.rmtree(checkpoint)
+    with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
+        again.fit()
+    with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
+        SavedRun.load(tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("length", "stopped_by"),
     [
@@ -63,17 +103,9 @@ def test_a_run_that_another_process_trains_is_left_alone(
 ) -> None:
     monkeypatch.setattr(trainer, "FREE_TIMEOUT_S", 0.0)
     rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
-    config = TrainConfig.from_dict(
-        {
-            "model": {"layers": [{"type": "dense", "units": 1}], "loss": "quadratic"},
-            "batch": {"size": 2},
-            "train": {"steps": 3},
-            "parallel": {"workers": 0},
-        }
-    )
     said: list[str] = []
     again = Trainer(
-        config, data=rows, run_dir=tmp_path / "run", resume="auto", on_message=said.append
+        quadratic(), data=rows, run_dir=tmp_path / "run", resume="auto", on_message=said.append
     )
     again.fit()
     (tmp_path / "run" / "result.json").unlink()

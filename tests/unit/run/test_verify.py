@@ -27,3 +27,8 @@ def test_the_first_wrong_step_comes_from_history_digests_or_a_row_too_many() -> 
     assert min(differences(record(0.5, 0.3, 0.1), record(0.5, 0.25, 0.1)))[0] == 2
     assert min(differences(record(0.5, digests={1: "b"}), record(0.5)))[0] == 1
     assert min(differences(record(0.5, 0.3), record(0.5)))[0] == 2
+
+
+def test_row_that_the_history_lacks_is_named_as_such() -> None:
+    (lacking,) = differences(record(0.5), record(0.5, 0.25))
+    assert lacking == (2, "the history has no row of it")

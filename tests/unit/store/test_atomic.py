@@ -24,6 +24,14 @@ def test_write_replaces_what_was_there_and_leaves_nothing_aside(tmp_path: Path) 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run", "file/a/run"):
+        with pytest.raises(RunError, match=f"{tmp_path}/file is a file") as error:
+            make_private_directory(tmp_path / place)
+        assert error.value.exit_code == 2
+
+
 def test_write_that_fails_leaves_the_old_file_and_nothing_aside(tmp_path: Path) -> None:
     target = tmp_path / "taken"
     target.mkdir()
