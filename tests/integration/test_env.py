@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,15 +151,22 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     found = place.packages()
     assert (found["wanted"], found["drawing"], found["mine"]) == ("2.0", "2.0", "1.0")
     assert mark.exists()
+    check_put_back(place)
+    check_made_again_where_moved(place)
 
-    # What somebody took out is put back.
+
+def check_put_back(place: Place) -> None:
+    """What somebody took out is put back, in place."""
+    mark = place.root / ".venv" / "mark"
     code, said = place.run(place.root / ".venv" / "bin" / "pip", "uninstall", "-y", "wanted")
     assert code == 0, said
     assert place.env()[0] == 0
     assert place.packages()["wanted"] == "2.0"
     assert mark.exists()
 
-    # Its commands name the place where they were made.
+
+def check_made_again_where_moved(place: Place) -> None:
+    """Its commands name the place where they were made."""
     moved = place.root.with_name("moved")
     place.root.rename(moved)
     place.root = moved
@@ -181,7 +189,7 @@ def test_env_leaves_what_it_has_not_made(place: Place) -> None:
     assert sorted((place.root / ".venv").rglob("*")) == before
 
     # What it says helps; the user may choose another version.
-    commands = re.findall(r"^    (\.venv/bin/python -m pip .*)$", said, re.MULTILINE)
+    commands = re.findall(r"^    (\.venv/bin/python -m .*)$", said, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
         code, said = place.run(*command.split())
@@ -201,6 +209,31 @@ def test_env_leaves_what_it_has_not_made(place: Place) -> None:
     code, said = place.env()
     assert code == 4
     assert "wanted>=1, needed by distsgd: 0.5 is there" in said
+
+
+def test_env_says_how_a_venv_without_pip_gets_one(place: Place) -> None:
+    made = place.run(place.bin / "python3.13", "-m", "venv", "--without-pip", ".venv")
+    assert made[0] == 0, made
+    code, said = place.env()
+    assert code == 4
+    command = "    .venv/bin/python -m ensurepip\n"
+    assert said.index("install that:\n") < said.index(command) < said.index("-m pip install")
+
+
+def broken_link(venv: Path) -> None:
+    venv.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, broken_link])
+def test_env_says_that_a_venv_without_python_is_in_the_way(
+    place: Place, make: Callable[[Path], None]
+) -> None:
+    make(place.root / ".venv")
+    code, said = place.env()
+    assert code == 4
+    assert "has no Python 3.11 to 3.14 that runs" in said
+    assert "move .venv away" in said
+    assert "pip install" not in said
 
 
 @pytest.mark.parametrize("options", [("--with",), ("--with", "tests"), ("plots",)])
