@@ -12,7 +12,7 @@ neighbourhoods: see `windows`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -101,6 +101,7 @@ class BatchSampler:
 
     Attributes:
         windows: The neighbourhoods in which rows are shuffled; None: any row may follow any other.
+        steps_per_epoch: Mini-batches in one epoch, the short last one included.
     """
 
     num_rows: int
@@ -108,6 +109,16 @@ class BatchSampler:
     seed: int
     blocking: Blocking
     windows: Windows | None
+    steps_per_epoch: int = field(init=False)
+    _full: Partition = field(init=False, repr=False, compare=False)
+    _last: Partition = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        steps = -(-self.num_rows // self.batch_rows)
+        last_rows = self.num_rows - (steps - 1) * self.batch_rows
+        object.__setattr__(self, "steps_per_epoch", steps)
+        object.__setattr__(self, "_full", self.blocking.partition(self.batch_rows))
+        object.__setattr__(self, "_last", self.blocking.partition(last_rows))
 
     @classmethod
     def of(
@@ -153,15 +164,9 @@ class BatchSampler:
         return cls(num_rows, min(batch_rows, num_rows), seed, blocking, windows)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Mini-batches in one epoch, the short last one included."""
-        return -(-self.num_rows // self.batch_rows)
-
-    @property
     def most_leaves(self) -> int:
         """Every block number of every step is below it."""
-        sizes = (self.batch_rows, self.num_samples(self.steps_per_epoch - 1))
-        return max(map(self.blocking.num_leaves, sizes))
+        return max(self._full.num_leaves, self._last.num_leaves)
 
     @property
     def hot_rows(self) -> int:
@@ -183,7 +188,7 @@ class BatchSampler:
 
     def partition(self, step: int) -> Partition:
         """The blocks of global step `step`."""
-        return self.blocking.partition(self.num_samples(step))
+        return self._full if (step + 1) % self.steps_per_epoch else self._last
 
     def row_order(self, will_need: WillNeed = _is_in_memory) -> RowOrder:
         """From places to rows, for one process; `will_need` hears of rows that are soon drawn."""
