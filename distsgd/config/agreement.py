@@ -17,7 +17,7 @@ from distsgd.config.sections import (
     ScheduleSection,
     TrainSection,
 )
-from distsgd.data.csv_settings import CsvSettings, csv_problems
+from distsgd.data.sources.csv_settings import CsvSettings, csv_problems
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import LOSSES
 from distsgd.parallel.chaos.fault_plan import FaultPlan

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from distsgd.data.column_names import index_columns
 from distsgd.data.columns import LARGEST_FEATURE
-from distsgd.data.csv_cells import first_text
-from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.csv_types import typed_sources
-from distsgd.data.formats import open_sources
 from distsgd.data.kinds import described, kind_of, numbers, plain_type, storage
 from distsgd.data.layout import check_same_columns
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.shards import DataSet, Rows
-from distsgd.data.source import TableSource, arrow_errors
+from distsgd.data.sources.csv_cells import first_text
+from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
+from distsgd.data.sources.csv_types import typed_sources
+from distsgd.data.sources.formats import open_sources
+from distsgd.data.sources.source import TableSource, arrow_errors
 from distsgd.errors import DataError
 
 Rows64 = NDArray[np.int64]  # Numbers of rows.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from distsgd.data.kinds import numbers, storage
 from distsgd.data.labels import UnknownClassError, Vocabulary, is_text
 from distsgd.data.layout import Layout, check_layout
-from distsgd.data.source import TableSource, arrow_errors
+from distsgd.data.sources.source import TableSource, arrow_errors
 from distsgd.errors import DataError, shortened
 
 Float64 = NDArray[np.float64]

@@ -19,7 +19,6 @@ from distsgd.data.column_names import (
     excluded_columns,
     index_columns,
 )
-from distsgd.data.csv_cells import no_number
 from distsgd.data.kinds import (
     described,
     foreign_extension,
@@ -29,8 +28,9 @@ from distsgd.data.kinds import (
     tensor_layout,
     unified,
 )
-from distsgd.data.partitions import partition_keys
-from distsgd.data.source import TableSource
+from distsgd.data.sources.csv_cells import no_number
+from distsgd.data.sources.partitions import partition_keys
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 MAX_FEATURES = 1 << 20

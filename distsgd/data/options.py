@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, get_args
 
-from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
+from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
 from distsgd.errors import ConfigError
 
 MAX_SHARDS = 4096

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from distsgd.arguments import call_argument, path_argument, refuse
 from distsgd.data.aside import check_out, write_durably, written_aside
 from distsgd.data.columns import Piece, RawRows
-from distsgd.data.csv_types import as_trained, typed_sources
-from distsgd.data.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.layout import Layout, resolve_layout, with_rows
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
 from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
-from distsgd.data.partitions import partition_keys, partitions_as_text
 from distsgd.data.shard_file import RowFormat
-from distsgd.data.source import TableSource
+from distsgd.data.sources.csv_types import as_trained, typed_sources
+from distsgd.data.sources.formats import SourceSpec, check_named_once, open_sources
+from distsgd.data.sources.partitions import partition_keys, partitions_as_text
+from distsgd.data.sources.source import TableSource
 from distsgd.data.spill import ShardWriter
 from distsgd.data.split import Split
 from distsgd.data.standardise import RunningStatistics, Statistics, standardise_inplace

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.data.columns import RawRows
-from distsgd.data.formats import open_file
-from distsgd.data.idx_file import LABEL, SHAPE_KEY, IdxSource
 from distsgd.data.layout import resolve_layout
-from distsgd.data.source import TableSource
+from distsgd.data.sources.formats import open_file
+from distsgd.data.sources.idx_file import LABEL, SHAPE_KEY, IdxSource
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 

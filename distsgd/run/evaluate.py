@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsgd.arguments import path_argument
-from distsgd.data.csv_settings import with_given
 from distsgd.data.manifest import Manifest
 from distsgd.data.prepare import read_features
+from distsgd.data.sources.csv_settings import with_given
 from distsgd.errors import DataError, DiskError, RunError
 from distsgd.parallel.crew.crew import Crew, Work
 from distsgd.parallel.crew.plan import Planner

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
-from distsgd.data.source import MemorySource, arrays_source, table_source
+from distsgd.data.sources.source import MemorySource, arrays_source, table_source
 from distsgd.errors import ConfigError, DataError, first_line
 
 Array = NDArray[Any]

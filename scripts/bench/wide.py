@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from markdown_table import Table
 
 from distsgd.config import TrainConfig
-from distsgd.data.formats import SourceSpec
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
-from distsgd.data.source import table_source
+from distsgd.data.sources.formats import SourceSpec
+from distsgd.data.sources.source import table_source
 from distsgd.run.trainer import Trainer
 
 OPTIONS = PrepareOptions(("y",), test_fraction=0.2, standardise="mean_std")

@@ -12,7 +12,7 @@ import pytest
 from distsgd.data import columns
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
-from distsgd.data.source import MemorySource
+from distsgd.data.sources.source import MemorySource
 
 NUM_ROWS = 5000
 

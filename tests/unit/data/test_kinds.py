@@ -20,7 +20,7 @@ from distsgd.data.kinds import kind_of, numbers
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare, read_features
-from distsgd.data.source import MemorySource
+from distsgd.data.sources.source import MemorySource
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

@@ -11,7 +11,7 @@ from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shard_file import ShardArrays
 from distsgd.data.shards import DataSet, Rows
-from distsgd.data.source import arrays_source
+from distsgd.data.sources.source import arrays_source
 from distsgd.errors import ShardError
 
 

@@ -12,7 +12,7 @@ import pytest
 from distsgd import config as sections
 from distsgd.config import DataSection, TrainConfig
 from distsgd.data.prepare import PrepareOptions, prepare
-from distsgd.data.source import arrays_source
+from distsgd.data.sources.source import arrays_source
 from distsgd.errors import ConfigError, DistSGDError
 from distsgd.run.evaluate import evaluate, predict
 from distsgd.run.trainer import Trainer

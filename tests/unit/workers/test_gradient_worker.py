@@ -19,7 +19,7 @@ from distsgd.data.blocks import Block
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet
-from distsgd.data.source import arrays_source
+from distsgd.data.sources.source import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.exchange.contract import Layout

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from distsgd.data import csv_text
-from distsgd.data.csv_file import CsvSource
-from distsgd.data.csv_settings import CsvSettings, with_given
+from distsgd.data.sources import csv_text
+from distsgd.data.sources.csv_file import CsvSource
+from distsgd.data.sources.csv_settings import CsvSettings, with_given
 from distsgd.errors import ConfigError, DataError
 
 TEXT = "x,y\n1,é\n2,ü\n"
@@ -55,7 +55,7 @@ def test_an_encoding_that_is_not_named_is_recognised(
 def test_a_byte_that_is_no_text_is_named_by_its_line_far_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distsgd.data.csv_stream.BLOCK_BYTES", 64)
+    monkeypatch.setattr("distsgd.data.sources.csv_stream.BLOCK_BYTES", 64)
     content = b"x,y\n" + b"1,\xc3\xa9\n" * 900 + b"2,\xe9\n" + b"3,a\n" * 900
     with pytest.raises(DataError, match="line 902 has the byte 0xe9"):
         read(written(tmp_path, content))

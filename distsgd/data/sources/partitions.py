@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distsgd.data.kinds import kind_of, numbers, storage
-from distsgd.data.source import TableSource, arrow_errors
+from distsgd.data.sources.source import TableSource, arrow_errors
 from distsgd.errors import DataError
 
 Partition = Mapping[str, str | None]

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsgd.data.labels import is_text
-from distsgd.data.parquet_lists import check_lengths
-from distsgd.data.parquet_pages import Chunk, check_sizes, places_of, read_chunks
-from distsgd.data.paths import check_unchanged, file_stamp
-from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows
+from distsgd.data.sources.parquet_lists import check_lengths
+from distsgd.data.sources.parquet_pages import Chunk, check_sizes, places_of, read_chunks
+from distsgd.data.sources.paths import check_unchanged, file_stamp
+from distsgd.data.sources.source import MAX_ROW_BYTES, arrow_errors, batch_rows
 from distsgd.errors import DataError
 
 # Footers beyond these are forged or not meant for this program.

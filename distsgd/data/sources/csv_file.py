@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from distsgd.data.csv_cells import column_field
-from distsgd.data.csv_numbers import (
+from distsgd.data.sources.csv_cells import column_field
+from distsgd.data.sources.csv_numbers import (
     ColumnKind,
     ColumnScan,
     converted,
     joint_type,
     trimmed,
 )
-from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.csv_text import CsvText
-from distsgd.data.paths import check_unchanged, file_stamp
-from distsgd.data.source import arrow_errors
+from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
+from distsgd.data.sources.csv_text import CsvText
+from distsgd.data.sources.paths import check_unchanged, file_stamp
+from distsgd.data.sources.source import arrow_errors
 
 
 class CsvSource:

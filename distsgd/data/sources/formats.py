@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from distsgd.data.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
-from distsgd.data.csv_file import CsvSource
-from distsgd.data.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.idx_file import IdxSource, is_idx, labels_beside
-from distsgd.data.parquet_file import ParquetSource
-from distsgd.data.partitions import partition_of, with_partitions
-from distsgd.data.paths import PathSpec, check_different, common_directory, expand_paths
-from distsgd.data.source import TableSource
+from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
+from distsgd.data.sources.csv_file import CsvSource
+from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
+from distsgd.data.sources.idx_file import IdxSource, is_idx, labels_beside
+from distsgd.data.sources.parquet_file import ParquetSource
+from distsgd.data.sources.partitions import partition_of, with_partitions
+from distsgd.data.sources.paths import PathSpec, check_different, common_directory, expand_paths
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from distsgd.data.csv_numbers import ColumnKind
-from distsgd.data.csv_settings import CsvSettings, way_out
-from distsgd.data.csv_text import CsvText
+from distsgd.data.sources.csv_numbers import ColumnKind
+from distsgd.data.sources.csv_settings import CsvSettings, way_out
+from distsgd.data.sources.csv_text import CsvText
 from distsgd.errors import DataError, shortened
 
 _KEY = b"distsgd.first_text"

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data import csv_text
-from distsgd.data.csv_file import CsvSource
-from distsgd.data.formats import open_file
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
+from distsgd.data.sources import csv_text
+from distsgd.data.sources.csv_file import CsvSource
+from distsgd.data.sources.formats import open_file
 from distsgd.errors import DataError
 
 

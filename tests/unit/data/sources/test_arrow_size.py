@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data import arrow_size
-from distsgd.data.arrow_file import ArrowSource
-from distsgd.data.arrow_size import check_decoded_size
+from distsgd.data.sources import arrow_size
+from distsgd.data.sources.arrow_file import ArrowSource
+from distsgd.data.sources.arrow_size import check_decoded_size
 from distsgd.errors import DataError
 
 

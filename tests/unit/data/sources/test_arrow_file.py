@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data.arrow_file import ArrowSource
-from distsgd.data.formats import open_file
+from distsgd.data.sources.arrow_file import ArrowSource
+from distsgd.data.sources.formats import open_file
 from distsgd.errors import DataError
 
 TABLE = pa.table(

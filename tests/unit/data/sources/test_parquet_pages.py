@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distsgd.data import parquet_file
-from distsgd.data.parquet_file import ParquetSource
-from distsgd.data.parquet_pages import read_chunks
-from distsgd.data.thrift import CompactReader
+from distsgd.data.sources import parquet_file
+from distsgd.data.sources.parquet_file import ParquetSource
+from distsgd.data.sources.parquet_pages import read_chunks
+from distsgd.data.sources.thrift import CompactReader
 from distsgd.errors import DataError
 
 CODECS = ("none", "snappy", "gzip", "brotli", "lz4", "zstd")

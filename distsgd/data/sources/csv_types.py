@@ -12,9 +12,6 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distsgd.data.csv_cells import no_number
-from distsgd.data.csv_file import CsvSource
-from distsgd.data.csv_numbers import joint_type
 from distsgd.data.labels import (
     MAX_CLASSES,
     boolean,
@@ -23,8 +20,11 @@ from distsgd.data.labels import (
     is_text,
     whole_number,
 )
-from distsgd.data.partitions import PartitionedSource
-from distsgd.data.source import TableSource
+from distsgd.data.sources.csv_cells import no_number
+from distsgd.data.sources.csv_file import CsvSource
+from distsgd.data.sources.csv_numbers import joint_type
+from distsgd.data.sources.partitions import PartitionedSource
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 Say = Callable[[str], None]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data.source import MemorySource, table_source
+from distsgd.data.sources.source import MemorySource, table_source
 from distsgd.errors import DataError
 
 TABLE = pa.table({"a": [1.0, 2.0, 3.0], "label": [0, 1, 0]})

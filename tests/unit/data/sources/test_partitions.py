@@ -12,11 +12,11 @@ import pytest
 
 from distsgd.data.cache import cached
 from distsgd.data.check import check
-from distsgd.data.formats import open_sources
 from distsgd.data.options import PrepareOptions
-from distsgd.data.partitions import partition_of
 from distsgd.data.prepare import prepare, read_features
 from distsgd.data.shards import DataSet
+from distsgd.data.sources.formats import open_sources
+from distsgd.data.sources.partitions import partition_of
 from distsgd.errors import DataError
 
 A = [1.0, 2.0]

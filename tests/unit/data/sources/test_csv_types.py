@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.data.check import check
-from distsgd.data.csv_settings import CsvSettings
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare, read_features
+from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import DataError
 
 Kind = Literal["auto", "class", "number"]
@@ -146,7 +146,7 @@ def test_a_feature_that_is_no_number_is_named_by_row_line_and_value(
 
 
 def test_a_cell_far_down_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distsgd.data.csv_text.BLOCK_BYTES", 64)
+    monkeypatch.setattr("distsgd.data.sources.csv_text.BLOCK_BYTES", 64)
     path = csv_of(tmp_path, "a.csv", ["0"] * 900, ["1.5"] * 700 + ["?"] + ["2"] * 199)
     with pytest.raises(DataError, match=r"row 700 \(line 702\): feature '\?' is no number"):
         prepared(tmp_path, path)

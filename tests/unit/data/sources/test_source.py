@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distsgd.data.parquet_file import ParquetSource
-from distsgd.data.source import arrays_source
+from distsgd.data.sources.parquet_file import ParquetSource
+from distsgd.data.sources.source import arrays_source
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from distsgd.data.cache import cached
 from distsgd.data.check import check
-from distsgd.data.formats import open_file, open_sources
-from distsgd.data.idx_file import IdxSource, labels_beside
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import prepare
 from distsgd.data.shards import DataSet
+from distsgd.data.sources.formats import open_file, open_sources
+from distsgd.data.sources.idx_file import IdxSource, labels_beside
 from distsgd.errors import DataError
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}

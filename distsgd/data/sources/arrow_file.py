@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distsgd.data.arrow_size import check_decoded_size
-from distsgd.data.paths import check_unchanged, file_stamp
-from distsgd.data.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
+from distsgd.data.sources.arrow_size import check_decoded_size
+from distsgd.data.sources.paths import check_unchanged, file_stamp
+from distsgd.data.sources.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
 from distsgd.errors import DataError
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
