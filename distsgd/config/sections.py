@@ -275,8 +275,8 @@ class ParallelSection(Section):
     lanes: Annotated[
         int,
         key(
-            "most blocks of a mini-batch that has no more rows than they hold; streams of rows "
-            "where windows are shuffled",
+            "parts of a mini-batch at most, each of one or more blocks; streams of rows where "
+            "windows are shuffled",
             "a whole number, 1 to 65536",
             ge=1,
             le=65_536,
@@ -284,7 +284,10 @@ class ParallelSection(Section):
     ] = 16
     lane_rows: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1)],
-        key("rows of a mini-batch for each lane at least", '"auto" or a whole number, 1 or more'),
+        key(
+            "rows of a lane at least, or there are fewer lanes",
+            '"auto" or a whole number, 1 or more',
+        ),
     ] = "auto"
     block_rows: Annotated[
         int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
