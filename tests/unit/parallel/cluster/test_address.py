@@ -145,8 +145,10 @@ def greet_all(listener: socket.socket) -> None:
 
 
 ASK = """
-import sys
+import signal, sys
 from distsgd.parallel.cluster.address import check_address
+# A shell starts what it has in the background deaf to Ctrl-C, and the tests with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("asks", flush=True)
 check_address(sys.argv[1], stage_s=100.0)
 """
@@ -155,18 +157,21 @@ check_address(sys.argv[1], stage_s=100.0)
 def test_interruption_ends_it_at_once() -> None:
     with socket.create_server(("", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", ASK, address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "asks\n"
-        silent.settimeout(60)
-        silent.accept()[0].close()  # It is connected: now it waits for an answer.
-        asked = time.monotonic()
-        os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "asks\n"
+                silent.settimeout(60)
+                silent.accept()[0].close()  # It is connected: now it waits for an answer.
+                asked = time.monotonic()
+                os.kill(process.pid, signal.SIGINT)
+                _, said = process.communicate(timeout=30)
+            finally:
+                process.kill()
     assert time.monotonic() - asked < 15
     assert "KeyboardInterrupt" in said
