@@ -83,18 +83,25 @@ def draw_curve(
     axes.plot(x_G, y_G, color=COLOURS[0], linewidth=1.8, zorder=2)
     axes.set_xlim(x_G[0], x_G[-1])
     axes.set_ylim(bottom, top)
-    for place, (point, value, slope) in enumerate(lines):
+    for place, line in enumerate(lines):
         colour = COLOURS[1:][place % (len(COLOURS) - 1)]
-        reach = _reach(slope, x_G[-1] - x_G[0], top - bottom)
-        ends = np.array([point - reach, point + reach])
-        label = f"slope {slope:.3g} at {point:.3g}"
-        axes.plot(
-            ends, value + slope * (ends - point), color=colour, linewidth=1.6, label=label, zorder=3
-        )
-        axes.plot([point], [value], "o", color=INK, markersize=4.5, zorder=4)
+        _draw_tangent(axes, *line, size=(x_G[-1] - x_G[0], top - bottom), colour=colour)
     if lines:
         figure.legend(loc="outside lower center", ncols=min(len(lines), 3), frameon=False)
     save(figure, Path(out))
+
+
+def _draw_tangent(
+    axes: Any, point: float, value: float, slope: float, *, size: tuple[float, float], colour: str
+) -> None:
+    """A point of the curve and the line that touches it there, on a picture of this size."""
+    reach = _reach(slope, *size)
+    ends = np.array([point - reach, point + reach])
+    label = f"slope {slope:.3g} at {point:.3g}"
+    axes.plot(
+        ends, value + slope * (ends - point), color=colour, linewidth=1.6, label=label, zorder=3
+    )
+    axes.plot([point], [value], "o", color=INK, markersize=4.5, zorder=4)
 
 
 def _sampled(

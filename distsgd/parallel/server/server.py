@@ -19,7 +19,6 @@ from time import monotonic
 
 import numpy as np
 
-from distsgd.data.blocks import Partition
 from distsgd.errors import DivergedError, RunError
 from distsgd.parallel.chaos.injection import ServerFaults
 from distsgd.parallel.crew import suspects
@@ -281,12 +280,10 @@ class ParameterServer:
         self._phase = "evaluating"
         if self._faults is not None:
             self._faults("during_evaluation", training.step)
-        root = self._gather_evaluation(task.worker.sampler.blocking.evaluation(task.num_test_rows))
+        partition = task.worker.sampler.blocking.evaluation(task.num_test_rows)
+        root = self._crew.gather(Work(Kind.EVALUATE, training.step, partition))
         recorder.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
         self._phase = "training"
-
-    def _gather_evaluation(self, partition: Partition) -> Root:
-        return self._crew.gather(Work(Kind.EVALUATE, self._training.step, partition))
 
     def _evaluation_row(self, root: Root) -> EvaluationRow:
         sums, training = root.sums, self._training
