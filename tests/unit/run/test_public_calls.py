@@ -13,10 +13,11 @@ from distsgd import config as sections
 from distsgd.config import DataSection, TrainConfig
 from distsgd.data.prepare import PrepareOptions, prepare
 from distsgd.data.sources.source import arrays_source
-from distsgd.errors import ConfigError, DistSGDError
+from distsgd.errors import ConfigError
 from distsgd.run.evaluate import evaluate, predict
 from distsgd.run.trainer import Trainer
 from distsgd.run.verify import verify
+from tests.wrong_input import check_only_ours
 
 LEAST: dict[str, Any] = {
     "data": {"label": "y"},
@@ -33,16 +34,7 @@ JUNK: list[Any] = [
 
 
 def only_ours(call: Callable[[Any], object], values: list[Any] = JUNK) -> None:
-    for value in values:
-        try:
-            call(value)
-        except DistSGDError as error:
-            said = str(error)
-        except Exception as error:
-            raise AssertionError(f"{value!r} gives {error!r}") from error
-        else:
-            continue
-        assert said.strip()
+    check_only_ours(call, values)
 
 
 def test_a_whole_configuration_is_checked_however_it_is_made() -> None:
