@@ -13,7 +13,7 @@ The tree is drawn here, and nothing below imports anything of ours.
      ├── CheckpointError            3   a saved artefact is damaged
      │    └── VerificationError     3   a run is not what comes out when it is computed again
      ├── ClusterError               4   Ray, a worker or a resource is not there
-     │    ├── ExchangeTimeoutError  4   somebody did not answer in time
+     │    ├── WaitTimeoutError  4   somebody did not answer in time
      │    ├── WorkerError           4   a worker gave something that cannot be a partial
      │    └── NumericsError         4   two processes compute different bits
      ├── DivergedError              5   the loss is no longer a finite number
@@ -149,7 +149,7 @@ class ClusterError(DistSGDError):
     exit_code = 4
 
 
-class ExchangeTimeoutError(ClusterError):
+class WaitTimeoutError(ClusterError):
     """`waited_for` did not answer within `timeout_s` seconds."""
 
     def __init__(self, waited_for: str, timeout_s: float) -> None:

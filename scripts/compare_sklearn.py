@@ -15,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from distsgd import TrainConfig, Trainer
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 
 EXAMPLE = Path(__file__).parents[1] / "distsgd" / "examples" / "digits.toml"
 SEEDS = range(5)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distsgd import __version__
-from distsgd.chance import Purpose, uniform
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.blocks import Block, Blocking
 from distsgd.data.sampler import BatchSampler, Sampler
-from distsgd.parallel.exchange.contract import Address, Seen
-from distsgd.parallel.exchange.service import serve
-from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.transport.interface import Address, Seen
+from distsgd.parallel.transport.service import serve
 from distsgd.parallel.tree import Sums, joins
 
-Array = NDArray[Any]
 NUM_TEST_ROWS = 50
 
 
@@ -44,20 +42,22 @@ def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Su
 class FakeWorker:
     """Keeps the worker's protocol; `before` sees each order first."""
 
-    def __init__(self, sampler: Sampler, before: Callable[[Order], None] = lambda _: None) -> None:
+    def __init__(
+        self, sampler: Sampler, before: Callable[[ComputeRequest], None] = lambda _: None
+    ) -> None:
         self._sampler, self._before = sampler, before
 
-    def describe(self, worker: int) -> Description:
-        return Description(worker, __version__, os.getpid(), "the same bits", "the same data")
+    def describe(self, worker: int) -> WorkerInfo:
+        return WorkerInfo(worker, __version__, os.getpid(), "the same bits", "the same data")
 
     def attach(self, weights_P: Array, slots_SP: Array) -> None:
         self._weights_P, self._slots_SP = weights_P, slots_SP
 
-    def compute(self, order: Order) -> Report:
+    def compute(self, order: ComputeRequest) -> ComputeReply:
         self._before(order)
-        is_gradient = order.kind is Kind.GRADIENT
+        is_gradient = order.kind is RequestKind.GRADIENT
         sampler = self._sampler
-        is_test = order.kind is Kind.EVALUATE
+        is_test = order.kind is RequestKind.EVALUATE
         partition = (
             sampler.blocking.evaluation(NUM_TEST_ROWS) if is_test else sampler.partition(order.step)
         )
@@ -73,14 +73,14 @@ class FakeWorker:
                 if is_gradient:
                     self._slots_SP[len(stack) - 1] += self._slots_SP[len(stack)]
                 stack[-1] = stack[-1].joined(right)
-        return Report(*order[:5], 0.0, 0.0, tuple(stack))
+        return ComputeReply(*order[:5], 0.0, 0.0, tuple(stack))
 
     def view(self, step: int) -> Seen:
         """As many rows as the step has, each told apart by its step."""
         outputs_BO = np.full((self._sampler.num_samples(step), 1), float(step))
         return Seen(outputs_BO, -outputs_BO, 2.0 * outputs_BO)
 
-    def read_ahead(self, order: Order) -> None:
+    def read_ahead(self, order: ComputeRequest) -> None:
         pass
 
 

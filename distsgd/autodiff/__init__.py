@@ -3,8 +3,6 @@
 from distsgd.autodiff import numpy_functions  # noqa: F401 -- enters them.
 from distsgd.autodiff.bound import BoundProgram, LayerReading
 from distsgd.autodiff.check import GradientCheck, assert_gradient, check_gradient
-from distsgd.autodiff.drawing import draw_text
-from distsgd.autodiff.drawing_svg import draw_svg
 from distsgd.autodiff.functions import (
     absolute,
     add,
@@ -57,10 +55,12 @@ from distsgd.autodiff.functions import (
     transpose,
     where,
 )
-from distsgd.autodiff.gate import Gate, Site, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, grad_or_ones
 from distsgd.autodiff.program import Program
-from distsgd.autodiff.slope import Slope, slope_at
 from distsgd.autodiff.tape import GradientTape, Variable, apply
+from distsgd.lessons.circuits.svg import draw_svg
+from distsgd.lessons.circuits.text import draw_text
+from distsgd.lessons.slope import Slope, slope_at
 
 __all__ = [
     "BoundProgram",
@@ -68,8 +68,8 @@ __all__ = [
     "GradientCheck",
     "GradientTape",
     "LayerReading",
+    "OpContext",
     "Program",
-    "Site",
     "Slope",
     "Variable",
     "absolute",

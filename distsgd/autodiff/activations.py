@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -40,14 +41,14 @@ class Relu(_Activation):
 
     name: ClassVar[str] = "relu"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         # Against a whole array of zeros numpy is three times as fast as against one zero; large
         # ones take no memory, since the system maps untouched zeros to one page.
         zeros = np.zeros(site.output.shape, site.output.dtype)
         return [partial(np.maximum, site.inputs[0], zeros, out=site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         is_on = site.buffer("is_on", out.shape, np.bool_)
@@ -67,7 +68,7 @@ class Sigmoid(_Activation):
 
     name: ClassVar[str] = "sigmoid"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         out = site.output
         one, exp_of_minus = constant(1, out.dtype), site.buffer("exp_of_minus", out.shape)
         # exp(-x) would overflow below; above the bound the result is still a normal number.
@@ -81,7 +82,7 @@ class Sigmoid(_Activation):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         # The slope is y·(1 - y), and 1 - y is exp(-x)·y, which does not cancel where y is near 1.
@@ -100,12 +101,12 @@ class Tanh(_Activation):
     name: ClassVar[str] = "tanh"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x, size = site.inputs[0], site.buffer("size", site.output.shape)
         return [partial(np.abs, x, size), partial(np.tanh, x, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         # The slope is 4e / (1 + e)² with e = exp(-2|x|); 1 - y² would cancel where |y| is near 1.
@@ -143,7 +144,7 @@ class Softmax(Gate):
         del shapes, per_sample
         return True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x_NO, y_NO = site.inputs[0], site.output
         exp_ON, sum_N = site.buffer("exp", x_NO.shape[::-1]), site.buffer("sum", x_NO.shape[:1])
         largest_N = site.buffer("largest", x_NO.shape[:1])
@@ -151,7 +152,7 @@ class Softmax(Gate):
         return [*shift, exponentials, total, partial(np.divide, exp_ON, sum_N, y_NO.T)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         """``y·(d - Σ y·d)``, with all d less that of the largest y.
 

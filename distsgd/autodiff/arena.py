@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from distsgd.autodiff.gate import Array, Shape
+from distsgd.autodiff.gate import Shape
+from distsgd.base.arrays import Array
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
-def stage_summed_to(site: Site, name: str, out: Array) -> tuple[Array, list[Operation]]:
+def stage_summed_to(site: OpContext, name: str, out: Array) -> tuple[Array, list[Operation]]:
     """Where to write a gradient so that it arrives in `out`, summed where that was repeated.
 
     Returns:
@@ -68,11 +69,11 @@ class Add(_Broadcasting):
     name: ClassVar[str] = "add"
     reads_inputs: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.add, *site.inputs, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         return [partial(np.copyto, into, grad_or_ones(grad, site)), *finish]
@@ -85,11 +86,11 @@ class Subtract(_Broadcasting):
     name: ClassVar[str] = "subtract"
     reads_inputs: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.subtract, *site.inputs, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         d = grad_or_ones(grad, site)
@@ -105,11 +106,11 @@ class Multiply(_Broadcasting):
 
     name: ClassVar[str] = "multiply"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.multiply, *site.inputs, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         return [
@@ -125,11 +126,11 @@ class Divide(_Broadcasting):
     name: ClassVar[str] = "divide"
     reads_output: ClassVar[bool] = True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.divide, *site.inputs, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         operations: list[Operation] = [
@@ -151,11 +152,11 @@ class _Choice(_Broadcasting):
     second_wins: ClassVar[np.ufunc]
     __slots__ = ()
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(self.ufunc, *site.inputs, out=site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         wins = site.buffer(f"wins_{index}", site.output.shape, np.bool_)
@@ -196,11 +197,11 @@ class Raise(_Broadcasting):
     name: ClassVar[str] = "raise"
     reads_output: ClassVar[bool] = True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.power, *site.inputs, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         x, y = site.inputs
         into, finish = stage_summed_to(site, f"grad_{index}", out)
@@ -239,7 +240,7 @@ class Where(_Broadcasting):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return Gate.output_dtype(self, *dtypes[1:])
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         holds, x, y = site.inputs
         return [
             partial(np.copyto, site.output, y),
@@ -247,7 +248,7 @@ class Where(_Broadcasting):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         into, finish = stage_summed_to(site, f"grad_{index}", out)
         holds, counts = site.inputs[0], site.buffer(f"counts_{index}", site.output.shape, np.bool_)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Site, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
-class Step(NamedTuple):
+class OpRecord(NamedTuple):
     """One gate of a bound program, to be read after a forward and a backward.
 
     Element-wise gates work in place unless the program was made with ``keep_all=True``; without it
@@ -56,7 +57,7 @@ class ParameterUse(NamedTuple):
     """A place where a parameter enters a gate, and the gradient that came back there."""
 
     gate: Gate
-    site: Site
+    site: OpContext
     position: int
     has_samples: tuple[bool, ...]
     grad: Array | None
@@ -71,7 +72,7 @@ class ParameterUse(NamedTuple):
                 array[row] if has_samples else array
                 for array, has_samples in zip(site.inputs, self.has_samples, strict=True)
             )
-            alone = Site(inputs, np.empty_like(site.output[row]), np.empty)
+            alone = OpContext(inputs, np.empty_like(site.output[row]), np.empty)
             operations = self.gate.stage_forward(alone)
             operations += self.gate.stage_backward(alone, self.position, grad[row], out)
             for operation in operations:
@@ -110,7 +111,7 @@ class BoundProgram:
         forward: list[Operation],
         backward: list[Operation],
         results: tuple[Array, Array, Array | None],
-        steps: tuple[Step, ...],
+        steps: tuple[OpRecord, ...],
         *,
         uses: Mapping[str, Sequence[ParameterUse]],
         keep_all: bool,

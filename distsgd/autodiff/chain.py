@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distsgd.autodiff.gate import Allocate, Array, Gate, Operation, Site
+from distsgd.autodiff.gate import Allocate, Gate, OpContext, Operation
 from distsgd.autodiff.shapes import Reshape
+from distsgd.base.arrays import Array
 
 
 class Node(NamedTuple):
@@ -49,7 +50,7 @@ class Backward:
     """
 
     nodes: Sequence[Node]
-    sites: Sequence[Site]
+    sites: Sequence[OpContext]
     destinations: Mapping[int, Array]
     allocate: Allocate
     keep_all: bool
@@ -78,7 +79,7 @@ class Backward:
             staged.append((position, operations))
         return staged
 
-    def _stage_input(self, node: Node, site: Site, index: int) -> list[Operation]:
+    def _stage_input(self, node: Node, site: OpContext, index: int) -> list[Operation]:
         value, grad = node.inputs[index], self.gradients[node.output]
         if value in self.gradients:  # another branch was here before: add to it
             term = self.allocate(site.inputs[index].shape, site.output.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 Checksum = tuple[int, int]

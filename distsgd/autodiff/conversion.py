@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from distsgd.autodiff.gate import Array
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 

@@ -19,7 +19,8 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 Padding = Literal["valid", "same"]
@@ -102,7 +103,7 @@ class Convolution(Gate):
         del shapes
         return per_sample[0] and not any(per_sample[1:])
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x_NHWC, kernel, *bias_O = site.inputs
         shape, y_NSO = site.output.shape, _flat_places(site.output)
         rows, columns = self._axes(x_NHWC.shape, kernel.shape)
@@ -121,7 +122,7 @@ class Convolution(Gate):
         return operations
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         d_NHWO = grad_or_ones(grad, site)
         if index == 0:
@@ -133,7 +134,7 @@ class Convolution(Gate):
         d_MO = d_NHWO.reshape(-1, d_NHWO.shape[3])
         return [partial(np.dot, np.ones(len(d_MO), d_MO.dtype), d_MO, out)]
 
-    def _stage_input_gradient(self, site: Site, d_NHWO: Array, out: Array) -> list[Operation]:
+    def _stage_input_gradient(self, site: OpContext, d_NHWO: Array, out: Array) -> list[Operation]:
         kernel, shape = site.inputs[1], out.shape
         rows, columns = self._axes(shape, kernel.shape)
         w_OK = kernel.reshape(-1, kernel.shape[3]).T
@@ -159,7 +160,7 @@ class Convolution(Gate):
 
     def stage_squared_norms(
         self,
-        site: Site,
+        site: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -187,7 +188,7 @@ class Convolution(Gate):
 
 
 def _stage_kernel_gradient(
-    site: Site, d_NHWO: Array, out: Array, squared_norms_N: Array | None
+    site: OpContext, d_NHWO: Array, out: Array, squared_norms_N: Array | None
 ) -> list[Operation]:
     """The kernel's gradient, sample by sample and added; with each one's squared norm if wanted.
 
@@ -232,7 +233,7 @@ def _inner(padded: Array, rows: _Axis, columns: _Axis) -> Array:
     return padded[:, rows.before : height - rows.behind, columns.before : width - columns.behind]
 
 
-def _stage_padded(site: Site, rows: _Axis, columns: _Axis) -> tuple[list[Operation], Array]:
+def _stage_padded(site: OpContext, rows: _Axis, columns: _Axis) -> tuple[list[Operation], Array]:
     """The images with their zeros around them, and what fills that; the images where no zeros are.
 
     The border is filled each time: other bindings of a program use the same memory.
@@ -292,7 +293,7 @@ class MaxPool(Gate):
             for i, j in np.ndindex(self.size, self.size)
         ]
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         y = site.output
         first, *others = self._windows(site.inputs[0], y.shape)
         return [
@@ -301,7 +302,7 @@ class MaxPool(Gate):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         y, d = site.output, grad_or_ones(grad, site)

@@ -16,9 +16,10 @@ from typing import ClassVar
 import numpy as np
 
 from distsgd.autodiff.domain import UNIT_INTERVAL, Domain
-from distsgd.autodiff.gate import Array, Operation, Site, constant
+from distsgd.autodiff.gate import OpContext, Operation, constant
 from distsgd.autodiff.logarithms import stage_log_of_sum
 from distsgd.autodiff.losses import ClassLoss, NumberLoss, SampleLoss
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -32,7 +33,7 @@ def smallest(like: Array) -> float:
     return float(np.finfo(like.dtype).smallest_subnormal)
 
 
-def stage_row_sums(x_NO: Array, site: Site) -> Operation:
+def stage_row_sums(x_NO: Array, site: OpContext) -> Operation:
     """The operation that writes the sum of each row as the losses."""
     return partial(np.add.reduce, x_NO, 1, None, site.output)
 
@@ -49,7 +50,7 @@ class CrossEntropy(NumberLoss):
     output_domain: ClassVar[Domain] = UNIT_INTERVAL
     target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         a_NO, e_NO = site.inputs
         shape, one = a_NO.shape, constant(1, a_NO.dtype)
         minus_NO, of_rest_NO = site.buffer("minus", shape), site.buffer("of_rest", shape)
@@ -68,7 +69,7 @@ class CrossEntropy(NumberLoss):
             stage_row_sums(log_NO, site),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """``(1 - E)/(1 - a) - E/a``."""
         a_NO, e_NO = site.inputs
         one, tiny = constant(1, out_NO.dtype), constant(np.finfo(out_NO.dtype).tiny, out_NO.dtype)
@@ -94,7 +95,7 @@ class Exponential(SampleLoss):
     def __post_init__(self) -> None:
         _positive("tau", self.tau, self.name)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         loss_N = site.output
         error_NO, tau = site.buffer("error", site.inputs[0].shape), constant(self.tau, loss_N.dtype)
         growth_N = site.buffer("growth", loss_N.shape)
@@ -106,7 +107,7 @@ class Exponential(SampleLoss):
             partial(np.multiply, growth_N, tau, loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """``2 (a - E) · exp(…)``."""
         error_NO = site.buffer("error", out_NO.shape)
         growth_N = site.buffer("growth", out_NO.shape[:1])
@@ -122,7 +123,7 @@ class MeanAbsolute(SampleLoss):
 
     name: ClassVar[str] = "mean_absolute"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         error_NO, size_NO = (site.buffer(name, site.inputs[0].shape) for name in ("error", "size"))
         loss_N = site.output
         return [
@@ -132,7 +133,7 @@ class MeanAbsolute(SampleLoss):
             partial(np.divide, loss_N, constant(error_NO.shape[1], loss_N.dtype), loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         error_NO = site.buffer("error", out_NO.shape)
         return [
             partial(np.sign, error_NO, out_NO),
@@ -154,7 +155,7 @@ class Huber(NumberLoss):
         NumberLoss.__post_init__(self)
         _positive("delta", self.delta, self.name)
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         shape, dtype = site.inputs[0].shape, site.output.dtype
         error_NO, cut_NO = site.buffer("error", shape), site.buffer("cut", shape)
         half_NO, delta = site.buffer("half", shape), constant(self.delta, dtype)
@@ -167,7 +168,7 @@ class Huber(NumberLoss):
             partial(np.vecdot, cut_NO, half_NO, site.output),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         return [partial(np.copyto, out_NO, site.buffer("cut", out_NO.shape))]
 
 
@@ -180,7 +181,7 @@ class Hinge(ClassLoss):
 
     name: ClassVar[str] = "hinge"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         a_NO, class_N = site.inputs
         loss_N, one = site.output, constant(1, a_NO.dtype)
         over_NO, own_N = site.buffer("over", a_NO.shape), site.buffer("own", loss_N.shape)
@@ -198,7 +199,7 @@ class Hinge(ClassLoss):
             stage_row_sums(over_NO, site),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         over_NO = site.buffer("over", out_NO.shape)
         position_N = site.buffer("position", out_NO.shape[:1], np.int64)
         count_N = site.buffer("count", out_NO.shape[:1])

@@ -18,9 +18,10 @@ import numpy as np
 
 from distsgd.autodiff.costs import smallest, stage_row_sums
 from distsgd.autodiff.domain import NOT_NEGATIVE, POSITIVE, Domain
-from distsgd.autodiff.gate import Array, Operation, Site, constant
+from distsgd.autodiff.gate import OpContext, Operation, constant
 from distsgd.autodiff.logarithms import stage_artanh_tail
 from distsgd.autodiff.losses import NumberLoss
+from distsgd.base.arrays import Array
 
 # Where a quotient is from 1/2 to 2 its logarithm is taken by the series, elsewhere as it is.
 _NEAR = 1.0 / 3.0
@@ -34,7 +35,7 @@ class Hellinger(NumberLoss):
     output_domain: ClassVar[Domain] = NOT_NEGATIVE
     target_domain: ClassVar[Domain] = NOT_NEGATIVE
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         a_NO, e_NO = site.inputs
         root_NO, gap_NO = site.buffer("root", a_NO.shape), site.buffer("gap", a_NO.shape)
         sum_NO, loss_N = site.buffer("sum", a_NO.shape), site.output
@@ -51,7 +52,7 @@ class Hellinger(NumberLoss):
             partial(np.multiply, loss_N, constant(math.sqrt(0.5), loss_N.dtype), loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """``(√a - √E) / (√2 √a)``."""
         root_NO, gap_NO = site.buffer("root", out_NO.shape), site.buffer("gap", out_NO.shape)
         scale = constant(math.sqrt(0.5), out_NO.dtype)
@@ -76,7 +77,7 @@ class KullbackLeibler(NumberLoss):
     output_domain: ClassVar[Domain] = NOT_NEGATIVE
     target_domain: ClassVar[Domain] = NOT_NEGATIVE
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         e_NO, part, term_NO = (
             site.inputs[1],
             _Quotient(site),
@@ -106,7 +107,7 @@ class KullbackLeibler(NumberLoss):
             stage_row_sums(term_NO, site),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """``-E/a``; generalised ``(a - E)/a``."""
         a_NO, e_NO = site.inputs
         divisor_NO = site.buffer("tail", out_NO.shape)
@@ -127,7 +128,7 @@ class ItakuraSaito(NumberLoss):
     output_domain: ClassVar[Domain] = POSITIVE
     target_domain: ClassVar[Domain] = POSITIVE
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         a_NO, part, term_NO = (
             site.inputs[0],
             _Quotient(site),
@@ -145,7 +146,7 @@ class ItakuraSaito(NumberLoss):
             stage_row_sums(term_NO, site),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """``(a - E) / a²``, divided twice, since a² may underflow."""
         a_NO, e_NO = site.inputs
         return [
@@ -167,7 +168,7 @@ class _Quotient:
         is_near: Is E/a from 1/2 to 2?
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: OpContext) -> None:
         self._inputs, shape = site.inputs, site.inputs[0].shape
         self.d_NO, self.w_NO, self.tail_NO, self.log_NO, self._root_NO = (
             site.buffer(name, shape) for name in ("d", "w", "tail", "quotient_log", "root")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
-
-Array = NDArray[Any]
 
 _ADVICE = "scale the targets, end the network with another activation, or choose another loss"
 

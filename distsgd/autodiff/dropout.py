@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
-from distsgd.chance import GOLDEN, stage_mixed
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import GOLDEN, stage_mixed
 from distsgd.errors import ModelError
 
 _STEPS = 2**32  # A unit is kept or not by 32 bits.
@@ -23,10 +24,11 @@ _STEPS = 2**32  # A unit is kept or not by 32 bits.
 class Dropout(Gate):
     """Each number 0 with probability `rate`, the others divided by ``1 - rate``.
 
-    Inputs are any ``[N, ...]`` and keys ``[N]``, uint64 (`distsgd.chance.row_keys_inplace`).
-    Unit u of a row stands or falls by the 32-bit half u of the SplitMix64 stream that starts at the
-    row's key, moved on by 2**32 for each earlier layer; so a mask depends on key, layer and unit
-    alone, in whatever block or worker the row is. `rate` is rounded to a multiple of 2**-32.
+    Inputs are any ``[N, ...]`` and keys ``[N]``, uint64
+    (`distsgd.base.random_keys.row_keys_inplace`). Unit u of a row stands or falls by the 32-bit
+    half u of the SplitMix64 stream that starts at the row's key, moved on by 2**32 for each earlier
+    layer; so a mask depends on key, layer and unit alone, in whatever block or worker the row is.
+    `rate` is rounded to a multiple of 2**-32.
 
     Sources: Srivastava et al., "Dropout", JMLR 2014; Steele, Lea, Flood, "Fast splittable
     pseudorandom number generators", OOPSLA 2014.
@@ -58,7 +60,7 @@ class Dropout(Gate):
         del shapes
         return all(per_sample)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x, key_N = site.inputs
         num_units = math.prod(x.shape[1:])
         pairs = -(-num_units // 2)
@@ -79,7 +81,7 @@ class Dropout(Gate):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         if index != 0:
             raise ModelError("dropout has no gradient by its keys; watch what goes in instead")

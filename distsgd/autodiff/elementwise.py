@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 
 
 class _Elementwise(Gate):
@@ -33,11 +34,11 @@ class Negative(_Elementwise):
     reads_output: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.negative, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         return [partial(np.negative, grad_or_ones(grad, site), out)]
@@ -51,11 +52,11 @@ class Exp(_Elementwise):
     reads_inputs: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.exp, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         return [partial(np.multiply, grad_or_ones(grad, site), site.output, out)]
@@ -68,11 +69,11 @@ class Log(_Elementwise):
     name: ClassVar[str] = "log"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.log, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         return [partial(np.divide, grad_or_ones(grad, site), site.inputs[0], out)]
@@ -86,11 +87,11 @@ class Reciprocal(_Elementwise):
     reads_inputs: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.reciprocal, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         slope = site.buffer("slope", out.shape)
@@ -109,7 +110,7 @@ class Power(_Elementwise):
     name: ClassVar[str] = "power"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         if self.exponent == 2.0:
             return [partial(np.square, site.inputs[0], site.output)]
         return [
@@ -119,7 +120,7 @@ class Power(_Elementwise):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         if self.exponent == 0.0:
@@ -139,11 +140,11 @@ class Absolute(_Elementwise):
     name: ClassVar[str] = "absolute"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.abs, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         sign = site.buffer("sign", out.shape)
@@ -160,11 +161,11 @@ class Sin(_Elementwise):
     name: ClassVar[str] = "sin"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.sin, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         slope = site.buffer("slope", out.shape)
@@ -181,11 +182,11 @@ class Cos(_Elementwise):
     name: ClassVar[str] = "cos"
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.cos, site.inputs[0], site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         slope = site.buffer("slope", out.shape)

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
-Array = NDArray[Any]
 Shape = tuple[int, ...]
 Operation = Callable[[], object]
 Allocate = Callable[[Shape, DTypeLike], Array]
 
 
-class Site:
+class OpContext:
     """The place of one gate in a circuit: its arrays, and what its forward leaves its backward.
 
     Attributes:
@@ -128,13 +128,13 @@ class Gate:
         Asked where a gate runs at once; a program, whose steps must cost nothing more, never asks.
         """
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         """Operations that fill ``site.output`` from ``site.inputs``."""
         del site
         raise self._missing("stage_forward")
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         """Operations that write the vector-Jacobian product by input `index` into `out`.
 
@@ -162,7 +162,7 @@ class Gate:
 
     def stage_squared_norms(
         self,
-        site: Site,
+        site: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -188,7 +188,7 @@ class Gate:
         )
 
 
-def grad_or_ones(grad: Array | None, site: Site) -> Array:
+def grad_or_ones(grad: Array | None, site: OpContext) -> Array:
     """The gradient by the site's output; ones of its shape where None stands for them."""
     return np.ones(site.output.shape, site.output.dtype) if grad is None else grad
 

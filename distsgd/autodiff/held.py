@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from distsgd.autodiff.conversion import as_dtype, as_numbers
-from distsgd.autodiff.gate import Array, Shape
+from distsgd.autodiff.gate import Shape
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 

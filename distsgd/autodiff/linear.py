@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 # From so many columns on, a dot product a row beats squaring all and summing by a product.
@@ -20,7 +21,7 @@ WIDE = 64
 LARGE = 16_384
 
 
-def stage_row_squared_norms(site: Site, name: str, x_NI: Array, out: Array) -> list[Operation]:
+def stage_row_squared_norms(site: OpContext, name: str, x_NI: Array, out: Array) -> list[Operation]:
     """Operations that write the squared norm of each row of `x_NI` into `out`, shape ``[N]``."""
     if x_NI.shape[1] >= WIDE:
         return [partial(np.vecdot, x_NI, x_NI, out)]
@@ -84,12 +85,12 @@ class MatMul(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return _one_dtype(dtypes)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x_NI, w_IO = _as_matrices(*site.inputs)
         return [stage_product(x_NI, w_IO, site.output.reshape(len(x_NI), w_IO.shape[1]))]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         x_NI, w_IO = _as_matrices(*site.inputs)
         d_NO = grad_or_ones(grad, site).reshape(len(x_NI), w_IO.shape[1])
@@ -103,7 +104,7 @@ class MatMul(Gate):
 
     def stage_squared_norms(
         self,
-        site: Site,
+        site: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -138,13 +139,13 @@ class Affine(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return _one_dtype(dtypes)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x_NI, w_IO, b_O = site.inputs
         z_NO = site.output
         return [stage_product(x_NI, w_IO, z_NO), partial(np.add, z_NO, b_O, z_NO)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         x_NI, w_IO, _ = site.inputs
         d_NO = grad_or_ones(grad, site)
@@ -163,7 +164,7 @@ class Affine(Gate):
 
     def stage_squared_norms(
         self,
-        site: Site,
+        site: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -187,7 +188,7 @@ def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
 
 
 def _stage_affine_squared_norms(
-    site: Site,
+    site: OpContext,
     by_weight_and_bias: tuple[bool, bool],
     d_NO: Array,
     out: Array,

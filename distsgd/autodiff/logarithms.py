@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Operation, constant
+from distsgd.autodiff.gate import Operation, constant
+from distsgd.base.arrays import Array
 
 # So many that what is left out, (1/9)^(n + 1) / (2n + 3) of the logarithm, is below a rounding.
 _TERMS = {np.dtype(np.float32): 6, np.dtype(np.float64): 15}

@@ -14,9 +14,10 @@ import numpy as np
 
 from distsgd.autodiff.activations import stage_shifted_exponentials
 from distsgd.autodiff.domain import EVERY_NUMBER, UNIT_INTERVAL, Domain
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant
 from distsgd.autodiff.linear import stage_row_squared_norms
 from distsgd.autodiff.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 Reduction = Literal["sum", "mean"]
@@ -56,7 +57,7 @@ class SampleLoss(Gate):
         return all(per_sample)
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         if index != 0:
             raise ModelError(
@@ -67,7 +68,7 @@ class SampleLoss(Gate):
             operations.append(partial(np.multiply, out, grad[:, None], out))
         return operations
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """Operations that write the gradient of each sample's loss by its outputs."""
         raise NotImplementedError
 
@@ -89,11 +90,11 @@ class NumberLoss(SampleLoss):
                 "the outputs of a sample)"
             )
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [*self.stage_sums(site), *self._stage_mean(site, site.output)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         # Not by `super()`, which a class made anew for its slots does not know.
         return [
@@ -101,11 +102,11 @@ class NumberLoss(SampleLoss):
             *self._stage_mean(site, out),
         ]
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         """Operations that write each sample's sum over its outputs."""
         raise NotImplementedError
 
-    def _stage_mean(self, site: Site, out: Array) -> list[Operation]:
+    def _stage_mean(self, site: OpContext, out: Array) -> list[Operation]:
         num_outputs = site.inputs[0].shape[1]
         if self.reduction == "sum" or num_outputs == 1:
             return []
@@ -155,7 +156,7 @@ class SoftmaxCrossEntropy(ClassLoss):
 
     name: ClassVar[str] = "softmax_cross_entropy"
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         z_NO, class_N = site.inputs
         loss_N, (num_rows, num_classes) = site.output, z_NO.shape
         exp_ON, sum_N = (
@@ -180,7 +181,7 @@ class SoftmaxCrossEntropy(ClassLoss):
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         exp_ON, rows = site.buffer("exp", out_NO.shape[::-1]), out_NO.shape[:1]
         others_N, sum_N = site.buffer("others", rows), site.buffer("sum", rows)
         minus_N = site.buffer("scratch", rows)
@@ -205,7 +206,7 @@ class SigmoidCrossEntropy(NumberLoss):
     name: ClassVar[str] = "sigmoid_cross_entropy"
     target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         z_NO, t_NO = site.inputs
         e_NO, log_NO, a_NO, b_NO = (
             site.buffer(name, z_NO.shape) for name in ("e", "log", "a", "b")
@@ -225,7 +226,7 @@ class SigmoidCrossEntropy(NumberLoss):
             partial(np.add.reduce, log_NO, 1, None, site.output),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         z_NO, t_NO = site.inputs
         shape, one = out_NO.shape, constant(1, out_NO.dtype)
         e_NO, r_NO, above_NO = (site.buffer(name, shape) for name in ("e", "log", "a"))
@@ -251,7 +252,7 @@ class SquaredError(NumberLoss):
     factor: float = 1.0
     name: ClassVar[str] = "squared_error"
 
-    def stage_sums(self, site: Site) -> list[Operation]:
+    def stage_sums(self, site: OpContext) -> list[Operation]:
         error_NO, loss_N = site.buffer("error", site.inputs[0].shape), site.output
         operations: list[Operation] = [partial(np.subtract, *site.inputs, error_NO)]
         operations += stage_row_squared_norms(site, "squares", error_NO, loss_N)
@@ -261,6 +262,6 @@ class SquaredError(NumberLoss):
             )
         return operations
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         error_NO = site.buffer("error", out_NO.shape)
         return [partial(np.multiply, error_NO, constant(2.0 * self.factor, error_NO.dtype), out_NO)]

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -41,7 +42,7 @@ class LayerNormalisation(Gate):
         del shapes
         return per_sample == (True, False, False)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x, gain_C, bias_C = site.inputs
         size, dtype = x.shape[-1], x.dtype
         x_MC, y_MC = x.reshape(-1, size), site.output.reshape(-1, size)
@@ -61,7 +62,7 @@ class LayerNormalisation(Gate):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         size = site.output.shape[-1]
         d_MC = grad_or_ones(grad, site).reshape(-1, size)
@@ -77,7 +78,7 @@ class LayerNormalisation(Gate):
             partial(np.dot, ones_M, product_MC, out),
         ]
 
-    def _stage_input_gradient(self, site: Site, d_MC: Array, out_MC: Array) -> list[Operation]:
+    def _stage_input_gradient(self, site: OpContext, d_MC: Array, out_MC: Array) -> list[Operation]:
         """``(g - mean(g) - x̂·mean(g·x̂)) · scale``, with g = d·gain and x̂ the normalised input."""
         shape, gain_C = d_MC.shape, site.inputs[1]
         normal_MC, scale_M = site.buffer("normal", shape), site.buffer("scale", shape[:1])
@@ -99,7 +100,7 @@ class LayerNormalisation(Gate):
 
     def stage_squared_norms(
         self,
-        site: Site,
+        site: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,

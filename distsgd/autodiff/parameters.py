@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from distsgd.autodiff.gate import Array, Shape
+from distsgd.autodiff.gate import Shape
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from distsgd.autodiff.arena import Arena
-from distsgd.autodiff.bound import BoundProgram, ParameterUse, Step
+from distsgd.autodiff.bound import BoundProgram, OpRecord, ParameterUse
 from distsgd.autodiff.chain import Backward
 from distsgd.autodiff.circuit import (
     Circuit,
@@ -25,11 +25,12 @@ from distsgd.autodiff.circuit import (
     find_in_place,
     record,
 )
-from distsgd.autodiff.gate import Array, Operation, Site
+from distsgd.autodiff.gate import OpContext, Operation
 from distsgd.autodiff.parameters import total_size, views
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
-__all__ = ["BoundProgram", "Program", "Step"]
+__all__ = ["BoundProgram", "OpRecord", "Program"]
 
 
 class Program:
@@ -189,7 +190,7 @@ class _Staging:
         self._circuit, self._arena = circuit, arena
         self._values: dict[int, Array] = dict(circuit.constants)
         self._squared_norms: dict[int, Array] = {}
-        self._sites: list[Site] = []
+        self._sites: list[OpContext] = []
         self._forward: list[Operation] = []
         self._has_norms = False
 
@@ -215,7 +216,7 @@ class _Staging:
                 output = self._arena.allocate(
                     shape, node.gate.output_dtype(*(array.dtype for array in inputs))
                 )
-            site = Site(inputs, output, self._arena.allocate)
+            site = OpContext(inputs, output, self._arena.allocate)
             if view is None:
                 self._forward += node.gate.stage_forward(site)
             self._values[node.output] = output
@@ -255,7 +256,7 @@ class _Staging:
             unreached.append(norms_N)
         operations += [partial(array.fill, 0) for array in unreached]
         steps = tuple(
-            Step(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
+            OpRecord(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
             for node, site in zip(circuit.nodes, self._sites, strict=True)
         )
         uses = self._parameter_uses(backward.gradients, destinations)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, constant, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -65,7 +66,7 @@ class Reduction(Gate):
         """How many numbers go into one."""
         return math.prod(shape[axis] for axis in self._reduced(len(shape)))
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x, axes = site.inputs[0], tuple(sorted(self._reduced(site.inputs[0].ndim)))
         if not axes:
             return [partial(np.copyto, site.output, x)]
@@ -85,7 +86,7 @@ class Sum(Reduction):
     reads_output: ClassVar[bool] = False
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         kept = self.kept_shape(out.shape)
@@ -100,7 +101,7 @@ class Mean(Reduction):
     reads_inputs: ClassVar[bool] = False
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         count = constant(self.count(site.inputs[0].shape), site.output.dtype)
         return [
             *Reduction.stage_forward(self, site),
@@ -108,7 +109,7 @@ class Mean(Reduction):
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         kept = self.kept_shape(out.shape)
@@ -130,7 +131,7 @@ class _Extreme(Reduction):
         return Reduction.output_shape(self, *shapes)
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         x, kept = site.inputs[0], self.kept_shape(out.shape)
@@ -189,11 +190,11 @@ class Reshape(Gate):
     def output_view(self, site_input: Array) -> Array | None:
         return site_input.reshape(self.output_shape(site_input.shape))
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [partial(np.copyto, site.output, site.inputs[0].reshape(site.output.shape))]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         return [partial(np.copyto, out, grad_or_ones(grad, site).reshape(out.shape))]
@@ -233,12 +234,12 @@ class Transpose(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x = site.inputs[0]
         return [partial(np.copyto, site.output, x.transpose(self.order(x.ndim)))]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         turned = out.transpose(self.order(out.ndim))
@@ -267,13 +268,13 @@ class Stack(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         return [
             partial(np.copyto, site.output[place, ...], x) for place, x in enumerate(site.inputs)
         ]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         return [partial(np.copyto, out, grad_or_ones(grad, site)[index, ...])]
 
@@ -307,16 +308,16 @@ class Concatenate(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def _parts(self, site: Site, whole: Array) -> list[Array]:
+    def _parts(self, site: OpContext, whole: Array) -> list[Array]:
         ends = np.cumsum([x.shape[self.axis] for x in site.inputs])[:-1]
         return np.split(whole, ends, self.axis)
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         parts = self._parts(site, site.output)
         return [partial(np.copyto, part, x) for part, x in zip(parts, site.inputs, strict=True)]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         return [partial(np.copyto, out, self._parts(site, grad_or_ones(grad, site))[index])]
 

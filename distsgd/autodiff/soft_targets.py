@@ -12,9 +12,10 @@ from typing import ClassVar
 import numpy as np
 
 from distsgd.autodiff.domain import UNIT_INTERVAL
-from distsgd.autodiff.gate import Array, Operation, Site, constant
+from distsgd.autodiff.gate import OpContext, Operation, constant
 from distsgd.autodiff.logarithms import stage_log_of_sum
 from distsgd.autodiff.losses import SampleLoss
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -43,7 +44,7 @@ class SoftTargetCrossEntropy(SampleLoss):
                 "1)"
             )
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         """``Σ t·(ln Σ exp(z - max) + max - z)``: no term is below 0, so that nothing cancels."""
         z_NO, t_NO = site.inputs
         shape, rows = z_NO.shape, z_NO.shape[:1]
@@ -75,7 +76,7 @@ class SoftTargetCrossEntropy(SampleLoss):
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_gradient(self, site: Site, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         t_NO, rows = site.inputs[1], out_NO.shape[:1]
         exp_NO, rest_N = site.buffer("exp", out_NO.shape), site.buffer("rest", rows)
         total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)

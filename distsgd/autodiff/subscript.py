@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distsgd.autodiff.conversion import shown
-from distsgd.autodiff.gate import Array, Gate, Operation, Shape, Site, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, grad_or_ones
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 Part = int | slice | EllipsisType | None | Array
@@ -63,7 +64,7 @@ class Subscript(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: Site) -> list[Operation]:
+    def stage_forward(self, site: OpContext) -> list[Operation]:
         x = site.inputs[0]
         if self._is_basic():
             return [partial(np.copyto, site.output, self._window(x))]
@@ -71,7 +72,7 @@ class Subscript(Gate):
         return [partial(x.reshape(-1).take, taken, None, site.output, "clip")]
 
     def stage_backward(
-        self, site: Site, index: int, grad: Array | None, out: Array
+        self, site: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         d = grad_or_ones(grad, site)

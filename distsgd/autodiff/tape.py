@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from distsgd.autodiff.chain import Backward, Node
 from distsgd.autodiff.checksums import Checksums
 from distsgd.autodiff.conversion import shown
-from distsgd.autodiff.gate import Array, Gate, Site
+from distsgd.autodiff.gate import Gate, OpContext
 from distsgd.autodiff.variable import (
     Operand,
     UnrecordedGradient,
@@ -28,6 +28,7 @@ from distsgd.autodiff.variable import (
     apply,
     open_tapes,
 )
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 __all__ = ["GradientTape", "Operand", "Variable", "apply"]
@@ -58,7 +59,7 @@ class GradientTape:
     ) -> None:
         self.check_values = check_values
         self.nodes: list[Node] = []
-        self.sites: list[Site] = []
+        self.sites: list[OpContext] = []
         self.variables: list[Variable] = []
         self._numbers: dict[int, int] = {}
         self._tracked: set[int] = set()
@@ -104,7 +105,7 @@ class GradientTape:
         return self._watches_accessed and variable.watched and variable.dtype.kind == "f"
 
     def record(
-        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: OpContext
     ) -> bool:
         """Takes down one gate, if it depends on anything watched; says whether it did."""
         if not self._keep_unwatched and not any(self.sees(v) for v in inputs):

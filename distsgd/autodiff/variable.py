@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from distsgd.autodiff import arithmetic, elementwise, shapes
-from distsgd.autodiff.gate import Array, Gate, Shape, Site
+from distsgd.autodiff.gate import Gate, OpContext, Shape
 from distsgd.autodiff.held import Held
 from distsgd.autodiff.linear import MatMul
 from distsgd.autodiff.subscript import Subscript
 from distsgd.autodiff.ufuncs import FUNCTIONS, GATES, QUESTIONS, refusal, with_gates
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
 
@@ -29,7 +30,7 @@ class Recorder(Protocol):
     check_values: bool
 
     def record(
-        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: Site
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: OpContext
     ) -> bool:
         """Takes down one gate, if it depends on anything watched; says whether it did."""
 
@@ -236,7 +237,7 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
         output = np.empty(shape, gate.output_dtype(*(a.dtype for a in arrays)))
     if all(tape.check_values for tape in tapes):
         gate.check_values(*arrays)
-    site = Site(arrays, output, np.empty)
+    site = OpContext(arrays, output, np.empty)
     if not is_view:
         for operation in gate.stage_forward(site):
             operation()

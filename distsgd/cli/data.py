@@ -10,10 +10,10 @@ from rich.table import Table
 
 from distsgd.cli.messages import memory, print_facts, print_table, say
 from distsgd.cli.progress import reporter
-from distsgd.data.check import CheckReport, check
 from distsgd.data.manifest import Manifest
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
+from distsgd.data.prepare.check import CheckReport, check
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 from distsgd.errors import DataError
 from distsgd.run.progress import rows_done

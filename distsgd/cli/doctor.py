@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distsgd.cli.messages import print_facts, print_json, say
-from distsgd.run.doctor import examine
+from distsgd.lab.doctor import examine
 
 
 def show_doctor(*, as_json: bool) -> None:

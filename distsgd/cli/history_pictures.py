@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from distsgd.cli.messages import say
 from distsgd.errors import RunError
-from distsgd.plots.histories import SMOOTH_POINTS, Series, draw_regimes, draw_series, moving_mean
+from distsgd.lessons.pictures.histories import (
+    SMOOTH_POINTS,
+    Series,
+    draw_regimes,
+    draw_series,
+    moving_mean,
+)
 from distsgd.store import EvaluationRow, RunDirectory, read_history
 
 Float64 = NDArray[np.float64]

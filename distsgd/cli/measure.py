@@ -7,7 +7,7 @@ from typing import Literal
 
 from distsgd.cli.messages import print_json, say
 from distsgd.errors import ConfigError
-from distsgd.run.bench import Bench, describe, run_bench
+from distsgd.lab.bench import Bench, describe, run_bench
 from distsgd.run.scale import scale
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from distsgd.autodiff import draw_svg, draw_text
 from distsgd.cli.cache import cache_directory
 from distsgd.cli.messages import say
-from distsgd.data.rows import read_rows
+from distsgd.data.prepare.rows import read_rows
 from distsgd.errors import ConfigError
-from distsgd.plots.canvas import write_picture
-from distsgd.plots.error_curve import Curve, Steps, draw_error_curve
-from distsgd.plots.images import MAX_IMAGES, draw_images, draw_input_gradients
-from distsgd.run.circuit import row_circuit
-from distsgd.run.inspect import error_over_weight, input_gradients, layer_weights
+from distsgd.lessons.circuits.of_run import row_circuit
+from distsgd.lessons.inspect import error_over_weight, input_gradients, layer_weights
+from distsgd.lessons.pictures.canvas import write_picture
+from distsgd.lessons.pictures.error_curve import Curve, Steps, draw_error_curve
+from distsgd.lessons.pictures.images import MAX_IMAGES, draw_images, draw_input_gradients
 
 _GRADIENT_IMAGES = 40
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from distsgd.cli.messages import command_line, print_facts, print_json, say
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
-from distsgd.run.soak import Soak, soak, summary
+from distsgd.lab.soak import Soak, soak, summary
 
 
 def show_soak(

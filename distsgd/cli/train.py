@@ -34,7 +34,7 @@ from distsgd.parallel.server.metrics import KEYS
 
 if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
     from distsgd.run.progress import Progress
-    from distsgd.run.trainer import Plan, Result
+    from distsgd.run.trainer import DryRun, Result
 
 
 _RECORDED = "config.json"  # The name of the configuration in a run directory.
@@ -83,7 +83,7 @@ class Request:
 
     def _recorded(self) -> TrainConfig:
         """The configuration that a run has recorded. Raises RunError."""
-        from distsgd.run.record import recorded_config  # noqa: PLC0415 -- for this only.
+        from distsgd.run.run_files import recorded_config  # noqa: PLC0415 -- for this only.
         from distsgd.store.run_directory import RunDirectory  # noqa: PLC0415
 
         recorded = recorded_config(RunDirectory.open(self.config.parent))
@@ -126,7 +126,7 @@ def dry_run_of(request: Request) -> None:
         say(f"warning: {warning}")
 
 
-def plan_facts(plan: Plan) -> list[tuple[str, str]]:
+def plan_facts(plan: DryRun) -> list[tuple[str, str]]:
     """The plan for people."""
     return [
         ("rows", f"{plan.rows:,} to train, {plan.test_rows:,} to test"),

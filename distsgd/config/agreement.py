@@ -19,8 +19,8 @@ from distsgd.config.sections import (
 )
 from distsgd.data.sources.csv_settings import CsvSettings, csv_problems
 from distsgd.errors import ConfigError
+from distsgd.lab.faults.plan import FaultPlan
 from distsgd.nn.losses import LOSSES
-from distsgd.parallel.chaos.fault_plan import FaultPlan
 
 
 def disagreements(

@@ -7,7 +7,6 @@ ever touched, so that a cache may be a directory with other things in it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from distsgd.base.file_lock import try_lock
 from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.errors import DataError, DiskError, ShardError
 
@@ -147,7 +147,7 @@ def try_lock_file(path: Path) -> int | None:
     """The descriptor of a lock file that this process has now, or None where another one has it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _try_lock(descriptor):
+        if not try_lock(descriptor):
             os.close(descriptor)
             return None
         # Whoever removes an entry removes its lock as well: the file may be there no more.
@@ -155,13 +155,6 @@ def try_lock_file(path: Path) -> int | None:
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _remove_unless_used(entry: Path) -> bool:
@@ -175,7 +168,7 @@ def _remove_unless_used(entry: Path) -> bool:
         except FileNotFoundError:
             return False  # Another process was first.
         try:
-            if not _try_lock(descriptor):
+            if not try_lock(descriptor):
                 return False
             doomed = entry.with_name(f".{entry.name}.removed-{os.getpid()}")
             entry.rename(doomed)
@@ -240,7 +233,7 @@ def _entry_of(path: Path) -> CacheEntry | None:
 def _is_used(entry: Path) -> bool:
     descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return not _try_lock(descriptor)
+        return not try_lock(descriptor)
     finally:
         os.close(descriptor)
 

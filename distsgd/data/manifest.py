@@ -14,12 +14,12 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from distsgd.data.labels import ClassName
-from distsgd.data.layout import names_of_features
 from distsgd.data.manifest_reader import ManifestReader
-from distsgd.data.options import Dtype, LabelKind, Standardise
+from distsgd.data.prepare.labels import ClassName
+from distsgd.data.prepare.options import Dtype, LabelKind, Standardise
+from distsgd.data.prepare.scaling import Statistics
+from distsgd.data.prepare.schema import names_of_features
 from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
-from distsgd.data.standardise import Statistics
 from distsgd.errors import ShardError
 
 FORMAT = "distsgd-data"

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.chance import Purpose, permutation
+from distsgd.base.random_keys import Purpose, permutation
 from distsgd.data.blocks import Blocking, Partition
 from distsgd.data.built_ahead import (
     FEW_ROWS,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.chance import Purpose, permutation
+from distsgd.base.random_keys import Purpose, permutation
 from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, narrowed, one_thread
 
 Int64 = NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.autodiff.gate import Shape
-from distsgd.chance import Purpose, uniform
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
 

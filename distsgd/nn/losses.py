@@ -15,8 +15,8 @@ import numpy as np
 
 from distsgd.autodiff import costs, divergences, functions, losses
 from distsgd.autodiff.domain import Domain
-from distsgd.autodiff.gate import Array
 from distsgd.autodiff.tape import Operand, Variable, apply
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
 

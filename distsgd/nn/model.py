@@ -16,10 +16,11 @@ from numpy.typing import DTypeLike
 
 from distsgd.autodiff.circuit import Signature
 from distsgd.autodiff.domain import EVERY_NUMBER
-from distsgd.autodiff.gate import Array, Shape
+from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.parameters import ParameterSpec, total_size, views
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import Variable
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.described import layer_from_dict
 from distsgd.nn.initialisers import start_values

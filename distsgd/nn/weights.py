@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from distsgd.autodiff.conversion import as_numbers
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.model import Model
-
-Array = NDArray[Any]
 
 
 def in_short(arrays: Mapping[str, Array]) -> str:

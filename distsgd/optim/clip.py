@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distsgd.optim.spans import spans
+from distsgd.base.arrays import Array
+from distsgd.optim.chunks import chunks
 
-Array = NDArray[np.floating[Any]]
 # Squares that vanish in float32 are below 1e-38: a hundred million of them are a millionth of this.
 _LEAST = 1e-24
 
@@ -33,8 +32,8 @@ def squared_norm(vector: Array) -> float:
         True
     """
     total = 0.0
-    for span in spans(vector.size):
-        total += span_squared_norm(vector[span])
+    for chunk in chunks(vector.size):
+        total += chunk_squared_norm(vector[chunk])
     return total if keeps_digits(total, vector.dtype) else _squared_norm_wide(vector)
 
 
@@ -46,13 +45,13 @@ def keeps_digits(total: float, dtype: np.dtype[Any]) -> bool:
     return dtype == np.float64 or _LEAST <= total < math.inf
 
 
-def span_squared_norm(span: Array) -> float:
-    """Sum of squares of one of the `spans` of a vector; infinite where it overflows the dtype.
+def chunk_squared_norm(chunk: Array) -> float:
+    """Sum of squares of one of the `chunks` of a vector; infinite where it overflows the dtype.
 
     A sum of so many float32 squares by BLAS keeps about six digits.
     """
     # The same BLAS call as `np.dot`, without its warning: an overflow is looked after.
-    return float(np.vdot(span, span))
+    return float(np.vdot(chunk, chunk))
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
@@ -68,7 +67,7 @@ def clip_factor(norm: float, max_norm: float) -> float:
 
 def _squared_norm_wide(vector: Array) -> float:
     total = 0.0
-    for span in spans(vector.size):
-        wide = vector[span].astype(np.float64)
-        total += span_squared_norm(wide)
+    for chunk in chunks(vector.size):
+        wide = vector[chunk].astype(np.float64)
+        total += chunk_squared_norm(wide)
     return total

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from distsgd.base.arrays import Array
+
 Shape = tuple[int, ...]
 _ENTRY = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<index>\d+(?:\s*,\s*\d+)*)\])?\Z")
 

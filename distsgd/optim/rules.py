@@ -4,22 +4,20 @@ The conventions are those of PyTorch's SGD: ``velocity = momentum * velocity + g
 ``weights -= learning_rate * velocity``, so that the velocity does not know the learning rate.
 
 Every rule is elementwise: applied to a slice of the weights with the same slice of its state, it
-does to that slice what it does to the whole. So the caller may walk the vector in spans that stay
-in the cache (`spans`), and weights that shall not move can be left out.
+does to that slice what it does to the whole. So the caller may walk the vector in chunks that stay
+in the cache (`chunks`), and weights that shall not move can be left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
-
-Array = NDArray[np.floating[Any]]
 
 
 class UpdateRule(Protocol):

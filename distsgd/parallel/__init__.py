@@ -1,1 +1,1 @@
-"""The exact parallel step: server, workers, the exchanges between them, the tree, and Ray."""
+"""The exact parallel step: server, workers, the transports between them, the tree, and Ray."""

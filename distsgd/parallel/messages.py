@@ -2,8 +2,8 @@
 
 Nothing is ever unpickled.
 
-An `Order` names blocks by step and range, since both sides have the sampler; the arrays travel
-beside it (see `exchange`).
+A `ComputeRequest` names blocks by step and range, since both sides have the sampler; the arrays
+travel beside it (see `transport`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from distsgd.parallel.tree import Sums
 KIND_AT = 4  # Behind the incarnation, in every message.
 
 
-class Kind(IntEnum):
+class RequestKind(IntEnum):
     """What a worker is asked to do."""
 
     GRADIENT = 1  # Blocks of a step of the training rows: gradient sums, losses, statistics.
@@ -30,11 +30,11 @@ class Kind(IntEnum):
     LOSS = 3  # Blocks of a step of the training rows: losses only.
 
 
-class Order(NamedTuple):
+class ComputeRequest(NamedTuple):
     """Compute blocks ``first`` to ``last`` (excluded) of `step`."""
 
     incarnation: int  # Of the server; an answer to another one is refused.
-    kind: Kind
+    kind: RequestKind
     step: int
     first: int
     last: int
@@ -42,7 +42,7 @@ class Order(NamedTuple):
         int  # The blocks of the following step that this worker may expect; empty when unknown.
     )
     next_last: int
-    stays_awake: bool = False  # Look for the next order without falling asleep, for a while.
+    spin: bool = False  # Look for the next order without falling asleep, for a while.
 
     def pack(self) -> bytes:
         """The order as bytes."""
@@ -52,17 +52,17 @@ class Order(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """The order in `data`, of the right length."""
         incarnation, kind, *rest = _ORDER.unpack(data)
-        return cls(incarnation, Kind(kind), *rest)
+        return cls(incarnation, RequestKind(kind), *rest)
 
 
-class Report(NamedTuple):
+class ComputeReply(NamedTuple):
     """What came of an order.
 
     A partial for each subtree of the blocks that could be summed, in order.
     """
 
     incarnation: int
-    kind: Kind
+    kind: RequestKind
     step: int
     first: int
     last: int
@@ -84,7 +84,7 @@ class Report(NamedTuple):
         """
         try:
             incarnation, kind, *rest, num_nodes = _REPORT.unpack_from(data)
-            head = (incarnation, Kind(kind), *rest)
+            head = (incarnation, RequestKind(kind), *rest)
             end = _REPORT.size + num_nodes * _SUMS.size
             starts = range(_REPORT.size, end, _SUMS.size)
             nodes = tuple(Sums(*_SUMS.unpack_from(data, at)) for at in starts)
@@ -92,12 +92,12 @@ class Report(NamedTuple):
             raise ValueError(f"{len(data)} bytes are no report: {error}") from None
         return cls._make((*head, nodes))
 
-    def answers(self, order: Order) -> bool:
+    def answers(self, order: ComputeRequest) -> bool:
         """Is this the report on `order`, and not on an older one?"""
         return self[:5] == order[:5]
 
 
-class Node(NamedTuple):
+class PartialRef(NamedTuple):
     """A partial that is to be summed: in whose slots it lies, and how many joins follow it."""
 
     worker: int
@@ -105,14 +105,14 @@ class Node(NamedTuple):
     pops: int
 
 
-class SumOrder(NamedTuple):
-    """Sum spans ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
+class ReduceRequest(NamedTuple):
+    """Sum chunks ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
 
     incarnation: int
     step: int
     first: int
     last: int
-    nodes: tuple[Node, ...]
+    nodes: tuple[PartialRef, ...]
 
     def pack(self) -> bytes:
         """The order as bytes."""
@@ -124,12 +124,12 @@ class SumOrder(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """The order in `data`, of the right length."""
         incarnation, _, *rest = _SUM.unpack_from(data)
-        nodes = tuple(map(Node._make, _NODE.iter_unpack(data[_SUM.size :])))
+        nodes = tuple(map(PartialRef._make, _NODE.iter_unpack(data[_SUM.size :])))
         return cls._make((incarnation, *rest, nodes))
 
 
-class SumReport(NamedTuple):
-    """The spans ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
+class ReduceReply(NamedTuple):
+    """The chunks ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
 
     incarnation: int
     step: int
@@ -159,13 +159,13 @@ class SumReport(NamedTuple):
             raise ValueError(f"{len(data)} bytes are no report: {error}") from None
         return cls(incarnation, step, first, last, found)
 
-    def answers(self, order: SumOrder) -> bool:
+    def answers(self, order: ReduceRequest) -> bool:
         """Is this the report on `order`, and not on an older one?"""
         return self[:4] == order[:4]
 
 
 def is_of_sum(data: bytes) -> bool:
-    """Is `data` a `SumOrder` or a `SumReport`?"""
+    """Is `data` a `ReduceRequest` or a `ReduceReply`?"""
     return data[KIND_AT : KIND_AT + 1] == bytes([_OF_SUM])
 
 
@@ -178,7 +178,7 @@ _SUMS = struct.Struct("<qdqdd")
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerTask:
+class WorkerSpec:
     """All that a worker needs to know to compute any block of a run; the same for every worker."""
 
     data: Path  # A prepared data set.
@@ -191,7 +191,7 @@ class WorkerTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class WorkerInfo:
     """What a worker says of itself before its first gradient."""
 
     worker: int

@@ -18,7 +18,7 @@ import numpy as np
 from blake3 import blake3
 from threadpoolctl import ThreadpoolController
 
-from distsgd.chance import Purpose, uniform
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 

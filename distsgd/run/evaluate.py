@@ -15,22 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.arguments import path_argument
+from distsgd.base.arguments import path_argument
+from distsgd.base.arrays import Array
+from distsgd.base.atomic_files import staging_path
 from distsgd.data.manifest import Manifest
-from distsgd.data.prepare import read_features
+from distsgd.data.prepare.prepare import read_features
 from distsgd.data.sources.csv_settings import with_given
 from distsgd.errors import DataError, DiskError, RunError
-from distsgd.parallel.crew.crew import Crew, Work
-from distsgd.parallel.crew.plan import Planner
-from distsgd.parallel.exchange.contract import Array, Layout
-from distsgd.parallel.messages import Kind
+from distsgd.parallel.launch.watch import worker_maker
+from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.watch import worker_maker
-from distsgd.run.blueprint import make_blueprint
+from distsgd.parallel.pool.autotuner import Planner
+from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.run.label_check import label_problem
 from distsgd.run.saved import SavedRun
+from distsgd.run.spec import make_run_spec
 from distsgd.run.trainer import WORKER
-from distsgd.store.atomic import name_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +90,23 @@ def predict(run: Path, data: Path, out: Path, *, csv: Sequence[str] = ()) -> int
     if not out.parent.is_dir():
         raise DataError(out, "its directory does not exist; make it, or name another file")
     saved = SavedRun.load(run)
-    aside, num_rows = name_aside(out), 0
+    staging, num_rows = staging_path(out), 0
     writer: pq.ParquetWriter | None = None
     try:
         with one_blas_thread():
             for x_NI, _, _ in read_features(data, _reading(saved, csv), labels="ignored"):
                 table = _predictions(saved, x_NI)
-                writer = writer or pq.ParquetWriter(aside, table.schema, write_page_checksum=True)
+                writer = writer or pq.ParquetWriter(staging, table.schema, write_page_checksum=True)
                 writer.write_table(table)
                 num_rows += len(table)
         if writer is not None:
             writer.close()
-            aside.rename(out)
+            staging.rename(out)
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error}); make room, or name another file"
         raise DiskError(out, reason) from error
     finally:
-        aside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
     return num_rows
 
 
@@ -119,19 +120,19 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
 
     The same bits as during training.
     """
-    blueprint = make_blueprint(saved.config, data, saved.manifest)
-    layout = Layout(saved.model.num_parameters, 1, saved.config.train.dtype)
-    crew = Crew(
+    run_spec = make_run_spec(saved.config, data, saved.manifest)
+    layout = BufferLayout(saved.model.num_parameters, 1, saved.config.train.dtype)
+    pool = WorkerPool(
         layout,
-        worker_maker(WORKER)(blueprint.worker_task()),
-        exchange=None,
+        worker_maker(WORKER)(run_spec.worker_spec()),
+        transport=None,
         planner=Planner("all"),
         incarnation=0,
         step_timeout_s=math.inf,
     )
-    np.copyto(crew.weights, saved.weights_P)
-    partition = blueprint.sampler.blocking.evaluation(saved.manifest.test_rows)
-    sums = crew.gather(Work(Kind.EVALUATE, 0, partition)).sums
+    np.copyto(pool.weights, saved.weights_P)
+    partition = run_spec.sampler.blocking.evaluation(saved.manifest.test_rows)
+    sums = pool.gather(Work(RequestKind.EVALUATE, 0, partition)).sums
     accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
 

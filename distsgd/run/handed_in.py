@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.data.sources.source import MemorySource, arrays_source, table_source
 from distsgd.errors import ConfigError, DataError, first_line
 
-Array = NDArray[Any]
 _NAME = "data"
 _FEATURES = "x"
 _RULE = "must be (x, y), the features [N, I] and the labels [N] or [N, K], or a table with both"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distsgd.data.dataset import DataSet
 from distsgd.data.manifest import Manifest
-from distsgd.data.prepare import LabelProblem
-from distsgd.data.shards import DataSet
+from distsgd.data.prepare.prepare import LabelProblem
 from distsgd.errors import DataError
 from distsgd.nn.losses import Loss
 
@@ -44,7 +44,7 @@ def check_labels(loss: Loss, data: Path) -> None:
 
 
 def label_problem(loss: Loss) -> LabelProblem:
-    """The same for rows that are read from files: see `distsgd.data.prepare.read_features`."""
+    """The same for rows that are read from files: see `prepare.read_features`."""
     return partial(_problem, loss)
 
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distsgd.parallel.server.job import Status
-from distsgd.run.blueprint import Blueprint
+from distsgd.parallel.server.spec import Status
+from distsgd.run.spec import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class ProgressWatch:
 
     def __init__(
         self,
-        blueprint: Blueprint,
+        run_spec: RunSpec,
         on_progress: Callable[[Progress], None],
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
         self._blueprint, self._on_progress, self._say, self._stop = (
-            blueprint,
+            run_spec,
             on_progress,
             say,
             stop,

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted
-from distsgd.parallel.launch import launch
-from distsgd.parallel.server.job import Outcome
+from distsgd.parallel.launch.launch import launch
+from distsgd.parallel.server.spec import Outcome
 from distsgd.parallel.server.step_view import OnStep
-from distsgd.run import record
-from distsgd.run.blueprint import Blueprint
+from distsgd.run import run_files
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.saved import SavedRun
+from distsgd.run.spec import RunSpec
 from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
 
@@ -29,7 +29,7 @@ from distsgd.store.run_directory import RunDirectory
 @contextmanager
 def replayed(
     saved: SavedRun,
-    blueprint: Blueprint,
+    run_spec: RunSpec,
     num_steps: int,
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -41,7 +41,7 @@ def replayed(
 
     Args:
         saved: A run whose data are there.
-        blueprint: Of the same run, with the workers that compute it now.
+        run_spec: Of the same run, with the workers that compute it now.
         num_steps: At most those of its newest checkpoint.
         on_progress: Called about ten times a second.
         on_step: Called for every step.
@@ -56,15 +56,15 @@ def replayed(
     """
     with _room(saved.directory) as room:
         run = RunDirectory.create(room / "run")
-        given = record.read_initial_weights(saved.directory, blueprint)
-        record.write_beginning(run, blueprint, given)
+        given = run_files.read_initial_weights(saved.directory, run_spec)
+        run_files.write_beginning(run, run_spec, given)
         # The schedule keeps the length of the whole run; only the loop ends earlier.
-        task = replace(blueprint.server_task(run.path, given), total_steps=num_steps)
-        task = task if evaluate else replace(task, num_test_rows=0)
-        shown = replace(blueprint, total_steps=num_steps)
+        spec = replace(run_spec.server_spec(run.path, given), total_steps=num_steps)
+        spec = spec if evaluate else replace(spec, num_test_rows=0)
+        shown = replace(run_spec, total_steps=num_steps)
         watch = ProgressWatch(shown, on_progress, _silent, stop or threading.Event())
         address = saved.config.parallel.address
-        outcome = launch(task, WORKER, watch, address=address, on_step=on_step)
+        outcome = launch(spec, WORKER, watch, address=address, on_step=on_step)
         _refuse_half(saved.directory, outcome, num_steps)
         yield SavedRun.load(run.path)
 

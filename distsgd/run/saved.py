@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from distsgd.arguments import path_argument
+from distsgd.base.arguments import path_argument
+from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
+from distsgd.data.dataset import DirectoryLock
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
-from distsgd.data.shards import DirectoryLock
 from distsgd.errors import DataError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
-from distsgd.parallel.exchange.contract import Array
-from distsgd.run.blueprint import build_model
-from distsgd.run.record import CHECKPOINTS_GONE, recorded_config
+from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
 from distsgd.run.source import manifest_of, prepared_data
+from distsgd.run.spec import build_model
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.run_directory import RunDirectory
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distsgd.parallel.cluster.fleet import Wish
+from distsgd.parallel.launch.worker_actors import DesiredWorkers
 from distsgd.store.run_directory import RunDirectory
 
 
@@ -17,4 +17,4 @@ def scale(run: Path, num_workers: int) -> int:
     Raises:
         RunError: There is no run, nobody on this machine trains it on Ray, or the number cannot be.
     """
-    return Wish(RunDirectory.open(run).path).ask(num_workers)
+    return DesiredWorkers(RunDirectory.open(run).path).ask(num_workers)

@@ -13,33 +13,33 @@ from typing import Any, get_args
 
 import numpy as np
 
-from distsgd.arguments import call_argument, path_argument, refuse
+from distsgd.base.arguments import call_argument, path_argument, refuse
+from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
-from distsgd.data.shards import DirectoryLock
+from distsgd.data.dataset import DirectoryLock
 from distsgd.errors import (
     ConfigError,
     DivergedError,
     RunError,
     TrainingInterrupted,
 )
+from distsgd.lab.faults.injection import Chaos, counted
+from distsgd.lab.faults.plan import FaultPlan
 from distsgd.nn.weights import in_short, weights_vector
-from distsgd.parallel.chaos.fault_plan import FaultPlan
-from distsgd.parallel.chaos.injection import Chaos, counted
-from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.launch import launch
-from distsgd.parallel.server.job import Outcome, Status
+from distsgd.parallel.launch.launch import launch
+from distsgd.parallel.server.spec import Outcome, Status
 from distsgd.parallel.server.step_view import OnStep
-from distsgd.run import record
-from distsgd.run.blueprint import Blueprint, make_blueprint
-from distsgd.run.going_on import check_going_on
+from distsgd.run import run_files
 from distsgd.run.label_check import check_labels
 from distsgd.run.progress import Progress, ProgressWatch
-from distsgd.run.record import Resume, read_weights
+from distsgd.run.resume import check_resume
+from distsgd.run.run_files import Resume, read_weights
 from distsgd.run.source import (
     manifest_of,
     prepared_arrays,
     prepared_data,
 )
+from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
@@ -53,7 +53,7 @@ def _silent(_: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DryRun:
     """What a run would do."""
 
     rows: int
@@ -112,7 +112,7 @@ class Trainer:
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         resume: "auto" goes on with a run that is there, or returns its result when it is finished.
         accept_numerics: Whether a run goes on where this process computes other bits than the one
-            that trained it before; that is said, and stands in its record.
+            that trained it before; that is said, and stands in its run_files.
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
         on_progress: Called about ten times a second.
         on_message: Called with what a person should know.
@@ -173,7 +173,7 @@ class Trainer:
         self._stop.set()
         return self._has_begun
 
-    def plan(self) -> Plan:
+    def plan(self) -> DryRun:
         """Check configuration and data and say what a run would do.
 
         Prepares the data, loads no Ray.
@@ -182,23 +182,23 @@ class Trainer:
             ConfigError: The configuration cannot be run.
             DataError: The data cannot be used.
         """
-        blueprint = self._blueprint(self._prepared_files())
-        sampler = blueprint.sampler
-        return Plan(
-            rows=blueprint.manifest.train_rows,
-            test_rows=blueprint.manifest.test_rows,
-            features=blueprint.manifest.num_features,
-            outputs=blueprint.model.num_outputs,
-            parameters=blueprint.model.num_parameters,
+        run_spec = self._blueprint(self._prepared_files())
+        sampler = run_spec.sampler
+        return DryRun(
+            rows=run_spec.manifest.train_rows,
+            test_rows=run_spec.manifest.test_rows,
+            features=run_spec.manifest.num_features,
+            outputs=run_spec.model.num_outputs,
+            parameters=run_spec.model.num_parameters,
             batch_size=sampler.batch_rows,
             steps_per_epoch=sampler.steps_per_epoch,
-            steps=blueprint.total_steps,
+            steps=run_spec.total_steps,
             shuffle=str(sampler.describe()["shuffle"]),
-            hot_bytes=blueprint.hot_bytes(),
+            hot_bytes=run_spec.hot_bytes(),
             blocks_per_step=len(sampler.partition(0).blocks),
-            num_workers=blueprint.num_workers,
-            memory_per_process_bytes=blueprint.memory_per_process_bytes(),
-            warnings=blueprint.warnings(),
+            num_workers=run_spec.num_workers,
+            memory_per_process_bytes=run_spec.memory_per_process_bytes(),
+            warnings=run_spec.warnings(),
         )
 
     def fit(self) -> Result:
@@ -218,22 +218,22 @@ class Trainer:
 
     def _fit(self) -> Result:
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
-        path, is_there = record.find_run(self._config, stem, self._run_dir, self._resume)
+        path, is_there = run_files.find_run(self._config, stem, self._run_dir, self._resume)
         while True:
             if is_there and (finished := self._finished_by_others(RunDirectory.open(path))):
                 return finished
             try:
-                blueprint, run = self._open_run(path.absolute(), is_there=is_there)
+                run_spec, run = self._open_run(path.absolute(), is_there=is_there)
                 break
             except RunError:
                 if is_there or self._resume == "never" or not RunDirectory.is_run(path):
                     raise
             # Another process began this run while its data were prepared here.
-            path, is_there = record.find_run(self._config, stem, path, self._resume)
-        for warning in blueprint.warnings():
+            path, is_there = run_files.find_run(self._config, stem, path, self._resume)
+        for warning in run_spec.warnings():
             self._say(f"warning: {warning}")
         self.path = run.path
-        return self._ended(run, self._train(blueprint, run))
+        return self._ended(run, self._train(run_spec, run))
 
     def _finished_by_others(self, run: RunDirectory) -> Result | None:
         """The result of a run that has nothing left to do, or has not once it is free."""
@@ -260,56 +260,56 @@ class Trainer:
             self._config, cache_dir=self._cache_dir, on_message=self._say, held=self._held
         )
 
-    def _blueprint(self, data: Path) -> Blueprint:
-        blueprint = make_blueprint(self._config, data, manifest_of(data))
-        check_labels(blueprint.model.loss, data)
-        return blueprint
+    def _blueprint(self, data: Path) -> RunSpec:
+        run_spec = make_run_spec(self._config, data, manifest_of(data))
+        check_labels(run_spec.model.loss, data)
+        return run_spec
 
-    def _open_run(self, path: Path, *, is_there: bool) -> tuple[Blueprint, RunDirectory]:
+    def _open_run(self, path: Path, *, is_there: bool) -> tuple[RunSpec, RunDirectory]:
         """Fix what the run is; on disk too, unless it is there already."""
         if self._data is None:
-            blueprint = self._blueprint(self._prepared_files())
-            return self._open_with(blueprint, path, is_there=is_there)
-        with record.beside(path) as aside:
-            rows = prepared_arrays(self._config, self._data, aside / "data")
-            blueprint = replace(self._blueprint(rows), data=path / "data")
-            return self._open_with(blueprint, path, is_there=is_there, rows=rows)
+            run_spec = self._blueprint(self._prepared_files())
+            return self._open_with(run_spec, path, is_there=is_there)
+        with run_files.beside(path) as staging:
+            rows = prepared_arrays(self._config, self._data, staging / "data")
+            run_spec = replace(self._blueprint(rows), data=path / "data")
+            return self._open_with(run_spec, path, is_there=is_there, rows=rows)
 
     def _open_with(
-        self, blueprint: Blueprint, path: Path, *, is_there: bool, rows: Path | None = None
-    ) -> tuple[Blueprint, RunDirectory]:
+        self, run_spec: RunSpec, path: Path, *, is_there: bool, rows: Path | None = None
+    ) -> tuple[RunSpec, RunDirectory]:
         if not is_there:
-            return blueprint, record.begin(path, blueprint, self._first_weights(blueprint), rows)
+            return run_spec, run_files.begin(path, run_spec, self._first_weights(run_spec), rows)
         run = RunDirectory.open(path)
         accepts = self._accept_numerics
-        check_going_on(run, blueprint, accept_numerics=accepts, say=self._say)
-        return blueprint, run
+        check_resume(run, run_spec, accept_numerics=accepts, say=self._say)
+        return run_spec, run
 
-    def _first_weights(self, blueprint: Blueprint) -> Array | None:
+    def _first_weights(self, run_spec: RunSpec) -> Array | None:
         """Start weights that were given, as one vector; None for random ones."""
         given = self._initial_weights
         if given is None and self._config.model.initial_weights:
             given = read_weights(Path(self._config.model.initial_weights))
         if given is None:
             return None
-        return weights_vector(blueprint.model, given, np.dtype(self._config.train.dtype))
+        return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))
 
-    def _train(self, blueprint: Blueprint, run: RunDirectory) -> Outcome:
-        task = blueprint.server_task(run.path, record.read_initial_weights(run, blueprint))
+    def _train(self, run_spec: RunSpec, run: RunDirectory) -> Outcome:
+        spec = run_spec.server_spec(run.path, run_files.read_initial_weights(run, run_spec))
         address = self._config.parallel.address
-        task = replace(task, chaos=self._chaos(run))
-        seen = ProgressWatch(blueprint, self._on_progress, self._say, self._stop)
+        spec = replace(spec, chaos=self._chaos(run))
+        seen = ProgressWatch(run_spec, self._on_progress, self._say, self._stop)
 
         def watch(status: Status) -> bool:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
             return seen(status)
 
         try:
-            if blueprint.num_workers:
-                self._say(f"starting {blueprint.num_workers} workers on Ray ({address})")
-            return launch(task, WORKER, watch, address=address, on_step=self._on_step)
+            if run_spec.num_workers:
+                self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
+            return launch(spec, WORKER, watch, address=address, on_step=self._on_step)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
-            record.withdraw(run)
+            run_files.withdraw(run)
             raise
 
     def _chaos(self, run: RunDirectory) -> Chaos | None:
@@ -334,5 +334,5 @@ class Trainer:
 def _result(run: RunDirectory, metrics: dict[str, Any]) -> Result:
     found = CheckpointStore(run.checkpoints).latest(_silent)
     if found is None:
-        raise RunError(run.path, f"is finished, but {record.CHECKPOINTS_GONE}")
+        raise RunError(run.path, f"is finished, but {run_files.CHECKPOINTS_GONE}")
     return Result(dict(found.arrays["weights"]), read_history(run.history), metrics, run.path)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsgd.arguments import count_argument, path_argument
+from distsgd.base.arguments import count_argument, path_argument
 from distsgd.errors import VerificationError
-from distsgd.run.blueprint import Blueprint, make_blueprint
-from distsgd.run.going_on import check_again
 from distsgd.run.progress import Progress
 from distsgd.run.replay import replayed
+from distsgd.run.resume import check_replay
 from distsgd.run.saved import SavedRun
+from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.digest import DigestLog, weights_digest
 from distsgd.store.history import read_history
 
@@ -79,12 +79,12 @@ def verify(
     num_workers = count_argument("num_workers", 0 if num_workers is None else num_workers)
     cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
     recorded = read_record(saved)
-    blueprint = _blueprint(saved, saved.data(cache_dir), num_workers)
-    doubts = check_again(saved.directory, blueprint, accept_numerics=accept_numerics)
+    run_spec = _blueprint(saved, saved.data(cache_dir), num_workers)
+    doubts = check_replay(saved.directory, run_spec, accept_numerics=accept_numerics)
     for doubt in doubts:
         on_message(f"WARNING: {run}: {doubt}")
     on_message(f"making {recorded.steps} steps again")
-    replay = replayed(saved, blueprint, recorded.steps, on_progress=on_progress, stop=stop)
+    replay = replayed(saved, run_spec, recorded.steps, on_progress=on_progress, stop=stop)
     with replay as made:
         again = read_record(made)
     wrong = min(differences(recorded, again), default=None)
@@ -110,10 +110,10 @@ def read_record(saved: SavedRun) -> Record:
     )
 
 
-def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> Blueprint:
+def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
     parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
     config = saved.config.model_copy(update={"parallel": parallel})
-    return make_blueprint(config, data, saved.manifest)
+    return make_run_spec(config, data, saved.manifest)
 
 
 def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:

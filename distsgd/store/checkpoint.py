@@ -24,20 +24,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
-from distsgd.errors import CheckpointError
-from distsgd.store.atomic import (
-    ASIDE,
+from distsgd.base.arrays import Array
+from distsgd.base.atomic_files import (
+    STAGING,
     as_run_error,
     make_private_directory,
-    name_aside,
+    staging_path,
     sync_directory,
 )
+from distsgd.base.file_lock import lock_within
+from distsgd.errors import CheckpointError
 from distsgd.store.checkpoint_files import is_marked_best, read_files, write_files
-from distsgd.store.file_lock import is_locked_within
 
-Array = NDArray[Any]
 _NAME = re.compile(r"step-(\d{12})\Z")
 _OLD = ".old-"
 _LOCK_TIMEOUT_S = 30.0
@@ -92,9 +90,9 @@ class CheckpointStore:
         make_private_directory(self.directory)
         final = self._path_of(step)
         with as_run_error(final), self._locked(_LOCK_TIMEOUT_S):
-            with self._directory_aside(final) as aside:
-                write_files(aside, step=step, arrays=arrays, state=state, best=best)
-                self._publish(aside, final)
+            with self._staging_directory(final) as staging:
+                write_files(staging, step=step, arrays=arrays, state=state, best=best)
+                self._publish(staging, final)
             self._prune(step)
         return final
 
@@ -189,7 +187,7 @@ class CheckpointStore:
         """Have the directory for oneself, to write or clear; `TimeoutError` if another has it."""
         descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if not is_locked_within(descriptor, timeout_s):
+            if not lock_within(descriptor, timeout_s):
                 reason = f"another process has been writing here for {timeout_s:g} s"
                 raise TimeoutError(errno.ETIMEDOUT, reason)
             yield
@@ -197,23 +195,23 @@ class CheckpointStore:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def _directory_aside(self, final: Path) -> Iterator[Path]:
-        aside = name_aside(final)
-        aside.mkdir(mode=0o700)
+    def _staging_directory(self, final: Path) -> Iterator[Path]:
+        staging = staging_path(final)
+        staging.mkdir(mode=0o700)
         try:
-            yield aside
+            yield staging
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
             raise
 
-    def _publish(self, aside: Path, final: Path) -> None:
+    def _publish(self, staging: Path, final: Path) -> None:
         # A directory cannot be replaced in one move. Between the two moves the old one has a name
         # that `_recover` knows.
         old = self._old_name(final)
         if final.exists():
             shutil.rmtree(old, ignore_errors=True)  # Of an earlier, interrupted save.
             final.rename(old)
-        aside.rename(final)
+        staging.rename(final)
         sync_directory(self.directory)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -228,11 +226,11 @@ class CheckpointStore:
             # One beyond the step just saved was refused when the run resumed, so it is damaged, or
             # it was put there.
             if step not in kept and (step < newest or not self._is_whole(step)):
-                aside = name_aside(self._path_of(step))
+                staging = staging_path(self._path_of(step))
                 with as_run_error(self._path_of(step)):
                     # Renamed first, so that a reader never meets half a checkpoint.
-                    self._path_of(step).rename(aside)
-                shutil.rmtree(aside, ignore_errors=True)
+                    self._path_of(step).rename(staging)
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _is_whole(self, step: int) -> bool:
         try:
@@ -253,7 +251,7 @@ class CheckpointStore:
             self._clear_leftovers()
 
     def _leftovers(self) -> list[Path]:
-        return [*self.directory.glob(f"{ASIDE}*"), *self.directory.glob(f"{_OLD}step-*")]
+        return [*self.directory.glob(f"{STAGING}*"), *self.directory.glob(f"{_OLD}step-*")]
 
     def _clear_leftovers(self) -> None:
         for path in self._leftovers():

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from distsgd.errors import CheckpointError
-from distsgd.store.atomic import (
+from distsgd.base.arrays import Array
+from distsgd.base.atomic_files import (
     decode_json,
     encode_json,
     read_json,
     sync_directory,
     write_new_file,
 )
+from distsgd.errors import CheckpointError
 
-Array = NDArray[Any]
 _MANIFEST = "MANIFEST.json"
 _STATE = "state.json"
 _SUFFIX = ".safetensors"

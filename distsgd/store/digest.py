@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
+from distsgd.base.arrays import Array
+from distsgd.base.json_lines import JsonLines
 from distsgd.errors import CheckpointError
-from distsgd.store.json_lines import JsonLines
 
-Array = NDArray[np.floating[Any]]
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _START = "0" * 64
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distsgd.base.atomic_files import as_run_error, make_private_directory, write_bytes_atomic
 from distsgd.errors import CheckpointError
-from distsgd.store.atomic import as_run_error, make_private_directory, write_bytes_atomic
 
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet\Z")
 _MAX_SMALL_PARTS = 64

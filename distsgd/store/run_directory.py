@@ -16,7 +16,6 @@ In it::
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
@@ -25,16 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsgd.errors import RunError
-from distsgd.store.atomic import (
-    ASIDE,
+from distsgd.base.atomic_files import (
+    STAGING,
     as_run_error,
     make_private_directory,
     read_json,
     remove_leftover_files,
     write_json_atomic,
 )
-from distsgd.store.file_lock import is_locked_within
+from distsgd.base.file_lock import lock_within, try_lock
+from distsgd.errors import RunError
 
 _LOCK = "lock"
 # What a creation that was interrupted before it wrote the configuration may have left.
@@ -174,7 +173,7 @@ class RunDirectory:
             descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with as_run_error(self.path / _LOCK):
-                if not is_locked_within(descriptor, timeout_s, clock=clock, sleep=sleep):
+                if not lock_within(descriptor, timeout_s, clock=clock, sleep=sleep):
                     raise self._is_in_use(descriptor)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -195,11 +194,7 @@ class RunDirectory:
             return None
         try:
             # Nobody is kept out by this: whoever wants the lock tries again.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _who(descriptor)
-        else:
-            return None
+            return None if try_lock(descriptor, shared=True) else _who(descriptor)
         finally:
             os.close(descriptor)
 
@@ -212,7 +207,7 @@ class RunDirectory:
 
     def _refuse_foreign_content(self) -> None:
         for entry in self.path.iterdir():
-            known = entry.name in _BEFORE_CONFIG or entry.name.startswith(ASIDE)
+            known = entry.name in _BEFORE_CONFIG or entry.name.startswith(STAGING)
             known = known or (entry.name == "data" and (entry / "manifest.json").is_file())
             if not known or (entry.name == "checkpoints" and any(entry.glob("step-*"))):
                 raise RunError(

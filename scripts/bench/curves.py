@@ -1,6 +1,6 @@
 """How the cost of a step grows: with workers, with parameters, with rows; and how long a start is.
 
-An empty step is a synchronous step of a real run (server actor, worker actors, exchange, sampler,
+An empty step is a synchronous step of a real run (server actor, worker actors, transport, sampler,
 update, record) whose workers compute nothing: each writes a sum of zeros. Prints Markdown tables;
 where a goal is missed, the phases beside it say where the time went.
 """
@@ -23,11 +23,11 @@ from markdown_table import Table
 from plain import without_inherited_kernel
 from standing_ray import standing_ray
 
-from distsgd.parallel.cluster.cluster import examine_ray
-from distsgd.parallel.server.job import Status
-from distsgd.parallel.watch import Watch
-from distsgd.run.bench import Bench, empty_bench, prepare_synthetic, run_bench
-from distsgd.run.exchange_time import exchange_us
+from distsgd.lab.bench import Bench, empty_bench, prepare_synthetic, run_bench
+from distsgd.lab.transport_time import transport_us
+from distsgd.parallel.launch.on_ray import examine_ray
+from distsgd.parallel.launch.watch import Watch
+from distsgd.parallel.server.spec import Status
 
 MOST_WORKERS = 8
 A_WORKER_US = 60
@@ -58,13 +58,13 @@ def over_workers(options: argparse.Namespace) -> None:
     """One to eight workers."""
     table = Table(
         f"Empty step, 100,000 parameters, `plan = all`, {os.cpu_count()} cores",
-        *("workers", "exchange alone us", "step us", "us a worker", f"at most {A_WORKER_US}"),
+        *("workers", "transport alone us", "step us", "us a worker", f"at most {A_WORKER_US}"),
         *("no faster than linear", "step us with 16 blocks", "phases of the step"),
     )
     first_us = 0.0
     with standing_ray(num_cpus=MOST_WORKERS + 1) as ray:
         for workers in options.workers:
-            alone_us = exchange_us(num_workers=workers)
+            alone_us = transport_us(num_workers=workers)
             found = timed(empty_bench(num_workers=workers), options.rounds, ray)
             blocks = timed(empty_bench(num_workers=workers, num_blocks=16), options.rounds, ray)
             us = found["step_us"]

@@ -26,9 +26,9 @@ from typing import NamedTuple
 from plain import without_inherited_kernel
 
 from distsgd.errors import TrainingInterrupted
-from distsgd.parallel.chaos.injection import FILE, FaultLog
-from distsgd.run.bench import Bench, synthetic
-from distsgd.run.processes import marked_processes
+from distsgd.lab.bench import Bench, synthetic
+from distsgd.lab.faults.injection import FILE, FaultLog
+from distsgd.lab.processes import marked_processes
 from distsgd.run.trainer import Trainer
 from distsgd.store.history import read_history
 

@@ -1,6 +1,6 @@
 """A Ray of one's own that stays up between timings: `distsgd` starts one a run, which takes 4 s.
 
-Timed runs join it by its address; server, workers, shards and exchange are those of any run. While
+Timed runs join it by its address; server, workers, shards and transport are those of any run. While
 nothing runs on it, it takes 3 % of a core: peers are timed beside that.
 """
 
@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from distsgd.parallel.cluster import local_ray
+from distsgd.parallel.launch import private_ray
 
 HOST = """
 import sys, ray
@@ -27,7 +27,7 @@ END_TIMEOUT_S = 30.0
 @contextlib.contextmanager
 def standing_ray(num_cpus: int) -> Iterator[tuple[str, ...]]:
     """Settings that make a run with workers use a Ray with room for `num_cpus` processes."""
-    with local_ray.environment(), local_ray.private_directory() as directory:
+    with private_ray.environment(), private_ray.private_directory() as directory:
         host = subprocess.Popen(
             [sys.executable, "-c", HOST, str(directory), str(num_cpus)],
             stdin=subprocess.PIPE,
@@ -42,7 +42,7 @@ def standing_ray(num_cpus: int) -> Iterator[tuple[str, ...]]:
             start.cancel()
             if not address:
                 raise SystemExit("Ray does not start; see distsgd doctor")
-            yield f"parallel.address={address}", "parallel.exchange=shared_memory"
+            yield f"parallel.address={address}", "parallel.transport=shared_memory"
         finally:
             start.cancel()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from markdown_table import Table
 
 from distsgd.config import TrainConfig
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.formats import SourceSpec
 from distsgd.data.sources.source import table_source
 from distsgd.run.trainer import Trainer
@@ -31,10 +31,10 @@ NETWORK = {
 }
 
 
-def seconds(task: Callable[[], object]) -> float:
-    """Processor seconds that a task takes."""
+def seconds(spec: Callable[[], object]) -> float:
+    """Processor seconds that a spec takes."""
     start = time.process_time()
-    task()
+    spec()
     return time.process_time() - start
 
 

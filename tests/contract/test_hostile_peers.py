@@ -17,28 +17,28 @@ import numpy as np
 import pytest
 import zmq
 
-from distsgd.parallel.exchange import open_exchange, shared_memory
-from distsgd.parallel.exchange.contract import (
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.transport import open_transport, shared_memory
+from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
+    BufferLayout,
     Event,
     Joined,
-    Layout,
     Lost,
     Reported,
 )
-from distsgd.parallel.exchange.shared_memory import SharedMemoryExchange
-from distsgd.parallel.exchange.zeromq import ZeroMQExchange
-from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
+from distsgd.parallel.transport.zeromq import ZeroMQTransport
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import FakeWorker, small_blocks
 
 SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
-LAYOUT = Layout(21, most_nodes(SAMPLER.most_leaves), "float32")
+LAYOUT = BufferLayout(21, most_nodes(SAMPLER.most_leaves), "float32")
 SECRET = bytes(range(32))
 PATIENCE_S = 20.0
-ORDER = Order(1, Kind.GRADIENT, 0, 0, 1, 0, 0)
-REPORT = Report(*ORDER[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
+ORDER = ComputeRequest(1, RequestKind.GRADIENT, 0, 0, 1, 0, 0)
+REPORT = ComputeReply(*ORDER[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
 DESCRIPTION = FakeWorker(SAMPLER).describe(0)
 HEAD_BYTES = len(REPORT.pack()) - struct.calcsize("<qdqdd")
 
@@ -49,23 +49,25 @@ Raw = Callable[[bytes], None]
 class Peer:
     """A connected worker that sends what it likes."""
 
-    def __init__(self, exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack) -> None:
-        self.exchange = exchange
+    def __init__(
+        self, transport: SharedMemoryTransport | ZeroMQTransport, stack: ExitStack
+    ) -> None:
+        self.transport = transport
         self.events: list[Event] = []
-        if isinstance(exchange, SharedMemoryExchange):
+        if isinstance(transport, SharedMemoryTransport):
             self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            self._socket.connect(f"\0{exchange.address.name}")
+            self._socket.connect(f"\0{transport.address.name}")
         else:
             context = stack.enter_context(zmq.Context())
             self._dealer = stack.enter_context(context.socket(zmq.DEALER))
             self._dealer.linger = 0
             self._dealer.curve_publickey, self._dealer.curve_secretkey = zmq.curve_keypair()
-            self._dealer.curve_serverkey = exchange.address.public_key
-            self._dealer.connect(exchange.address.name)
+            self._dealer.curve_serverkey = transport.address.public_key
+            self._dealer.connect(transport.address.name)
 
     def say(self, *frames: bytes) -> None:
         """One message."""
-        if isinstance(self.exchange, SharedMemoryExchange):
+        if isinstance(self.transport, SharedMemoryTransport):
             self._socket.send(frames[0])
         else:
             self._dealer.send_multipart(frames)
@@ -74,7 +76,7 @@ class Peer:
         """Shake hands; the descriptors that come with it, where there are any."""
         self.say(SECRET + DESCRIPTION.pack())
         self.until(Joined)
-        if isinstance(self.exchange, SharedMemoryExchange):
+        if isinstance(self.transport, SharedMemoryTransport):
             return list(socket.recv_fds(self._socket, 1 << 16, 2)[1])
         return []
 
@@ -82,7 +84,7 @@ class Peer:
         """The next event of this kind; what else happened is in `events`."""
         deadline = monotonic() + PATIENCE_S
         while monotonic() < deadline:
-            for event in self.exchange.wait(0.1):
+            for event in self.transport.wait(0.1):
                 self.events.append(event)
                 if isinstance(event, wanted):
                     return event
@@ -96,29 +98,29 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(params=["shared_memory", "zmq"])
-def exchange(
+def transport(
     request: pytest.FixtureRequest, stack: ExitStack
-) -> SharedMemoryExchange | ZeroMQExchange:
-    opened = open_exchange(request.param, LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
+) -> SharedMemoryTransport | ZeroMQTransport:
+    opened = open_transport(request.param, LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
     stack.callback(opened.close)
     return opened
 
 
 @pytest.fixture
-def peer(exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack) -> Peer:
-    return Peer(exchange, stack)
+def peer(transport: SharedMemoryTransport | ZeroMQTransport, stack: ExitStack) -> Peer:
+    return Peer(transport, stack)
 
 
-def assert_still_serves(exchange: SharedMemoryExchange | ZeroMQExchange) -> None:
+def assert_still_serves(transport: SharedMemoryTransport | ZeroMQTransport) -> None:
     """An honest worker joins, is asked and answers."""
     with ExitStack() as stack:
-        honest = Peer(exchange, stack)
+        honest = Peer(transport, stack)
         for fd in honest.join():
             os.close(fd)
-        exchange.send(0, ORDER)
+        transport.send(0, ORDER)
         honest.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
         assert honest.until(Reported) == Reported(0, REPORT)
-        assert exchange.partials(0).shape[1] == LAYOUT.num_parameters
+        assert transport.partials(0).shape[1] == LAYOUT.num_parameters
 
 
 DESCRIBED = DESCRIPTION.pack()
@@ -145,8 +147,8 @@ def test_hello_that_is_none_lets_nobody_in(peer: Peer, hello: bytes) -> None:
     peer.say(hello)
     deadline = monotonic() + 0.3
     while monotonic() < deadline:
-        assert peer.exchange.wait(0.05) == []
-    assert_still_serves(peer.exchange)
+        assert peer.transport.wait(0.05) == []
+    assert_still_serves(peer.transport)
 
 
 REPORTS = {
@@ -163,68 +165,68 @@ REPORTS = {
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
 def test_report_that_is_none_ends_its_worker_alone(peer: Peer, report: bytes) -> None:
     peer.join()
-    peer.exchange.send(0, ORDER)
+    peer.transport.send(0, ORDER)
     peer.say(report, bytes(LAYOUT.weights_bytes))
     lost = peer.until(Lost)
     assert isinstance(lost, Lost)
     assert "report" in lost.reason
     assert not any(isinstance(event, Reported) for event in peer.events)
-    assert_still_serves(peer.exchange)
+    assert_still_serves(peer.transport)
 
 
 def test_report_nobody_asked_for_ends_its_worker_alone(peer: Peer) -> None:
     peer.join()
     peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
     assert peer.until(Lost) == Lost(0, UNASKED)
-    assert_still_serves(peer.exchange)
+    assert_still_serves(peer.transport)
 
 
 def test_flood_of_reports_counts_once_for_each_order(peer: Peer) -> None:
     peer.join()
-    peer.exchange.send(0, ORDER)
+    peer.transport.send(0, ORDER)
     for _ in range(50):
         peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
     assert peer.until(Lost) == Lost(0, UNASKED)
     assert sum(isinstance(event, Reported) for event in peer.events) == 1
-    assert_still_serves(peer.exchange)
+    assert_still_serves(peer.transport)
 
 
 def test_flood_of_strangers_is_outlived(
-    exchange: SharedMemoryExchange | ZeroMQExchange, stack: ExitStack
+    transport: SharedMemoryTransport | ZeroMQTransport, stack: ExitStack
 ) -> None:
-    strangers = [Peer(exchange, stack) for _ in range(40)]
+    strangers = [Peer(transport, stack) for _ in range(40)]
     for stranger in strangers[::2]:
         stranger.say(bytes(1000))
     started = monotonic()
     for _ in range(80):
-        assert exchange.wait(0.0) == []
+        assert transport.wait(0.0) == []
     assert monotonic() - started < HANDSHAKE_TIMEOUT_S
-    assert_still_serves(exchange)
+    assert_still_serves(transport)
 
 
 def test_silent_stranger_keeps_nobody_waiting(peer: Peer) -> None:
     started = monotonic()
-    assert_still_serves(peer.exchange)
+    assert_still_serves(peer.transport)
     assert monotonic() - started < HANDSHAKE_TIMEOUT_S - 1.0
 
 
 def test_zmq_message_longer_than_any_of_ours_is_not_taken(stack: ExitStack) -> None:
-    exchange = open_exchange("zmq", LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
-    stack.callback(exchange.close)
-    peer = Peer(exchange, stack)
+    transport = open_transport("zmq", LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1")
+    stack.callback(transport.close)
+    peer = Peer(transport, stack)
     peer.join()
-    exchange.send(0, ORDER)
+    transport.send(0, ORDER)
     peer.say(REPORT.pack(), bytes(64 << 20))
     assert isinstance(peer.until(Lost), Lost)
-    assert_still_serves(exchange)
+    assert_still_serves(transport)
 
 
 def test_shared_memory_cannot_be_resized_nor_weights_written_by_a_peer(stack: ExitStack) -> None:
-    exchange = open_exchange(
+    transport = open_transport(
         "shared_memory", LAYOUT, secret=SECRET, incarnation=1, host="127.0.0.1"
     )
-    stack.callback(exchange.close)
-    weights_fd, slots_fd = Peer(exchange, stack).join()
+    stack.callback(transport.close)
+    weights_fd, slots_fd = Peer(transport, stack).join()
     stack.callback(os.close, weights_fd)
     stack.callback(os.close, slots_fd)
     for fd, size in ((weights_fd, LAYOUT.weights_bytes), (slots_fd, LAYOUT.slots_bytes)):
@@ -244,9 +246,9 @@ def test_shared_memory_cannot_be_resized_nor_weights_written_by_a_peer(stack: Ex
         os.pwrite(again, b"x", 0)
     with pytest.raises(PermissionError):
         os.ftruncate(again, 0)
-    exchange.weights[:] = 7
+    transport.weights[:] = 7
     assert set(np.frombuffer(os.pread(weights_fd, 84, 0), LAYOUT.dtype)) == {7}
-    assert_still_serves(exchange)
+    assert_still_serves(transport)
 
 
 def test_description_with_wrong_types_is_none() -> None:
@@ -259,4 +261,4 @@ def test_description_with_wrong_types_is_none() -> None:
     for change in changes:
         strange = replace(DESCRIPTION, **change)
         with pytest.raises(ValueError, match="not a worker's description"):
-            Description.unpack(strange.pack())
+            WorkerInfo.unpack(strange.pack())

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
+from distsgd.data.dataset import DataSet
 from distsgd.data.manifest import FORMAT, VERSION, read_manifest
-from distsgd.data.shards import DataSet
 from tests.hostile import rows, runs
 from tests.hostile.mutation import Chance, damaged_bytes, damaged_json
 

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.check import check
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
+from distsgd.data.prepare.check import check
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 
 Bomb = Callable[[], bytes]
 _OPTIONS = PrepareOptions(("label",), test_fraction=0.2, standardise="mean_std")

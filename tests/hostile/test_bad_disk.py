@@ -82,7 +82,7 @@ def test_disk_without_room_ends_the_run_and_a_resume_gives_the_same_bits(
     assert after is not None
     assert after.step >= before.step
     killed.go_on(is_forged=False)
-    assert not list(run.rglob(".aside-*"))
+    assert not list(run.rglob(".staging-*"))
 
 
 @pytest.mark.parametrize("but", [0, 4 << 10, 8 << 10, 12 << 10])

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distsgd.chance import Purpose, uniform
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 
 EXAMPLES = Path(__file__).parents[2] / "distsgd" / "examples"

@@ -205,7 +205,7 @@ def test_product_lock_holds_nothing_of_tests_and_pictures() -> None:
     assert not product.keys() & pictures.keys()
 
 
-def test_test_lock_exchanges_nobodys_pip_and_names_the_oldest(tmp_path: Path) -> None:
+def test_test_lock_transports_nobodys_pip_and_names_the_oldest(tmp_path: Path) -> None:
     text = (ROOT / LOCKS[2]).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("pip==")]
     assert line == 'pip==23.2.1 ; extra == "oldest-pip" \\'

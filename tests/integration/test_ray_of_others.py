@@ -146,17 +146,17 @@ from pathlib import Path
 
 from distsgd.errors import ClusterError, DistSGDError
 from distsgd.config import TrainConfig
-from distsgd.parallel.cluster.address import check_address
-from distsgd.parallel.cluster.cluster import train_on_ray
-from tests.integration.crews import server_task
+from distsgd.parallel.launch.address import check_address
+from distsgd.parallel.launch.on_ray import train_on_ray
+from tests.integration.pools import server_spec
 
 config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.workers=2"])
 
 
 def error_of(worker):
-    task = server_task(config, Path.cwd() / worker.partition(":")[2], cache_dir=Path.cwd())
+    spec = server_spec(config, Path.cwd() / worker.partition(":")[2], cache_dir=Path.cwd())
     try:
-        train_on_ray(task, worker, lambda _: False, address=sys.argv[1])
+        train_on_ray(spec, worker, lambda _: False, address=sys.argv[1])
     except DistSGDError as error:
         return error
     raise AssertionError(f"{worker} trained")
@@ -196,28 +196,28 @@ def is_in_worker():
 
 
 class CannotBeMade(GradientWorker):
-    def __init__(self, task):
+    def __init__(self, spec):
         if is_in_worker():
             raise OSError("no such device")
-        super().__init__(task)
+        super().__init__(spec)
 
 
 class Exits(GradientWorker):
-    def __init__(self, task):
+    def __init__(self, spec):
         if is_in_worker():
             sys.exit("the licence has expired")
-        super().__init__(task)
+        super().__init__(spec)
 
 
 class Dies(GradientWorker):
-    def __init__(self, task):
+    def __init__(self, spec):
         if is_in_worker():
             os._exit(9)
-        super().__init__(task)
+        super().__init__(spec)
 
 
 class SpoilsTheServer(GradientWorker):
-    def __init__(self, task):
+    def __init__(self, spec):
         raise ValueError("42 is no device")
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.store.history import read_history
-from tests.integration.crews import server_task, train_with_threads
+from tests.integration.pools import server_spec, train_with_threads
 
 BATCHES = {"1": 150, "10": 100, "64": 60, "1000": 20, "full": 4}  # Size to steps.
 
@@ -20,15 +20,15 @@ def run_of(
     config: TrainConfig, run: Path, cache_dir: Path, *overrides: str, stop_after: int | None = None
 ) -> tuple[str, list[float]]:
     """The digest of the weights and the losses of all steps."""
-    task = server_task(config.with_overrides(overrides), run, cache_dir=cache_dir)
-    if not task.crew.num_workers:
-        from distsgd.parallel.in_process import train_in_process
+    spec = server_spec(config.with_overrides(overrides), run, cache_dir=cache_dir)
+    if not spec.pool.num_workers:
+        from distsgd.parallel.launch.local_thread import train_in_process
 
         outcome = train_in_process(
-            task, "distsgd_workers.gradient_worker:GradientWorker", lambda _: False
+            spec, "distsgd_workers.gradient_worker:GradientWorker", lambda _: False
         )
     else:
-        outcome = train_with_threads(task, stop_after=stop_after)
+        outcome = train_with_threads(spec, stop_after=stop_after)
     return outcome.weights_digest, read_history(run / "history")["train_loss"].to_pylist()
 
 
@@ -69,13 +69,13 @@ def test_any_sampler_gives_the_same_bits(
         assert run_of(digits, tmp_path / several, cache_dir, *common, several) == alone, workers
 
 
-@pytest.mark.parametrize("exchange", ["shared_memory", "zmq"])
-def test_any_exchange_gives_the_same_bits(
-    exchange: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
+@pytest.mark.parametrize("transport", ["shared_memory", "zmq"])
+def test_any_transport_gives_the_same_bits(
+    transport: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
 ) -> None:
     common = ["train.steps=60", "parallel.plan=all"]
     alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
-    several = ["parallel.workers=3", f"parallel.exchange={exchange}"]
+    several = ["parallel.workers=3", f"parallel.transport={transport}"]
     assert run_of(digits, tmp_path / "several", cache_dir, *common, *several) == alone
 
 

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.server.step_view import StepView
-from distsgd.run.blueprint import make_blueprint
-from distsgd.run.record import write_beginning
+from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays
+from distsgd.run.spec import make_run_spec
 from distsgd.run.trainer import Result, Trainer
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
-from tests.integration.crews import SECRET, train_with_threads
+from tests.integration.pools import SECRET, train_with_threads
 
-Array = NDArray[Any]
 CREWS = ((1, "shared_memory"), (3, "zmq"))
 
 
@@ -132,13 +132,13 @@ def _hold_against(
     )
     directory = RunDirectory.create(run)
     data = prepared_arrays(config, lesson.arrays, run / "data")
-    blueprint = make_blueprint(config, data, manifest_of(data))
-    first = weights_vector(blueprint.model, lesson.first_weights, config.train.dtype)
-    write_beginning(directory, blueprint, first)
-    task = blueprint.server_task(run, first)
+    run_spec = make_run_spec(config, data, manifest_of(data))
+    first = weights_vector(run_spec.model, lesson.first_weights, config.train.dtype)
+    write_beginning(directory, run_spec, first)
+    task = run_spec.server_spec(run, first)
     seen: list[StepView] = []
     outcome = train_with_threads(
-        replace(task, crew=replace(task.crew, secret=SECRET)), on_step=seen.append
+        replace(task, pool=replace(task.pool, secret=SECRET)), on_step=seen.append
     )
     assert outcome.weights_digest == result.metrics["weights_digest"]
     history = read_history(run / "history").drop_columns(["seconds"])

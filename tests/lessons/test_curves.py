@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distsgd.errors import ConfigError
-from distsgd.run.inspect import ErrorOverWeight, error_over_weight
+from distsgd.lessons.inspect import ErrorOverWeight, error_over_weight
 from tests.lessons.linear_network import Float64, trained
 
 

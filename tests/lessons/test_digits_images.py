@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
-from distsgd.data.rows import read_rows
+from distsgd.data.prepare.rows import read_rows
+from distsgd.lessons.inspect import input_gradients, layer_weights
 from distsgd.run.evaluate import evaluate
-from distsgd.run.inspect import input_gradients, layer_weights
 from distsgd.run.trainer import Result, Trainer
 
 ROOT = Path(__file__).parents[2]

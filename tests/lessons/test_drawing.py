@@ -10,8 +10,8 @@ import pytest
 
 from distsgd.autodiff import GradientTape, Variable, draw_svg, draw_text
 from distsgd.autodiff import functions as f
-from distsgd.autodiff.drawing import vertices
 from distsgd.errors import ModelError
+from distsgd.lessons.circuits.text import vertices
 
 Circuit = tuple[GradientTape, Variable, dict[str, Variable]]
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from distsgd import TrainConfig, Trainer
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.autodiff import functions as f
-from distsgd.chance import Purpose, row_keys_inplace
+from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
 from distsgd.nn import Dense, Dropout, Model
-from distsgd.parallel.in_process import train_in_process
+from distsgd.parallel.launch.local_thread import train_in_process
 from distsgd.store.history import read_history
-from tests.integration.crews import server_task, train_with_threads
+from tests.integration.pools import server_spec, train_with_threads
 
 Floats = NDArray[np.float64]
 MODEL = Model(
@@ -189,7 +189,7 @@ def test_training_with_dropout_gives_the_same_bits_for_any_number_of_workers(
     for workers in (0, 1, 2, 3):
         run = tmp_path / f"run{workers}"
         changed = config(tmp_path / "rows.parquet", f"parallel.workers={workers}")
-        task = server_task(changed, run, cache_dir=tmp_path / "cache")
+        task = server_spec(changed, run, cache_dir=tmp_path / "cache")
         if workers:
             outcome = train_with_threads(task)
         else:

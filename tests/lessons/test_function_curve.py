@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distsgd.autodiff import Variable, log, slope_at
-from distsgd.plots import draw_curve
+from distsgd.lessons.pictures import draw_curve
 
 pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 

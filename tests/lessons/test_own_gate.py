@@ -11,7 +11,7 @@ import pytest
 from distsgd.autodiff import (
     Gate,
     GradientTape,
-    Site,
+    OpContext,
     Variable,
     apply,
     check_gradient,
@@ -27,14 +27,14 @@ class LeakyRelu(Gate):
     def output_shape(self, *shapes: Any) -> Any:
         return shapes[0]
 
-    def stage_forward(self, site: Site) -> Any:
+    def stage_forward(self, site: OpContext) -> Any:
         return [lambda: np.multiply(site.inputs[0], self.slope(site), site.output)]
 
-    def stage_backward(self, site: Site, index: int, grad: Any, out: Any) -> Any:
+    def stage_backward(self, site: OpContext, index: int, grad: Any, out: Any) -> Any:
         del index  # it has one input
         return [lambda: np.multiply(grad_or_ones(grad, site), self.slope(site), out)]
 
-    def slope(self, site: Site) -> Any:
+    def slope(self, site: OpContext) -> Any:
         return np.where(site.inputs[0] > 0, 1.0, 0.1)
 
 
@@ -42,10 +42,10 @@ class WrongCube(Gate):
     def output_shape(self, *shapes: Any) -> Any:
         return shapes[0]
 
-    def stage_forward(self, site: Site) -> Any:
+    def stage_forward(self, site: OpContext) -> Any:
         return [partial(np.power, site.inputs[0], 3, site.output)]
 
-    def stage_backward(self, site: Site, index: int, grad: Any, out: Any) -> Any:
+    def stage_backward(self, site: OpContext, index: int, grad: Any, out: Any) -> Any:
         del index, grad
         return [partial(np.square, site.inputs[0], out)]
 
@@ -77,7 +77,7 @@ def test_gate_that_lacks_a_method_is_told_which() -> None:
         def output_shape(self, *shapes: Any) -> Any:
             return shapes[0]
 
-        def stage_forward(self, site: Site) -> Any:
+        def stage_forward(self, site: OpContext) -> Any:
             return [partial(np.multiply, site.inputs[0], 0.5, site.output)]
 
     x = Variable([1.0, 2.0])

@@ -12,8 +12,8 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.blocks import Blocking
 from distsgd.data.sampler import BatchSampler
-from distsgd.data.two_stage import TwoStageSampler
 from distsgd.errors import ConfigError
+from distsgd.lessons.two_stage import TwoStageSampler
 from distsgd.parallel.server.step_view import StepView
 from tests.lessons.little_runs import Lesson, learn
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
 from distsgd.errors import DivergedError
 from distsgd.run.trainer import Trainer
 from distsgd.statistics import largest_learning_rate

@@ -29,7 +29,7 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     (errors.CheckpointError("step-1", "is damaged"), 3, "step-1: is damaged"),
     (errors.ClusterError("no Ray"), 4, "no Ray"),
     (
-        errors.ExchangeTimeoutError("worker 1", 2.5),
+        errors.WaitTimeoutError("worker 1", 2.5),
         4,
         "waited 2.5 s for worker 1, without an answer",
     ),

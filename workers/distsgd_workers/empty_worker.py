@@ -11,46 +11,44 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distsgd import __version__
-from distsgd.parallel.exchange.contract import Seen
-from distsgd.parallel.messages import Description, Order, Report, WorkerTask
+from distsgd.base.arrays import Array
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo, WorkerSpec
+from distsgd.parallel.transport.interface import Seen
 from distsgd.parallel.tree import Sums, joins
 
-Array = NDArray[Any]
 NOTHING = Sums(1, 0.0, 0, 0.0, 0.0)
 _joins = lru_cache(maxsize=1024)(joins)
 
 
 class EmptyWorker:
-    """Answers at once; see `distsgd.parallel.exchange.contract.Worker`."""
+    """Answers at once; see `distsgd.parallel.transport.interface.Worker`."""
 
-    def __init__(self, task: WorkerTask) -> None:
-        self._sampler = task.sampler
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._sampler = spec.sampler
         self._slots_SP: Array = np.empty((0, 0))
 
-    def describe(self, worker: int) -> Description:
+    def describe(self, worker: int) -> WorkerInfo:
         """Who answers."""
-        return Description(worker, __version__, os.getpid(), "", "")
+        return WorkerInfo(worker, __version__, os.getpid(), "", "")
 
     def attach(self, weights_P: Array, slots_SP: Array) -> None:  # noqa: ARG002 -- not looked at.
         """From now on, write partials here."""
         self._slots_SP = slots_SP
 
-    def compute(self, order: Order) -> Report:
+    def compute(self, order: ComputeRequest) -> ComputeReply:
         """Leave sums of zeros in the first slots."""
         started = perf_counter()
         edges = self._sampler.partition(order.step).separators
         num_nodes = _joins(edges[order.first : order.last + 1]).num_left
         self._slots_SP[:num_nodes].fill(0)
         compute_us = (perf_counter() - started) * 1e6
-        return Report(*order[:5], 0.0, compute_us, (NOTHING,) * num_nodes)
+        return ComputeReply(*order[:5], 0.0, compute_us, (NOTHING,) * num_nodes)
 
-    def read_ahead(self, order: Order) -> None:
+    def read_ahead(self, order: ComputeRequest) -> None:
         """There is nothing to read."""
 
     def view(self, step: int) -> Seen:

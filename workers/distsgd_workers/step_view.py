@@ -5,15 +5,10 @@ Legend: N samples, O outputs.
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from distsgd.autodiff.tape import GradientTape, Variable
+from distsgd.base.arrays import Array
 from distsgd.nn.losses import Loss
-from distsgd.parallel.exchange.contract import Seen
-
-Array = NDArray[Any]
+from distsgd.parallel.transport.interface import Seen
 
 
 def seen(loss: Loss, outputs_NO: Array, target: Array) -> Seen:

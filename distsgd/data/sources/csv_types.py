@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distsgd.data.labels import (
+from distsgd.data.prepare.labels import (
     MAX_CLASSES,
     boolean,
     check_number_label,

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.labels import is_text
+from distsgd.data.prepare.labels import is_text
 from distsgd.data.sources.parquet_lists import check_lengths
 from distsgd.data.sources.parquet_pages import Chunk, check_sizes, places_of, read_chunks
 from distsgd.data.sources.paths import check_unchanged, file_stamp

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.kinds import is_list
+from distsgd.data.prepare.kinds import is_list
 from distsgd.errors import DataError, first_line
 
 BATCH_BYTES = 16 << 20

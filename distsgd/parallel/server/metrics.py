@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distsgd.parallel.server.job import Outcome
+    from distsgd.parallel.server.spec import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

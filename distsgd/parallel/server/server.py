@@ -3,7 +3,7 @@
 Workers compute, the server averages and updates.
 
     row = steps.make()                   sample, gather, reduce, update: see `steps`
-    recorder.step_done(training, row)    history, digest; now and then a checkpoint
+    run_logger.step_done(training, row)    history, digest; now and then a checkpoint
 
 A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
 `train` blocks; all other methods may be called meanwhile, from another thread.
@@ -19,24 +19,25 @@ from time import monotonic
 
 import numpy as np
 
+from distsgd.base.arrays import Array
 from distsgd.errors import DivergedError, RunError
-from distsgd.parallel.chaos.injection import ServerFaults
-from distsgd.parallel.crew import suspects
-from distsgd.parallel.crew.crew import Crew, Work
-from distsgd.parallel.crew.plan import Planner
-from distsgd.parallel.crew.reduction import Root
-from distsgd.parallel.crew.suspects import Suspects, namer
-from distsgd.parallel.exchange import open_exchange
-from distsgd.parallel.exchange.contract import Address, Array, Layout, OwnWorker, SharingExchange
-from distsgd.parallel.messages import Kind, WorkerTask
-from distsgd.parallel.server.job import Ending, Outcome, Phase, ServerTask, Status, StoppedBy
+from distsgd.lab.faults.injection import ServerFaults
+from distsgd.parallel.messages import RequestKind, WorkerSpec
+from distsgd.parallel.pool import crash_loop
+from distsgd.parallel.pool.autotuner import Planner
+from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
+from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.reduction import Root
+from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.message_log import MessageLog
 from distsgd.parallel.server.metrics import metrics_of
-from distsgd.parallel.server.pace import TOO_HIGH
-from distsgd.parallel.server.recorder import Recorder
+from distsgd.parallel.server.run_logger import RunLogger
+from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
+from distsgd.parallel.server.step_runner import StepRunner
 from distsgd.parallel.server.step_view import CallbackError, OnStep
-from distsgd.parallel.server.steps import Steps
 from distsgd.parallel.server.training import Training
+from distsgd.parallel.transport import open_transport
+from distsgd.parallel.transport.interface import Address, BufferLayout, OwnWorker, SharingTransport
 from distsgd.parallel.tree import most_nodes
 from distsgd.store.digest import weights_digest
 from distsgd.store.evaluations import EvaluationRow
@@ -52,7 +53,7 @@ class ParameterServer:
     """One run's server.
 
     Args:
-        task: The run.
+        spec: The run.
         make_worker: Makes the worker with which it can compute by itself.
         incarnation: How often the run's server was started anew.
         on_step: Called for every step, in the thread that trains.
@@ -60,47 +61,47 @@ class ParameterServer:
 
     def __init__(
         self,
-        task: ServerTask,
-        make_worker: Callable[[WorkerTask], OwnWorker],
+        spec: ServerSpec,
+        make_worker: Callable[[WorkerSpec], OwnWorker],
         *,
         incarnation: int = 0,
         on_step: OnStep | None = None,
     ) -> None:
         self._born_s = monotonic()
-        self._task = task
+        self._spec = spec
         self._incarnation = incarnation
         self._messages = MessageLog()
-        sampler, model, crew = task.worker.sampler, task.worker.model, task.crew
+        sampler, model, pool = spec.worker.sampler, spec.worker.model, spec.pool
         slots = most_nodes(sampler.most_leaves)
-        layout = Layout(model.num_parameters, slots, task.worker.dtype)
-        self._exchange = (
-            open_exchange(
-                crew.exchange, layout, secret=crew.secret, incarnation=incarnation, host=crew.host
+        layout = BufferLayout(model.num_parameters, slots, spec.worker.dtype)
+        self._transport = (
+            open_transport(
+                pool.transport, layout, secret=pool.secret, incarnation=incarnation, host=pool.host
             )
-            if crew.num_workers
+            if pool.num_workers
             else None
         )
-        self._crew = Crew(
+        self._pool = WorkerPool(
             layout,
-            make_worker(task.worker),
-            exchange=self._exchange,
+            make_worker(spec.worker),
+            transport=self._transport,
             # Elsewhere, nobody can look for a message without falling asleep.
             planner=Planner(
-                crew.plan, cores=None if isinstance(self._exchange, SharingExchange) else 1
+                pool.plan, cores=None if isinstance(self._transport, SharingTransport) else 1
             ),
             incarnation=incarnation,
-            step_timeout_s=crew.step_timeout_s,
+            step_timeout_s=pool.step_timeout_s,
             say=self._messages.add,
         )
-        self._training = Training(task.update, self._crew.weights, say=self._messages.add)
-        self._steps = Steps(task, self._crew, self._training, on_step)
+        self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
+        self._step_runner = StepRunner(spec, self._pool, self._training, on_step)
         self._faults = (
-            ServerFaults(task.chaos, lambda: self._crew.members, self._crew.process_of)
-            if task.chaos
+            ServerFaults(spec.chaos, lambda: self._pool.members, self._pool.process_of)
+            if spec.chaos
             else None
         )
-        self._steps.faults = self._faults
-        self._recorder: Recorder | None = None
+        self._step_runner.faults = self._faults
+        self._run_logger: RunLogger | None = None
         self._stop = threading.Event()
         self._phase: Phase = "starting"
         self._started_at = 0.0
@@ -109,8 +110,8 @@ class ParameterServer:
 
     def address(self) -> Address:
         """Where workers connect."""
-        assert self._exchange is not None
-        return self._exchange.address
+        assert self._transport is not None
+        return self._transport.address
 
     def request_stop(self) -> None:
         """End after the present step, with a checkpoint."""
@@ -118,7 +119,7 @@ class ParameterServer:
 
     def expect(self, num_workers: int) -> None:
         """There will be `num_workers` workers, and no more."""
-        self._crew.expect(num_workers)
+        self._pool.expect(num_workers)
 
     def note(self, message: str) -> None:
         """Say `message` among this server's own."""
@@ -128,7 +129,7 @@ class ParameterServer:
         """Where the run is, with the messages after the first `known`; answers at once."""
         training = self._training
         num_messages, messages = self._messages.after(known)
-        evaluation = self._recorder.evaluation if self._recorder else None
+        evaluation = self._run_logger.evaluation if self._run_logger else None
         return Status(
             self._phase,
             training.step,
@@ -138,14 +139,14 @@ class ParameterServer:
             evaluation.test_accuracy if evaluation else None,
             training.num_samples - self._started_samples,
             monotonic() - self._started_at if self._started_at else 0.0,
-            len(self._crew.members),
+            len(self._pool.members),
             self._incarnation,
-            replace(self._crew.phases),
-            self._crew.computed_by,
-            self._crew.is_settled,
+            replace(self._pool.phases),
+            self._pool.computed_by,
+            self._pool.is_settled,
             num_messages,
             messages,
-            self._crew.members,
+            self._pool.members,
         )
 
     def train(self) -> Outcome:
@@ -160,29 +161,31 @@ class ParameterServer:
             ClusterError: Workers do not come, do not answer, or compute other bits.
             Exception: What `on_step` raised; a checkpoint was written before.
         """
-        task = self._task
-        least = task.crew.least_workers
+        spec = self._spec
+        least = spec.pool.least_workers
         try:
-            run = RunDirectory.open(task.record.run)
+            run = RunDirectory.open(spec.record.run)
             with run.lock(LOCK_TIMEOUT_S):
                 if (ended := self._ended_before(run)) is not None:
                     return ended
-                self._crew.suspects = Suspects(run.path / suspects.FILE, namer(task.worker))
-                self._recorder = Recorder(task.record, task.worker.model)
+                self._pool.crash_loop = CrashLoopGuard(
+                    run.path / crash_loop.FILE, namer(spec.worker)
+                )
+                self._run_logger = RunLogger(spec.record, spec.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
-                self._begin(self._recorder)
+                self._begin(self._run_logger)
                 if not self._incarnation:  # After a death it is the server that is waited for.
-                    count = task.crew.num_workers if least is None else least
-                    self._crew.wait_for_members(count, JOIN_TIMEOUT_S)
+                    count = spec.pool.num_workers if least is None else least
+                    self._pool.wait_for_members(count, JOIN_TIMEOUT_S)
                 else:
                     back_s = monotonic() - self._born_s
                     self.note(f"the server is back {back_s:.1f} s after its first line")
-                outcome = self._train(self._recorder)
+                outcome = self._train(self._run_logger)
                 self._write_result(run, outcome)
                 return outcome
         finally:
             self._phase = "ended"
-            self._crew.close()
+            self._pool.close()
 
     def _ended_before(self, run: RunDirectory) -> Outcome | None:
         """How another process, or this server before it died, brought `run` to its end."""
@@ -199,15 +202,15 @@ class ParameterServer:
             raise RunError(run.result_path, reason) from None
 
     def _write_result(self, run: RunDirectory, outcome: Outcome) -> None:
-        chaos, num_workers = self._task.chaos, self._task.crew.num_workers
+        chaos, num_workers = self._spec.chaos, self._spec.pool.num_workers
         faults = chaos.log.names() if chaos else None
         metrics = metrics_of(outcome, run=str(run.path), num_workers=num_workers, faults=faults)
         run.write_json(run.result_path, metrics)
 
-    def _begin(self, recorder: Recorder) -> None:
+    def _begin(self, run_logger: RunLogger) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
         training = self._training
-        seconds = recorder.resume(training, on_message=self._messages.add)
+        seconds = run_logger.resume(training, on_message=self._messages.add)
         if seconds is not None:
             self._seconds_before = seconds
             self._messages.add(f"going on after step {training.step}")
@@ -217,77 +220,77 @@ class ParameterServer:
 
     def _first_weights(self) -> Array:
         """Those a run from the start begins with; shape ``[P]``."""
-        task, worker = self._task, self._task.worker
-        if task.initial_weights is not None:
-            return task.initial_weights
-        return worker.model.initialise(task.init, worker.seed, np.dtype(worker.dtype))
+        spec, worker = self._spec, self._spec.worker
+        if spec.initial_weights is not None:
+            return spec.initial_weights
+        return worker.model.initialise(spec.init, worker.seed, np.dtype(worker.dtype))
 
-    def _train(self, recorder: Recorder) -> Outcome:
+    def _train(self, run_logger: RunLogger) -> Outcome:
         training = self._training
         self._started_at, self._started_samples = monotonic(), training.num_samples
         self._phase = "training"
         try:
             # A loss that is not finite is noticed, and named, step by step.
             with np.errstate(all="ignore"):
-                self._loop(recorder)
-                self._evaluate_if_due(recorder, at_end=True)
+                self._loop(run_logger)
+                self._evaluate_if_due(run_logger, at_end=True)
         except DivergedError as error:
             return self._outcome("diverged", "divergence", error.advice)
         except CallbackError as failed:
-            recorder.save(training, seconds=self._seconds())
+            run_logger.save(training, seconds=self._seconds())
             raise failed.error from None
         is_end = self._is_at_end()
-        is_saved = recorder.save(training, seconds=self._seconds(), is_end=is_end)
+        is_saved = run_logger.save(training, seconds=self._seconds(), is_end=is_end)
         if not is_saved and not training.trains_on:
             advice = "the weights are no longer finite numbers; the learning rate is too high. "
             return self._outcome("diverged", "divergence", advice + TOO_HIGH)
-        if training.is_at_rest:
+        if training.gradient_converged:
             return self._outcome("done", "gradient")
-        if training.step < self._task.total_steps:
+        if training.step < self._spec.total_steps:
             return self._outcome("interrupted", "request")
-        advice = training.divergence or self._steps.advice(self._first_weights)
-        return self._outcome("done", self._task.length, advice)
+        advice = training.divergence or self._step_runner.advice(self._first_weights)
+        return self._outcome("done", self._spec.length, advice)
 
-    def _loop(self, recorder: Recorder) -> None:
+    def _loop(self, run_logger: RunLogger) -> None:
         """The step loop."""
         training, faults = self._training, self._faults
         while not self._is_at_end() and not self._stop.is_set():
             step = training.step
-            row = self._steps.make(self._seconds)
+            row = self._step_runner.make(self._seconds)
             if training.step == step:
                 continue  # It went back; the same step is made again.
-            recorder.step_done(training, row)
+            run_logger.step_done(training, row)
             if faults is not None:
                 faults("after_apply", training.step)
-            if training.step % self._task.evaluate_every_steps == 0:
-                self._evaluate_if_due(recorder)
-            if recorder.checkpoint_is_due(training.step):
+            if training.step % self._spec.evaluate_every_steps == 0:
+                self._evaluate_if_due(run_logger)
+            if run_logger.checkpoint_is_due(training.step):
                 self._phase = "saving"
                 if faults is not None:
                     faults("during_checkpoint", training.step)
-                recorder.save(training, seconds=self._seconds())
+                run_logger.save(training, seconds=self._seconds())
                 self._phase = "training"
 
     def _is_at_end(self) -> bool:
-        return self._training.is_at_rest or self._training.step >= self._task.total_steps
+        return self._training.gradient_converged or self._training.step >= self._spec.total_steps
 
-    def _evaluate_if_due(self, recorder: Recorder, *, at_end: bool = False) -> None:
+    def _evaluate_if_due(self, run_logger: RunLogger, *, at_end: bool = False) -> None:
         """Evaluate on the held-out rows, if there are any and it is not done yet."""
-        training, task = self._training, self._task
-        done = recorder.evaluation is not None and recorder.evaluation.step == training.step
-        if not task.num_test_rows or done or (at_end and not self._is_at_end()):
+        training, spec = self._training, self._spec
+        done = run_logger.evaluation is not None and run_logger.evaluation.step == training.step
+        if not spec.num_test_rows or done or (at_end and not self._is_at_end()):
             return
         self._phase = "evaluating"
         if self._faults is not None:
             self._faults("during_evaluation", training.step)
-        partition = task.worker.sampler.blocking.evaluation(task.num_test_rows)
-        root = self._crew.gather(Work(Kind.EVALUATE, training.step, partition))
-        recorder.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
+        partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
+        root = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition))
+        run_logger.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
         self._phase = "training"
 
     def _evaluation_row(self, root: Root) -> EvaluationRow:
         sums, training = root.sums, self._training
-        is_class = self._task.worker.has_classes
+        is_class = self._spec.worker.has_classes
         return EvaluationRow(
             training.step,
             training.epoch,

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distsgd.errors import ExchangeTimeoutError
+from distsgd.base.arrays import Array
+from distsgd.errors import WaitTimeoutError
 from distsgd.nn.weights import in_short
-from distsgd.parallel.exchange.contract import Array
 
 MOST_WAITING = 64
 TAKE_TIMEOUT_S = 300.0
@@ -79,14 +79,14 @@ class ViewQueue:
         """Add `view`; blocks while the queue is full, and does nothing once it is closed.
 
         Raises:
-            ExchangeTimeoutError: Nobody takes views any more; names the driver.
+            WaitTimeoutError: Nobody takes views any more; names the driver.
         """
         with self._changed:
             has_room = self._changed.wait_for(
                 lambda: self._is_closed or len(self._views) < MOST_WAITING, self._timeout_s
             )
             if not has_room:
-                raise ExchangeTimeoutError(
+                raise WaitTimeoutError(
                     f"the driver to take the views of the steps before step {view.step} "
                     "(its on_step callback does not return)",
                     self._timeout_s,

@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distsgd.base.arrays import Array
 from distsgd.errors import CheckpointError, DivergedError
+from distsgd.lessons.coordinate_search import CoordinateSearch
+from distsgd.optim.chunks import CHUNK_LENGTH, chunks
 from distsgd.optim.clip import clip_factor, squared_norm
 from distsgd.optim.frozen import Frozen
-from distsgd.optim.hot_and_cold import HotAndCold
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
-from distsgd.optim.spans import SPAN_LENGTH, spans
-from distsgd.parallel.crew.reduction import Root
-from distsgd.parallel.exchange.contract import Array
-from distsgd.parallel.server.fallback import MOST_HALVINGS, Fallback
-from distsgd.parallel.server.pace import Pace, grown, trained_on, why_diverged
+from distsgd.parallel.pool.reduction import Root
+from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
+from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
 from distsgd.parallel.server.saved_state import check_state, number, plain
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
@@ -33,7 +33,7 @@ NO_SUMS = Sums(0, 0.0, 0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateTask:
+class UpdateSpec:
     """How a mean gradient becomes an update.
 
     Attributes:
@@ -44,7 +44,7 @@ class UpdateTask:
         output_advice: See `distsgd.nn.Model.output_advice`.
     """
 
-    rule: UpdateRule | HotAndCold
+    rule: UpdateRule | CoordinateSearch
     schedule: Schedule
     clip_norm: float | None
     per_sample: bool
@@ -64,33 +64,33 @@ class Training:
         step: Updates made so far.
         num_samples: Samples used so far.
         epoch_sums: Sums over the present epoch, or over the one that has just ended.
-        is_at_rest: Was the norm of the last mean gradient below that which ends training?
-        pace: Whether the loss grows, falls or stands still.
+        gradient_converged: Was the norm of the last mean gradient below that which ends training?
+        loss_monitor: Whether the loss grows, falls or stands still.
         divergence: What to say of a run that diverged and trains on; "" before that.
     """
 
     def __init__(
-        self, task: UpdateTask, weights: Array, *, say: Callable[[str], None] = lambda _: None
+        self, spec: UpdateSpec, weights: Array, *, say: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._task = task
+        self._spec = spec
         self._say = say
         self.weights = weights
-        self.rule_state = task.rule.init(weights)
+        self.rule_state = spec.rule.init(weights)
         self.step = 0
         self.num_samples = 0
         self.epoch_sums = NO_SUMS
         self._row_sums = NO_SUMS
         self._noise = NoiseScale()
-        self._mean = np.zeros(min(SPAN_LENGTH, weights.size), weights.dtype)  # Of one span.
-        self.is_at_rest = False
-        self.pace = Pace.of(task.steps_per_epoch)
-        self._way_back: Fallback | None = None
+        self._mean = np.zeros(min(CHUNK_LENGTH, weights.size), weights.dtype)  # Of one chunk.
+        self.gradient_converged = False
+        self.loss_monitor = LossMonitor.of(spec.steps_per_epoch)
+        self._rollback: Rollback | None = None
         self.divergence = ""
 
     @property
     def epoch(self) -> float:
         """Passes over the rows so far."""
-        return self.step / self._task.steps_per_epoch
+        return self.step / self._spec.steps_per_epoch
 
     @property
     def train_loss(self) -> float | None:
@@ -101,27 +101,29 @@ class Training:
     @property
     def trains_on(self) -> bool:
         """Does the run go on whatever becomes of its loss and its weights?"""
-        return self._task.on_divergence == "continue"
+        return self._spec.on_divergence == "continue"
 
     @property
     def learning_rate(self) -> float:
         """Of the next update; for hot and cold, its step."""
-        return self._rate(self._task.schedule.rate(self.step))
+        return self._rate(self._spec.schedule.rate(self.step))
 
     @property
     def highest_rate(self) -> float:
         """The same at the top of its schedule: what a configuration says."""
-        return self._rate(self._task.schedule.learning_rate)
+        return self._rate(self._spec.schedule.learning_rate)
 
     def _rate(self, scheduled: float) -> float:
-        if isinstance(self._task.rule, HotAndCold):
-            return self._task.rule.step_size
-        return scheduled * self._way_back.factor if self._way_back else scheduled
+        if isinstance(self._spec.rule, CoordinateSearch):
+            return self._spec.rule.step_size
+        return scheduled * self._rollback.factor if self._rollback else scheduled
 
     def begin(self) -> None:
         """The weights are those of the beginning: they are the first to go back to."""
-        if self._task.on_divergence == "halve_lr":
-            self._way_back = Fallback(self.pace, {"weights": self.weights, **self.rule_state})
+        if self._spec.on_divergence == "halve_lr":
+            self._rollback = Rollback(
+                self.loss_monitor, {"weights": self.weights, **self.rule_state}
+            )
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
         """Make one update by the mean of `root`; or, where the run has diverged, go back.
@@ -139,46 +141,48 @@ class Training:
             DivergedError: The loss grows without bound, and the run shall not go back; the weights
                 are as they were.
         """
-        task, sums, rate = self._task, root.sums, self.learning_rate
-        assert not isinstance(task.rule, HotAndCold)
+        spec, sums, rate = self._spec, root.sums, self.learning_rate
+        assert not isinstance(spec.rule, CoordinateSearch)
         count = sums.num_samples
         loss = sums.loss_sum / count if math.isfinite(root.squared_norm) else math.nan
         if self._goes_back(loss, rate):
             return None
-        if task.per_sample:
+        if spec.per_sample:
             # Per-sample norms are over all weights, the frozen too, so what they are held against
             # is as well.
             squared = root.squared_norm / count**2
             self._noise.update(count, sums.squared_norm_sum / count, squared)
-        gradient_spans, squared_norm_of_sum = root.gradient_spans, root.squared_norm
-        if task.frozen:
+        gradient_chunks, squared_norm_of_sum = root.gradient_chunks, root.squared_norm
+        if spec.frozen:
             gradient_sum = root.gradient_sum
-            kept = task.frozen.take_out_inplace(self.weights, gradient_sum)
-            gradient_spans = [gradient_sum[span] for span in spans(len(gradient_sum))]
+            kept = spec.frozen.take_out_inplace(self.weights, gradient_sum)
+            gradient_chunks = [gradient_sum[chunk] for chunk in chunks(len(gradient_sum))]
             squared_norm_of_sum = squared_norm(gradient_sum)
         norm = math.sqrt(squared_norm_of_sum) / count
-        self.is_at_rest = task.stop_gradient_norm is not None and norm < task.stop_gradient_norm
-        factor = 1.0 if task.clip_norm is None else clip_factor(norm, task.clip_norm)
-        self._update(task.rule, gradient_spans, count, factor=factor, rate=rate)
-        if task.frozen:
-            task.frozen.put_back_inplace(self.weights, kept)
+        self.gradient_converged = (
+            spec.stop_gradient_norm is not None and norm < spec.stop_gradient_norm
+        )
+        factor = 1.0 if spec.clip_norm is None else clip_factor(norm, spec.clip_norm)
+        self._update(spec.rule, gradient_chunks, count, factor=factor, rate=rate)
+        if spec.frozen:
+            spec.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
 
     def _update(
         self, rule: UpdateRule, gradient: list[Array], count: int, *, factor: float, rate: float
     ) -> None:
-        """Move the weights by the mean gradient times `factor`, span by span."""
+        """Move the weights by the mean gradient times `factor`, chunk by chunk."""
         weights, scalar = self.weights, self.weights.dtype.type
         # The mean over a power of two is the same bits as a product, which is twice as fast.
         divide, by = (
             (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
         )
-        for span, sum_of_span in zip(spans(weights.size), gradient, strict=True):
+        for chunk, sum_of_span in zip(chunks(weights.size), gradient, strict=True):
             mean = divide(sum_of_span, by, out=self._mean[: len(sum_of_span)])
             if factor != 1.0:
                 mean *= scalar(factor)
-            state = {name: array[span] for name, array in self.rule_state.items()}
-            rule.update_inplace(weights[span], mean, state=state, learning_rate=rate)
+            state = {name: array[chunk] for name, array in self.rule_state.items()}
+            rule.update_inplace(weights[chunk], mean, state=state, learning_rate=rate)
 
     def apply_trial(self, place: int, weight: Any, sums: Sums, seconds: float) -> HistoryRow | None:
         """Make one update that was found by trying: the weight at `place` becomes `weight`.
@@ -202,26 +206,26 @@ class Training:
 
     def _goes_back(self, loss: float, rate: float) -> bool:
         """Look at the mean loss of the step to be made; True where the run went back instead."""
-        way_back = self._way_back
-        has_diverged = self.pace.has_diverged(loss)
+        rollback = self._rollback
+        has_diverged = self.loss_monitor.has_diverged(loss)
         if self.trains_on:
             if has_diverged and not self.divergence:
                 self.divergence = trained_on(loss, rate, step=self.step)
                 self._say(self.divergence)
             return False
-        if way_back is not None:
-            way_back.before_step()
-        if not has_diverged and (way_back is None or not way_back.fails_trial(loss)):
+        if rollback is not None:
+            rollback.before_step()
+        if not has_diverged and (rollback is None or not rollback.fails_trial(loss)):
             return False
         # Before the first update, no rate would have given another loss.
-        is_lost = way_back is None or way_back.halvings >= MOST_HALVINGS
+        is_lost = rollback is None or rollback.halvings >= MOST_HALVINGS
         if is_lost or (self.step == 0 and has_diverged):
-            advice = self._task.output_advice
+            advice = self._spec.output_advice
             raise DivergedError(
                 self.step, why_diverged(loss, rate, step=self.step, output_advice=advice)
             )
-        assert way_back is not None
-        way_back.go_back(on_trial=has_diverged)
+        assert rollback is not None
+        rollback.go_back(on_trial=has_diverged)
         what = grown(loss) if has_diverged else "does not fall"
         self._say(
             f"step {self.step}: the loss {what} at a learning rate of {rate:g}, which is too high; "
@@ -232,22 +236,22 @@ class Training:
     def _step_made(
         self, sums: Sums, rate: float, grad_norm: float | None, seconds: float
     ) -> HistoryRow | None:
-        task = self._task
-        window_mean = self.pace.note(sums.loss_sum / sums.num_samples)
-        if self._way_back and window_mean is not None:
-            self._way_back.after_window(window_mean)
-        at_start = self.step % task.steps_per_epoch == 0
+        spec = self._spec
+        window_mean = self.loss_monitor.note(sums.loss_sum / sums.num_samples)
+        if self._rollback and window_mean is not None:
+            self._rollback.after_window(window_mean)
+        at_start = self.step % spec.steps_per_epoch == 0
         self.epoch_sums = sums if at_start else self.epoch_sums.joined(sums)
         self._row_sums = self._row_sums.joined(sums)
         self.step += 1
         self.num_samples += sums.num_samples
-        if self.step % task.history_every:
+        if self.step % spec.history_every:
             return None
         return self._row(rate, grad_norm, seconds)
 
     def _row(self, rate: float, grad_norm: float | None, seconds: float) -> HistoryRow:
         sums, self._row_sums = self._row_sums, NO_SUMS
-        per_sample, factor = self._task.per_sample, self._task.squared_error_factor
+        per_sample, factor = self._spec.per_sample, self._spec.squared_error_factor
         train_loss = sums.loss_sum / sums.num_samples
         return HistoryRow(
             step=self.step,
@@ -271,16 +275,18 @@ class Training:
             "epoch_sums": [plain(value) for value in self.epoch_sums],
             "row_sums": [plain(value) for value in self._row_sums],
             "noise": self._noise.state_dict(),
-            "is_at_rest": self.is_at_rest,
-            "pace": {name: plain(value) for name, value in self.pace.state().items()},
+            "gradient_converged": self.gradient_converged,
+            "loss_monitor": {
+                name: plain(value) for name, value in self.loss_monitor.state().items()
+            },
             "divergence": self.divergence,
-            "fallback": self._way_back.state() if self._way_back else None,
+            "rollback": self._rollback.state() if self._rollback else None,
         }
 
     def arrays(self) -> dict[str, Mapping[str, Array]]:
         """The optimiser's state, and what the run would go back to, in groups."""
         groups: dict[str, Mapping[str, Array]] = {"optimizer": self.rule_state}
-        return groups | ({"fallback": self._way_back.arrays()} if self._way_back else {})
+        return groups | ({"rollback": self._rollback.arrays()} if self._rollback else {})
 
     def restore(
         self,
@@ -305,15 +311,17 @@ class Training:
             self.epoch_sums = Sums(*map(number, state["epoch_sums"]))
             self._row_sums = Sums(*map(number, state["row_sums"]))
             self._noise = NoiseScale.from_state(state["noise"])
-            self.is_at_rest = bool(state["is_at_rest"])
-            self.pace = Pace(**{name: number(value) for name, value in state["pace"].items()})
+            self.gradient_converged = bool(state["gradient_converged"])
+            self.loss_monitor = LossMonitor(
+                **{name: number(value) for name, value in state["loss_monitor"].items()}
+            )
             self.divergence = str(state["divergence"])
             np.copyto(self.weights, weights)
             for name, array in self.rule_state.items():
                 np.copyto(array, rule_state[name])
             self.begin()
-            if self._way_back:
-                self._way_back.restore(state["fallback"], arrays["fallback"])
+            if self._rollback:
+                self._rollback.restore(state["rollback"], arrays["rollback"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 "checkpoint",

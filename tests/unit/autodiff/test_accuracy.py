@@ -8,18 +8,16 @@ than a few ulp of its terms.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from distsgd.autodiff import GradientTape, Variable
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.base.arrays import Array
 from distsgd.nn import find_loss
 
-Array = NDArray[Any]
 Wide = np.longdouble
 TINY = np.finfo(np.float32).tiny
 CHANCE = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsgd.autodiff.gate import Site
+from distsgd.autodiff.gate import OpContext
 from distsgd.autodiff.linear import LARGE, WIDE, stage_product, stage_row_squared_norms
 
 
@@ -31,6 +31,8 @@ def test_outer_product_has_the_numbers_of_the_matrix_product(columns: int) -> No
 @pytest.mark.parametrize("columns", [1, WIDE - 1, WIDE, 300])
 def test_row_squared_norms_are_those_of_a_loop(columns: int) -> None:
     x_NI, out_N = np.random.default_rng(0).standard_normal((4, columns)), np.empty(4)
-    for operation in stage_row_squared_norms(Site((), out_N, np.empty), "squares", x_NI, out_N):
+    for operation in stage_row_squared_norms(
+        OpContext((), out_N, np.empty), "squares", x_NI, out_N
+    ):
         operation()
     np.testing.assert_allclose(out_N, [sum(v * v for v in row) for row in x_NI.tolist()])

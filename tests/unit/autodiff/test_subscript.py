@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import array_shapes, basic_indices, integer_array_in
 
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.check import check_gradient
-from distsgd.autodiff.slope import slope_at
 from distsgd.autodiff.subscript import Subscript
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
+from distsgd.lessons.slope import slope_at
 
 SHAPES = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 

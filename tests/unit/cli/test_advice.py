@@ -18,7 +18,7 @@ from distsgd.cli.app import app
 from distsgd.cli.show import way_on
 from distsgd.cli.train import Request, next_commands
 from distsgd.config import TrainConfig
-from distsgd.run.record import RUN_FORMAT
+from distsgd.run.run_files import RUN_FORMAT
 from distsgd.store import RunDirectory
 
 Command = Callable[..., tuple[int, str, str]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
 
 Command = Callable[..., tuple[int, str, str]]
 TRAIN = ("train", "digits.toml", "--workers", "0", "--quiet", "--set", "train.steps=5")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distsgd.cli.doctor import rows
-from distsgd.run.doctor import kernel_advice
+from distsgd.lab.doctor import kernel_advice
 
 FACTS: dict[str, Any] = {
     "distsgd": "0.1.0",

@@ -76,7 +76,7 @@ def test_draw_says_what_cannot_be_drawn(
 def test_steps_made_again_are_those_of_the_run(command: Command) -> None:
     import numpy as np
 
-    from distsgd.run.inspect import steps_again
+    from distsgd.lessons.inspect import steps_again
     from distsgd.run.saved import SavedRun
 
     saved = SavedRun.load(Path("run"))

@@ -9,7 +9,7 @@ import pytest
 from distsgd.data.blocks import Blocking
 from distsgd.data.built_ahead import BuiltAhead, Order, one_thread
 from distsgd.data.sampler import BatchSampler, Sampler
-from distsgd.data.two_stage import TwoStageSampler
+from distsgd.lessons.two_stage import TwoStageSampler
 
 NUM_ROWS, BATCH = 1 << 17, 256
 EPOCH = NUM_ROWS // BATCH

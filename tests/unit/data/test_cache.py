@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from distsgd.data.cache import cached
-from distsgd.data.options import PrepareOptions
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
+from distsgd.data.prepare.options import PrepareOptions
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

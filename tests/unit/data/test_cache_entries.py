@@ -13,8 +13,8 @@ import pytest
 
 from distsgd.data.cache import cached
 from distsgd.data.cache_entries import Cleared, clear, default_cache_dir, evict, list_entries
-from distsgd.data.options import PrepareOptions
-from distsgd.data.shards import DataSet, DirectoryLock
+from distsgd.data.dataset import DataSet, DirectoryLock
+from distsgd.data.prepare.options import PrepareOptions
 from distsgd.errors import DataError, DiskError
 
 Write = Callable[..., Path]
@@ -113,7 +113,9 @@ def test_clear_refuses_the_beginning_of_several_names(cache: Path, three: list[P
 
 def test_clear_keeps_what_this_or_another_process_uses(cache: Path, three: list[Path]) -> None:
     lock = DirectoryLock(three[0])
-    opens = "import sys; from distsgd.data.shards import DataSet; data = DataSet.open(sys.argv[1]);"
+    opens = (
+        "import sys; from distsgd.data.dataset import DataSet; data = DataSet.open(sys.argv[1]);"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", f"{opens} print(flush=True); input()", str(three[1])],
         stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.data.manifest import Manifest
-from distsgd.data.prepare import read_features
+from distsgd.data.prepare.prepare import read_features
 from distsgd.errors import DataError
 from tests.unit.data.sources.test_csv_types import csv_of, parquet_of, prepared
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsgd.autodiff.check import assert_gradient
-from distsgd.autodiff.gate import Array
+from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.images import Convolution, MaxPool
 from distsgd.nn.layers import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd.optim import clip_factor, squared_norm
-from distsgd.optim.spans import SPAN_LENGTH, spans
+from distsgd.optim.chunks import CHUNK_LENGTH, chunks
 
 
 def random_vector(size: int, dtype: type) -> NDArray[np.floating[Any]]:
@@ -57,9 +57,9 @@ def test_clip_factor_leaves_a_norm_that_is_not_finite_for_the_caller(bad: float)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [0, 1, SPAN_LENGTH, SPAN_LENGTH + 1, 3 * SPAN_LENGTH + 5])
+@pytest.mark.parametrize("size", [0, 1, CHUNK_LENGTH, CHUNK_LENGTH + 1, 3 * CHUNK_LENGTH + 5])
 def test_spans_cover_a_vector_once_and_in_order(size: int, dtype: type) -> None:
     vector = random_vector(size, dtype)
-    cut = [vector[span] for span in spans(size)]
-    assert all(0 < len(span) <= SPAN_LENGTH for span in cut)
-    assert b"".join(span.tobytes() for span in cut) == vector.tobytes()
+    cut = [vector[chunk] for chunk in chunks(size)]
+    assert all(0 < len(chunk) <= CHUNK_LENGTH for chunk in cut)
+    assert b"".join(chunk.tobytes() for chunk in cut) == vector.tobytes()

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
 from distsgd.optim import Momentum, Nesterov, Sgd, UpdateRule, make_rule
 
-Array = NDArray[np.floating[Any]]
 DTYPES = [np.float32, np.float64]
 TYPES = ["sgd", "momentum", "nesterov"]
 

@@ -7,19 +7,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distsgd.parallel.messages import Description, Kind, Order, Report
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
 from distsgd.parallel.tree import Sums
 
 UINT32 = st.integers(0, 2**32 - 1)
 FLOAT = st.floats(allow_nan=False)
 ORDERS = st.builds(
-    Order, UINT32, st.sampled_from(Kind), st.integers(0, 2**64 - 1), UINT32, UINT32, UINT32, UINT32
+    ComputeRequest,
+    UINT32,
+    st.sampled_from(RequestKind),
+    st.integers(0, 2**64 - 1),
+    UINT32,
+    UINT32,
+    UINT32,
+    UINT32,
 )
 SUMS = st.builds(Sums, st.integers(0, 2**63 - 1), FLOAT, st.integers(0, 2**63 - 1), FLOAT, FLOAT)
 REPORTS = st.builds(
-    Report,
+    ComputeReply,
     UINT32,
-    st.sampled_from(Kind),
+    st.sampled_from(RequestKind),
     st.integers(0, 2**64 - 1),
     UINT32,
     UINT32,
@@ -30,41 +37,41 @@ REPORTS = st.builds(
 
 
 @given(order=ORDERS)
-def test_order_comes_back_from_its_bytes(order: Order) -> None:
-    back = Order.unpack(order.pack())
+def test_order_comes_back_from_its_bytes(order: ComputeRequest) -> None:
+    back = ComputeRequest.unpack(order.pack())
     assert back == order
-    assert type(back.kind) is Kind
+    assert type(back.kind) is RequestKind
 
 
 @given(report=REPORTS)
-def test_report_comes_back_from_its_bytes(report: Report) -> None:
-    back = Report.unpack(report.pack())
+def test_report_comes_back_from_its_bytes(report: ComputeReply) -> None:
+    back = ComputeReply.unpack(report.pack())
     assert back == report
-    assert type(back.kind) is Kind
+    assert type(back.kind) is RequestKind
 
 
 @given(report=REPORTS, data=st.data())
-def test_report_cut_short_is_refused(report: Report, data: st.DataObject) -> None:
+def test_report_cut_short_is_refused(report: ComputeReply, data: st.DataObject) -> None:
     packed = report.pack()
     with pytest.raises(ValueError, match="are no report"):
-        Report.unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
+        ComputeReply.unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
 @given(noise=st.binary(max_size=200))
 @example(noise=bytes(35))
 def test_noise_is_a_report_or_a_value_error(noise: bytes) -> None:
     with suppress(ValueError):
-        assert isinstance(Report.unpack(noise), Report)
+        assert isinstance(ComputeReply.unpack(noise), ComputeReply)
 
 
 def test_report_answers_its_order_only() -> None:
-    order = Order(1, Kind.GRADIENT, 7, 2, 5, 0, 3)
-    report = Report(1, Kind.GRADIENT, 7, 2, 5, 1.0, 2.0, ())
+    order = ComputeRequest(1, RequestKind.GRADIENT, 7, 2, 5, 0, 3)
+    report = ComputeReply(1, RequestKind.GRADIENT, 7, 2, 5, 1.0, 2.0, ())
     assert report.answers(order)
     assert report.answers(order._replace(next_last=9))
     others = [
         order._replace(incarnation=2),
-        order._replace(kind=Kind.EVALUATE),
+        order._replace(kind=RequestKind.EVALUATE),
         order._replace(step=6),
         order._replace(first=1),
         order._replace(last=6),
@@ -73,8 +80,8 @@ def test_report_answers_its_order_only() -> None:
 
 
 def test_description_comes_back_from_its_bytes() -> None:
-    description = Description(3, "1.2.3", 4567, "probe", "digest")
-    assert Description.unpack(description.pack()) == description
+    description = WorkerInfo(3, "1.2.3", 4567, "probe", "digest")
+    assert WorkerInfo.unpack(description.pack()) == description
 
 
 @pytest.mark.parametrize(
@@ -82,4 +89,4 @@ def test_description_comes_back_from_its_bytes() -> None:
 )
 def test_what_is_no_description_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        Description.unpack(data)
+        WorkerInfo.unpack(data)

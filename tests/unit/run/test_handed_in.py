@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
 from distsgd.errors import ClusterError, ConfigError, DataError, DistSGDError, ModelError, RunError
 from distsgd.run import trainer
 from distsgd.run.saved import SavedRun

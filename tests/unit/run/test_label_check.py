@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 from distsgd.errors import ConfigError, DataError
+from distsgd.lessons.inspect import input_gradients
 from distsgd.nn import LOSSES
 from distsgd.run.evaluate import evaluate
-from distsgd.run.inspect import input_gradients
 from distsgd.run.trainer import Trainer
 
 RULES = {

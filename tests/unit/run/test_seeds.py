@@ -11,7 +11,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.data.cache_entries import Cleared, clear
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
 from distsgd.run.evaluate import evaluate
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import Result, Trainer

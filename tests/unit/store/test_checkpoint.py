@@ -282,7 +282,7 @@ def test_best_beyond_the_step_a_run_fell_back_to_does_not_hide_a_new_one(tmp_pat
 def test_latest_removes_what_an_interrupted_save_left(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     path = save(store, 1)
-    shutil.copytree(path, tmp_path / ".aside-step-000000000002-0123")
+    shutil.copytree(path, tmp_path / ".staging-step-000000000002-0123")
     assert_is_step(store.latest(no_message), 1)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -307,7 +307,7 @@ def test_save_goes_through_what_an_interrupted_second_save_left(tmp_path: Path) 
 def test_latest_leaves_a_save_that_is_going_on_alone(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     path = save(store, 1)
-    busy = tmp_path / ".aside-step-000000000002-0123"
+    busy = tmp_path / ".staging-step-000000000002-0123"
     shutil.copytree(path, busy)
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -103,7 +103,7 @@ def test_history_counts_a_row_once_after_an_interrupted_merge(tmp_path: Path) ->
 
 def test_history_ignores_what_is_no_part(tmp_path: Path) -> None:
     write(tmp_path, range(1, 6))
-    (tmp_path / ".aside-part-000000000006-000000000009.parquet-0a1b").write_bytes(b"half")
+    (tmp_path / ".staging-part-000000000006-000000000009.parquet-0a1b").write_bytes(b"half")
     (tmp_path / "part-1-5.parquet").write_bytes(b"")
     assert steps_of(tmp_path) == [1, 2, 3, 4, 5]
 

@@ -119,6 +119,6 @@ def test_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None:
 def test_lock_clears_away_what_an_interrupted_write_left(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for directory in (run.path, run.history):
-        (directory / ".aside-result.json-12ab").write_bytes(b"{")
+        (directory / ".staging-result.json-12ab").write_bytes(b"{")
     with run.lock(0.0):
-        assert not list(run.path.glob("**/.aside-*"))
+        assert not list(run.path.glob("**/.staging-*"))

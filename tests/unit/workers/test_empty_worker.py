@@ -10,19 +10,19 @@ import pytest
 
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.crew.plan import shares
-from distsgd.parallel.crew.reduction import Part, Reduction
-from distsgd.parallel.exchange.contract import Layout
-from distsgd.parallel.messages import Kind, Order, WorkerTask
+from distsgd.parallel.messages import ComputeRequest, RequestKind, WorkerSpec
+from distsgd.parallel.pool.autotuner import assignments
+from distsgd.parallel.pool.reduction import Part, Reduction
+from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.parallel.tree import most_nodes
 from distsgd_workers.empty_worker import EmptyWorker
 from tests.fakes import small_blocks
 
 
-def a_task(num_blocks: int) -> WorkerTask:
+def a_task(num_blocks: int) -> WorkerSpec:
     sampler = small_blocks(64, num_blocks, lanes=1, lane_rows=1, block_rows=1)
     model = Model([Dense(3)], "softmax_cross_entropy", (2,))
-    return WorkerTask(
+    return WorkerSpec(
         Path("nowhere"), model, sampler, "float32", seed=0, per_sample=True, has_classes=True
     )
 
@@ -30,14 +30,14 @@ def a_task(num_blocks: int) -> WorkerTask:
 @pytest.mark.parametrize("num_blocks", [1, 5, 16])
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 7])
 def test_sums_of_any_number_of_empty_workers_are_zeros(num_blocks: int, num_workers: int) -> None:
-    task = a_task(num_blocks)
-    partition = task.sampler.partition(0)
-    layout = Layout(task.model.num_parameters, most_nodes(num_blocks), task.dtype)
+    spec = a_task(num_blocks)
+    partition = spec.sampler.partition(0)
+    layout = BufferLayout(spec.model.num_parameters, most_nodes(num_blocks), spec.dtype)
     parts = []
-    for number, first, last in shares(num_blocks, tuple(range(num_workers))):
-        worker, slots_SP = EmptyWorker(task), np.full((layout.num_slots, 9), 7, np.float32)
+    for number, first, last in assignments(num_blocks, tuple(range(num_workers))):
+        worker, slots_SP = EmptyWorker(spec), np.full((layout.num_slots, 9), 7, np.float32)
         worker.attach(np.ones(9, np.float32), slots_SP)
-        report = worker.compute(Order(0, Kind.GRADIENT, 0, first, last, 0, 0))
+        report = worker.compute(ComputeRequest(0, RequestKind.GRADIENT, 0, first, last, 0, 0))
         parts.append(Part(number, report, slots_SP))
     root = Reduction(layout).sum(parts, partition.separators)
     assert root.gradient_sum.tolist() == [0.0] * 9

@@ -5,32 +5,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from distsgd import __version__
-from distsgd.chance import Purpose, uniform
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.blocks import Block
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.exchange.contract import Layout
-from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerSpec
 from distsgd.parallel.numerics import probe
+from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.parallel.tree import Sums, most_nodes
 from distsgd_workers.gradient_worker import GradientWorker
 from tests.fakes import small_blocks
 from tests.oracles import tree_over
 
-Array = NDArray[Any]
 Labels = Literal["class", "one_hot", "number"]
 NUM_ROWS, NUM_FEATURES, NUM_CLASSES = 230, 7, 3
 BLOCK_ROWS = 5
@@ -41,65 +40,65 @@ LABELS: tuple[Labels, ...] = ("class", "one_hot", "number")
 class Setting:
     """A data set, and a network on it."""
 
-    task: WorkerTask
+    spec: WorkerSpec
     data: DataSet
     weights_P: Array
 
     @property
-    def layout(self) -> Layout:
-        slots = most_nodes(self.task.sampler.most_leaves)
-        return Layout(self.task.model.num_parameters, slots, self.task.dtype)
+    def layout(self) -> BufferLayout:
+        slots = most_nodes(self.spec.sampler.most_leaves)
+        return BufferLayout(self.spec.model.num_parameters, slots, self.spec.dtype)
 
     def worker(self) -> tuple[GradientWorker, Array]:
         """A new worker, and its slots."""
-        layout, worker = self.layout, GradientWorker(self.task)
+        layout, worker = self.layout, GradientWorker(self.spec)
         slots_SP = layout.slots(bytearray(layout.slots_bytes))
         worker.attach(self.weights_P, slots_SP)
         return worker, slots_SP
 
-    def blocks(self, kind: Kind, step: int) -> tuple[Block, ...]:
-        sampler = self.task.sampler
-        if kind is not Kind.EVALUATE:
+    def blocks(self, kind: RequestKind, step: int) -> tuple[Block, ...]:
+        sampler = self.spec.sampler
+        if kind is not RequestKind.EVALUATE:
             return sampler.partition(step).blocks
         return sampler.blocking.evaluation(self.data.test.num_rows).blocks
 
-    def rows_of(self, kind: Kind, step: int, block: Block) -> tuple[Array, Array, Array]:
+    def rows_of(self, kind: RequestKind, step: int, block: Block) -> tuple[Array, Array, Array]:
         """Rows of a block: features, target, squared norms."""
-        task, count = self.task, block.last - block.first
+        spec, count = self.spec, block.last - block.first
         rows_N = np.arange(block.first, block.last)
-        if kind is not Kind.EVALUATE:
-            task.sampler.row_order().rows_inplace(step, block.first, block.last, rows_N)
+        if kind is not RequestKind.EVALUATE:
+            spec.sampler.row_order().rows_inplace(step, block.first, block.last, rows_N)
             rows_N.sort()
-        x_NI = np.zeros((count, NUM_FEATURES), task.dtype)
-        is_class = task.model.target_kind == "class"
-        shape = (count,) if is_class else (count, task.model.num_outputs)
-        target = np.zeros(shape, np.int64 if is_class else task.dtype)
-        norms_N = np.zeros(count, task.dtype)
-        rows = self.data.test if kind is Kind.EVALUATE else self.data.train
+        x_NI = np.zeros((count, NUM_FEATURES), spec.dtype)
+        is_class = spec.model.target_kind == "class"
+        shape = (count,) if is_class else (count, spec.model.num_outputs)
+        target = np.zeros(shape, np.int64 if is_class else spec.dtype)
+        norms_N = np.zeros(count, spec.dtype)
+        rows = self.data.test if kind is RequestKind.EVALUATE else self.data.train
         rows.gather_inplace(rows_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
         return x_NI, target, norms_N
 
-    def of_block(self, kind: Kind, step: int, block: Block) -> tuple[Array, Sums]:
+    def of_block(self, kind: RequestKind, step: int, block: Block) -> tuple[Array, Sums]:
         """Gradient and sums of one block, by a program of its own."""
-        task = self.task
+        spec = self.spec
         x_NI, target, norms_N = self.rows_of(kind, step, block)
         gradient_P = np.zeros_like(self.weights_P)
-        program = task.model.program(len(x_NI), task.dtype, per_sample=task.per_sample)
+        program = spec.model.program(len(x_NI), spec.dtype, per_sample=spec.per_sample)
         bound = program.bind(
             x_NI,
             target,
             weights=self.weights_P,
             gradients=gradient_P,
-            x_squared_norms=norms_N if task.per_sample else None,
+            x_squared_norms=norms_N if spec.per_sample else None,
         )
         bound.forward()
         loss_sum = float(bound.losses_N.astype(np.float64).sum())
-        if kind is Kind.LOSS:
+        if kind is RequestKind.LOSS:
             return gradient_P, Sums(len(x_NI), loss_sum, 0, 0.0, 0.0)
-        if kind is Kind.EVALUATE:
+        if kind is RequestKind.EVALUATE:
             classes_N = target if target.ndim == 1 else target.argmax(axis=1)
             is_right_N = bound.outputs_NO.argmax(axis=1) == classes_N
-            correct = int(is_right_N.sum()) if task.has_classes else 0
+            correct = int(is_right_N.sum()) if spec.has_classes else 0
             return gradient_P, Sums(len(x_NI), loss_sum, correct, 0.0, 0.0)
         bound.backward()
         if bound.squared_norms_N is None:
@@ -108,7 +107,7 @@ class Setting:
         norm_max = float(bound.squared_norms_N.max())
         return gradient_P, Sums(len(x_NI), loss_sum, 0, norm_sum, norm_max)
 
-    def expected(self, kind: Kind, step: int) -> tuple[Array, Sums]:
+    def expected(self, kind: RequestKind, step: int) -> tuple[Array, Sums]:
         """The sum over all blocks, in the tree."""
         return tree_over(
             self.blocks(kind, step),
@@ -116,11 +115,13 @@ class Setting:
             lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
         )
 
-    def order(self, kind: Kind, step: int, first: int = 0, last: int | None = None) -> Order:
+    def order(
+        self, kind: RequestKind, step: int, first: int = 0, last: int | None = None
+    ) -> ComputeRequest:
         num_blocks = len(self.blocks(kind, step))
         last = num_blocks if last is None else last
-        num_next = 0 if kind is Kind.EVALUATE else len(self.blocks(kind, step + 1))
-        return Order(1, kind, step, first, last, min(first, num_next), num_next)
+        num_next = 0 if kind is RequestKind.EVALUATE else len(self.blocks(kind, step + 1))
+        return ComputeRequest(1, kind, step, first, last, min(first, num_next), num_next)
 
 
 Settings = Callable[..., Setting]
@@ -158,18 +159,18 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         sampler = small_blocks(
             data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS
         )
-        task = WorkerTask(path, model, sampler, "float32", 7, per_sample, labels != "number")
+        spec = WorkerSpec(path, model, sampler, "float32", 7, per_sample, labels != "number")
         weights_P = model.initialise("glorot", 0, "float32")
         weights_P.flags.writeable = False
-        return Setting(task, data, weights_P)
+        return Setting(spec, data, weights_P)
 
     return make
 
 
-def same(report: Report, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
+def same(report: ComputeReply, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
     """One node, with the expected bits; no gradient is held against those of an evaluation."""
     is_same_gradient = (
-        report.kind is not Kind.GRADIENT or slots_SP[0].tobytes() == expected[0].tobytes()
+        report.kind is not RequestKind.GRADIENT or slots_SP[0].tobytes() == expected[0].tobytes()
     )
     return report.nodes == (expected[1],) and is_same_gradient
 
@@ -182,10 +183,10 @@ def test_order_of_all_blocks_equals_a_loop_over_them(
 ) -> None:
     setting = make_setting(labels, per_sample=per_sample, batch_rows=batch_rows)
     worker, slots_SP = setting.worker()
-    last = setting.task.sampler.steps_per_epoch - 1
+    last = setting.spec.sampler.steps_per_epoch - 1
     for step in (0, 1, last, last + 1):
-        report = worker.compute(setting.order(Kind.GRADIENT, step))
-        assert same(report, slots_SP, setting.expected(Kind.GRADIENT, step))
+        report = worker.compute(setting.order(RequestKind.GRADIENT, step))
+        assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, step))
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -194,14 +195,16 @@ def test_evaluation_counts_correct_answers_of_classes(
 ) -> None:
     setting = make_setting(labels)
     worker, slots_SP = setting.worker()
-    report = worker.compute(setting.order(Kind.EVALUATE, 5))
-    assert same(report, slots_SP, setting.expected(Kind.EVALUATE, 5))
+    report = worker.compute(setting.order(RequestKind.EVALUATE, 5))
+    assert same(report, slots_SP, setting.expected(RequestKind.EVALUATE, 5))
     (sums,) = report.nodes
-    x_NI, target, _ = setting.rows_of(Kind.EVALUATE, 0, Block(0, 0, setting.data.test.num_rows))
+    x_NI, target, _ = setting.rows_of(
+        RequestKind.EVALUATE, 0, Block(0, 0, setting.data.test.num_rows)
+    )
     assert sums.num_samples == len(x_NI) > 20
     if labels != "number":
         classes_N = target if labels == "class" else target.argmax(axis=1)
-        outputs_NO = setting.task.model.predict(setting.weights_P, x_NI)
+        outputs_NO = setting.spec.model.predict(setting.weights_P, x_NI)
         assert 0 < sums.correct == int((outputs_NO.argmax(axis=1) == classes_N).sum()) < len(x_NI)
     else:
         assert sums.correct == 0
@@ -211,20 +214,20 @@ def test_evaluation_leaves_the_slots_alone(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
     slots_SP[:] = 3
-    worker.compute(setting.order(Kind.EVALUATE, 0))
+    worker.compute(setting.order(RequestKind.EVALUATE, 0))
     assert set(slots_SP.flat) == {3}
 
 
 def test_mean_gradient_is_that_of_a_loop_over_single_samples(make_setting: Settings) -> None:
     setting = make_setting(per_sample=True)
     worker, slots_SP = setting.worker()
-    (sums,) = worker.compute(setting.order(Kind.GRADIENT, 0)).nodes
+    (sums,) = worker.compute(setting.order(RequestKind.GRADIENT, 0)).nodes
     gradients = []
-    for block in setting.blocks(Kind.GRADIENT, 0):
-        x_NI, target, _ = setting.rows_of(Kind.GRADIENT, 0, block)
+    for block in setting.blocks(RequestKind.GRADIENT, 0):
+        x_NI, target, _ = setting.rows_of(RequestKind.GRADIENT, 0, block)
         for i in range(len(x_NI)):
             gradient_P = np.zeros(setting.layout.num_parameters)
-            bound = setting.task.model.program(1, "float64", per_sample=False).bind(
+            bound = setting.spec.model.program(1, "float64", per_sample=False).bind(
                 x_NI[i : i + 1].astype(np.float64),
                 target[i : i + 1],
                 weights=setting.weights_P.astype(np.float64),
@@ -251,8 +254,8 @@ def test_worker_can_be_asked_for_anything_in_any_order(
     setting = make_setting(data.draw(st.sampled_from(LABELS)), hidden=())
     used, used_slots_SP = setting.worker()
     for _ in range(6):
-        kind = data.draw(st.sampled_from(Kind))
-        step = data.draw(st.integers(0, 2 * setting.task.sampler.steps_per_epoch))
+        kind = data.draw(st.sampled_from(RequestKind))
+        step = data.draw(st.integers(0, 2 * setting.spec.sampler.steps_per_epoch))
         first = data.draw(st.integers(0, len(setting.blocks(kind, step)) - 1))
         last = data.draw(st.integers(first + 1, len(setting.blocks(kind, step))))
         order = setting.order(kind, step, first, last)
@@ -260,7 +263,7 @@ def test_worker_can_be_asked_for_anything_in_any_order(
         report, expected = used.compute(order), fresh.compute(order)
         assert report[:5] == order[:5]
         assert report.nodes == expected.nodes
-        num_nodes = len(report.nodes) if kind is Kind.GRADIENT else 0
+        num_nodes = len(report.nodes) if kind is RequestKind.GRADIENT else 0
         assert used_slots_SP[:num_nodes].tobytes() == slots_SP[:num_nodes].tobytes()
         if data.draw(st.booleans()):
             used.read_ahead(order)
@@ -272,11 +275,11 @@ def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]
     reading, reading_slots_SP = setting.worker()
     plain, slots_SP = setting.worker()
     # Over the end of an epoch, where the order of the rows changes.
-    for step in range(2 * setting.task.sampler.steps_per_epoch + 1):
-        num_blocks = len(setting.blocks(Kind.GRADIENT, step))
+    for step in range(2 * setting.spec.sampler.steps_per_epoch + 1):
+        num_blocks = len(setting.blocks(RequestKind.GRADIENT, step))
         edges = [0, *(cut for cut in cuts if cut < num_blocks), num_blocks]
         for first, last in pairwise(edges):
-            order = setting.order(Kind.GRADIENT, step, first, last)
+            order = setting.order(RequestKind.GRADIENT, step, first, last)
             report, expected = reading.compute(order), plain.compute(order)
             assert report.nodes == expected.nodes
             num_nodes = len(report.nodes)
@@ -287,37 +290,37 @@ def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]
 def test_block_read_ahead_is_used_and_only_for_its_order(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
-    worker.read_ahead(setting.order(Kind.GRADIENT, 0))
-    assert worker._ahead == (Kind.GRADIENT, 1, setting.blocks(Kind.GRADIENT, 1)[0])
-    worker.compute(setting.order(Kind.EVALUATE, 1))
+    worker.read_ahead(setting.order(RequestKind.GRADIENT, 0))
+    assert worker._ahead == (RequestKind.GRADIENT, 1, setting.blocks(RequestKind.GRADIENT, 1)[0])
+    worker.compute(setting.order(RequestKind.EVALUATE, 1))
     assert worker._ahead is not None
-    report = worker.compute(setting.order(Kind.GRADIENT, 1))
+    report = worker.compute(setting.order(RequestKind.GRADIENT, 1))
     assert worker._ahead is None
-    assert same(report, slots_SP, setting.expected(Kind.GRADIENT, 1))
-    worker.read_ahead(setting.order(Kind.GRADIENT, 1)._replace(next_first=0, next_last=0))
+    assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, 1))
+    worker.read_ahead(setting.order(RequestKind.GRADIENT, 1)._replace(next_first=0, next_last=0))
     assert worker._ahead is None
 
 
 def test_block_read_ahead_is_not_used_in_another_epoch(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
-    later = 1 + setting.task.sampler.steps_per_epoch
-    assert setting.blocks(Kind.GRADIENT, 1) == setting.blocks(Kind.GRADIENT, later)
-    worker.read_ahead(setting.order(Kind.GRADIENT, 0))
-    report = worker.compute(setting.order(Kind.GRADIENT, later))
-    assert same(report, slots_SP, setting.expected(Kind.GRADIENT, later))
+    later = 1 + setting.spec.sampler.steps_per_epoch
+    assert setting.blocks(RequestKind.GRADIENT, 1) == setting.blocks(RequestKind.GRADIENT, later)
+    worker.read_ahead(setting.order(RequestKind.GRADIENT, 0))
+    report = worker.compute(setting.order(RequestKind.GRADIENT, later))
+    assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, later))
 
 
 def test_worker_attached_anew_reads_and_writes_there(make_setting: Settings) -> None:
     setting = make_setting()
     worker, old_SP = setting.worker()
-    worker.compute(setting.order(Kind.GRADIENT, 0))
+    worker.compute(setting.order(RequestKind.GRADIENT, 0))
     before = old_SP.copy()
     moved = replace(setting, weights_P=setting.weights_P * np.float32(2))
     new_SP = np.zeros_like(old_SP)
     worker.attach(moved.weights_P, new_SP)
-    report = worker.compute(moved.order(Kind.GRADIENT, 0))
-    assert same(report, new_SP, moved.expected(Kind.GRADIENT, 0))
+    report = worker.compute(moved.order(RequestKind.GRADIENT, 0))
+    assert same(report, new_SP, moved.expected(RequestKind.GRADIENT, 0))
     assert old_SP.tobytes() == before.tobytes()
 
 
@@ -328,8 +331,8 @@ def test_weights_are_read_as_they_are_at_the_time(make_setting: Settings) -> Non
     worker, slots_SP = live.worker()
     for factor in (1, 2, 3):
         weights_P *= np.float32(factor)
-        report = worker.compute(live.order(Kind.GRADIENT, 0))
-        assert same(report, slots_SP, live.expected(Kind.GRADIENT, 0))
+        report = worker.compute(live.order(RequestKind.GRADIENT, 0))
+        assert same(report, slots_SP, live.expected(RequestKind.GRADIENT, 0))
 
 
 def test_worker_describes_its_process_its_bits_and_its_data(make_setting: Settings) -> None:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from distsgd.chance import Purpose, uniform
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.nn.losses import find_loss
 from distsgd_workers.step_view import seen
 
-Array = NDArray[Any]
 N, O = 7, 3  # noqa: E741 -- the letters of the shapes.
 OUTPUTS_NO = uniform(0, Purpose.PROBE, count=N * O).reshape(N, O) * 4.0 - 2.0
 GOALS_NO = uniform(1, Purpose.PROBE, count=N * O).reshape(N, O)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources import csv_text
 from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.formats import open_file

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.data.cache import cached
-from distsgd.data.check import check
-from distsgd.data.options import PrepareOptions
-from distsgd.data.prepare import prepare, read_features
-from distsgd.data.shards import DataSet
+from distsgd.data.dataset import DataSet
+from distsgd.data.prepare.check import check
+from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.prepare import prepare, read_features
 from distsgd.data.sources.formats import open_sources
 from distsgd.data.sources.partitions import partition_of
 from distsgd.errors import DataError

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from distsgd.errors import ExchangeTimeoutError, RunError
+from distsgd.base.arrays import Array
+from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import make_rule
 from distsgd.optim.schedules import make_schedule
-from distsgd.parallel.exchange.service import serve
-from distsgd.parallel.messages import Kind, Order, Report, WorkerTask
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerSpec
 from distsgd.parallel.server import server as server_module
-from distsgd.parallel.server.job import CrewTask, Outcome, ServerTask
 from distsgd.parallel.server.metrics import KEYS
-from distsgd.parallel.server.recorder import RecordTask
+from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.training import UpdateTask
+from distsgd.parallel.server.spec import Outcome, PoolSpec, ServerSpec
+from distsgd.parallel.server.training import UpdateSpec
+from distsgd.parallel.transport.service import serve
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.digest import DigestLog
 from distsgd.store.evaluations import EvaluationLog
@@ -32,17 +32,16 @@ from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, small_blocks
 
-Array = NDArray[Any]
 SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
 TOTAL_STEPS = 2 * SAMPLER.steps_per_epoch + 1
 MODEL = Model([Dense(2)], "quadratic", (3,))
-Before = Callable[[Order], None]
+Before = Callable[[ComputeRequest], None]
 
 
-def server_task(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> ServerTask:
-    return ServerTask(
-        worker=WorkerTask(Path("no data"), MODEL, SAMPLER, "float32", 0, False, True),
-        update=UpdateTask(
+def server_spec(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> ServerSpec:
+    return ServerSpec(
+        worker=WorkerSpec(Path("no data"), MODEL, SAMPLER, "float32", 0, False, True),
+        update=UpdateSpec(
             make_rule(rule),
             make_schedule("cosine", learning_rate=0.05, total_steps=TOTAL_STEPS),
             None,
@@ -50,8 +49,8 @@ def server_task(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> S
             2,
             SAMPLER.steps_per_epoch,
         ),
-        record=RecordTask(run, 1, 0.0, None, 2),
-        crew=CrewTask(num_workers, "all", "auto", 20.0, secret=bytes(32)),
+        record=LogSpec(run, 1, 0.0, None, 2),
+        pool=PoolSpec(num_workers, "all", "auto", 20.0, secret=bytes(32)),
         total_steps=TOTAL_STEPS,
         evaluate_every_steps=SAMPLER.steps_per_epoch,
         num_test_rows=NUM_TEST_ROWS,
@@ -73,16 +72,16 @@ def new_run(tmp_path: Path) -> Callable[[], Path]:
 
 
 def train(
-    task: ServerTask, *, stop_in: int | None = None, before: Before = lambda _: None
+    spec: ServerSpec, *, stop_in: int | None = None, before: Before = lambda _: None
 ) -> Outcome:
-    """Train in this thread; the wish to stop comes while step `stop_in` is computed."""
+    """Train in this thread; the desired to stop comes while step `stop_in` is computed."""
 
-    def look(order: Order) -> None:
+    def look(order: ComputeRequest) -> None:
         before(order)
-        if order.kind is Kind.GRADIENT and order.step == stop_in:
+        if order.kind is RequestKind.GRADIENT and order.step == stop_in:
             server.request_stop()
 
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler, look))
+    server = ParameterServer(spec, lambda asked: FakeWorker(asked.sampler, look))
     return server.train()
 
 
@@ -101,7 +100,7 @@ def test_run_goes_to_its_end_and_evaluates_at_epoch_ends_and_there(
     new_run: Callable[[], Path],
 ) -> None:
     path = new_run()
-    outcome = train(server_task(path))
+    outcome = train(server_spec(path))
     assert (outcome.status, outcome.advice, outcome.step) == ("done", "", TOTAL_STEPS)
     assert outcome.epoch == TOTAL_STEPS / SAMPLER.steps_per_epoch
     rows, digests, evaluations, _ = record_of(path)
@@ -117,7 +116,7 @@ def test_run_goes_to_its_end_and_evaluates_at_epoch_ends_and_there(
 
 def test_run_that_ends_with_an_epoch_is_evaluated_once_there(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    train(replace(server_task(path), total_steps=SAMPLER.steps_per_epoch))
+    train(replace(server_spec(path), total_steps=SAMPLER.steps_per_epoch))
     assert [row.step for row in record_of(path)[2]] == [SAMPLER.steps_per_epoch]
 
 
@@ -126,14 +125,14 @@ def test_run_stopped_after_any_step_goes_on_to_the_same_bits(
     new_run: Callable[[], Path], rule: str
 ) -> None:
     whole_run = new_run()
-    whole = train(server_task(whole_run, rule=rule))
+    whole = train(server_spec(whole_run, rule=rule))
     for step in range(TOTAL_STEPS):
         path = new_run()
-        stopped = train(server_task(path, rule=rule), stop_in=step)
+        stopped = train(server_spec(path, rule=rule), stop_in=step)
         is_last = step + 1 == TOTAL_STEPS
         assert (stopped.status, stopped.step) == ("done" if is_last else "interrupted", step + 1)
         assert step + 1 in CheckpointStore(path / "checkpoints").steps()
-        resumed = train(server_task(path, rule=rule))
+        resumed = train(server_spec(path, rule=rule))
         assert resumed.status == "done"
         assert resumed.weights_digest == whole.weights_digest
         assert (resumed.train_loss, resumed.test_loss) == (whole.train_loss, whole.test_loss)
@@ -142,12 +141,12 @@ def test_run_stopped_after_any_step_goes_on_to_the_same_bits(
 
 def test_run_stopped_again_and_again_comes_to_the_same_end(new_run: Callable[[], Path]) -> None:
     whole_run, path = new_run(), new_run()
-    whole = train(server_task(whole_run))
+    whole = train(server_spec(whole_run))
     for step in range(TOTAL_STEPS):
-        last = train(server_task(path), stop_in=step)
+        last = train(server_spec(path), stop_in=step)
     assert last.weights_digest == whole.weights_digest
     assert record_of(path) == record_of(whole_run)
-    assert train(server_task(path)).weights_digest == whole.weights_digest
+    assert train(server_spec(path)).weights_digest == whole.weights_digest
 
 
 class Killed(BaseException):
@@ -155,33 +154,33 @@ class Killed(BaseException):
 
 
 KILLED = {
-    Kind.GRADIENT: range(TOTAL_STEPS),
-    Kind.EVALUATE: (SAMPLER.steps_per_epoch, 2 * SAMPLER.steps_per_epoch, TOTAL_STEPS),
+    RequestKind.GRADIENT: range(TOTAL_STEPS),
+    RequestKind.EVALUATE: (SAMPLER.steps_per_epoch, 2 * SAMPLER.steps_per_epoch, TOTAL_STEPS),
 }
 
 
 @pytest.mark.parametrize("every_steps", [None, 1, 3])
 @pytest.mark.parametrize("kind", KILLED)
 def test_run_killed_in_any_step_goes_on_to_the_same_bits(
-    new_run: Callable[[], Path], every_steps: int | None, kind: Kind
+    new_run: Callable[[], Path], every_steps: int | None, kind: RequestKind
 ) -> None:
-    def task_in(path: Path) -> ServerTask:
-        task = server_task(path)
-        return replace(task, record=replace(task.record, checkpoint_every_steps=every_steps))
+    def task_in(path: Path) -> ServerSpec:
+        spec = server_spec(path)
+        return replace(spec, record=replace(spec.record, checkpoint_every_steps=every_steps))
 
     whole_run = new_run()
     whole = train(task_in(whole_run))
     for step in KILLED[kind]:
         path = new_run()
 
-        def kill(order: Order, step: int = step) -> None:
+        def kill(order: ComputeRequest, step: int = step) -> None:
             if (order.kind, order.step) == (kind, step):
                 raise Killed
 
         with pytest.raises(Killed):
             train(task_in(path), before=kill)
         # An evaluation comes before the checkpoint of its step, but for the one at the end.
-        is_saved = kind is Kind.GRADIENT or step == TOTAL_STEPS
+        is_saved = kind is RequestKind.GRADIENT or step == TOTAL_STEPS
         last = step if is_saved else step - 1
         saved = last - last % every_steps if every_steps else 0
         assert CheckpointStore(path / "checkpoints").steps()[-1:] == ((saved,) if saved else ())
@@ -189,16 +188,16 @@ def test_run_killed_in_any_step_goes_on_to_the_same_bits(
         assert record_of(path) == record_of(whole_run)
 
 
-@pytest.mark.parametrize("exchange", ["shared_memory", "zmq"])
+@pytest.mark.parametrize("transport", ["shared_memory", "zmq"])
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_workers_change_no_bit_of_a_run(
-    new_run: Callable[[], Path], num_workers: int, exchange: Any
+    new_run: Callable[[], Path], num_workers: int, transport: Any
 ) -> None:
     alone_run, path = new_run(), new_run()
-    alone = train(server_task(alone_run))
-    task = server_task(path, num_workers=num_workers)
-    task = replace(task, crew=replace(task.crew, exchange=exchange))
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
+    alone = train(server_spec(alone_run))
+    spec = server_spec(path, num_workers=num_workers)
+    spec = replace(spec, pool=replace(spec.pool, transport=transport))
+    server = ParameterServer(spec, lambda asked: FakeWorker(asked.sampler))
     workers = [
         threading.Thread(target=serve, args=(FakeWorker(SAMPLER), server.address(), number))
         for number in range(num_workers)
@@ -219,8 +218,8 @@ def test_workers_that_do_not_come_are_named(
     new_run: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "JOIN_TIMEOUT_S", 0.05)
-    server = ParameterServer(server_task(new_run(), num_workers=2), lambda t: FakeWorker(t.sampler))
-    with pytest.raises(ExchangeTimeoutError, match=r"workers \[0, 1\] to connect"):
+    server = ParameterServer(server_spec(new_run(), num_workers=2), lambda t: FakeWorker(t.sampler))
+    with pytest.raises(WaitTimeoutError, match=r"workers \[0, 1\] to connect"):
         server.train()
     assert server.status().phase == "ended"
 
@@ -234,8 +233,8 @@ def test_run_that_another_has_is_refused(
         RunDirectory.open(path).lock(1.0),
         pytest.raises(RunError, match="is in use by process"),
     ):
-        train(server_task(path))
-    assert train(server_task(path)).status == "done"
+        train(server_spec(path))
+    assert train(server_spec(path)).status == "done"
 
 
 def test_run_that_cannot_be_had_lets_its_workers_go(
@@ -243,7 +242,7 @@ def test_run_that_cannot_be_had_lets_its_workers_go(
 ) -> None:
     monkeypatch.setattr(server_module, "LOCK_TIMEOUT_S", 0.05)
     path = new_run()
-    server = ParameterServer(server_task(path, num_workers=1), lambda t: FakeWorker(t.sampler))
+    server = ParameterServer(server_spec(path, num_workers=1), lambda t: FakeWorker(t.sampler))
     with RunDirectory.open(path).lock(1.0), pytest.raises(RunError, match="is in use"):
         server.train()
     assert server.status().phase == "ended"
@@ -254,18 +253,18 @@ def test_next_incarnation_waits_for_no_worker_and_fewest_are_enough(
     new_run: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "JOIN_TIMEOUT_S", 0.05)
-    alone = train(server_task(new_run()))
-    task = server_task(new_run(), num_workers=3)
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler), incarnation=1)
+    alone = train(server_spec(new_run()))
+    spec = server_spec(new_run(), num_workers=3)
+    server = ParameterServer(spec, lambda asked: FakeWorker(asked.sampler), incarnation=1)
     assert server.train().weights_digest == alone.weights_digest
     assert any("is back" in message for message in server.status().messages)
-    task = server_task(new_run(), num_workers=3)
-    task = replace(task, crew=replace(task.crew, least_workers=1))
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
-    with pytest.raises(ExchangeTimeoutError, match=r"workers \[0\] to connect"):
+    spec = server_spec(new_run(), num_workers=3)
+    spec = replace(spec, pool=replace(spec.pool, least_workers=1))
+    server = ParameterServer(spec, lambda asked: FakeWorker(asked.sampler))
+    with pytest.raises(WaitTimeoutError, match=r"workers \[0\] to connect"):
         server.train()
-    task = server_task(new_run(), num_workers=3)
-    server = ParameterServer(task, lambda asked: FakeWorker(asked.sampler))
+    spec = server_spec(new_run(), num_workers=3)
+    server = ParameterServer(spec, lambda asked: FakeWorker(asked.sampler))
     server.expect(0)
     assert server.train().weights_digest == alone.weights_digest
 
@@ -273,7 +272,7 @@ def test_next_incarnation_waits_for_no_worker_and_fewest_are_enough(
 class BadWorker(FakeWorker):
     """From step 3 on its loss is no number."""
 
-    def compute(self, order: Order) -> Report:
+    def compute(self, order: ComputeRequest) -> ComputeReply:
         report = super().compute(order)
         if order.step < 3:
             return report
@@ -284,23 +283,23 @@ class BadWorker(FakeWorker):
 
 def test_diverged_run_says_so_and_keeps_what_was_saved(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    task = server_task(path)
-    task = replace(task, record=replace(task.record, checkpoint_every_steps=2))
-    outcome = ParameterServer(task, lambda asked: BadWorker(asked.sampler)).train()
+    spec = server_spec(path)
+    spec = replace(spec, record=replace(spec.record, checkpoint_every_steps=2))
+    outcome = ParameterServer(spec, lambda asked: BadWorker(asked.sampler)).train()
     assert (outcome.status, outcome.step) == ("diverged", 3)
     assert "learning_rate" in outcome.advice
     assert CheckpointStore(path / "checkpoints").steps() == (2,)
-    assert train(task).status == "done"
+    assert train(spec).status == "done"
 
 
 def test_weights_that_overflow_are_not_saved_as_the_end(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    task = replace(
-        server_task(path), initial_weights=np.full(MODEL.num_parameters, 1e30, np.float32)
+    spec = replace(
+        server_spec(path), initial_weights=np.full(MODEL.num_parameters, 1e30, np.float32)
     )
     rates = make_schedule("constant", learning_rate=3e38)
     with np.errstate(over="ignore", invalid="ignore"):
-        outcome = train(replace(task, update=replace(task.update, schedule=rates), total_steps=1))
+        outcome = train(replace(spec, update=replace(spec.update, schedule=rates), total_steps=1))
     assert outcome.status == "diverged"
     assert "no longer finite" in outcome.advice
     assert CheckpointStore(path / "checkpoints").steps() == ()
@@ -310,7 +309,7 @@ def test_given_weights_are_where_a_run_starts(new_run: Callable[[], Path]) -> No
     weights = np.linspace(-1, 1, MODEL.num_parameters, dtype=np.float32)
     seen: list[Array] = []
     server = ParameterServer(
-        replace(server_task(new_run()), initial_weights=weights),
+        replace(server_spec(new_run()), initial_weights=weights),
         lambda asked: FakeWorker(
             asked.sampler, lambda _: seen.append(server._training.weights.copy())
         ),
@@ -321,7 +320,7 @@ def test_given_weights_are_where_a_run_starts(new_run: Callable[[], Path]) -> No
 
 def test_run_without_test_rows_is_not_evaluated(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    outcome = train(replace(server_task(path), num_test_rows=0))
+    outcome = train(replace(server_spec(path), num_test_rows=0))
     assert (outcome.status, outcome.test_loss, outcome.test_accuracy) == ("done", None, None)
     assert record_of(path)[2:] == ((), None)
 
@@ -329,11 +328,11 @@ def test_run_without_test_rows_is_not_evaluated(new_run: Callable[[], Path]) -> 
 def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path]) -> None:
     seen: list[tuple[str, int, int]] = []
 
-    def look(_order: Order) -> None:
+    def look(_order: ComputeRequest) -> None:
         status = server.status()
         seen.append((status.phase, status.step, status.num_samples))
 
-    server = ParameterServer(server_task(new_run()), lambda asked: FakeWorker(asked.sampler, look))
+    server = ParameterServer(server_spec(new_run()), lambda asked: FakeWorker(asked.sampler, look))
     assert server.status().phase == "starting"
     assert server.train().status == "done"
     assert server.status().phase == "ended"
@@ -349,12 +348,12 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
 
 def test_run_that_another_finished_meanwhile_is_left_as_it_is(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    first = train(server_task(path))
+    first = train(server_spec(path))
     result = RunDirectory.open(path).result_path
     written = result.read_bytes()
-    computed: list[Order] = []
+    computed: list[ComputeRequest] = []
     server = ParameterServer(
-        server_task(path), lambda asked: FakeWorker(asked.sampler, computed.append)
+        server_spec(path), lambda asked: FakeWorker(asked.sampler, computed.append)
     )
     assert server.train() == first
     assert not computed
@@ -364,7 +363,7 @@ def test_run_that_another_finished_meanwhile_is_left_as_it_is(new_run: Callable[
 
 def test_result_is_written_before_the_run_is_let_go_of(new_run: Callable[[], Path]) -> None:
     path = new_run()
-    outcome = train(server_task(path))
+    outcome = train(server_spec(path))
     metrics = json.loads(RunDirectory.open(path).result_path.read_text())
     assert Outcome.from_metrics(metrics) == outcome
     assert set(KEYS) == metrics.keys()
@@ -374,7 +373,7 @@ def test_damaged_result_is_named_and_not_trained_over(new_run: Callable[[], Path
     path = new_run()
     RunDirectory.open(path).result_path.write_text('{"status": "done"}')
     with pytest.raises(RunError, match=r"result\.json: has no stopped_by; restore it"):
-        train(server_task(path))
+        train(server_spec(path))
 
 
 def test_result_of_an_earlier_session_is_gone_while_the_run_goes_on(
@@ -384,6 +383,6 @@ def test_result_of_an_earlier_session_is_gone_while_the_run_goes_on(
     result = RunDirectory.open(path).result_path
     result.write_text("{}")
     seen: list[bool] = []
-    train(server_task(path), before=lambda _: seen.append(result.exists()))
+    train(server_spec(path), before=lambda _: seen.append(result.exists()))
     assert seen
     assert not any(seen)

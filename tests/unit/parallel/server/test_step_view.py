@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from distsgd.errors import ExchangeTimeoutError
+from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.server.step_view import MOST_WAITING, Delivery, StepView, ViewQueue
 
 
@@ -36,7 +36,7 @@ def test_driver_that_does_not_take_views_is_named() -> None:
     queue = ViewQueue(0.01)
     for step in range(MOST_WAITING):
         queue.put(view(step))
-    with pytest.raises(ExchangeTimeoutError, match=rf"the driver .* before step {MOST_WAITING}"):
+    with pytest.raises(WaitTimeoutError, match=rf"the driver .* before step {MOST_WAITING}"):
         queue.put(view(MOST_WAITING))
 
 

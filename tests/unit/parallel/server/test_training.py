@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from distsgd.chance import Purpose, uniform
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, uniform
 from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import squared_norm
 from distsgd.optim.rules import UpdateRule, make_rule
 from distsgd.optim.schedules import make_schedule
-from distsgd.parallel.crew.reduction import Root
-from distsgd.parallel.server.training import Training, UpdateTask
+from distsgd.parallel.pool.reduction import Root
+from distsgd.parallel.server.training import Training, UpdateSpec
 from distsgd.parallel.tree import Sums
 from distsgd.store.history import HistoryRow
 
-Array = NDArray[Any]
 P = 11
 SCHEDULE = make_schedule("cosine", learning_rate=0.5, total_steps=20, warmup_steps=3)
 RULES = [
@@ -35,8 +34,8 @@ def task_of(
     clip_norm: float | None = None,
     per_sample: bool = False,
     history_every: int = 1,
-) -> UpdateTask:
-    return UpdateTask(
+) -> UpdateSpec:
+    return UpdateSpec(
         rule=rule,
         schedule=SCHEDULE,
         clip_norm=clip_norm,
@@ -46,8 +45,8 @@ def task_of(
     )
 
 
-def training_of(task: UpdateTask) -> Training:
-    return Training(task, uniform(0, Purpose.PROBE, count=P).astype(np.float32))
+def training_of(spec: UpdateSpec) -> Training:
+    return Training(spec, uniform(0, Purpose.PROBE, count=P).astype(np.float32))
 
 
 def root_of(step: int, *, per_sample: bool = False) -> Root:
@@ -105,7 +104,7 @@ def test_gradient_that_is_not_finite_leaves_everything_as_it_was() -> None:
     run(training, range(3))
     before, weights = training.state(), training.weights.copy()
     root = root_of(3)
-    root.gradient_spans[0][4] = np.inf
+    root.gradient_chunks[0][4] = np.inf
     root.squared_norm = squared_norm(root.gradient_sum)
     with pytest.raises(DivergedError, match="step 3"):
         training.apply(root, 0.0)
@@ -180,15 +179,15 @@ def test_train_loss_is_that_of_the_present_epoch() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("at", [0, 1, 4, 7])
 def test_restored_training_goes_on_with_the_same_bits(rule: UpdateRule, at: int) -> None:
-    task = task_of(rule, per_sample=True, history_every=3)
-    whole = training_of(task)
+    spec = task_of(rule, per_sample=True, history_every=3)
+    whole = training_of(spec)
     expected = run(whole, range(12), per_sample=True)
-    first = training_of(task)
+    first = training_of(spec)
     rows = run(first, range(at), per_sample=True)
     state = json.loads(json.dumps(first.state()))
     arrays = {"optimizer": {name: array.copy() for name, array in first.rule_state.items()}}
     weights = first.weights.copy()
-    second = Training(task, np.zeros(P, np.float32))
+    second = Training(spec, np.zeros(P, np.float32))
     seen_by_workers = second.weights
     second.restore(state, weights, arrays)
     assert second.state() == first.state()
@@ -201,7 +200,7 @@ def test_restored_training_goes_on_with_the_same_bits(rule: UpdateRule, at: int)
 
 
 @pytest.mark.parametrize(
-    "missing", ["step", "num_samples", "epoch_sums", "row_sums", "noise", "pace"]
+    "missing", ["step", "num_samples", "epoch_sums", "row_sums", "noise", "loss_monitor"]
 )
 def test_state_with_something_missing_is_refused(missing: str) -> None:
     training = training_of(task_of())
@@ -235,7 +234,7 @@ def test_arrays_that_do_not_fit_are_refused(weights: Array, arrays: dict[str, Ar
         {"num_samples": None},
         {"epoch_sums": [1, 2]},
         {"row_sums": None},
-        {"pace": {"window": 0}},
+        {"loss_monitor": {"window": 0}},
     ],
 )
 def test_state_of_wrong_types_is_refused(change: dict[str, Any]) -> None:
@@ -249,8 +248,8 @@ def test_state_of_wrong_types_is_refused(change: dict[str, Any]) -> None:
 )
 def test_going_back_says_in_words_what_is_no_number(loss_sum: float, what: str) -> None:
     said: list[str] = []
-    task = replace(task_of(), on_divergence="halve_lr")
-    training = Training(task, np.zeros(P, np.float32), say=said.append)
+    spec = replace(task_of(), on_divergence="halve_lr")
+    training = Training(spec, np.zeros(P, np.float32), say=said.append)
     training.begin()
     run(training, range(1))
     root = root_of(1)

@@ -1,0 +1,341 @@
+"""Preparing: files become a data set directory, in two streaming passes.
+
+The first pass checks and splits rows and takes statistics; the second standardises and writes. A
+stratified split reads the labels before, since it needs to know the rows of each class. Everything
+is cut at fixed row numbers (`columns`), so that the bits do not depend on files and row groups.
+Letters: N rows of a piece, I features, K label columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.base.arguments import call_argument, path_argument, refuse
+from distsgd.base.atomic_files import atomic_directory, write_new_file
+from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
+from distsgd.data.prepare.columns import Piece, RawRows
+from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
+from distsgd.data.prepare.options import Dtype, LabelKind, PrepareOptions, validate_options
+from distsgd.data.prepare.scaling import RunningStatistics, Statistics, standardise_inplace
+from distsgd.data.prepare.schema import TableSchema, resolve_layout, with_rows
+from distsgd.data.prepare.spill import ShardWriter
+from distsgd.data.prepare.split import Split
+from distsgd.data.prepare.strata import ClassNames, simple_split, stratified_split
+from distsgd.data.shard_file import RowFormat
+from distsgd.data.sources.csv_types import as_trained, typed_sources
+from distsgd.data.sources.formats import SourceSpec, check_named_once, open_sources
+from distsgd.data.sources.partitions import partition_keys, partitions_as_text
+from distsgd.data.sources.source import TableSource
+from distsgd.errors import DataError
+
+__all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
+
+Progress = Callable[[str, int, int | None], None]
+# From targets to row, column and reason of the first that cannot be used; None where all can.
+LabelProblem = Callable[[NDArray[Any]], tuple[int, int, str] | None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstPass:
+    """What reading everything once has told."""
+
+    statistics: Statistics
+    class_names: tuple[str | int | bool, ...]
+    train_rows: int
+    test_rows: int
+
+
+def prepare(
+    sources: SourceSpec,
+    out: Path,
+    *,
+    options: PrepareOptions,
+    on_progress: Progress | None = None,
+    on_message: Say | None = None,
+) -> Manifest:
+    """Write sources as a data set directory; blocks until it is on the disk, whole.
+
+    Args:
+        sources: Files or globs (Parquet, Arrow, IDX, CSV), or one source in memory
+            (`arrays_source`, `MemorySource`).
+        out: Directory to make; must not exist or be empty.
+        options: What the columns mean and how rows are treated.
+        on_progress: Called with a phase, rows done and rows in all.
+        on_message: Called with what the user should know.
+
+    Raises DataError for anything in the sources that cannot be used, ConfigError for impossible
+    options.
+    """
+    validate_options(options)
+    out = path_argument("out", out)
+    _check_out(out)
+    progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
+    say = call_argument("on_message", on_message, lambda _text: None)
+    opened, num_train_sources = _open_all(sources, options, say)
+    schema, kind = _resolve(opened, options)
+    rows = RawRows(opened, schema, reads_again=True)
+    train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
+    if options.stratify:
+        split, class_names = stratified_split(rows, options, progress)
+    else:
+        split, class_names = simple_split(rows, train_source_rows, options), ()
+    first = _first_pass(rows, split, _vocabulary(kind, class_names), progress)
+    manifest = _without_shards(opened, options, schema, kind, first)
+    with atomic_directory(out) as directory:
+        writer = ShardWriter(
+            directory, RowFormat.of(manifest), options, (first.train_rows, first.test_rows)
+        )
+        manifest = _second_pass(rows, manifest, split, writer, progress)
+        for source in opened:
+            source.check_unchanged()
+        write_new_file(directory / MANIFEST_FILE, manifest.to_json().encode())
+    return manifest
+
+
+def _check_out(out: Path) -> None:
+    """Raise DataError unless `out` is free: not there, or an empty directory."""
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(out, "is not empty; name a new directory")
+    if out.exists() and not out.is_dir():
+        raise DataError(out, "is a file; name a new directory")
+
+
+def read_features(
+    source: SourceSpec,
+    manifest: Manifest,
+    *,
+    labels: Literal["required", "optional", "ignored"] = "optional",
+    label_problem: LabelProblem | None = None,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
+    """New raw rows, standardised and cast as the training rows were.
+
+    Args:
+        source: Files, globs or a source in memory.
+        manifest: Of the training data.
+        labels: Whether label columns must be there, are read where they are, or are not looked at.
+        label_problem: Which label cannot be used, if any.
+
+    Yields:
+        Features ``[N, I]``, target (class indices int64 ``[N]``, numbers ``[N, K]``, or None) and
+        the number of the first row, over all sources. The arrays are the caller's.
+
+    Raises DataError for rows that cannot be used, and for a class that training did not know.
+    """
+    are_texts = any(isinstance(name, str) for name in manifest.class_names)
+    opened = open_sources(
+        source_argument("data", source),
+        named=(*manifest.columns, *manifest.labels),
+        texts=manifest.labels if are_texts else (),
+        classes=manifest.labels if manifest.label_kind == "class" else (),
+        csv=manifest.csv,
+    )
+    filled = with_rows(opened)
+    has_labels = all(set(manifest.labels) <= set(each.schema.names) for each in filled)
+    wanted = labels == "required" or (labels == "optional" and has_labels)
+    schema = TableSchema(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
+    opened = as_trained(opened, labels=schema.label, label_kind=manifest.label_kind)
+    rows = RawRows(opened, schema)
+    vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
+    shift_I, scale_I = manifest.shift, manifest.scale
+    for piece in rows.pieces(vocabulary):
+        standardise_inplace(piece.x_NI, shift_I, scale_I)
+        x_NI, target = _cast(piece, rows, manifest.dtype)
+        found = label_problem(target) if label_problem and target is not None else None
+        if found is not None:
+            row, column, reason = found
+            raise rows.error(piece.first_row + row, manifest.labels[column], reason)
+        yield x_NI, target, piece.first_row
+
+
+def source_argument(name: str, value: object) -> SourceSpec:
+    """`value`, unless it is nothing that sources can be: then ConfigError."""
+    if isinstance(value, str | os.PathLike):
+        path_argument(name, value)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for i, item in enumerate(value):
+            path_argument(f"{name}[{i}]", item)
+    elif not hasattr(value, "batches"):
+        refuse(name, value, "a file or glob, a list of them, or a source in memory")
+    return cast(SourceSpec, value)
+
+
+def _open_all(
+    sources: SourceSpec, options: PrepareOptions, on_message: Say
+) -> tuple[list[TableSource], int]:
+    """All sources, those to train from first, and how many these are."""
+    named = frozenset(options.named_columns)
+    csv, classes = options.csv, () if options.label_kind == "number" else options.label
+    opened = open_sources(
+        source_argument("sources", sources), named=named, classes=classes, csv=csv
+    )
+    num_train_sources = len(opened)
+    if options.test_sources:
+        named = named.union(*map(partition_keys, opened))
+        texts = partitions_as_text(opened)
+        tests = open_sources(
+            options.test_sources, named=named, texts=texts, classes=classes, csv=csv
+        )
+        if not any(source.num_rows for source in tests):
+            way_out = "name test files with some, or hold out a test_fraction"
+            raise DataError(tests[0].name, f"has no rows to test on; {way_out}")
+        opened += tests
+    check_named_once(opened)
+    opened = typed_sources(
+        opened, labels=options.label, label_kind=options.label_kind, on_message=on_message
+    )
+    return opened, num_train_sources
+
+
+def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[TableSchema, LabelKind]:
+    schema = resolve_layout(
+        opened, label=options.label, features=options.features, exclude=options.exclude
+    )
+    assert schema.types is not None
+    kind = resolve_label_kind(opened[0].name, list(schema.types), options)
+    if options.stratify and kind != "class":
+        reason = f"label column {schema.label[0]!r} holds numbers, and only classes can be"
+        raise DataError(opened[0].name, f"{reason} stratified; set stratify = false")
+    return schema, kind
+
+
+def _vocabulary(kind: LabelKind, class_names: ClassNames) -> Vocabulary | None:
+    """Of classes that are known, or are yet to be found; None for numbers."""
+    return Vocabulary(class_names, growing=not class_names) if kind == "class" else None
+
+
+def _without_shards(
+    opened: list[TableSource],
+    options: PrepareOptions,
+    schema: TableSchema,
+    kind: LabelKind,
+    first: _FirstPass,
+) -> Manifest:
+    return Manifest(
+        columns=schema.columns,
+        list_width=schema.list_width,
+        labels=schema.label,
+        label_kind=kind,
+        class_names=first.class_names,
+        dtype=options.dtype,
+        standardise=options.standardise,
+        statistics=first.statistics,
+        split_seed=options.split_seed,
+        test_fraction=options.test_fraction,
+        stratify=options.stratify,
+        train_shards=(),
+        test_shards=(),
+        sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
+        left_out=schema.left_out,
+        csv=options.csv,
+    )
+
+
+def _first_pass(
+    rows: RawRows, split: Split, vocabulary: Vocabulary | None, progress: Progress
+) -> _FirstPass:
+    split_pass = split.begin()
+    statistics = RunningStatistics(rows.schema.num_features)
+    in_training: set[int] = set()
+    first_test_row: dict[int, int] = {}
+    done = 0
+    for piece in rows.pieces(vocabulary):
+        count = len(piece.x_NI)
+        test_N = split_pass.is_test(piece.target, count)
+        all_train = not test_N.any()
+        statistics.add(piece.x_NI if all_train else piece.x_NI[~test_N])
+        if vocabulary is not None and piece.target is not None:
+            in_training.update(np.unique(piece.target[~test_N]).tolist())
+            codes, at = np.unique(piece.target[test_N], return_index=True)
+            numbers = np.flatnonzero(test_N)[at] + piece.first_row
+            for code, row in zip(codes.tolist(), numbers.tolist(), strict=True):
+                first_test_row.setdefault(code, row)
+        done += count
+        progress("reading", done, rows.num_rows)
+    if done != rows.num_rows:
+        reason = f"has {done} rows and says {rows.num_rows}; write it again"
+        raise DataError(rows.locate(0)[0], reason)
+    if statistics.num_rows == 0:
+        raise DataError(rows.locate(0)[0], "has no rows to train on; give files with some")
+    names = vocabulary.names if vocabulary else ()
+    for code, row in sorted(first_test_row.items(), key=lambda item: item[1]):
+        if code not in in_training:
+            way_out = "give it training rows, or hold out by class (stratify = true)"
+            reason = f"class {names[code]!r} is in held-out rows only; {way_out}"
+            raise rows.error(row, rows.schema.label[0], reason)
+    return _FirstPass(
+        statistics.result(), sort_classes(names), statistics.num_rows, done - statistics.num_rows
+    )
+
+
+def _second_pass(
+    rows: RawRows, manifest: Manifest, split: Split, writer: ShardWriter, progress: Progress
+) -> Manifest:
+    vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
+    shift_I, scale_I, split_pass = manifest.shift, manifest.scale, split.begin()
+    for piece in rows.pieces(vocabulary):
+        if manifest.standardise != "none":
+            standardise_inplace(piece.x_NI, shift_I, scale_I)
+        x_NI, target = _cast(piece, rows, manifest.dtype)
+        norms_N = _squared_norms(x_NI, piece, rows)
+        assert target is not None, "prepared rows have labels"
+        test_N = split_pass.is_test(piece.target, len(x_NI))
+        writer.append(piece.first_row, test_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
+        progress("writing", piece.first_row + len(x_NI), rows.num_rows)
+    train_shards, test_shards = writer.finish()
+    shards = {"train_shards": train_shards, "test_shards": test_shards}
+    return Manifest(**{**_fields(manifest), **shards}).with_digest()
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in manifest.__slots__}
+
+
+def _cast(piece: Piece, rows: RawRows, dtype: Dtype) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Features and target of a piece in `dtype`, copied; class indices stay integers."""
+    x_NI = _cast_numbers(piece.x_NI, dtype, piece.first_row, rows, rows.schema.feature_names)
+    target = piece.target
+    if target is not None and target.dtype != np.int64:
+        target = _cast_numbers(target, dtype, piece.first_row, rows, rows.schema.label)
+    return x_NI, target
+
+
+def _cast_numbers(
+    values: NDArray[Any], dtype: Dtype, first_row: int, rows: RawRows, names: tuple[str, ...]
+) -> NDArray[Any]:
+    # numpy's cast gives infinities without an error.
+    with np.errstate(over="ignore"):
+        numbers = values.astype(dtype)
+    if not np.isfinite(numbers).all():
+        row, column = np.argwhere(~np.isfinite(numbers))[0].tolist()
+        reason = (
+            f"{float(values[row, column])!r} does not fit {dtype}"
+            f" (largest {np.finfo(dtype).max:g}, after standardising);"
+            ' scale the column, or use dtype "float64"'
+        )
+        raise rows.error(first_row + row, names[column], reason)
+    return numbers
+
+
+def _squared_norms(x_NI: NDArray[Any], piece: Piece, rows: RawRows) -> NDArray[Any]:
+    """``|x|²`` of each row as cast, summed in float64; uses the piece's buffer."""
+    np.copyto(piece.x_NI, x_NI)
+    np.multiply(piece.x_NI, piece.x_NI, out=piece.x_NI)
+    with np.errstate(over="ignore"):
+        norms_N: NDArray[Any] = piece.x_NI.sum(axis=1).astype(x_NI.dtype)
+    if not np.isfinite(norms_N).all():
+        row = int(np.flatnonzero(~np.isfinite(norms_N))[0])
+        column = int(np.abs(x_NI[row]).argmax())
+        reason = (
+            f"{float(x_NI[row, column])!r} is too large: the row's squared length does not fit"
+            f" {x_NI.dtype}; scale or standardise the column"
+        )
+        raise rows.error(piece.first_row + row, rows.schema.feature_names[column], reason)
+    return norms_N

@@ -1,0 +1,1 @@
+"""What teaches: pictures, circuits, losses, coordinate search, two-stage sampling."""

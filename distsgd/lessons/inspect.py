@@ -1,0 +1,280 @@
+"""What pictures of a run are drawn from: its weights, gradients by the input, errors over a weight.
+
+In this process, without Ray. Shape letters: N rows, I inputs, K outputs of a layer, G points of a
+grid, T steps and the start, P parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd.base.arrays import Array
+from distsgd.data.dataset import DataSet
+from distsgd.data.prepare.prepare import read_features
+from distsgd.errors import ConfigError, DataError
+from distsgd.nn.weights import weights_vector
+from distsgd.parallel.numerics import one_blas_thread
+from distsgd.parallel.server.step_view import StepView
+from distsgd.run.label_check import label_problem
+from distsgd.run.replay import replayed
+from distsgd.run.resume import check_replay
+from distsgd.run.saved import SavedRun
+from distsgd.run.spec import make_run_spec
+
+Float64 = NDArray[np.float64]
+
+ERROR_ROWS = 4096  # Training rows an error is taken over, at most.
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """The weights ``[K, I]`` of each output of a layer, and what the outputs are called."""
+
+    name: str
+    weights_KI: Array
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputGradients:
+    """Raw rows ``[N, I]``; the gradients of their losses by the standardised inputs; labels."""
+
+    x_NI: Array
+    gradients_NI: Array
+    labels: tuple[str, ...]
+
+
+def layer_weights(run: Path, layer: int | None = None) -> LayerWeights:
+    """The weights of a dense layer of `run`, by default the first with weights.
+
+    Raises:
+        ConfigError: The layer has none that take one row to one number each.
+        RunError: `run` is no trained run.
+    """
+    saved = SavedRun.load(run)
+    views = saved.model.views(saved.weights_P)
+    matrices = {name: array for name, array in views.items() if array.ndim == 2}
+    known = ", ".join(name.split(".")[1] for name in matrices)
+    name = f"layers.{layer}.weight" if layer is not None else next(iter(matrices), "")
+    if name not in matrices:
+        raise ConfigError(
+            [f"layer {layer} has no weights of inputs by outputs; choose of: {known}"]
+        )
+    weights_KI = np.ascontiguousarray(matrices[name].T)
+    classes = saved.manifest.class_names if name == next(reversed(matrices)) else ()
+    outputs = classes or tuple(range(len(weights_KI)))
+    return LayerWeights(name, weights_KI, tuple(map(str, outputs)))
+
+
+def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGradients:
+    """The gradients of the losses of rows ``first`` to ``last - 1`` of `data` by their inputs.
+
+    By the inputs as the network sees them, which is after standardising: their units differ less.
+
+    Raises:
+        DataError: The rows cannot be used, or are not there.
+        RunError: `run` is no trained run.
+    """
+    saved = SavedRun.load(run)
+    x_NI, target = labelled_rows(saved, data, first, last)
+    names = saved.manifest.class_names
+    labels = tuple(str(names[k]) for k in target) if names else ()
+    loss = _MeanLoss(saved, x_NI, as_wanted(saved, target))
+    with one_blas_thread():
+        gradients_NI = loss.by_input(saved.weights_P)
+    raw_NI = x_NI * saved.manifest.scale + saved.manifest.shift
+    return InputGradients(raw_NI, gradients_NI, labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorOverWeight:
+    """The mean loss over one weight, and the steps that training took.
+
+    Attributes:
+        weight: Its full name.
+        rows: Training rows the losses are means over.
+        weight_T, error_T, slope_T: At the start and after each step.
+        grid_G: Weights that the curves are over.
+        first_error_G, last_error_G: Losses with all other weights as at the start, and as after the
+            last of the steps.
+    """
+
+    weight: str
+    rows: int
+    weight_T: Float64
+    error_T: Float64
+    slope_T: Float64
+    grid_G: Float64
+    first_error_G: Float64
+    last_error_G: Float64
+
+
+def error_over_weight(
+    run: Path, weight: str, *, max_steps: int, points: int = 201, cache_dir: Path | None = None
+) -> ErrorOverWeight:
+    """Make the first steps of `run` again, and hold the mean loss over one weight against them.
+
+    Args:
+        run: A run; its data must still be there.
+        weight: As ``layers.0.weight[3]`` (row-major) or ``layers.0.weight[0,3]``.
+        max_steps: Steps made again, at most.
+        points: Of the grid.
+        cache_dir: Where prepared data are kept.
+
+    Raises:
+        ConfigError: There is no such weight.
+        RunError, DataError: The run or its data are not there any more.
+        NumericsError: This process computes other bits than those that made the run.
+        ReplayInterrupted: It was stopped before the steps were made again.
+    """
+    saved = SavedRun.load(run)
+    index = _index_of(saved, weight)
+    data = saved.data(cache_dir)
+    with one_blas_thread():
+        weights_TP = steps_again(saved, data, max_steps=max_steps)
+        loss = _loss_on_training_rows(saved, data)
+        found = [loss.with_slope(weights_P, index) for weights_P in weights_TP]
+        error_T, slope_T = (np.array(column) for column in zip(*found, strict=True))
+        # A run that diverges is drawn as far as there is something to draw.
+        finite = len(error_T) if np.isfinite(error_T).all() else int(np.isfinite(error_T).argmin())
+        weights_TP, error_T, slope_T = weights_TP[:finite], error_T[:finite], slope_T[:finite]
+        weight_T = weights_TP[:, index].astype(np.float64)
+        grid_G = _grid(weight_T, points)
+        first_G, last_G = (loss.over(weights_TP[t].copy(), index, grid_G) for t in (0, -1))
+    return ErrorOverWeight(weight, loss.rows, weight_T, error_T, slope_T, grid_G, first_G, last_G)
+
+
+def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
+    """The weights ``[T, P]`` before the first step of a run and after each of the first steps.
+
+    The steps are made again, in this process: a run is a function of what its directory says.
+    """
+    parallel = saved.config.parallel.model_copy(update={"workers": 0})
+    config = saved.config.model_copy(update={"parallel": parallel})
+    run_spec = make_run_spec(config, data, saved.manifest)
+    check_replay(saved.directory, run_spec)
+    steps = max(1, min(max_steps, saved.checkpoint.step))
+    before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.
+
+    def keep(view: StepView) -> None:
+        before[view.step] = weights_vector(
+            saved.model, view.weights, config.train.dtype, must_be_finite=False
+        )
+
+    with replayed(saved, run_spec, steps, on_step=keep, evaluate=False) as made:
+        return np.stack([*before.values(), made.recorded_weights_P])
+
+
+def _grid(weight_T: Float64, points: int) -> Float64:
+    """All that the steps went over, with room on both sides."""
+    low, high = float(weight_T.min()), float(weight_T.max())
+    room = 0.3 * (high - low) or 0.5 * max(abs(low), 1.0)
+    return np.linspace(low - room, high + room, points)
+
+
+def _index_of(saved: SavedRun, weight: str) -> int:
+    """The place of a weight in the flat vector."""
+    model = saved.model
+    numbers = model.views(np.arange(model.num_parameters))
+    match = re.fullmatch(r"([\w.]+)\[([\d,\s]+)\]", weight)
+    array = numbers.get(match[1]) if match else None
+    if match is None or array is None:
+        known = ", ".join(f"{name} {list(view.shape)}" for name, view in numbers.items())
+        rule = "must be a parameter and a place in it, as layers.0.weight[0]"
+        raise ConfigError([f"weight is {weight!r}; {rule}; the parameters are {known}"])
+    place = tuple(int(part) for part in match[2].split(",") if part.strip())
+    try:
+        return int(array.reshape(-1)[place[0]] if len(place) == 1 else array[place])
+    except (IndexError, TypeError):
+        rule = f"{match[1]} has the shape {list(array.shape)}; choose a place in it"
+        raise ConfigError([f"weight is {weight!r}, but {rule}"]) from None
+
+
+def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
+    """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets; DataError."""
+    found, num_rows = [], 0
+    usable = label_problem(saved.model.loss)
+    rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
+    for x_NI, target, at in rows_of:
+        assert target is not None
+        wanted = slice(max(first - at, 0), max(last - at, 0))
+        found.append((x_NI[wanted], target[wanted]))
+        num_rows = at + len(x_NI)
+        if num_rows >= last:
+            break
+    x_NI, target = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if not len(x_NI):
+        raise DataError(data, f"has {num_rows} rows, and no row {first}; choose others")
+    return x_NI, target
+
+
+def as_wanted(saved: SavedRun, target: NDArray[Any]) -> Array:
+    """Targets as the loss takes them: classes as ones among zeros where it wants numbers."""
+    if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
+        ones: Array = np.eye(saved.manifest.num_targets, dtype=saved.config.train.dtype)[target]
+        return ones
+    return target
+
+
+def _loss_on_training_rows(saved: SavedRun, data: Path) -> _MeanLoss:
+    rows, manifest = DataSet.open(data).train, saved.manifest
+    count = min(rows.num_rows, ERROR_ROWS)
+    dtype = np.dtype(saved.config.train.dtype)
+    x_NI = np.empty((count, manifest.num_features), dtype)
+    is_class = manifest.label_kind == "class"
+    target = (
+        np.empty(count, np.int64) if is_class else np.empty((count, manifest.num_targets), dtype)
+    )
+    rows.gather_range_inplace(0, count, x_NI=x_NI, target=target, squared_norms_N=None)
+    return _MeanLoss(saved, x_NI, as_wanted(saved, target))
+
+
+class _MeanLoss:
+    """The mean loss of fixed rows as a function of the weights."""
+
+    def __init__(self, saved: SavedRun, x_NI: Array, target: Array) -> None:
+        model, self.rows = saved.model, len(x_NI)
+        self._weights = saved.weights_P.copy()
+        self._gradients = np.empty_like(self._weights)
+        x = np.ascontiguousarray(x_NI).reshape(-1, *model.input_shape)
+        self._by_input = np.empty_like(x)
+        program = model.program(len(x), x.dtype, per_sample=False)
+        self._bound = program.bind(
+            x,
+            np.ascontiguousarray(target),
+            weights=self._weights,
+            gradients=self._gradients,
+            x_gradient=self._by_input,
+        )
+
+    def with_slope(self, weights_P: Array, index: int) -> tuple[float, float]:
+        """The mean loss, and its derivative by one weight."""
+        loss = self._loss(weights_P)
+        self._bound.backward()
+        return loss, float(self._gradients[index]) / self.rows
+
+    def over(self, weights_P: Array, index: int, grid_G: Float64) -> Float64:
+        """The mean losses with one weight at each point of a grid."""
+        losses = np.empty(len(grid_G))
+        for place, weight in enumerate(grid_G):
+            weights_P[index] = weight
+            losses[place] = self._loss(weights_P)
+        return losses
+
+    def by_input(self, weights_P: Array) -> Array:
+        """The gradient of each row's loss by its input, ``[N, I]``."""
+        self._loss(weights_P)
+        self._bound.backward()
+        return self._by_input.reshape(self.rows, -1)
+
+    def _loss(self, weights_P: Array) -> float:
+        np.copyto(self._weights, weights_P)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._bound.forward()
+        return float(self._bound.losses_N.mean(dtype=np.float64))

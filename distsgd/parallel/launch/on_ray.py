@@ -1,0 +1,76 @@
+"""Ray: it places, starts and supervises the server and the workers, and hands out the run's secret.
+
+No arrays go through it.
+
+How Ray is started or joined: `session`; how the processes are kept up: `supervisor`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import replace
+
+from distsgd.parallel.launch.calls import Calls, errors_of_ray
+from distsgd.parallel.launch.import_path import refuse_shadowing
+from distsgd.parallel.launch.session import session
+from distsgd.parallel.launch.supervisor import START_TIMEOUT_S, Supervisor
+from distsgd.parallel.launch.watch import Watch
+from distsgd.parallel.server.spec import Outcome, ServerSpec
+from distsgd.parallel.server.step_view import Delivery, OnStep
+
+
+def train_on_ray(
+    spec: ServerSpec, worker: str, watch: Watch, *, address: str, on_step: OnStep | None = None
+) -> Outcome:
+    """Train with a server actor and worker actors; blocks, and calls `watch` now and then.
+
+    Args:
+        spec: The run; its secret is made here.
+        worker: The worker class, as ``module:class``.
+        watch: Whoever looks on.
+        address: "local" for a Ray of our own, "auto" for the one that is there, or host:port.
+        on_step: Called for every step, in order, in this thread; the steps do not wait for it
+            unless it falls far behind. Where a server dies, views that it had not yet handed out
+            may be missing.
+
+    Raises:
+        ClusterError: Ray cannot be started or joined, or its processes do not come up or stay up.
+        DistSGDError: What `ParameterServer.train` raises.
+    """
+    refuse_shadowing(worker)
+    with session(address, num_cpus=spec.pool.num_workers + 1) as joined:
+        is_shared = spec.pool.transport == "auto" and not joined.is_local
+        pool = replace(
+            spec.pool,
+            secret=secrets.token_bytes(32),
+            host=joined.host,
+            transport="zmq" if is_shared else spec.pool.transport,
+        )
+        spec = replace(spec, pool=pool, is_watched=on_step is not None)
+        supervisor = Supervisor(joined, spec, worker)
+        try:
+            return supervisor.run(watch, Delivery(on_step) if on_step else None)
+        finally:
+            supervisor.end()
+
+
+def examine_ray() -> dict[str, float]:
+    """Start a Ray of our own and end it: how long that takes, and how nice its workers are.
+
+    Raises:
+        ClusterError: It does not start, or does not answer.
+    """
+    refuse_shadowing(__name__)
+    started = time.monotonic()
+    with session("local", num_cpus=1) as joined:
+        start_s = time.monotonic() - started
+        with errors_of_ray("starting a process on Ray"):
+            ref = joined.ray.remote(_niceness).remote()
+        found = Calls(joined.ray).get(ref, "a process on Ray", START_TIMEOUT_S)
+    return {"ray_start_s": round(start_s, 2), "worker_niceness": found}
+
+
+def _niceness() -> int:
+    return os.nice(0)

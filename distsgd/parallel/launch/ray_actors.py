@@ -1,0 +1,92 @@
+"""What runs in the processes that Ray starts: plain classes, made actors in `supervisor`.
+
+An error in a constructor never leaves it: Ray would hand it on as text, after a restart or none.
+Whoever first asks for something gets it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from distsgd.errors import ClusterError
+from distsgd.lab.faults.injection import Chaos, FaultyWorker
+from distsgd.parallel.launch.calls import named
+from distsgd.parallel.launch.watch import worker_maker
+from distsgd.parallel.messages import WorkerSpec
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import StepView, ViewQueue
+from distsgd.parallel.transport.interface import Address, Worker
+from distsgd.parallel.transport.service import serve
+
+_NEEDS = "it needs the same packages and the same prepared data as the server"
+
+
+class WorkerStartError(ClusterError):
+    """Worker `worker` cannot be started on node `host`, if that is known, for `reason`."""
+
+    def __init__(self, worker: int, host: str, reason: str) -> None:
+        super().__init__(worker, host, reason)
+        self.worker, self.host, self.reason = worker, host, reason
+
+    def __str__(self) -> str:
+        where = f" on node {self.host}" if self.host else ""
+        return f"worker {self.worker} cannot be started{where}: {self.reason}"
+
+
+class WorkerActor:
+    """A worker's process; the worker is made when it is first to serve."""
+
+    def __init__(self, spec: WorkerSpec, worker: str, chaos: Chaos | None = None) -> None:
+        self._spec, self._path, self._chaos = spec, worker, chaos
+        self._worker: Worker | None = None
+
+    def serve(self, address: Address, number: int) -> int:
+        """Serve the server at `address`; blocks until it is gone.
+
+        Raises:
+            WorkerStartError: The worker cannot be made.
+        """
+        if self._worker is None:
+            try:
+                made = worker_maker(self._path)(self._spec)
+            except (Exception, SystemExit) as error:
+                reason = f"{named(error)} ({_NEEDS})"
+                raise WorkerStartError(number, socket.gethostname(), reason) from error
+            self._worker = FaultyWorker(made, self._chaos) if self._chaos else made
+        return serve(self._worker, address, number)
+
+
+class ServerActor(ParameterServer):
+    """The server's process; views of its steps wait here for the driver to take them."""
+
+    def __init__(self, spec: ServerSpec, worker: str, incarnation: int) -> None:
+        self._views = ViewQueue()
+        self._error: Exception | None = None
+        watched: dict[str, Any] = {"on_step": self._views.put} if spec.is_watched else {}
+        try:
+            super().__init__(spec, worker_maker(worker), incarnation=incarnation, **watched)
+        except SystemExit as error:
+            self._error = ClusterError(f"the server cannot be started: {named(error)}")
+        except Exception as error:  # noqa: BLE001 -- raised again to the first who asks.
+            self._error = error
+
+    def address(self) -> Address:
+        """Where workers connect.
+
+        Raises:
+            Exception: What the constructor raised.
+        """
+        if self._error is not None:
+            raise self._error
+        return super().address()
+
+    def take_views(self, timeout_s: float) -> list[StepView]:
+        """All views that wait, in order; blocks up to `timeout_s` seconds until there is one."""
+        return self._views.take(timeout_s)
+
+    def stop_views(self) -> None:
+        """Nobody looks any more: end after the present step, with a checkpoint."""
+        self._views.close()
+        self.request_stop()

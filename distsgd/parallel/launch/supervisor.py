@@ -1,0 +1,247 @@
+"""Keeps one server and its workers running on a Ray that is up, until the run has ended.
+
+No arrays go through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from distsgd.errors import ClusterError, RunError, WaitTimeoutError
+from distsgd.parallel import numerics
+from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
+from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
+from distsgd.parallel.launch.session import Session
+from distsgd.parallel.launch.watch import LOOK_S, Watch
+from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
+from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
+from distsgd.parallel.server.step_view import Delivery
+
+START_TIMEOUT_S = 120.0
+STATUS_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+MOST_LOST_ANSWERS = 10
+MAX_SERVER_DEATHS = 3  # At one step: then it is the step, and not the machine.
+
+
+class Supervisor:
+    """Keeps one server and its workers running until the run has ended.
+
+    A dead worker's actor is started again by Ray, and told again whom to serve. A dead server is
+    started as a new incarnation that goes on from the last durable state; its workers follow it.
+    """
+
+    def __init__(self, session: Session, spec: ServerSpec, worker: str) -> None:
+        self._calls = Calls(session.ray)
+        self._spec = spec
+        self._worker = worker
+        self._room = session.room
+        with errors_of_ray("preparing the processes of the run"):
+            self._server_class, worker_class = _actor_classes(session, spec.pool.num_workers)
+        self._worker_actors = WorkerActors(
+            self._calls, lambda: worker_class.remote(spec.worker, worker, spec.chaos)
+        )
+        self._wish = DesiredWorkers(spec.record.run)
+        self._server: Any = None
+        self._has_workers = False
+        self._ordered_deaths = self._count_ordered_deaths()
+        self._known_messages = 0  # Of the present server.
+
+    def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
+        """Run the server to its end, as often as it dies on the way."""
+        incarnation, deaths, last_step = 0, 0, -1
+        self._wish.begin(self._spec.pool.num_workers)
+        while True:
+            step = last_step
+            try:
+                training = self._start_server(incarnation)
+                while not self._has_ended(training, delivery, incarnation):
+                    self._follow_the_wish()
+                    step = self._look(watch, step)
+                outcome = self._outcome(training)
+                self._look(watch, step)
+            except ActorDied as death:
+                # Ray says so too where only its answer was lost: two must not train.
+                self._end_server()
+                if not self._was_ordered():
+                    deaths = deaths + 1 if step == last_step else 1
+                last_step, incarnation = step, incarnation + 1
+                if deaths >= MAX_SERVER_DEATHS:
+                    when = f"at step {step}" if step >= 0 else "before it was there"
+                    raise ClusterError(
+                        f"the server died {deaths} times {when}: {death}; "
+                        f"what is durable is kept, {_remedy(str(death))}"
+                    ) from death
+            else:
+                if delivery:
+                    delivery.end()
+                return outcome
+
+    def end(self) -> None:
+        """End all processes of this run, also those that do not answer."""
+        self._wish.end()
+        self._worker_actors.end()
+        self._end_server()
+
+    def _end_server(self) -> None:
+        self._calls.kill(self._server)
+
+    def _start_server(self, incarnation: int) -> Any:
+        """A server that is ready, and workers that are sent to it; its training's end."""
+        with errors_of_ray("starting the server's process"):
+            self._server = self._server_class.remote(self._spec, self._worker, incarnation)
+        self._known_messages = 0
+        waited_for = "the server to start"
+        if self._room is None:
+            # There is room for all of them, and processes start side by side. In a cluster
+            # workers that came first would take the server's.
+            self._start_workers()
+        else:
+            waited_for += f" on this node ({self._room})"
+        self._worker_actors.serve(self._ask("address", waited_for, START_TIMEOUT_S))
+        if not self._has_workers:
+            self._start_workers()
+            if self._room and (wait := self._room.who_waits(self._spec.pool.num_workers)):
+                self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, wait)
+        with errors_of_ray("starting the training"):
+            return self._server.train.remote()
+
+    def _start_workers(self) -> None:
+        """Once; later, a desired says how many there are."""
+        if not self._has_workers:
+            self._has_workers = True
+            self._worker_actors.scale(self._spec.pool.num_workers)
+
+    def _has_ended(self, training: Any, delivery: Delivery | None, incarnation: int) -> bool:
+        """Has training ended? Waits a little, and delivers what there is to see meanwhile."""
+        if delivery is None:
+            return bool(self._calls.ended([training], LOOK_S))
+        deadline = time.monotonic() + LOOK_S
+        while True:
+            has_ended = bool(self._calls.ended([training], 0))
+            left_s = max(0.0, deadline - time.monotonic())
+            views = self._ask("take_views", "the views of steps", STATUS_TIMEOUT_S, left_s)
+            if not delivery.deliver(views, incarnation):
+                self._ask("stop_views", "the server to take the desired to stop", STOP_TIMEOUT_S)
+            if has_ended or not left_s:
+                return has_ended
+
+    def _outcome(self, training: Any) -> Outcome:
+        """How training ended."""
+        try:
+            outcome: Outcome = self._calls.get(training, "training to end", START_TIMEOUT_S)
+        except WaitTimeoutError as silence:
+            if self._room is None:
+                raise
+            # Workers that do not come may be waiting for room.
+            waited_for = f"{silence.waited_for} ({self._room})"
+            raise WaitTimeoutError(waited_for, silence.timeout_s) from silence
+        return outcome
+
+    def _look(self, watch: Watch, step: int) -> int:
+        """Show where the run is, and pass a desired to stop on; the step it is at."""
+        try:
+            known = self._known_messages
+            seen: Status = self._ask("status", "the server's status", STATUS_TIMEOUT_S, known)
+            self._known_messages = seen.num_messages
+            wants_stop = watch(seen)
+            step = seen.step
+            self._look_at_workers(seen)
+        except WaitTimeoutError as silence:
+            # A stopped process (SIGSTOP) would stay so for ever.
+            self._end_server()
+            raise ActorDied(str(silence)) from None
+        except KeyboardInterrupt:
+            wants_stop = True
+        if wants_stop:
+            self._ask("request_stop", "the server to take the desired to stop", STOP_TIMEOUT_S)
+        return step
+
+    def _look_at_workers(self, seen: Status) -> None:
+        """Send back those who came back; a run that has begun goes on without one that cannot.
+
+        Raises:
+            WorkerStartError: A worker cannot be started, and the run waits for it.
+            DistSGDError: What a worker raised while it served.
+        """
+        for failure in self._worker_actors.look(seen.members):
+            if seen.phase == "starting":
+                raise failure
+            message = f"{failure}; the run goes on without it"
+            self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
+
+    def _follow_the_wish(self) -> None:
+        """Have as many workers as somebody wants by now."""
+        try:
+            wanted = self._wish.changed()
+        except RunError as error:
+            message, wanted = f"passed over: {error}", None
+        else:
+            message = f"{wanted} workers are wanted, there were {len(self._worker_actors)}"
+            if wanted is None:
+                return
+        self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
+        if wanted is not None:
+            self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, wanted)
+            self._worker_actors.scale(wanted)
+
+    def _was_ordered(self) -> bool:
+        """Did the server die by a fault on purpose? Then it is not the step."""
+        before, self._ordered_deaths = self._ordered_deaths, self._count_ordered_deaths()
+        return before != self._ordered_deaths
+
+    def _count_ordered_deaths(self) -> int:
+        chaos = self._spec.chaos
+        return sum("worker" not in entry for entry in chaos.log.read()) if chaos else 0
+
+    def _ask(self, method: str, waited_for: str, timeout_s: float, *arguments: Any) -> Any:
+        """Call a method that answers beside the loop; again where Ray lost the call or the answer.
+
+        Each of them may be called twice.
+        """
+        for _ in range(MOST_LOST_ANSWERS):
+            with contextlib.suppress(ActorUnavailable):
+                return self._ask_once(method, waited_for, timeout_s, *arguments)
+            time.sleep(LOOK_S)
+        return self._ask_once(method, waited_for, timeout_s, *arguments)
+
+    def _ask_once(self, method: str, waited_for: str, timeout_s: float, *arguments: Any) -> Any:
+        with errors_of_ray(f"asking for {waited_for}"):
+            call = getattr(self._server, method).options(concurrency_group="status")
+            ref = call.remote(*arguments)
+        return self._calls.get(ref, waited_for, timeout_s)
+
+
+def _remedy(reason: str) -> str:
+    """What to look at after a server's deaths, for which Ray gives `reason`."""
+    if "never ran" in reason:
+        return (
+            "no process of the cluster got through to this one: has it the cluster's "
+            "RAY_AUTH_MODE and token, and is there a firewall between?"
+        )
+    return "look at the memory and the disk of its node"
+
+
+def _actor_classes(session: Session, num_workers: int) -> tuple[Any, Any]:
+    """The classes of the server's and of a worker's actor."""
+    ray, environment = session.ray, {"env_vars": numerics.environment()}
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    # The server writes the run directory, so it stays on the node of whoever started the run.
+    server_class = ray.remote(
+        num_cpus=session.room.server_cpus(num_workers) if session.room else 1,
+        max_restarts=0,
+        concurrency_groups={"status": 2},
+        runtime_env=environment,
+        scheduling_strategy=here,
+    )(ServerActor)
+    worker_class = ray.remote(
+        # In a cluster more workers than there is room for wait until there is.
+        num_cpus=0 if session.is_local else 1,
+        max_restarts=-1,
+        runtime_env=environment,
+    )(WorkerActor)
+    return server_class, worker_class

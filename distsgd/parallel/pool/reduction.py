@@ -1,0 +1,144 @@
+"""The server's end of the tree: partials of all workers to the sum over the step.
+
+Third line of the step loop: ``root = tree_sum(partials)``. The workers' slots are read, never
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite
+
+import numpy as np
+
+from distsgd.base.arrays import Array
+from distsgd.errors import WorkerError
+from distsgd.optim.chunks import chunks
+from distsgd.optim.clip import keeps_digits, squared_norm
+from distsgd.parallel.gradient_sum import GradientSum
+from distsgd.parallel.messages import ComputeReply, PartialRef, RequestKind
+from distsgd.parallel.pool.sliced_reduce import SlicedReduce
+from distsgd.parallel.transport.interface import BufferLayout
+from distsgd.parallel.tree import Sums, joins
+
+_joins = lru_cache(maxsize=4096)(joins)
+_NO_GRADIENT = np.zeros(0)
+
+
+@dataclass(slots=True)
+class Root:
+    """The sum over a whole step."""
+
+    # [P], in `chunks`. May be workers' slots: read them before the next step, do not write.
+    gradient_chunks: list[Array]
+    sums: Sums
+    squared_norm: float = 0.0  # Of the gradient sum; 0 where losses only were asked for.
+
+    @property
+    def gradient_sum(self) -> Array:
+        """The whole of it, a copy; shape ``[P]``."""
+        return np.concatenate(self.gradient_chunks)
+
+    @property
+    def is_finite(self) -> bool:
+        """Are the sums and the gradient numbers?"""
+        return isfinite(self.sums.loss_sum + self.sums.squared_norm_sum + self.squared_norm)
+
+
+@dataclass(slots=True)
+class Part:
+    """One answered order: the report, and a gradient sum for each of its nodes."""
+
+    worker: int
+    report: ComputeReply
+    gradients: Array  # [nodes or more, P]; of no meaning where losses only were asked for.
+
+    @property
+    def is_finite(self) -> bool:
+        """Are the sums numbers, and the gradients where there are any?"""
+        report = self.report
+        if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
+            return False
+        if report.kind is not RequestKind.GRADIENT:
+            return True
+        return bool(np.isfinite(self.gradients[: len(report.nodes)]).all())
+
+    def has_shape_of(self, other: Part) -> bool:
+        """Are there as many nodes, over as many samples?"""
+        own, others = self.report.nodes, other.report.nodes
+        return [node.num_samples for node in own] == [node.num_samples for node in others]
+
+    def keep(self) -> None:
+        """Copy what lies in the worker's slots, since they are about to be used again."""
+        self.gradients = self.gradients[: len(self.report.nodes)].copy()
+
+
+class Reduction:
+    """Goes on in the tree where the workers stopped; with the help of `shared`, if it is there."""
+
+    def __init__(self, layout: BufferLayout, shared: SlicedReduce | None = None) -> None:
+        self._layout, self._shared = layout, shared
+        self._own = GradientSum(layout.dtype)
+        self._room_P: Array = _NO_GRADIENT
+
+    def sum(self, parts: Sequence[Part], edges: tuple[int, ...]) -> Root:
+        """The root over `parts`, which stand in block order; `edges` are the blocks' separators.
+
+        Raises:
+            WorkerError: A worker's report does not have the nodes that its blocks give.
+        """
+        open_edges: tuple[int, ...] = ()
+        for part in parts:
+            report = part.report
+            schedule = _joins(edges[report.first : report.last + 1])
+            if len(report.nodes) != schedule.num_left:
+                raise WorkerError(
+                    part.worker,
+                    report.step,
+                    f"reported {len(report.nodes)} partials for blocks {report.first} to "
+                    f"{report.last}, which give {schedule.num_left}",
+                )
+            open_edges = (*open_edges[:-1], *schedule.edges)
+        pops = _joins(open_edges).pops
+        root = Root([], _sum_sums([node for part in parts for node in part.report.nodes], pops))
+        if parts[0].report.kind is RequestKind.GRADIENT:
+            self._sum_gradients(root, parts, pops)
+        return root
+
+    def _sum_gradients(self, root: Root, parts: Sequence[Part], pops: tuple[int, ...]) -> None:
+        """Give `root` the gradient sum of all parts, and its squared norm."""
+        slots = [(part, slot) for part in parts for slot in range(len(part.report.nodes))]
+        arrays = [part.gradients[slot] for part, slot in slots]
+        nodes = [
+            PartialRef(slot[0].worker, slot[1], count)
+            for slot, count in zip(slots, pops, strict=True)
+        ]
+        room_P = self._room() if len(arrays) > 1 else arrays[0]
+        if self._shared is not None and self._shared.is_worth_it(nodes, len(room_P)):
+            step = parts[0].report.step
+            found = self._shared.sum(step, nodes, self._own, arrays=arrays, room=room_P)
+        else:
+            found = self._own.sum_chunks(arrays, pops, chunks(len(room_P)), out=room_P)
+        root.gradient_chunks, total = found.chunks, 0.0
+        for of_span in found.squared_norms:  # Not `sum`, which compensates since Python 3.12.
+            total += of_span
+        is_exact = keeps_digits(total, room_P.dtype)
+        root.squared_norm = total if is_exact else squared_norm(root.gradient_sum)
+
+    def _room(self) -> Array:
+        if not len(self._room_P):
+            self._room_P = np.zeros(self._layout.num_parameters, self._layout.dtype)
+        return self._room_P
+
+
+def _sum_sums(nodes: Sequence[Sums], pops: tuple[int, ...]) -> Sums:
+    stack: list[Sums] = []
+    for node, joined in zip(nodes, pops, strict=True):
+        stack.append(node)
+        for _ in range(joined):
+            right = stack.pop()
+            stack[-1] = stack[-1].joined(right)
+    (root,) = stack
+    return root

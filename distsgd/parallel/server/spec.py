@@ -1,0 +1,119 @@
+"""What a server is told before a run, and what it says during and after it. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from distsgd.base.arrays import Array
+from distsgd.lab.faults.injection import Chaos
+from distsgd.parallel.messages import WorkerSpec
+from distsgd.parallel.pool.autotuner import PlanKind
+from distsgd.parallel.pool.phases import Phases
+from distsgd.parallel.server.run_logger import LogSpec
+from distsgd.parallel.server.training import UpdateSpec
+from distsgd.parallel.transport import TransportKind
+
+Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
+Ending = Literal["done", "interrupted", "diverged"]
+Length = Literal["steps", "epochs"]  # What a run is as long as.
+StoppedBy = Length | Literal["gradient", "request", "divergence"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Who computes and how they are reached. No input to the bits.
+
+    Attributes:
+        num_workers: How many are asked for; 0 in process.
+        least_workers: How many the start waits for; None: all.
+    """
+
+    num_workers: int
+    plan: PlanKind
+    transport: TransportKind
+    step_timeout_s: float
+    secret: bytes = b""
+    host: str = "127.0.0.1"
+    least_workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """All that a server needs to know to make a run, from the start or from its last checkpoint."""
+
+    worker: WorkerSpec
+    update: UpdateSpec
+    record: LogSpec
+    pool: PoolSpec
+    total_steps: int
+    evaluate_every_steps: int
+    num_test_rows: int
+    init: Literal["glorot", "he", "zeros"]
+    initial_weights: Array | None = None  # [P]; instead of `init`.
+    is_watched: bool = False  # Does somebody want to see every step?
+    chaos: Chaos | None = None  # Faults on purpose; no input to the bits.
+    length: Length = "steps"  # What `total_steps` came from.
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a run is, for whoever looks on."""
+
+    phase: Phase
+    step: int
+    epoch: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    num_samples: int  # Since this server started to train.
+    seconds: float  # The same.
+    num_workers: int
+    incarnation: int
+    phases: Phases  # Of the steps made by this incarnation.
+    plan: tuple[int, ...]  # Who computes a full step; -1 is the server itself.
+    is_settled: bool  # Is that the plan for some time, or one that is being tried?
+    num_messages: int  # Of this incarnation so far.
+    messages: tuple[str, ...]  # Those that the asker did not know.
+    members: tuple[int, ...] = ()  # The workers that are connected.
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended; losses are means, `seconds` counts all sessions of the run.
+
+    Attributes:
+        stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
+            "gradient" below `stop_gradient_norm`.
+        advice: What a person should know and change; "" where there is nothing.
+    """
+
+    status: Ending
+    stopped_by: StoppedBy
+    advice: str
+    step: int
+    epoch: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    weights_digest: str
+    samples_per_s: float
+    seconds: float
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
+        """What `metrics_of` was made from. Raises KeyError where a key is missing."""
+        return cls(
+            metrics["status"],
+            metrics["stopped_by"],
+            metrics["advice"] or "",
+            metrics["steps"],
+            metrics["epochs"],
+            metrics["train_loss"],
+            metrics["test_loss"],
+            metrics["test_accuracy"],
+            metrics["weights_digest"],
+            metrics["samples_per_s"],
+            metrics["seconds"],
+        )

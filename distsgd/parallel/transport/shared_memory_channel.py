@@ -1,0 +1,196 @@
+"""The transport on one node, the worker's side: see `shared_memory`."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import mmap
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+from distsgd.base.arrays import Array
+from distsgd.errors import ClusterError, WaitTimeoutError
+from distsgd.optim.chunks import chunks
+from distsgd.parallel.gradient_sum import GradientSum
+from distsgd.parallel.messages import (
+    KIND_AT,
+    ComputeReply,
+    ComputeRequest,
+    ReduceReply,
+    ReduceRequest,
+    WorkerInfo,
+    is_of_sum,
+)
+from distsgd.parallel.transport.interface import (
+    HANDSHAKE_TIMEOUT_S,
+    Address,
+    BufferLayout,
+    ServerGone,
+)
+from distsgd.parallel.transport.sealed import (
+    DISMISSES,
+    INTRODUCES,
+    INTRODUCTION,
+    MESSAGE_BYTES,
+    credentials,
+    proof,
+)
+
+SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
+_Message = tuple[bytes, list[tuple[int, int, bytes]]]  # And the descriptors that came with it.
+_ANCILLARY_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
+
+
+class SharedMemoryChannel:
+    """The worker's side; see `contract.Channel`."""
+
+    def __init__(self, address: Address, description: WorkerInfo) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            layout, fds = self._shake_hands(address, description)
+        except BaseException:
+            self._connection.close()
+            raise
+        weights_fd, slots_fd = fds
+        try:
+            self._weights_memory = mmap.mmap(
+                weights_fd, layout.weights_bytes, mmap.MAP_SHARED, mmap.PROT_READ
+            )
+            self._slots_memory = mmap.mmap(slots_fd, layout.slots_bytes)
+        finally:
+            os.close(weights_fd)
+            os.close(slots_fd)
+        self._layout = layout
+        self._number = description.worker
+        self.weights = layout.weights(self._weights_memory)
+        self.slots = layout.slots(self._slots_memory)
+        self._sum_of_others = layout.reduced_slice(self._slots_memory)
+        self._gradient_sum = GradientSum(layout.dtype)
+        self._others: dict[int, Array] = {}
+        self._timeout_s = -1.0
+
+    def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:
+        """The next order; None after `timeout_s` seconds without one. Raises ServerGone.
+
+        What is asked of the transport itself is done meanwhile: to sum a range of all partials.
+        """
+        if timeout_s != self._timeout_s:
+            self._set_timeout(timeout_s)
+        while True:
+            message = self._look(spin_s) or self._receive()
+            if message is None:
+                return None
+            data, descriptors = message
+            if not data:
+                raise ServerGone("it closed the connection")
+            if data[KIND_AT] == INTRODUCES:
+                self._meet(data, descriptors)
+            elif data[KIND_AT] == DISMISSES:
+                self._others.pop(INTRODUCTION.unpack(data)[2], None)
+            elif is_of_sum(data):
+                self._sum(ReduceRequest.unpack(data))
+            else:
+                return ComputeRequest.unpack(data)
+
+    def _look(self, spin_s: float) -> _Message | None:
+        """A message that comes within `spin_s` seconds, without falling asleep."""
+        until = time.perf_counter() + spin_s
+        while time.perf_counter() < until:
+            message = self._receive(socket.MSG_DONTWAIT)
+            if message is not None:
+                return message
+            os.sched_yield()
+        return None
+
+    def _receive(self, flags: int = 0) -> _Message | None:
+        try:
+            return self._connection.recvmsg(
+                MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
+            )[:2]
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ServerGone(str(error)) from None
+
+    def _meet(self, words: bytes, descriptors: list[tuple[int, int, bytes]]) -> None:
+        """Map the slots of another worker, to read them."""
+        _, _, worker = INTRODUCTION.unpack(words)
+        if not descriptors:  # The kernel has none left for this process.
+            raise ServerGone(f"the memory of worker {worker} could not be received")
+        (fd,) = struct.unpack("i", descriptors[0][2])
+        try:
+            memory = mmap.mmap(fd, self._layout.slots_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        self._others[worker] = self._layout.slots(memory)
+
+    def _sum(self, order: ReduceRequest) -> None:
+        """Sum a range of the parameters over all nodes, into the slot behind this worker's own."""
+        of_others = self._others
+        nodes = [
+            (self.slots if node.worker == self._number else of_others[node.worker])[node.slot]
+            for node in order.nodes
+        ]
+        pops = [node.pops for node in order.nodes]
+        at = chunks(self._layout.num_parameters)[order.first : order.last]
+        found = self._gradient_sum.sum_chunks(nodes, pops, at, out=self._sum_of_others)
+        self._send(ReduceReply(*order[:4], tuple(found.squared_norms)).pack())
+
+    def report(self, report: ComputeReply) -> None:
+        """Send `report`; its partials lie in the slots already."""
+        self._send(report.pack())
+
+    def _send(self, words: bytes) -> None:
+        try:
+            self._connection.send(words)
+        except OSError as error:
+            raise ServerGone(str(error)) from None
+
+    def close(self) -> None:
+        """Leave."""
+        self._connection.close()
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        # The kernel's own timeout costs one system call a message; Python's would cost a poll
+        # before each.
+        seconds, microseconds = divmod(
+            max(1, round(timeout_s * 1e6)), 1_000_000
+        )  # 0 means for ever.
+        self._connection.settimeout(None)
+        self._connection.setsockopt(
+            socket.SOL_SOCKET,
+            socket.SO_RCVTIMEO,
+            struct.pack("ll", seconds, microseconds),
+        )
+        self._connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(SEND_TIMEOUT_S), 0)
+        )
+        self._timeout_s = timeout_s
+
+    def _shake_hands(
+        self, address: Address, description: WorkerInfo
+    ) -> tuple[BufferLayout, list[int]]:
+        self._connection.settimeout(HANDSHAKE_TIMEOUT_S)
+        started = time.monotonic()
+        try:
+            self._connection.connect(f"\0{address.name}")
+            if credentials(self._connection)[1] != os.getuid():
+                raise ClusterError(f"the socket {address.name} belongs to another user")
+            self._connection.send(address.secret + description.pack())
+            welcome, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 2)
+        except TimeoutError:
+            raise WaitTimeoutError(
+                f"the server's welcome on {address.name}", time.monotonic() - started
+            ) from None
+        except OSError as error:
+            raise ServerGone(str(error)) from None
+        expected = proof(address.secret)
+        if len(fds) != 2 or not hmac.compare_digest(welcome[: len(expected)], expected):
+            for fd in fds:
+                os.close(fd)
+            raise ServerGone("the server refused this worker, or it is not the run's server")
+        layout: dict[str, Any] = json.loads(welcome[len(expected) :])
+        return BufferLayout(**layout), list(fds)

@@ -1,5 +1,0 @@
-"""Pictures: functions from plain arrays to PNG, SVG or PDF files; needs the extra ``plots``."""
-
-from distsgd.plots.function_curve import draw_curve
-
-__all__ = ["draw_curve"]

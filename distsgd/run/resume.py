@@ -1,0 +1,137 @@
+"""What a run that is there is held against before it goes on, or is made again.
+
+Other data are never taken. Another numerics profile gives other bits: it is refused unless told,
+and a run that went on under one says so in its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from distsgd.errors import NumericsError, RunError
+from distsgd.parallel import numerics
+from distsgd.run.run_files import LOCK_TIMEOUT_S
+from distsgd.run.spec import RunSpec
+from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.run_directory import RunDirectory
+
+Say = Callable[[str], None]
+ACCEPTED = "accepted_numerics"  # Profiles that a run went on under, in its environment.json.
+
+
+def check_replay(
+    run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool = False
+) -> tuple[str, ...]:
+    """Before `run` is made again from its start.
+
+    Returns:
+        Why its record may not be what comes out; empty where the same bits must come out.
+
+    Raises:
+        RunError: The data have changed.
+        NumericsError: This process computes other bits than those that began the run, and that is
+            not accepted.
+    """
+    recorded = _recorded(run, run_spec)
+    changed = _changed(_profile(run, recorded), run_spec)
+    if changed and not accept_numerics:
+        raise _refused(run, changed)
+    doubts = [f"it is made again under another numerics profile: {changed}"] if changed else []
+    doubts += [
+        f"it went on under another numerics profile after step {entry['after_step']}"
+        for entry in _accepted(run, recorded)
+    ]
+    return tuple(doubts)
+
+
+def check_resume(run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool, say: Say) -> None:
+    """Before `run` goes on from its last checkpoint; what is accepted is written into its record.
+
+    Raises:
+        RunError: The data have changed.
+        NumericsError: This process computes other bits than the one that trained last, and that is
+            not accepted.
+    """
+    recorded = _recorded(run, run_spec)
+    after, written = (0, *CheckpointStore(run.checkpoints).steps())[-1], _accepted(run, recorded)
+    # Nothing that was kept was computed under a profile that no checkpoint came after.
+    accepted = [entry for entry in written if entry["after_step"] < after]
+    changed = _changed(_profile(run, (accepted or (recorded,))[-1]), run_spec)
+    if not changed:
+        if accepted != written:
+            _write_accepted(run, recorded, accepted)
+        return
+    if not accept_numerics:
+        raise _refused(run, changed)
+    say(
+        f"WARNING: {run.path} goes on after step {after} under another numerics profile, so that "
+        f"other bits come out than without the break: {changed}; environment.json says so"
+    )
+    entry = {
+        "after_step": after,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "numerics": numerics.profile(run_spec.config.train.dtype).to_dict(),
+    }
+    _write_accepted(run, recorded, [*accepted, entry])
+
+
+def _write_accepted(
+    run: RunDirectory, recorded: dict[str, Any], accepted: list[dict[str, Any]]
+) -> None:
+    with run.lock(LOCK_TIMEOUT_S):
+        run.write_json(run.environment_path, recorded | {ACCEPTED: accepted})
+
+
+def _recorded(run: RunDirectory, run_spec: RunSpec) -> dict[str, Any]:
+    """What `run` says of its environment; RunError where its data were others."""
+    recorded, now = run.read_json(run.environment_path), run_spec.manifest.digest
+    if recorded.get("data_digest") != now:
+        raise RunError(
+            run.path,
+            f"was made with other data (digest {recorded.get('data_digest')}, now {now}); "
+            "restore the data, or train into another --run-dir",
+        )
+    return recorded
+
+
+def _profile(run: RunDirectory, recorded: dict[str, Any]) -> dict[str, Any]:
+    found = recorded.get("numerics")
+    if not isinstance(found, dict):
+        raise _damaged(run, "numerics is no object")
+    return found
+
+
+def _accepted(run: RunDirectory, recorded: dict[str, Any]) -> list[dict[str, Any]]:
+    found = recorded.get(ACCEPTED, [])
+    if not isinstance(found, list) or not all(
+        isinstance(entry, dict) and type(entry.get("after_step")) is int for entry in found
+    ):
+        raise _damaged(run, f"{ACCEPTED} is no list of profiles with the step before each")
+    return found
+
+
+def _damaged(run: RunDirectory, what: str) -> RunError:
+    return RunError(run.environment_path, f"{what}; restore the file, or train anew")
+
+
+def _changed(then: dict[str, Any], run_spec: RunSpec) -> str:
+    """What differs between a recorded profile and this process; "" where the bits do not."""
+    now = numerics.profile(run_spec.config.train.dtype).to_dict()
+    if then.get("probe") == now["probe"]:
+        return ""
+    return ", ".join(
+        f"{key} {then.get(key)} (now {value})"
+        for key, value in now.items()
+        if then.get(key) != value
+    )
+
+
+def _refused(run: RunDirectory, changed: str) -> NumericsError:
+    return NumericsError(
+        f"{run.path} was made under another numerics profile, other bits would come out: "
+        f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
+        "into another --run-dir, or let train --resume auto or verify take other bits with "
+        "--accept-numerics"
+    )

@@ -1,0 +1,324 @@
+"""All that is fixed about a run before it starts, from its configuration and its data.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distsgd.base.arrays import Array
+from distsgd.base.cores import num_cores
+from distsgd.config import TrainConfig
+from distsgd.data.blocks import Blocking
+from distsgd.data.built_ahead import MOST_NARROW_ROWS
+from distsgd.data.manifest import Manifest
+from distsgd.data.prepare.labels import check_two_classes, shown
+from distsgd.data.sampler import BatchSampler, Sampler
+from distsgd.errors import ConfigError
+from distsgd.lessons.coordinate_search import CoordinateSearch
+from distsgd.lessons.two_stage import TwoStageSampler
+from distsgd.nn.described import layer_from_dict
+from distsgd.nn.losses import find_loss
+from distsgd.nn.model import Model
+from distsgd.optim.frozen import Frozen, find_frozen
+from distsgd.optim.rules import UpdateRule, make_rule
+from distsgd.optim.schedules import make_schedule
+from distsgd.parallel.messages import WorkerSpec
+from distsgd.parallel.server.run_logger import LogSpec
+from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec
+from distsgd.parallel.server.training import UpdateSpec
+from distsgd.parallel.tree import most_nodes
+
+# Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+PROCESS_BYTES = 150 << 20
+SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A run before it starts."""
+
+    config: TrainConfig
+    data: Path
+    manifest: Manifest
+    model: Model
+    sampler: Sampler
+    frozen: Frozen | None
+    total_steps: int
+    length: Length
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes that are asked for.
+
+        "auto" is one for each core this process may use; [fewest, most] as many as that within
+        bounds, or in a cluster the most, for which its scheduler finds room as it can.
+        """
+        workers = self.config.parallel.workers
+        if isinstance(workers, tuple):
+            fewest, most = workers
+            is_local = self.config.parallel.address == "local"
+            return min(max(num_cores(), fewest), most) if is_local else most
+        return num_cores() if workers == "auto" else workers
+
+    @property
+    def _least_workers(self) -> int | None:
+        workers = self.config.parallel.workers
+        return workers[0] if isinstance(workers, tuple) else None
+
+    @property
+    def slots(self) -> int:
+        """Partials a worker can hold."""
+        return most_nodes(self.sampler.most_leaves)
+
+    @property
+    def _is_per_sample(self) -> bool:
+        """Are there per-sample gradients to be measured?"""
+        config = self.config
+        return config.statistics.per_sample and config.optimizer.type != "hot_and_cold"
+
+    def worker_spec(self) -> WorkerSpec:
+        """What a worker needs to know."""
+        config = self.config
+        return WorkerSpec(
+            data=self.data,
+            model=self.model,
+            sampler=self.sampler,
+            dtype=config.train.dtype,
+            seed=config.train.seed,
+            per_sample=self._is_per_sample,
+            has_classes=self.manifest.label_kind == "class",
+        )
+
+    def server_spec(self, run: Path, initial_weights: Array | None) -> ServerSpec:
+        """What the server needs to know; it records into `run`."""
+        config, per_epoch = self.config, self.sampler.steps_per_epoch
+        return ServerSpec(
+            worker=self.worker_spec(),
+            update=self._update_spec(),
+            record=LogSpec(
+                run=run,
+                digest_every=config.train.digest_every,
+                checkpoint_every_s=config.checkpoint.every_s,
+                checkpoint_every_steps=config.checkpoint.every_steps,
+                keep=config.checkpoint.keep,
+            ),
+            pool=PoolSpec(
+                num_workers=self.num_workers,
+                plan=config.parallel.plan,
+                transport=config.parallel.exchange,
+                step_timeout_s=config.parallel.step_timeout_s,
+                least_workers=self._least_workers,
+            ),
+            total_steps=self.total_steps,
+            length=self.length,
+            evaluate_every_steps=config.train.evaluate_every_epochs * per_epoch,
+            num_test_rows=self.manifest.test_rows,
+            init=config.model.init,
+            initial_weights=initial_weights,
+        )
+
+    @property
+    def _squared_error_factor(self) -> float | None:
+        """From the loss to the squared error, a sum over the outputs; None for other losses."""
+        loss = self.model.loss
+        factor = SQUARED_ERROR_FACTORS.get(loss.name)
+        is_mean = loss.options.get("reduction") == "mean"
+        return factor * self.model.num_outputs if factor and is_mean else factor
+
+    def _update_spec(self) -> UpdateSpec:
+        optimizer, schedule, train = self.config.optimizer, self.config.schedule, self.config.train
+        rule: UpdateRule | CoordinateSearch = (
+            CoordinateSearch(optimizer.step_size)
+            if optimizer.type == "hot_and_cold"
+            else make_rule(
+                optimizer.type,
+                momentum=optimizer.momentum,
+                weight_decay=optimizer.weight_decay,
+                decoupled_weight_decay=optimizer.decoupled_weight_decay,
+            )
+        )
+        rates = make_schedule(
+            schedule.type,
+            learning_rate=optimizer.learning_rate,
+            warmup_steps=schedule.warmup_steps,
+            total_steps=self.total_steps,
+            final_fraction=schedule.final_fraction,
+            every_steps=schedule.every_steps,
+            factor=schedule.factor,
+        )
+        return UpdateSpec(
+            rule=rule,
+            schedule=rates,
+            clip_norm=optimizer.clip_norm,
+            per_sample=self._is_per_sample,
+            history_every=train.history_every,
+            steps_per_epoch=self.sampler.steps_per_epoch,
+            squared_error_factor=self._squared_error_factor,
+            frozen=self.frozen,
+            stop_gradient_norm=train.stop_gradient_norm,
+            on_divergence=train.on_divergence,
+            output_advice=self.model.output_advice,
+        )
+
+    def memory_per_process_bytes(self) -> int:
+        """About what a worker needs.
+
+        The process, the weights, partials in use, rows of two blocks, what a block needs, the order
+        of the rows.
+        """
+        itemsize = np.dtype(self.config.train.dtype).itemsize
+        rows = min(self.sampler.blocking.block_rows, self.sampler.num_rows)
+        in_use = self.sampler.most_leaves.bit_length() + 2
+        return (
+            PROCESS_BYTES
+            + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
+            + 2 * rows * self.manifest.num_features * itemsize
+            + rows * self.model.numbers_per_sample * itemsize
+            + self.sampler.order_bytes
+        )
+
+    def hot_bytes(self) -> int:
+        """Features that mini-batches are drawn from at a time; more memory than that helps none."""
+        itemsize = np.dtype(self.config.train.dtype).itemsize
+        return self.sampler.hot_rows * self.manifest.num_features * itemsize
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but probably not meant."""
+        found = []
+        if self.num_workers > num_cores():
+            found.append(
+                f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores "
+                "here; they will take turns"
+            )
+        if left_out := self.manifest.left_out:
+            what = "columns" if len(left_out) > 1 else "column"
+            found.append(
+                f"{what} {', '.join(map(repr, left_out[:10]))}"
+                f"{' and more' if len(left_out) > 10 else ''} left out of the features: the index"
+                " of a data frame, which numbers the rows (to train on it, name it in [data]"
+                " features; to leave it out without a word, in exclude)"
+            )
+        if not self.manifest.test_rows:
+            found.append(
+                "no rows are held out; set [data] test_fraction or test_path to measure accuracy"
+            )
+        if self.model.output_advice:
+            found.append(self.model.output_advice)
+        num_with_weights = sum(spec.name.endswith(".weight") for spec in self.model.parameters)
+        if (
+            self.config.model.init == "zeros"
+            and num_with_weights > 1
+            and not self.config.model.initial_weights
+        ):
+            found.append(
+                'model.init is "zeros"; all units of a hidden layer stay equal to each other (set '
+                '[model] init = "glorot")'
+            )
+        return tuple(found)
+
+
+def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpec:
+    """Hold the configuration against the data.
+
+    Raises:
+        DataError: The labels are classes, and all the same.
+        ConfigError: The batch is larger than the data, or the network does not fit the rows; all
+            problems at once.
+        ModelError: The network cannot be built.
+    """
+    rows, size = manifest.train_rows, config.batch.size
+    problems = []
+    if size != "full" and size > rows:
+        problems.append(
+            f'batch.size is {size}; must be 1 to {rows} (the training rows) or "full" (set '
+            "[batch] size)"
+        )
+    if config.batch.sampling == "two_stage" and config.batch.pool > rows:
+        problems.append(
+            f"batch.pool is {config.batch.pool}; must be 1 to {rows} (the training rows; set "
+            "[batch] pool)"
+        )
+    if config.data.shuffle == "rows" and rows > MOST_NARROW_ROWS:
+        problems.append(
+            f'data.shuffle is "rows" with {rows:,} training rows; must be at most '
+            f'{MOST_NARROW_ROWS:,} (set [data] shuffle = "windows")'
+        )
+    if manifest.label_kind == "class":
+        # Before the network: of one class no number of outputs is right.
+        check_two_classes(manifest.sources[0].name, manifest.labels[0], manifest.class_names)
+    model = build_model(config, manifest.num_features)
+    if model.num_outputs != manifest.num_targets:
+        what = "classes" if manifest.label_kind == "class" else "label columns"
+        names = f" ({shown(manifest.class_names)})" if manifest.class_names else ""
+        problems.append(
+            f"model.layers ends in {model.num_outputs} outputs; must be "
+            f"{manifest.num_targets}, the number of {what}{names} "
+            "(set units of the last dense layer"
+            + (")" if manifest.label_kind == "class" else ", or [data] one_hot if it is a class)")
+        )
+    frozen, unknown = _frozen(config, model)
+    problems += unknown
+    if problems:
+        raise ConfigError(problems)
+    sampler = _sampler(config, manifest)
+    total_steps, length = _total_steps(config, sampler.steps_per_epoch)
+    return RunSpec(config, data, manifest, model, sampler, frozen, total_steps, length)
+
+
+def _sampler(config: TrainConfig, manifest: Manifest) -> Sampler:
+    parallel, batch = config.parallel, config.batch
+    rows = manifest.train_rows
+    size = rows if batch.size == "full" else batch.size
+    is_two_stage = batch.sampling == "two_stage"
+    blocking = Blocking.of(
+        min(size, batch.pool) if is_two_stage else size,
+        lanes=parallel.lanes,
+        lane_rows=None if parallel.lane_rows == "auto" else parallel.lane_rows,
+        block_rows=parallel.block_rows,
+    )
+    sampler = BatchSampler.of(
+        rows,
+        batch.pool if is_two_stage else size,
+        blocking=blocking,
+        seed=config.train.seed,
+        shuffle=config.data.shuffle,
+        row_bytes=manifest.num_features * np.dtype(config.train.dtype).itemsize,
+    )
+    return TwoStageSampler(sampler, size, blocking) if is_two_stage else sampler
+
+
+def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:
+    """The weights that stay as they are, and what is wrong with their names."""
+    names = config.optimizer.frozen
+    if not names:
+        return None, []
+    places, problems = find_frozen(names, {spec.name: spec.shape for spec in model.parameters})
+    frozen = Frozen(places)
+    if len(frozen.places) == model.num_parameters and not problems:
+        problems.append(
+            f"optimizer.frozen names all {model.num_parameters} weights; nothing is left to learn "
+            "(edit [optimizer] frozen)"
+        )
+    return frozen, problems
+
+
+def build_model(config: TrainConfig, num_features: int) -> Model:
+    """The network of ``[model]`` on rows of `num_features` numbers. Raises ModelError."""
+    layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in config.model.layers]
+    loss = find_loss(config.model.loss, config.model.loss_options)
+    return Model(layers, loss, (num_features,))
+
+
+def _total_steps(config: TrainConfig, steps_per_epoch: int) -> tuple[int, Length]:
+    """How many steps a run has, and whether that is so by steps or by epochs."""
+    train = config.train
+    by_epochs = None if train.epochs is None else train.epochs * steps_per_epoch
+    if by_epochs is not None and (train.steps is None or by_epochs <= train.steps):
+        return by_epochs, "epochs"
+    assert train.steps is not None
+    return train.steps, "steps"

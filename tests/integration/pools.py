@@ -1,0 +1,65 @@
+"""Runs with real servers, transports and workers, the workers in threads.
+
+A Ray is started only where Ray is under test.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from distsgd.config import TrainConfig
+from distsgd.parallel.numerics import one_blas_thread
+from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.spec import Outcome, ServerSpec
+from distsgd.parallel.server.step_view import OnStep
+from distsgd.parallel.transport.service import serve
+from distsgd.run.run_files import write_beginning
+from distsgd.run.source import manifest_of, prepared_data
+from distsgd.run.spec import make_run_spec
+from distsgd.store.run_directory import RunDirectory
+from distsgd_workers.gradient_worker import GradientWorker
+
+SECRET = bytes(range(32))
+
+
+def server_spec(config: TrainConfig, run: Path, *, cache_dir: Path) -> ServerSpec:
+    """What the trainer would hand to a server that records into `run`, new or to be resumed."""
+    data = prepared_data(config, cache_dir=cache_dir, on_message=lambda _: None)
+    run_spec = make_run_spec(config, data, manifest_of(data))
+    if not RunDirectory.is_run(run):
+        write_beginning(RunDirectory.create(run), run_spec, None)
+    spec = run_spec.server_spec(run, None)
+    return replace(spec, pool=replace(spec.pool, secret=SECRET))
+
+
+def train_with_threads(
+    spec: ServerSpec, *, stop_after: int | None = None, on_step: OnStep | None = None
+) -> Outcome:
+    """Train with as many workers as `spec` says, each in a thread, over the transport it names."""
+    with one_blas_thread():
+        server = ParameterServer(spec, GradientWorker, on_step=on_step)
+        pool = [
+            threading.Thread(
+                target=serve,
+                args=(GradientWorker(spec.worker), server.address(), number),
+                daemon=True,
+            )
+            for number in range(spec.pool.num_workers)
+        ]
+        for thread in pool:
+            thread.start()
+        if stop_after is not None:
+            threading.Thread(target=_stop_after, args=(server, stop_after), daemon=True).start()
+        outcome = server.train()
+        for thread in pool:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+        return outcome
+
+
+def _stop_after(server: ParameterServer, step: int) -> None:
+    while server.status().step < step and server.status().phase != "ended":
+        pass
+    server.request_stop()

@@ -1,0 +1,187 @@
+"""Who is started when, and what becomes of those that cannot be. Ray is a fake; nothing starts."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distsgd.errors import ClusterError
+from distsgd.parallel.launch.ray_actors import WorkerStartError
+from distsgd.parallel.launch.room import Room
+from distsgd.parallel.launch.session import Session
+from distsgd.parallel.launch.supervisor import MAX_SERVER_DEATHS, Supervisor
+from distsgd.parallel.transport.interface import Address
+
+ROOM = Room(total=3, free=3, free_here=1)
+
+
+class RayActorError(Exception):
+    actor_init_failed = False
+
+
+class GetTimeoutError(Exception):
+    pass
+
+
+class ActorUnavailableError(RayActorError):
+    pass
+
+
+class FakeRay:
+    """Actors that answer as the test says; training ends when there is nothing left to look at."""
+
+    exceptions = types.SimpleNamespace(
+        RayActorError=RayActorError,
+        GetTimeoutError=GetTimeoutError,
+        ActorUnavailableError=ActorUnavailableError,
+    )
+    util = types.SimpleNamespace(
+        scheduling_strategies=types.SimpleNamespace(
+            NodeAffinitySchedulingStrategy=lambda node, soft: (node, soft)
+        )
+    )
+
+    def __init__(self, phases: tuple[str, ...] = (), deaths: int = 0) -> None:
+        self.events: list[str] = []
+        self.cpus: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.worker_error: Exception | None = None
+        self._phases, self._deaths = list(phases), deaths
+
+    def get_runtime_context(self) -> Any:
+        return types.SimpleNamespace(get_node_id=lambda: "here")
+
+    def remote(self, *, num_cpus: int, **_: object) -> Callable[[type], Any]:
+        def made(kind: type) -> Any:
+            self.cpus[kind.__name__] = num_cpus
+            return types.SimpleNamespace(remote=lambda *_: self._actor(kind.__name__))
+
+        return made
+
+    def _actor(self, kind: str) -> Any:
+        self.events.append(f"{kind} is made")
+        return FakeActor(kind)
+
+    def get(self, ref: tuple[str, str, Any], *, timeout: float) -> Any:
+        assert timeout > 0
+        kind, method, arguments = ref
+        if kind == "WorkerActor":
+            assert self.worker_error is not None
+            raise self.worker_error
+        return getattr(self, f"_{method}")(*arguments)
+
+    def _address(self) -> Address:
+        if self._deaths:
+            self._deaths -= 1
+            raise RayActorError("its process was killed")
+        self.events.append("the server is ready")
+        return Address("zmq", "here", bytes(32), 0)
+
+    def _status(self, known: int) -> Any:
+        phase = self._phases.pop(0) if self._phases else "ended"
+        return types.SimpleNamespace(phase=phase, step=1, members=(), num_messages=known)
+
+    def _note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def _train(self) -> str:
+        return "the outcome"
+
+    def wait(
+        self, refs: list[tuple[str, str, Any]], *, num_returns: int, timeout: float
+    ) -> tuple[list[Any], list[Any]]:
+        assert num_returns == len(refs)
+        assert timeout >= 0
+        has_ended = {"ServerActor": not self._phases, "WorkerActor": self.worker_error is not None}
+        return [ref for ref in refs if has_ended[ref[0]]], []
+
+    def kill(self, actor: Any, *, no_restart: bool) -> None:
+        assert no_restart
+        self.events.append(f"{actor.kind} is ended")
+
+
+class FakeActor:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: object) -> tuple[str, str, object]:
+            return (self.kind, method, arguments)
+
+        return types.SimpleNamespace(
+            remote=call, options=lambda **_: types.SimpleNamespace(remote=call)
+        )
+
+
+def supervisor_of(ray: FakeRay, run: Path, room: Room | None) -> Supervisor:
+    spec: Any = types.SimpleNamespace(
+        pool=types.SimpleNamespace(num_workers=2),
+        record=types.SimpleNamespace(run=run),
+        worker=None,
+        chaos=None,
+    )
+    return Supervisor(Session(ray, "127.0.0.1", room), spec, "module:Worker")
+
+
+def run(ray: FakeRay, place: Path, room: Room | None = ROOM) -> Any:
+    return supervisor_of(ray, place, room).run(lambda _: False, None)
+
+
+def test_server_is_ready_before_a_worker_is_placed_in_a_cluster(tmp_path: Path) -> None:
+    ray = FakeRay()
+    assert run(ray, tmp_path) == "the outcome"
+    made = ["ServerActor is made", "the server is ready", *["WorkerActor is made"] * 2]
+    assert ray.events == made
+    assert ray.cpus == {"ServerActor": 1, "WorkerActor": 1}
+    assert ray.notes == []
+
+
+def test_workers_start_beside_the_server_on_a_ray_of_our_own(tmp_path: Path) -> None:
+    ray = FakeRay()
+    run(ray, tmp_path, room=None)
+    made = ["ServerActor is made", *["WorkerActor is made"] * 2, "the server is ready"]
+    assert ray.events == made
+    assert ray.cpus == {"ServerActor": 1, "WorkerActor": 0}
+
+
+@pytest.mark.parametrize("room", [ROOM, None])
+def test_workers_start_once_also_where_the_first_servers_died(
+    tmp_path: Path, room: Room | None
+) -> None:
+    ray = FakeRay(deaths=MAX_SERVER_DEATHS - 1)
+    assert run(ray, tmp_path, room) == "the outcome"
+    assert ray.events.count("WorkerActor is made") == 2
+    assert ray.events.count("ServerActor is made") == MAX_SERVER_DEATHS
+
+
+def test_server_that_never_comes_up_ends_the_run_with_rays_reason(tmp_path: Path) -> None:
+    ray = FakeRay(deaths=MAX_SERVER_DEATHS)
+    with pytest.raises(ClusterError, match="died 3 times before it was there: its process was"):
+        run(ray, tmp_path)
+
+
+def test_workers_without_room_are_told_of(tmp_path: Path) -> None:
+    ray = FakeRay()
+    run(ray, tmp_path, Room(total=1, free=1, free_here=1))
+    assert ray.cpus["ServerActor"] == 0
+    (note,) = ray.notes
+    assert "1 of them wait for room" in note
+
+
+def test_worker_that_cannot_start_ends_a_run_that_waits_for_it(tmp_path: Path) -> None:
+    ray = FakeRay(phases=("starting", "starting"))
+    ray.worker_error = WorkerStartError(0, "host", "ValueError: no such thing")
+    with pytest.raises(WorkerStartError, match="on node host: ValueError: no such thing"):
+        run(ray, tmp_path)
+
+
+def test_run_that_has_begun_goes_on_without_a_worker_that_cannot_start(tmp_path: Path) -> None:
+    ray = FakeRay(phases=("training", "training"))
+    ray.worker_error = WorkerStartError(0, "host", "ValueError: no such thing")
+    assert run(ray, tmp_path) == "the outcome"
+    assert ray.notes == [f"{ray.worker_error}; the run goes on without it"] * 2
+    assert ray.events.count("WorkerActor is ended") == 2

@@ -1,0 +1,172 @@
+"""A pool whose workers answer in this process, as each test says. No tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, uniform
+from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.pool.autotuner import SERVER, Planner
+from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.reduction import Root
+from distsgd.parallel.transport.interface import BufferLayout, Event, Joined, Lost, Reported
+from distsgd.parallel.tree import Sums, most_nodes
+from tests.fakes import FakeWorker, block_gradient, small_blocks
+from tests.oracles import tree_over
+
+Fate = Callable[["LoopTransport", int, ComputeRequest], None]
+SAMPLER = small_blocks(300, 64, lanes=8, lane_rows=8, block_rows=3)
+LAYOUT = BufferLayout(33, most_nodes(SAMPLER.most_leaves), "float32")
+STEPS = range(SAMPLER.steps_per_epoch)
+WEIGHTS = uniform(1, Purpose.PROBE, count=33).astype(np.float32)
+
+
+class Clock:
+    """Time that passes when an transport has waited in vain."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class LoopTransport:
+    """Fake workers in this process; `fate` decides about an order; the last answer comes first."""
+
+    def __init__(self, count: int, clock: Clock, *, fate: Fate) -> None:
+        self.weights: Array = np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
+        self.clock, self.fate = clock, fate
+        self.workers: dict[int, FakeWorker] = {}
+        self.slots: dict[int, Array] = {}
+        self.happened: list[list[Event]] = []
+        self.delayed: list[tuple[float, Event]] = []  # What comes after all that has happened.
+        self.is_closed = False
+        for worker in range(count):
+            self.happened.append([self.join(worker)])
+
+    def join(self, worker: int) -> Event:
+        fake = self.workers[worker] = FakeWorker(SAMPLER)
+        self.slots[worker] = np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), LAYOUT.dtype)
+        fake.attach(self.weights, self.slots[worker])
+        return Joined(worker, fake.describe(worker))
+
+    def send(self, worker: int, order: ComputeRequest) -> None:
+        self.fate(self, worker, order)
+
+    def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002
+        if not self.happened and self.delayed:
+            seconds, event = self.delayed.pop()
+            self.clock.now_s += seconds
+            return [event]
+        if not self.happened:
+            self.clock.now_s += timeout_s
+        events = [event for group in reversed(self.happened) for event in group]
+        self.happened.clear()
+        return events
+
+    def partials(self, worker: int) -> Array:
+        return self.slots[worker]
+
+    def end(self, worker: int) -> None:
+        self.happened.append([Lost(worker, "ended")])
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def answers(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
+    transport.happened.append([Reported(worker, transport.workers[worker].compute(order))])
+
+
+def answers_after(seconds: float) -> Fate:
+    """Time passes for each order."""
+
+    def fate(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
+        report = transport.workers[worker].compute(order)
+        transport.delayed.append((seconds, Reported(worker, report)))
+
+    return fate
+
+
+def dies(transport: LoopTransport, worker: int, _order: ComputeRequest) -> None:
+    transport.happened.append([Lost(worker, "killed")])
+
+
+def dies_and_comes_back(transport: LoopTransport, worker: int, _order: ComputeRequest) -> None:
+    transport.happened.append([Lost(worker, "killed"), transport.join(worker)])
+
+
+def answers_and_dies(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
+    report = Reported(worker, transport.workers[worker].compute(order))
+    transport.happened.append([report, Lost(worker, "killed")])
+
+
+def answers_late_ones_first(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
+    """Before its answer come those to another step and incarnation, and a stranger's."""
+    report = transport.workers[worker].compute(order)
+    wrong = report._replace(nodes=tuple(node._replace(loss_sum=-1.0) for node in report.nodes))
+    stale = [
+        wrong._replace(step=order.step + 1),
+        wrong._replace(incarnation=order.incarnation + 1),
+        wrong._replace(last=order.last + 1),
+        wrong._replace(kind=RequestKind.EVALUATE),
+    ]
+    transport.happened.append([Reported(worker, report)])
+    transport.happened += [[Reported(worker, late)] for late in stale]
+    transport.happened.append([Reported(99, report)])
+
+
+def is_silent(_transport: LoopTransport, _worker: int, _order: ComputeRequest) -> None:
+    pass
+
+
+def crew_of(
+    count: int, fate: Fate = answers, *, plan: Planner | None = None, clock: Clock | None = None
+) -> tuple[WorkerPool, LoopTransport]:
+    clock = clock or Clock()
+    transport = LoopTransport(count, clock, fate=fate)
+    pool = WorkerPool(
+        LAYOUT,
+        FakeWorker(SAMPLER),
+        transport=transport if count else None,
+        planner=plan or Planner("all"),
+        incarnation=1,
+        step_timeout_s=10.0,
+        clock=clock,
+    )
+    pool.wait_for_members(count, 5.0)
+    pool.weights[:] = WEIGHTS
+    return pool, transport
+
+
+def work(step: int) -> Work:
+    return Work(
+        RequestKind.GRADIENT, step, SAMPLER.partition(step), len(SAMPLER.partition(step + 1).blocks)
+    )
+
+
+def same(root: Root, expected: tuple[Array, Sums]) -> bool:
+    return root.gradient_sum.tobytes() == expected[0].tobytes() and root.sums == expected[1]
+
+
+def expected_root(step: int) -> tuple[Array, Sums]:
+    return tree_over(
+        SAMPLER.partition(step).blocks,
+        lambda block: block_gradient(WEIGHTS, step, block),
+        lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
+    )
+
+
+class WithServer(Planner):
+    """Has the server and all workers compute in every step."""
+
+    def __init__(self) -> None:
+        super().__init__("all")
+
+    def set_members(self, members: Any) -> None:
+        super().set_members([SERVER, *members])
