@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from distsgd.base.arguments import path_argument, refuse
+from distsgd.config import aliases
 from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
 from distsgd.config.section import Section
@@ -91,7 +92,7 @@ class TrainConfig(Section):
         if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
             refuse("the configuration", values, "sections by name: {'data': {...}, ...}")
         base = Path.cwd() if base is None else path_argument("base", base)
-        raw = _resolved({"data": {}, "model": {}} | dict(values), base)
+        raw = _resolved(aliases.with_new_names({"data": {}, "model": {}} | dict(values)), base)
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
@@ -126,7 +127,7 @@ class TrainConfig(Section):
         problems = []
         for override in overrides:
             name, equals, text = override.partition("=")
-            keys = name.strip().split(".")
+            keys = aliases.new_name(name.strip()).split(".")
             value, readable = _toml_value(text.strip())
             if not equals or not text.strip() or not readable or len(keys) not in {2, 3}:
                 problems.append(unusable_override(override, keys, type(self)))
