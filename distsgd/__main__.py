@@ -3,7 +3,7 @@
 Nothing that takes time to import is imported before that.
 """
 
-from distsgd.cli import signals
+from distsgd.cli.terminal import signals
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""All commands; their arguments stand in the modules ``*_commands``, what they do beside them.
+"""The commands composed, and how all of them end: one message and an exit code.
 
 Nothing heavy is imported here: ``--help`` loads neither ray nor numpy nor pyarrow.
 """
@@ -14,14 +14,22 @@ import typer
 from typer.core import TyperGroup
 
 from distsgd import __version__
-from distsgd.cli.cache_commands import cache_app
-from distsgd.cli.data_commands import data_check, data_prepare
+from distsgd.cli.bench import bench
+from distsgd.cli.cache import cache_app
+from distsgd.cli.data import data_app
+from distsgd.cli.doctor import doctor
 from distsgd.cli.draw import draw_app
-from distsgd.cli.measure_commands import bench, doctor, soak
-from distsgd.cli.run_commands import evaluate, predict, scale_to, show, verify
-from distsgd.cli.stop import signals_interrupt, stoppable
-from distsgd.cli.streams import lasting_streams
-from distsgd.cli.train_commands import init, train
+from distsgd.cli.evaluate import evaluate
+from distsgd.cli.init import init
+from distsgd.cli.predict import predict
+from distsgd.cli.scale_to import scale_to
+from distsgd.cli.show import show
+from distsgd.cli.soak import soak
+from distsgd.cli.terminal.messages import print_failure, show_error
+from distsgd.cli.terminal.stop import signals_interrupt, stoppable
+from distsgd.cli.terminal.streams import lasting_streams
+from distsgd.cli.train import train
+from distsgd.cli.verify import verify
 from distsgd.errors import ClusterError, DistSGDError
 
 
@@ -60,11 +68,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Prepare and check data.", no_args_is_help=True)
 for command in (init, train, evaluate, predict, show, verify, scale_to, soak, bench, doctor):
     app.command()(command)
-data_app.command("prepare")(data_prepare)
-data_app.command("check")(data_check)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 app.add_typer(draw_app, name="draw")
@@ -89,7 +94,6 @@ def errors_shown() -> Iterator[None]:
 
 
 def _end(error: DistSGDError) -> NoReturn:
-    from distsgd.cli.messages import print_failure, show_error  # noqa: PLC0415 -- loads rich.
 
     show_error(error)
     if "--json" in sys.argv[1:]:  # Perhaps before its command had read what was typed.

@@ -1,58 +1,61 @@
-"""The cache of prepared data for the command line: where it is, what lies in it, clearing it."""
+"""``cache list`` and ``cache clear``: the cache of prepared data."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Column, Table
-from rich.text import Text
+import typer
 
-from distsgd.cli.messages import memory, print_json, print_table, say
-from distsgd.data.cache_entries import (
-    SHOWN_LENGTH,
-    CacheEntry,
-    clear,
-    default_cache_dir,
-    list_entries,
-)
+from distsgd.cli.options import CacheDirOption, JsonOption, cache_directory
+from distsgd.cli.terminal.messages import memory, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from distsgd.data.cache_entries import CacheEntry
 
 _DAY_S = 86_400.0
+cache_app = typer.Typer(help="List and clear the cache of prepared data.", no_args_is_help=True)
 
 
-def cache_directory(named: Path | None) -> Path:
-    """The cache of this command: as named, else in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
-    place = named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))
-    return place.expanduser()
+@cache_app.command("list")
+def cache_list(*, cache_dir: CacheDirOption = None, as_json: JsonOption = False) -> None:
+    """List the prepared data sets of the cache, the one used last first."""
+    from distsgd.data.cache_entries import list_entries
 
-
-def show_cache(named: Path | None, *, as_json: bool) -> None:
-    """Print the entries of the cache and what they take."""
-    cache_dir = cache_directory(named)
-    entries = list_entries(cache_dir)
+    cache = cache_directory(cache_dir)
+    entries = list_entries(cache)
     total = sum(entry.num_bytes for entry in entries)
     if as_json:
         found = [_json_of(entry) for entry in entries]
-        print_json({"cache_dir": str(cache_dir), "num_bytes": total, "entries": found})
+        print_json({"cache_dir": str(cache), "num_bytes": total, "entries": found})
         return
     if entries:
-        source = Column("from", overflow="fold")
-        table = Table("entry", "size", "last used", "rows", source, "", box=None)
-        for entry in entries:
-            table.add_row(*(Text(cell) for cell in _row_of(entry)))
-        print_table(table)
-    say(f"{cache_dir} holds {_counted(len(entries), 'prepared data set')}, {memory(total)}")
+        _print_entries(entries)
+    say(f"{cache} holds {_counted(len(entries), 'prepared data set')}, {memory(total)}")
 
 
-def clear_cache(
-    named: Path | None, entries: Sequence[str], *, older_than_days: float, as_json: bool
+@cache_app.command("clear")
+def cache_clear(
+    entries: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ENTRY]...", help="By name or its beginning; all unless given."),
+    ] = None,
+    *,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", min=0.0, help="Only those unused for so many days.")
+    ] = 0.0,
+    cache_dir: CacheDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Remove entries that nobody uses, and say what that freed."""
+    """Remove prepared data sets from the cache; those that a process uses stay."""
+    from distsgd.data.cache_entries import clear
+
     cleared = clear(
-        cache_directory(named), entries, older_than_s=older_than_days * _DAY_S, on_message=say
+        cache_directory(cache_dir),
+        entries or (),
+        older_than_s=older_than * _DAY_S,
+        on_message=say,
     )
     removed = _counted(len(cleared.removed), "prepared data set")
     say(f"removed {removed}, freed {memory(cleared.freed_bytes)}")
@@ -78,7 +81,20 @@ def _json_of(entry: CacheEntry) -> dict[str, object]:
     }
 
 
+def _print_entries(entries: list[CacheEntry]) -> None:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    source = Column("from", overflow="fold")
+    table = Table("entry", "size", "last used", "rows", source, "", box=None)
+    for entry in entries:
+        table.add_row(*(Text(cell) for cell in _row_of(entry)))
+    print_table(table)
+
+
 def _row_of(entry: CacheEntry) -> tuple[str, ...]:
+    from distsgd.data.cache_entries import SHOWN_LENGTH
+
     last_used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used_s))
     name, size = entry.path.name[:SHOWN_LENGTH], memory(entry.num_bytes)
     state = "in use" if entry.is_in_use else ""

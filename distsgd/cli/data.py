@@ -1,41 +1,118 @@
-"""The commands ``data prepare`` and ``data check``."""
+"""``data prepare`` and ``data check``: files read, checked and turned into a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.table import Table
+import typer
 
-from distsgd.cli.messages import memory, print_facts, print_table, say
-from distsgd.cli.progress import reporter
-from distsgd.data.manifest import Manifest
-from distsgd.data.prepare.check import CheckReport, check
-from distsgd.data.prepare.options import PrepareOptions
-from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
+from distsgd.cli.options import CsvOption, given_path, grouped
+from distsgd.cli.terminal.messages import memory, print_facts, print_table, say
+from distsgd.cli.terminal.progress import reporter
 from distsgd.errors import DataError
-from distsgd.run.progress import rows_done
+
+if TYPE_CHECKING:
+    from distsgd.data.manifest import Manifest
+    from distsgd.data.prepare.check import CheckReport
+    from distsgd.data.prepare.options import PrepareOptions
 
 _MOST_COLUMNS = 100
 
+data_app = typer.Typer(help="Prepare and check data.", no_args_is_help=True)
 
-def prepare_directory(
-    sources: Sequence[str], out: Path, *, choices: Mapping[str, Any], csv: Sequence[str]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnOptions:
+    """Which columns are used, and as what."""
+
+    label: Annotated[list[str], typer.Option(metavar="COLUMN", help="What to predict. Repeatable.")]
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feature",
+            metavar="COLUMN",
+            help="A column or pattern; every other column unless given. Repeatable.",
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="No feature: a column or pattern. Repeatable."),
+    ] = None
+    label_kind: Annotated[
+        Literal["auto", "class", "number"], typer.Option(help="What labels are.")
+    ] = "auto"
+    standardise: Annotated[
+        Literal["mean_std", "min_max", "none"],
+        typer.Option(help="Each feature, by its statistics in the training rows."),
+    ] = "mean_std"
+    dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Of all numbers.")] = (
+        "float32"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """Which rows are held out."""
+
+    test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0
+    stratify: Annotated[
+        bool, typer.Option("--stratify", help="Hold --test-fraction out of each class.")
+    ] = False
+    split_seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0
+
+
+@data_app.command("prepare")
+@grouped
+def data_prepare(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files or globs.")],
+    *,
+    columns: ColumnOptions,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", parser=given_path, help="The directory to make.")
+    ],
+    split: SplitOptions,
+    csv: CsvOption = None,
 ) -> None:
-    """Prepare `sources` into the new directory `out` and say what is in it."""
-    options = PrepareOptions(**choices, csv=with_given(DEFAULT_CSV, csv))
+    """Check files and turn them into a prepared data set, which training opens at once."""
+    from distsgd.data.prepare.prepare import prepare
+    from distsgd.run.progress import rows_done
+
     with reporter(quiet=False) as shown:
 
         def on_progress(phase: str, done: int, total: int | None) -> None:
             shown.doing(rows_done(phase, done, total))
 
         manifest = prepare(
-            sources, out, options=options, on_progress=on_progress, on_message=shown.message
+            sources,
+            out,
+            options=_prepare_options(columns, split, csv),
+            on_progress=on_progress,
+            on_message=shown.message,
         )
     print_facts(manifest_facts(manifest))
     say(f'prepared {out}; use it with [data] path = "{out}"')
+
+
+def _prepare_options(
+    columns: ColumnOptions, split: SplitOptions, csv: list[str] | None
+) -> PrepareOptions:
+    from distsgd.data.prepare.options import PrepareOptions
+    from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
+
+    return PrepareOptions(
+        label=tuple(columns.label),
+        features=tuple(columns.features) if columns.features else "rest",
+        exclude=tuple(columns.exclude or ()),
+        label_kind=columns.label_kind,
+        test_fraction=split.test_fraction,
+        standardise=columns.standardise,
+        dtype=columns.dtype,
+        stratify=split.stratify,
+        split_seed=split.split_seed,
+        csv=with_given(DEFAULT_CSV, csv or ()),
+    )
 
 
 def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -55,9 +132,20 @@ def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def check_path(path: Path, *, csv: Sequence[str]) -> None:
-    """Read everything at `path` and say what is there. Raises DataError where it cannot be used."""
-    report = check(path, csv=with_given(DEFAULT_CSV, csv))
+@data_app.command("check")
+def data_check(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", parser=given_path, help="A prepared directory or a file."),
+    ],
+    *,
+    csv: CsvOption = None,
+) -> None:
+    """Read all of a file or prepared directory and say what is in it and what is wrong."""
+    from distsgd.data.prepare.check import check
+    from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
+
+    report = check(path, csv=with_given(DEFAULT_CSV, csv or ()))
     if report.manifest is not None:
         print_facts(manifest_facts(report.manifest))
     elif report.num_rows:
@@ -76,6 +164,8 @@ def check_path(path: Path, *, csv: Sequence[str]) -> None:
 
 
 def _print_columns(report: CheckReport) -> None:
+    from rich.table import Table
+
     table = Table("column", "type", "kind", "smallest", "largest", box=None)
     for column in report.columns[:_MOST_COLUMNS]:
         extremes = (column.minimum, column.maximum)

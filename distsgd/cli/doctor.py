@@ -1,4 +1,4 @@
-"""The command ``doctor``: what was found about this machine, for people."""
+"""``doctor``: what this machine can do, for people."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from distsgd.cli.messages import print_facts, print_json, say
-from distsgd.lab.doctor import examine
+from distsgd.cli.options import JsonOption
+from distsgd.cli.terminal.messages import print_facts, print_json, say
 
 
-def show_doctor(*, as_json: bool) -> None:
-    """Examine this machine and print what was found."""
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Say what this machine can do, what is wrong with it, and how to mend that."""
+    from distsgd.lab.doctor import examine
+
     report = examine()
     if as_json:
         print_json(asdict(report))

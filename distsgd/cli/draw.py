@@ -1,17 +1,26 @@
-"""The commands ``draw ...`` and their arguments; `pictures` does what they say.
-
-Nothing heavy is imported here: ``--help`` loads neither numpy nor matplotlib.
-"""
+"""``draw ...``: a run or rows of a file, drawn from plain arrays."""
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distsgd.cli.completion import complete_run
-from distsgd.cli.options import CacheDirOption, RunArgument
+from distsgd.cli.options import CacheDirOption, RunArgument, cache_directory
+from distsgd.cli.terminal.messages import say
+from distsgd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from distsgd.lessons.inspect import ErrorOverWeight
+    from distsgd.lessons.pictures.error_curve import Curve
+
+_GRADIENT_IMAGES = 40
 
 draw_app = typer.Typer(
     help="Draw a run or a file as a picture; needs matplotlib (the extra 'plots').",
@@ -35,7 +44,7 @@ RowsOption = Annotated[
 
 
 @draw_app.command("images")
-def draw_images(
+def images(
     data: Annotated[Path, typer.Argument(metavar="FILE", help="Rows that are images.")],
     *,
     out: OutOption,
@@ -47,13 +56,19 @@ def draw_images(
     shape: ShapeOption = None,
 ) -> None:
     """Draw rows of a file as images."""
-    from distsgd.cli.pictures import draw_file  # noqa: PLC0415
+    from distsgd.data.prepare.rows import read_rows
+    from distsgd.lessons.pictures.images import MAX_IMAGES, draw_images
 
-    draw_file(data, out, label=label, rows=rows, shape=shape)
+    first, end = _rows(rows, MAX_IMAGES)
+    found = read_rows(data, first, end, label=label)
+    images_KHW = _as_images(found.x_NI, shape or found.shape)
+    title = f"{data.name}, rows {first} to {first + len(images_KHW) - 1}"
+    draw_images(images_KHW, out, titles=found.labels, title=title)
+    say(f"wrote {out}")
 
 
 @draw_app.command("weights")
-def draw_weights(
+def weights(
     run: RunArgument,
     *,
     out: OutOption,
@@ -63,13 +78,20 @@ def draw_weights(
     shape: ShapeOption = None,
 ) -> None:
     """Draw the weights of each output of a layer as an image: bright high, dark negative."""
-    from distsgd.cli.pictures import draw_layer  # noqa: PLC0415
+    from distsgd.lessons.inspect import layer_weights
+    from distsgd.lessons.pictures.images import MAX_IMAGES, draw_images
 
-    draw_layer(run, out, layer=layer, shape=shape)
+    found = layer_weights(run, layer)
+    images_KHW = _as_images(found.weights_KI[:MAX_IMAGES], shape)
+    count = len(images_KHW)
+    which = "each output" if count == len(found.weights_KI) else f"the first {count}"
+    title = f"weights of {which} ({found.name})"
+    draw_images(images_KHW, out, titles=found.outputs[:count], title=title, is_signed=True)
+    say(f"wrote {out}")
 
 
 @draw_app.command("input-gradient")
-def draw_input_gradient(
+def input_gradient(
     run: RunArgument,
     *,
     data: Annotated[Path, typer.Option(metavar="FILE", help="Rows with their labels.")],
@@ -78,13 +100,22 @@ def draw_input_gradient(
     shape: ShapeOption = None,
 ) -> None:
     """Draw the gradient of each row's loss by its input, below the input."""
-    from distsgd.cli.pictures import draw_gradients  # noqa: PLC0415
+    from distsgd.lessons.inspect import input_gradients
+    from distsgd.lessons.pictures.images import draw_input_gradients
 
-    draw_gradients(run, data, out, rows=rows, shape=shape)
+    first, end = _rows(rows, _GRADIENT_IMAGES)
+    found = input_gradients(run, data, first=first, last=end)
+    images_KHW, gradients_KHW = (_as_images(x, shape) for x in (found.x_NI, found.gradients_NI))
+    title = (
+        "gradient of the loss by each standardised input: bright raises the loss, dark lowers it"
+    )
+    draw_input_gradients(images_KHW, gradients_KHW, out, titles=found.labels, title=title)
+    say(f"wrote {out}")
 
 
-@draw_app.command("error")
-def draw_error(
+@draw_app.command("loss")
+@draw_app.command("error", hidden=True)  # Its name before.
+def loss(
     run: RunArgument,
     *,
     weight: Annotated[
@@ -97,14 +128,20 @@ def draw_error(
     ] = 30,
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Draw the error over one weight as a curve, with its slope and the steps that were taken."""
-    from distsgd.cli.pictures import draw_error_of  # noqa: PLC0415
+    """Draw the loss over one weight as a curve, with its slope and the steps that were taken."""
+    from distsgd.lessons.inspect import error_over_weight
+    from distsgd.lessons.pictures.error_curve import Steps, draw_error_curve
 
-    draw_error_of(run, weight, out, max_steps=steps, cache_dir=cache_dir)
+    cache = cache_directory(cache_dir)
+    found = error_over_weight(run, weight, max_steps=steps, cache_dir=cache)
+    taken = Steps(weight_T=found.weight_T, error_T=found.error_T, slope_T=found.slope_T)
+    what = f"mean loss of {found.rows:,} rows" if found.rows > 1 else "loss"
+    draw_error_curve(_curves(found), taken, out, weight=found.weight, error=what)
+    say(f"wrote {out}")
 
 
 @draw_app.command("histories")
-def draw_histories(
+def histories(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Run directories.", autocompletion=complete_run),
@@ -113,13 +150,14 @@ def draw_histories(
     out: OutOption,
 ) -> None:
     """Draw the loss of several runs on one plot, to compare them."""
-    from distsgd.cli.history_pictures import draw_histories_of  # noqa: PLC0415
+    from distsgd.cli.plots import draw_histories
 
-    draw_histories_of(runs, out)
+    draw_histories(runs, out)
+    say(f"wrote {out}")
 
 
 @draw_app.command("circuit")
-def draw_circuit(
+def circuit(
     run: RunArgument,
     *,
     data: Annotated[Path, typer.Option(metavar="FILE", help="Rows with their labels.")],
@@ -129,6 +167,55 @@ def draw_circuit(
     ] = None,
 ) -> None:
     """Draw a network's circuit for one row: values forward, gradients backward on each edge."""
-    from distsgd.cli.pictures import draw_circuit_of  # noqa: PLC0415
+    from distsgd.autodiff import draw_svg, draw_text
+    from distsgd.lessons.circuits.of_run import row_circuit
+    from distsgd.lessons.pictures.canvas import write_picture
 
-    draw_circuit_of(run, data, row, out)
+    if out is not None and out.suffix.lower() != ".svg":
+        raise ConfigError([f"--out is {str(out)!r}; a circuit is drawn as .svg (or as text)"])
+    found = row_circuit(run, data, row)
+    if out is None:
+        print(draw_text(found.tape, found.loss, names=found.names))  # noqa: T201 -- the result.
+        return
+    write_picture(out, draw_svg(found.tape, found.loss, names=found.names).encode())
+    say(f"wrote {out}")
+
+
+def _curves(found: ErrorOverWeight) -> list[Curve]:
+    """The loss with the other weights as they were last, and as at first where that differs."""
+    import numpy as np
+
+    from distsgd.lessons.pictures.error_curve import Curve as Drawn
+
+    first_G, last_G = found.first_error_G, found.last_error_G
+    if np.allclose(first_G, last_G):
+        return [Drawn(weight_G=found.grid_G, error_G=last_G, label="loss")]
+    before, after = "other weights as at the start", "other weights as after the last step"
+    return [
+        Drawn(weight_G=found.grid_G, error_G=first_G, label=before),
+        Drawn(weight_G=found.grid_G, error_G=last_G, label=after),
+    ]
+
+
+def _rows(text: str, most: int) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    first, end = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not first < end <= first + most:
+        rule = f"must be FIRST:END, as 0:10, of 1 to {most} rows"
+        raise ConfigError([f"--rows is {text!r}; {rule}"])
+    return first, end
+
+
+def _as_images(rows_KI: NDArray[Any], shape: str | None) -> NDArray[Any]:
+    """Rows as images ``[K, H, W]``; square ones unless `shape` says otherwise."""
+    width = rows_KI.shape[1]
+    side = math.isqrt(width)
+    if shape is None and side * side != width:
+        rule = "set --shape HxW, or leave a label out of them (draw images: --label COLUMN)"
+        raise ConfigError([f"a row has {width} numbers, which is no square; {rule}"])
+    match = re.fullmatch(r"(\d+)x(\d+)(x1)?", shape or f"{side}x{side}")
+    height, across = (int(match[1]), int(match[2])) if match else (0, 0)
+    if height * across != width:
+        rule = f"must be HxW, as 8x8, of {width} numbers in all (set --shape)"
+        raise ConfigError([f"the shape is {shape!r}; {rule}"])
+    return rows_KI.reshape(-1, height, across)

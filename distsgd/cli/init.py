@@ -1,24 +1,33 @@
-"""Write a shipped example: its configuration and its data."""
+"""``init``: a shipped example, its configuration and its data."""
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated, Literal
 
-from distsgd.cli.messages import command_line, say
+import typer
+
+from distsgd.cli.options import given_path
+from distsgd.cli.terminal.messages import command_line, say
 from distsgd.errors import ConfigError, DiskError
 
 _SUFFIXES = (".toml", ".parquet")
 
 
-def write_example(name: str, directory: Path) -> None:
-    """Write ``name.toml`` and its data into `directory`; a file that differs is never overwritten.
+def init(
+    example: Annotated[Literal["digits"], typer.Argument(help="Which example.")],
+    *,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", parser=given_path, help="Where to write it.")
+    ] = Path(),
+) -> None:
+    """Write an example configuration and its data, ready to run and to edit.
 
-    Raises:
-        ConfigError: A file of that name is there and differs, or one is in the directory's place.
-        DiskError: The directory cannot be written.
+    A file that differs is never overwritten.
     """
     shipped = files("distsgd") / "examples"
     contents = {
-        directory / f"{name}{end}": (shipped / f"{name}{end}").read_bytes() for end in _SUFFIXES
+        directory / f"{example}{end}": (shipped / f"{example}{end}").read_bytes()
+        for end in _SUFFIXES
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -40,7 +49,7 @@ def write_example(name: str, directory: Path) -> None:
         raise DiskError(directory, reason) from None
     for path in contents:
         say(f"wrote {path}" if path in missing else f"kept {path}, which is the example already")
-    say(f"next: {command_line('train', directory / f'{name}.toml')}")
+    say(f"next: {command_line('train', directory / f'{example}.toml')}")
 
 
 def _write_new(path: Path, content: bytes) -> None:

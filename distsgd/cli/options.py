@@ -1,7 +1,12 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands take; how a group of options becomes parameters."""
 
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -70,3 +75,54 @@ OverridesOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: batch.size=64. Repeatable."),
 ]
+
+
+def cache_directory(named: Path | None) -> Path:
+    """The cache of this command: as named, else in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
+    from distsgd.data.cache_entries import default_cache_dir
+
+    return (named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))).expanduser()
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` as typer reads it: a parameter that is a dataclass becomes one option a field.
+
+    An option is then written once, with its type, default and help, however many there are; the
+    command gets the dataclass.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            parameters += _options_of(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name]))
+
+    @functools.wraps(command)
+    def flat(**typed: Any) -> None:
+        for name, group in groups.items():
+            values = {field.name: typed.pop(field.name) for field in fields(group)}
+            typed[name] = group(**values)
+        command(**typed)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(field),
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def _default(field: "Field[Any]") -> Any:
+    return inspect.Parameter.empty if field.default is MISSING else field.default

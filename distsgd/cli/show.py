@@ -1,32 +1,30 @@
-"""The command ``show``: what a run is, how it went, what it left. Reads only."""
+"""``show``: what a run is, how it went, what it left. Reads only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from rich.table import Table
+import typer
 
-from distsgd.cli.history_pictures import draw_run
-from distsgd.cli.messages import (
+from distsgd.cli.options import JsonOption, RunArgument
+from distsgd.cli.terminal.messages import (
     command_line,
     duration,
+    failures_as_json,
     number,
     print_facts,
     print_json,
     print_table,
     say,
 )
-from distsgd.store import (
-    CheckpointStore,
-    EvaluationLog,
-    EvaluationRow,
-    RunDirectory,
-    read_history,
-)
+
+if TYPE_CHECKING:
+    from distsgd.store import CheckpointStore, EvaluationRow, RunDirectory
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 48
@@ -34,55 +32,93 @@ _LAST_EVALUATIONS = 5
 _ENVIRONMENT = ("distsgd", "python", "numpy", "blas", "kernel", "platform")
 
 
-def show_run(path: Path, *, plots: bool = False, as_json: bool = False) -> None:
-    """Print a summary of the run at `path`, with `plots` draw it too.
-
-    Raises RunError and CheckpointError.
-    """
-    run = RunDirectory.open(path)
-    evaluations = EvaluationLog(run.evaluations_path).read()
-    if as_json:
-        values = summary(run, evaluations)
-        drawn = [str(file) for file in draw_run(run, evaluations)] if plots else []
-        print_json(values | {"plots": drawn})
-        return
-    facts = [
-        ("run", str(run.path)),
-        *_config_facts(run.read_json(run.config_path)),
-        *_environment_facts(_read_if_there(run, run.environment_path)),
-        *_history_facts(run),
-        *_checkpoint_facts(run),
-        *_status_facts(run),
-    ]
-    print_facts(facts)
-    if evaluations:
-        _print_evaluations(evaluations)
-    if plots:
-        for file in draw_run(run, evaluations):
+def show(
+    run: RunArgument,
+    *,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw how it went into RUN/plots/ as well.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run is, how it went and what it left."""
+    with failures_as_json(as_json, run=run):
+        found = Found.at(run)
+        if as_json:
+            values = summary(found)
+            print_json(values | {"plots": [str(file) for file in _drawn(found, plots=plots)]})
+            return
+        print_facts(list(_facts(found)))
+        if found.evaluations:
+            _print_evaluations(found.evaluations)
+        for file in _drawn(found, plots=plots):
             say(f"wrote {file}")
 
 
-def summary(run: RunDirectory, evaluations: Sequence[EvaluationRow]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in a run directory, read once."""
+
+    run: RunDirectory
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    result: dict[str, Any]
+    history: Any
+    evaluations: list[EvaluationRow]
+    store: CheckpointStore
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Raises RunError and CheckpointError."""
+        from distsgd.store import CheckpointStore, EvaluationLog, RunDirectory, read_history
+
+        run = RunDirectory.open(path)
+        return cls(
+            run,
+            run.read_json(run.config_path),
+            _read_if_there(run, run.environment_path),
+            _read_if_there(run, run.result_path),
+            read_history(run.history),
+            list(EvaluationLog(run.evaluations_path).read()),
+            CheckpointStore(run.checkpoints),
+        )
+
+
+def summary(found: Found) -> dict[str, Any]:
     """All that is printed, as the values that it is printed from."""
-    config = run.read_json(run.config_path)
-    result, holder = _read_if_there(run, run.result_path), run.holder()
-    history, store = read_history(run.history), CheckpointStore(run.checkpoints)
-    status = "training" if holder else result.get("status", "not finished")
+    history, holder = found.history, found.run.holder()
+    status = "training" if holder else found.result.get("status", "not finished")
     is_over = status in ("training", "done", "diverged")
     return {
-        "run": str(run.path),
+        "run": str(found.run.path),
         "status": status,
         "process": holder,
-        "go_on_with": None if is_over else way_on(run, config),
-        "config": config,
-        "environment": _read_if_there(run, run.environment_path),
+        "go_on_with": None if is_over else way_on(found.run, found.config),
+        "config": found.config,
+        "environment": found.environment,
         "history": history.slice(max(0, len(history) - 1)).to_pylist()[-1:],
         "train_loss": means(history["train_loss"].to_pylist()) if len(history) else [],
-        "checkpoints": list(store.steps()),
-        "best_checkpoint": store.best_step(),
-        "evaluations": [row._asdict() for row in evaluations[-_LAST_EVALUATIONS:]],
-        "result": None if holder else result or None,
+        "checkpoints": list(found.store.steps()),
+        "best_checkpoint": found.store.best_step(),
+        "evaluations": [row._asdict() for row in found.evaluations[-_LAST_EVALUATIONS:]],
+        "result": None if holder else found.result or None,
     }
+
+
+def _drawn(found: Found, *, plots: bool) -> Iterator[Path]:
+    if plots:
+        from distsgd.cli.plots import draw_history
+
+        yield from draw_history(found.run, found.evaluations)
+
+
+def _facts(found: Found) -> Iterator[tuple[str, str]]:
+    """All of it for people."""
+    yield "run", str(found.run.path)
+    yield from _config_facts(found.config)
+    yield from _environment_facts(found.environment)
+    yield from _history_facts(found.history)
+    yield from _checkpoint_facts(found.store)
+    yield from _status_facts(found)
 
 
 def way_on(run: RunDirectory, config: Mapping[str, Any]) -> str:
@@ -163,8 +199,7 @@ def _flattened(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _history_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
-    history = read_history(run.history)
+def _history_facts(history: Any) -> Iterator[tuple[str, str]]:
     if not len(history):
         return
     losses = history["train_loss"].to_pylist()
@@ -177,18 +212,17 @@ def _history_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
         yield "noise scale", f"{number(last['noise_scale'], 0)} rows"
 
 
-def _checkpoint_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
-    store = CheckpointStore(run.checkpoints)
+def _checkpoint_facts(store: CheckpointStore) -> Iterator[tuple[str, str]]:
     best, steps = store.best_step(), store.steps()
     if steps:
         names = (f"{step:,}{' (best)' if step == best else ''}" for step in steps)
         yield "checkpoints", "steps " + ", ".join(names)
 
 
-def _status_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
-    holder, result = run.holder(), _read_if_there(run, run.result_path)
+def _status_facts(found: Found) -> Iterator[tuple[str, str]]:
+    holder, result = found.run.holder(), found.result
     if holder is not None:  # What an earlier session of it came to is not how it is.
-        steps = CheckpointStore(run.checkpoints).steps()
+        steps = found.store.steps()
         where = f"saved up to step {steps[-1]:,}" if steps else "nothing is saved yet"
         yield "status", f"training in process {holder}; {where}"
         return
@@ -197,7 +231,7 @@ def _status_facts(run: RunDirectory) -> Iterator[tuple[str, str]]:
     else:
         yield "status", "not finished"
     if result.get("status") not in ("done", "diverged"):
-        yield "go on with", way_on(run, run.read_json(run.config_path))
+        yield "go on with", way_on(found.run, found.config)
 
 
 def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,6 +247,8 @@ def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _print_evaluations(evaluations: Sequence[EvaluationRow]) -> None:
+    from rich.table import Table
+
     table = Table("step", "epoch", "test loss", "test accuracy", box=None, title="last evaluations")
     for row in evaluations[-_LAST_EVALUATIONS:]:
         table.add_row(

@@ -1,4 +1,4 @@
-"""The command ``train``: configuration in, progress shown, result said."""
+"""``train``: configuration in, progress shown, result said."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ import json
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from distsgd.cli.messages import (
+import typer
+
+from distsgd.cli.options import (
+    AcceptNumericsOption,
+    CacheDirOption,
+    ConfigArgument,
+    JsonOption,
+    OverridesOption,
+    RunDirOption,
+    cache_directory,
+    grouped,
+)
+from distsgd.cli.terminal.messages import (
     command_line,
     duration,
     memory,
@@ -19,9 +31,8 @@ from distsgd.cli.messages import (
     print_json,
     say,
 )
-from distsgd.cli.progress import Reporter, reporter
-from distsgd.cli.stop import StopSignals, stoppable
-from distsgd.config import TrainConfig
+from distsgd.cli.terminal.progress import reporter
+from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import (
     ConfigError,
     DistSGDError,
@@ -30,9 +41,9 @@ from distsgd.errors import (
     StoppedAtOnce,
     TrainingInterrupted,
 )
-from distsgd.parallel.server.metrics import KEYS
 
-if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
+if TYPE_CHECKING:
+    from distsgd.config import TrainConfig
     from distsgd.run.progress import Progress
     from distsgd.run.trainer import DryRun, Result
 
@@ -40,55 +51,96 @@ if TYPE_CHECKING:  # Read when a run starts, not when the command line is read.
 _RECORDED = "config.json"  # The name of the configuration in a run directory.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was typed."""
+    """What is typed after ``train CONFIG``."""
 
-    config: Path
-    overrides: tuple[str, ...]
-    workers: str | None
-    run_dir: Path | None
-    resume: Literal["never", "auto"]
-    chaos: tuple[str, ...] = ()
-    accept_numerics: bool = False
-    cache_dir: Path | None = None
-    as_json: bool = False
-    quiet: bool = False
+    overrides: OverridesOption = None
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN-MAX|auto",
+            help="Worker processes; 0: in this process; auto: one a core. As the "
+            "configuration says unless given.",
+        ),
+    ] = None
+    run_dir: RunDirOption = None
+    resume: Annotated[
+        Literal["never", "auto"],
+        typer.Option(
+            help="auto: continue the run in --run-dir, or unless given the newest in runs/ of this "
+            "configuration, from its last checkpoint; start one where there is none."
+        ),
+    ] = "never"
+    accept_numerics: AcceptNumericsOption = False
+    cache_dir: CacheDirOption = None
+    chaos: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAULT",
+            help='Inject a fault: "kill worker every 50 steps". Repeatable.',
+        ),
+    ] = None
+    as_json: JsonOption = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress.")] = False
 
-    def command(self, run: Path | None) -> str:
+    def command(self, config: Path, run: Path | None) -> str:
         """The command line that goes on with `run`, or starts it: all of it, for a shell."""
-        config = str(self.config)
-        words: list[str | Path] = [f"./{config}" if config.startswith("-") else config]
-        words += [word for override in self.overrides for word in ("--set", override)]
+        name = str(config)
+        words: list[str | Path] = [f"./{name}" if name.startswith("-") else name]
+        words += [word for override in self.overrides or () for word in ("--set", override)]
         words += [] if self.workers is None else ["--workers", self.workers]
         run = self.run_dir or run
         words += [] if run is None else ["--run-dir", run]
         words += ["--accept-numerics"] if self.accept_numerics else []
         words += [] if self.cache_dir is None else ["--cache-dir", self.cache_dir]
-        words += [word for fault in self.chaos for word in ("--chaos", fault)]
+        words += [word for fault in self.chaos or () for word in ("--chaos", fault)]
         words += ["--json"] if self.as_json else []
         words += ["--quiet"] if self.quiet else []
         return command_line("train", *words, "--resume", "auto")
 
-    def read(self) -> TrainConfig:
-        """The configuration with everything typed over it. Raises ConfigError."""
-        typed = self.overrides
-        if self.chaos:
-            typed = (*typed, f"chaos.faults={json.dumps(self.chaos)}")
-        if self.workers is not None:
-            typed = (*typed, f"parallel.workers={workers_count(self.workers)}")
-        is_recorded = self.config.name == _RECORDED
-        config = self._recorded() if is_recorded else TrainConfig.from_toml(self.config)
-        return config.with_overrides(typed) if typed else config
 
-    def _recorded(self) -> TrainConfig:
-        """The configuration that a run has recorded. Raises RunError."""
-        from distsgd.run.run_files import recorded_config  # noqa: PLC0415 -- for this only.
-        from distsgd.store.run_directory import RunDirectory  # noqa: PLC0415
+@grouped
+def train(
+    config: ConfigArgument,
+    *,
+    request: Request,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the data and show the plan, no more.")
+    ] = False,
+) -> None:
+    """Train the network of a configuration.
 
-        recorded = recorded_config(RunDirectory.open(self.config.parent))
-        # What is at its default need not have been said: a prepared directory may differ from it.
-        return TrainConfig.from_dict(recorded.model_dump(mode="json", exclude_defaults=True))
+    Ctrl-C ends it after the present step with a checkpoint, a second one at once; exit code 6.
+    """
+    if dry_run:
+        show_dry_run(config, request)
+    else:
+        run(config, request)
+
+
+def read_config(path: Path, request: Request) -> TrainConfig:
+    """The configuration with everything typed over it. Raises ConfigError and RunError."""
+    from distsgd.config import TrainConfig
+
+    typed = [*(request.overrides or ())]
+    if request.chaos:
+        typed.append(f"chaos.faults={json.dumps(request.chaos)}")
+    if request.workers is not None:
+        typed.append(f"parallel.workers={workers_count(request.workers)}")
+    config = _recorded(path) if path.name == _RECORDED else TrainConfig.from_toml(path)
+    return config.with_overrides(typed) if typed else config
+
+
+def _recorded(path: Path) -> TrainConfig:
+    """The configuration that a run has recorded. Raises RunError."""
+    from distsgd.config import TrainConfig
+    from distsgd.run.run_files import recorded_config
+    from distsgd.store.run_directory import RunDirectory
+
+    recorded = recorded_config(RunDirectory.open(path.parent))
+    # What is at its default need not have been said: a prepared directory may differ from it.
+    return TrainConfig.from_dict(recorded.model_dump(mode="json", exclude_defaults=True))
 
 
 def workers_count(typed: str) -> int | str:
@@ -105,11 +157,10 @@ def workers_count(typed: str) -> int | str:
     )
 
 
-def dry_run_of(request: Request) -> None:
+def show_dry_run(path: Path, request: Request) -> None:
     """Check the data and show the plan; Ray is not loaded."""
-    config = request.read()
-    from distsgd.cli.cache import cache_directory  # noqa: PLC0415
-    from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
+    config = read_config(path, request)
+    from distsgd.run.trainer import Trainer  # Here: errors above answer at once.
 
     plan = Trainer(
         config,
@@ -140,12 +191,12 @@ def plan_facts(plan: DryRun) -> list[tuple[str, str]]:
     ]
 
 
-def run(request: Request) -> None:
+def run(path: Path, request: Request) -> None:
     """Train; with ``--json`` the last line on standard output says how it ended, however it did."""
     try:
-        with stoppable(lambda: StoppedAtOnce(False, request.command(None))):
-            config = request.read()
-            result = _fit(config, request, reporter(quiet=request.quiet))
+        with stoppable(lambda: StoppedAtOnce(False, request.command(path, None))):
+            config = read_config(path, request)
+            result = _fit(config, path, request)
     except DistSGDError as error:
         if request.as_json:
             print_failure(error, _failure(error, request.run_dir))
@@ -156,11 +207,11 @@ def run(request: Request) -> None:
         print_json(result.metrics)
 
 
-def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
-    from distsgd.cli.cache import cache_directory  # noqa: PLC0415
-    from distsgd.run.trainer import Trainer  # noqa: PLC0415 -- errors above answer at once.
+def _fit(config: TrainConfig, path: Path, request: Request) -> Result:
+    from distsgd.run.trainer import Trainer  # Here: errors in the configuration answer at once.
 
     signals: StopSignals
+    shown = reporter(quiet=request.quiet)
 
     def on_progress(now: Progress) -> None:
         signals.keep()
@@ -180,15 +231,17 @@ def _fit(config: TrainConfig, request: Request, shown: Reporter) -> Result:
         try:
             return trainer.fit()
         except TrainingInterrupted as stopped:
-            way_on = request.command(stopped.path)
+            way_on = request.command(path, stopped.path)
             raise TrainingInterrupted(stopped.path, stopped.step, way_on) from None
         except KeyboardInterrupt:
             has_begun = trainer.request_stop()
-            raise StoppedAtOnce(has_begun, request.command(trainer.path)) from None
+            raise StoppedAtOnce(has_begun, request.command(path, trainer.path)) from None
 
 
 def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
+    from distsgd.parallel.server.metrics import KEYS
+
     values: dict[str, Any] = dict.fromkeys(KEYS)
     run = error.path if isinstance(error, TrainingInterrupted) else run_dir
     is_stopped = isinstance(error, Interrupted)

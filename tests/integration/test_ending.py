@@ -23,7 +23,7 @@ from tests.integration.program import wait_until
 
 # Every evaluation is a line, so that the first comes early in a run.
 PROGRAM = (
-    "from distsgd.cli import progress; progress.EVALUATION_EVERY_S = 0.0; "
+    "from distsgd.cli.terminal import progress; progress.EVALUATION_EVERY_S = 0.0; "
     "from distsgd.__main__ import main; main()"
 )
 DISTSGD = [sys.executable, "-c", PROGRAM]

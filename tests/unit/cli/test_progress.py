@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distsgd.cli.messages import can_redraw
-from distsgd.cli.progress import (
+from distsgd.cli.terminal.messages import can_redraw
+from distsgd.cli.terminal.progress import (
     EVALUATION_EVERY_S,
     PLAIN_EVERY_S,
     Live,

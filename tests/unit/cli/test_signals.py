@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from distsgd.cli import signals
+from distsgd.cli.terminal import signals
 from distsgd.errors import Interrupted
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -33,7 +33,7 @@ main()
 """
 AFTER_THE_END = """
 import os, threading
-from distsgd.cli import signals
+from distsgd.cli.terminal import signals
 signals.hold()
 signals.end_with(5)
 

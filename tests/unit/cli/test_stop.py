@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from distsgd.cli.stop import StopSignals, signals_interrupt, stoppable
+from distsgd.cli.terminal.stop import StopSignals, signals_interrupt, stoppable
 from distsgd.errors import Interrupted, StoppedAtOnce
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -109,7 +109,10 @@ def test_run_directory_of_another_configuration_is_refused(command: Command) -> 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(command: Command) -> None:
     length = ("--set", "train.epochs=120", "--set", "schedule.type=constant")
     # Without a pause between lines, so that the first comes early in the run.
-    program = "from distsgd.cli import app, progress; progress.EVALUATION_EVERY_S = 0.0; app.main()"
+    program = (
+        "from distsgd.cli import app; from distsgd.cli.terminal import progress; "
+        "progress.EVALUATION_EVERY_S = 0.0; app.main()"
+    )
     words = ["train", "digits.toml", "--workers", "0", "--json", "--run-dir", "stopped", *length]
     with subprocess.Popen(
         [sys.executable, "-c", program, *words],

@@ -133,10 +133,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_pictures_load_matplotlib_only_when_one_is_drawn() -> None:
-    code = (
-        "import sys, distsgd.cli.pictures, distsgd.cli.history_pictures;"
-        "sys.exit('matplotlib' in sys.modules)"
-    )
+    code = "import sys, distsgd.cli.draw, distsgd.cli.plots;sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -1,4 +1,7 @@
-"""How runs went, drawn from what they recorded: ``draw histories`` and ``show --plots``."""
+"""Plots of what runs recorded, for ``draw histories`` and ``show --plots``.
+
+Imported by these when they run: numpy and matplotlib come with it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.cli.messages import say
 from distsgd.errors import RunError
 from distsgd.lessons.pictures.histories import (
     SMOOTH_POINTS,
@@ -23,7 +25,7 @@ from distsgd.store import EvaluationRow, RunDirectory, read_history
 Float64 = NDArray[np.float64]
 
 
-def draw_histories_of(runs: Sequence[Path], out: Path) -> None:
+def draw_histories(runs: Sequence[Path], out: Path) -> None:
     """Draw the losses of several runs on one plot."""
     series: list[Series] = []
     for path in runs:
@@ -34,10 +36,9 @@ def draw_histories_of(runs: Sequence[Path], out: Path) -> None:
             label = f"{label}, {path.name}"
         series.append(Series(label=label, epoch_S=epoch, value_S=loss))
     draw_regimes(series, out)
-    say(f"wrote {out}")
 
 
-def draw_run(run: RunDirectory, evaluations: Sequence[EvaluationRow]) -> Iterator[Path]:
+def draw_history(run: RunDirectory, evaluations: Sequence[EvaluationRow]) -> Iterator[Path]:
     """Draw loss, accuracy, gradient norm and noise scale of a run; yields each file written."""
     folder = run.path / "plots"
     loss = [*_smoothed(*_columns(run, "train_loss")), *_tested(evaluations, "test_loss")]

@@ -10,14 +10,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TextColumn
-from rich.progress import Progress as Display
-from rich.text import Text
+from distsgd.cli.terminal.messages import can_redraw, console, duration, number, print_line
 
-from distsgd.cli.messages import can_redraw, console, duration, number
+if TYPE_CHECKING:
+    from rich.console import Console
 
-if TYPE_CHECKING:  # The trainer is imported when there is something to train.
     from distsgd.run.progress import Progress
 
 PLAIN_EVERY_S = 5.0
@@ -58,7 +55,7 @@ class Plain(Reporter):
 
     def message(self, text: str) -> None:
         """Print it."""
-        self._screen.print(Text(text))
+        print_line(self._screen, text)
 
     def progress(self, now: Progress) -> None:
         """Print it when there is a new evaluation, the end, or nothing was printed for a while."""
@@ -67,19 +64,22 @@ class Plain(Reporter):
         ended = now.step == now.total_steps != self._last_step
         if ended or self._clock() - self._last_s >= pause_s:
             self._last_s, self._last_step, self._last_test = self._clock(), now.step, test
-            self._screen.print(Text(progress_line(now)))
+            print_line(self._screen, progress_line(now))
 
     def doing(self, text: str) -> None:
         """Print it when nothing was printed for a while."""
         if self._clock() - self._last_s >= PLAIN_EVERY_S:
             self._last_s = self._clock()
-            self._screen.print(Text(text))
+            print_line(self._screen, text)
 
 
 class Live(Reporter):
     """A bar and two lines that are redrawn, with messages scrolling above them."""
 
     def __init__(self, screen: Console) -> None:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Display
+
         self._display = Display(
             SpinnerColumn(),
             BarColumn(bar_width=20),
@@ -103,7 +103,7 @@ class Live(Reporter):
 
     def message(self, text: str) -> None:
         """Print it above the lines."""
-        self._display.console.print(Text(text))
+        print_line(self._display.console, text)
 
     def progress(self, now: Progress) -> None:
         """Set the lines; the display redraws them in its own time."""

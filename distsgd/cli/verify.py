@@ -1,69 +1,45 @@
-"""The commands that use a run: ``evaluate``, ``predict`` and ``verify``."""
+"""``verify``: a run computed again and compared with its digests."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from distsgd.cli.cache import cache_directory
-from distsgd.cli.messages import (
-    failures_as_json,
-    number,
-    print_facts,
-    print_failure,
-    print_json,
-    say,
+import typer
+
+from distsgd.cli.options import (
+    AcceptNumericsOption,
+    CacheDirOption,
+    JsonOption,
+    RunArgument,
+    cache_directory,
 )
-from distsgd.cli.progress import Reporter, reporter
-from distsgd.cli.stop import StopSignals, stoppable
+from distsgd.cli.terminal.messages import print_facts, print_failure, print_json
+from distsgd.cli.terminal.progress import Reporter, reporter
+from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import ConfigError, DistSGDError, Interrupted, VerificationError
-from distsgd.run.evaluate import evaluate, predict
-from distsgd.run.verify import Verification, verify
 
 if TYPE_CHECKING:
     from distsgd.run.progress import Progress
+    from distsgd.run.verify import Verification
 
 
-def show_evaluation(
-    run: Path, data: Path | None, cache_dir: Path | None, *, csv: Sequence[str], as_json: bool
-) -> None:
-    """Print loss and accuracy on `data`, or on the run's own test rows."""
-    with failures_as_json(as_json), stoppable():
-        found = evaluate(run, data, cache_dir=cache_directory(cache_dir), csv=csv)
-    if as_json:
-        print_json(asdict(found))
-        return
-    print_facts(
-        [
-            ("rows", f"{found.rows:,}"),
-            ("test loss", number(found.test_loss)),
-            ("test accuracy", number(found.test_accuracy)),
-        ]
-    )
-
-
-def write_predictions(run: Path, data: Path, out: Path, *, csv: Sequence[str]) -> None:
-    """Write one row of predictions for each row of `data`."""
-    with stoppable(lambda: Interrupted(f"interrupted: {out} was not written")):
-        rows = predict(run, data, out, csv=csv)
-    say(f"wrote {rows:,} rows to {out}")
-
-
-def show_verification(
-    run: Path,
-    workers: str | None,
-    cache_dir: Path | None,
+def verify(
+    run: RunArgument,
     *,
-    accept_numerics: bool,
-    as_json: bool,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Worker processes; in this process unless given, as with 0."
+        ),
+    ] = None,
+    accept_numerics: AcceptNumericsOption = False,
+    cache_dir: CacheDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say that all holds; the error of a run that does not hold names the first step.
-
-    Raises ConfigError where `workers` is not one number.
-    """
+    """Compute a run again and compare weights and history with its digests; with any workers."""
     try:
         unsaid = f"interrupted before {run} was computed again; nothing was found out about it"
         with stoppable(lambda: Interrupted(unsaid)):
@@ -84,9 +60,11 @@ def _verified(
 ) -> Verification:
     if workers is not None and not (workers.isascii() and workers.isdigit()):
         raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
+    from distsgd.run.verify import verify as replay_and_compare
+
     replay = _StoppableReplay(reporter(quiet=False))
     with replay.signals, replay.shown:
-        return verify(
+        return replay_and_compare(
             run,
             num_workers=None if workers is None else int(workers),
             accept_numerics=accept_numerics,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from distsgd.cli.signals import heeded, was_held
+from distsgd.cli.terminal.signals import heeded, was_held
 from distsgd.errors import DistSGDError, Interrupted
 
 

@@ -1,5 +1,7 @@
 """What is said, and where: messages on standard error, results on standard output."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -7,13 +9,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from distsgd.errors import ConfigError, DistSGDError, Interrupted
+
+if TYPE_CHECKING:  # Loaded when something is printed.
+    from rich.console import Console
+    from rich.table import Table
 
 _UNCUT_WIDTH = 10_000  # Of what goes to a file or a program: paths stay whole.
 _PRINTED = "_is_printed_as_json"  # On an error: a line of its own says all about it.
@@ -22,6 +24,8 @@ _LARGE, _LARGE_COUNT = 1e6, 1e12  # From here on the power of ten says more.
 
 def console() -> Console:
     """Standard error, as it is now (tests exchange it); no control codes where none are wanted."""
+    from rich.console import Console
+
     if os.environ.get("NO_COLOR"):
         return Console(stderr=True, highlight=False, soft_wrap=True, color_system=None)
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -43,12 +47,21 @@ def command_line(*words: str | Path) -> str:
 
 
 def say(text: str) -> None:
-    """One message on standard error, as it is: brackets are no markup."""
-    console().print(Text(text))
+    """One message on standard error."""
+    print_line(console(), text)
+
+
+def print_line(screen: Console, text: str) -> None:
+    """A message on `screen` as it is: brackets are no markup."""
+    from rich.text import Text
+
+    screen.print(Text(text))
 
 
 def show_error(error: DistSGDError) -> None:
     """One clear message: a heading for each problem, no traceback."""
+    from rich.text import Text
+
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
     for line in lines:
         console().print(Text.assemble(("error: ", "bold red"), line))
@@ -90,6 +103,9 @@ def print_failure(error: DistSGDError, values: Mapping[str, Any] | None = None) 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Names and values in two columns on standard output."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -100,6 +116,8 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 def print_table(table: Table) -> None:
     """A table on standard output; its lines are cut or folded to fit a terminal only."""
+    from rich.console import Console
+
     screen = Console(highlight=False)
     if not screen.is_terminal:
         screen.width = _UNCUT_WIDTH

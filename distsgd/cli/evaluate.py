@@ -1,0 +1,48 @@
+"""``evaluate``: loss and accuracy of a trained network."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distsgd.cli.options import (
+    CacheDirOption,
+    CsvOption,
+    JsonOption,
+    RunArgument,
+    cache_directory,
+    given_path,
+)
+from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json
+from distsgd.cli.terminal.stop import stoppable
+
+
+def evaluate(
+    run: RunArgument,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=given_path, help="A file; the run's own test rows unless given."
+        ),
+    ] = None,
+    cache_dir: CacheDirOption = None,
+    csv: CsvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a trained network on held-out rows, or on the rows of a file with labels."""
+    with failures_as_json(as_json), stoppable():
+        from distsgd.run.evaluate import evaluate as measure
+
+        found = measure(run, data, cache_dir=cache_directory(cache_dir), csv=csv or ())
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_facts(
+        [
+            ("rows", f"{found.rows:,}"),
+            ("test loss", number(found.test_loss)),
+            ("test accuracy", number(found.test_accuracy)),
+        ]
+    )
