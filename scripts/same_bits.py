@@ -31,7 +31,7 @@ def train(config: Path, batch: str, workers: int, plan: str) -> str:
     """The digest of the weights after some steps."""
     settings = [f"batch.size={batch}", f"train.steps={STEPS[batch]}", "train.epochs=100000"]
     command = [sys.executable, "-m", "distsgd", "train", config.name, "--json", "--quiet"]
-    for setting in (*settings, f"parallel.plan={plan}"):
+    for setting in (*settings, f"parallel.assignment={plan}"):
         command += ["--set", setting]
     command += ["--workers", str(workers)]
     done = subprocess.run(
@@ -62,7 +62,7 @@ def main() -> int:
         for config in write_data(Path(work)):
             for batch in STEPS:
                 alone = train(config, batch, 0, "all")
-                for plan in ("all",) if quick else ("all", "measured"):
+                for plan in ("all",) if quick else ("all", "autotune"):
                     counts = (2, 3) if quick else (1, 2, 3, 5, 7)
                     same = [train(config, batch, count, plan) == alone for count in counts]
                     wrong += same.count(False)

@@ -41,9 +41,10 @@ def disagreements(
         *_about_loss_options(loss, loss_options),
         *_about_columns(data),
         *_about_csv(data),
-        *_about_length(schedule, train),
-        *_about_pool(batch),
-        *_about_derivatives(optimizer, train),
+        *_about_length(train),
+        *_about_sampler(batch),
+        *optimizer.problems("optimizer"),
+        *schedule.problems("schedule"),
     ]
 
 
@@ -184,13 +185,7 @@ def _about_csv(data: DataSection) -> Iterator[Problem]:
         yield Problem((f"data.csv.{key}",), f"{text} (set [data.csv] {key})")
 
 
-def _about_length(schedule: ScheduleSection, train: TrainSection) -> Iterator[Problem]:
-    if schedule.type == "step" and schedule.every_steps is None:
-        text = (
-            'schedule.every_steps is missing; must be 1 or more with type "step"'
-            " (set [schedule] every_steps)"
-        )
-        yield Problem(("schedule.type", "schedule.every_steps"), text)
+def _about_length(train: TrainSection) -> Iterator[Problem]:
     if train.epochs is None and train.steps is None:
         text = (
             "train.epochs and train.steps are both missing; one must end the training"
@@ -199,30 +194,10 @@ def _about_length(schedule: ScheduleSection, train: TrainSection) -> Iterator[Pr
         yield Problem(("train.epochs", "train.steps"), text)
 
 
-def _about_pool(batch: BatchSection) -> Iterator[Problem]:
-    if batch.sampling == "two_stage" and batch.size != "full" and batch.size > batch.pool:
+def _about_sampler(batch: BatchSection) -> Iterator[Problem]:
+    if batch.sampler == "permutation" and batch.sampler_options:
         text = (
-            f"batch.size is {batch.size} and batch.pool {batch.pool}; mini-batches are drawn from"
-            ' the pool (set [batch] size to at most pool, or to "full")'
+            f'batch.sampler_options is {shown(batch.sampler_options)} with sampler "permutation", '
+            "which has none (remove it from [batch], or name a sampler of your own)"
         )
-        yield Problem(("batch.size", "batch.pool", "batch.sampling"), text)
-
-
-def _about_derivatives(optimizer: OptimizerSection, train: TrainSection) -> Iterator[Problem]:
-    """What needs a gradient, or a learning rate, beside a rule that has none."""
-    if optimizer.type != "hot_and_cold":
-        return
-    asked = {
-        "optimizer.clip_norm": optimizer.clip_norm is not None,
-        "optimizer.weight_decay": optimizer.weight_decay > 0,
-        "optimizer.decoupled_weight_decay": optimizer.decoupled_weight_decay > 0,
-        "train.stop_gradient_norm": train.stop_gradient_norm is not None,
-        "train.on_divergence": train.on_divergence == "halve_lr",
-    }
-    for dotted in (name for name, is_set in asked.items() if is_set):
-        section, _, key = dotted.partition(".")
-        text = (
-            f'{dotted} is set beside optimizer.type "hot_and_cold"; that rule has no gradient and'
-            f" no learning rate (remove {key} from [{section}], or take another rule)"
-        )
-        yield Problem((dotted, "optimizer.type"), text)
+        yield Problem(("batch.sampler", "batch.sampler_options"), text)

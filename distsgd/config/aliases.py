@@ -10,12 +10,51 @@ from distsgd.errors import ConfigError
 
 Raw = dict[str, Any]  # Tables by name, as in the file; values not yet checked.
 
+COORDINATE_SEARCH = "distsgd.lessons.coordinate_search:CoordinateSearch"
+TWO_STAGE = "distsgd.lessons.two_stage:TwoStageSampler.of"
+
 # From "table.key" to the name it has now, in the same table.
-KEYS: dict[str, str] = {}
+KEYS: dict[str, str] = {
+    "parallel.plan": "parallel.assignment",
+    "parallel.exchange": "parallel.transport",
+    "batch.sampling": "batch.sampler",
+}
 # From "table.key" (its name now) to what its old values are called now.
-VALUES: dict[str, dict[Any, Any]] = {}
+VALUES: dict[str, dict[Any, Any]] = {
+    "parallel.assignment": {"measured": "autotune"},
+    "optimizer.type": {"hot_and_cold": COORDINATE_SEARCH, "coordinate_search": COORDINATE_SEARCH},
+    "batch.sampler": {"one_stage": "permutation", "two_stage": TWO_STAGE},
+}
+
+
+def _into_options(old: str, named: tuple[str, str], options: str) -> Callable[[Raw], str]:
+    """A move of a key into the options of the object that it was for; elsewhere it had no effect.
+
+    Args:
+        old: "table.key".
+        named: The key of the same table that names the object, and the name for which it counts.
+        options: The key of its options.
+    """
+    section, _, key = old.partition(".")
+
+    def move(raw: Raw) -> str:
+        table = raw.get(section)
+        if not isinstance(table, dict) or key not in table:
+            return ""
+        value = table.pop(key)
+        if table.get(named[0]) != named[1]:
+            return f"{old} is no key any more; it had no effect here, and is left out"
+        table[options] = {**table.get(options, {}), key: value}
+        return _note(old, f"{section}.{options}.{key}")
+
+    return move
+
+
 # What takes more than another name: changes `raw` in place, returns what to say, or "".
-MOVES: tuple[Callable[[Raw], str], ...] = ()
+MOVES: tuple[Callable[[Raw], str], ...] = (
+    _into_options("optimizer.step_size", ("type", COORDINATE_SEARCH), "options"),
+    _into_options("batch.pool", ("sampler", TWO_STAGE), "sampler_options"),
+)
 
 
 def new_name(dotted: str) -> str:

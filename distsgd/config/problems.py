@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from distsgd.errors import shortened
 
 _LONGEST_VALUE = 60
+_NO_DEFAULT = "default_factory_not_called"  # Only because another key of the section is wrong.
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ def shown(value: Any) -> str:
     return shortened(json.dumps(value, ensure_ascii=False, default=str), _LONGEST_VALUE)
 
 
+def in_words(names: Iterable[str]) -> str:
+    """Names one may choose from.
+
+    >>> in_words(["sgd", "momentum", "nesterov"])
+    '"sgd", "momentum" or "nesterov"'
+    """
+    *others, last = (f'"{name}"' for name in names)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def found_by(
     error: ValidationError, raw: Mapping[str, Any], *, root: type[BaseModel]
 ) -> list[Problem]:
@@ -45,6 +56,8 @@ def found_by(
     for detail in error.errors(include_url=False, include_context=False):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # A list is "too short" too when pydantic could use none of its items.
+        if detail["type"] == _NO_DEFAULT:
+            continue
         problem = _problem(detail, raw, root)
         found.setdefault(problem.text, problem)
     return list(found.values())
@@ -58,6 +71,8 @@ def found_alone(
     name = section.lower() if section != table.__name__ else section
     found: dict[str, None] = {}
     for detail in error.errors(include_url=False, include_context=False):
+        if detail["type"] == _NO_DEFAULT:
+            continue
         key = str(detail["loc"][0])
         if key not in table.model_fields:
             line = _unknown(f"{name}.{key}", key, list(table.model_fields), None)

@@ -57,6 +57,10 @@ class Section(BaseModel, metaclass=_Checked):
         except ValidationError as error:
             raise ConfigError(found_alone(error, keys, table=cls)) from None
 
+    def replaced_by(self, key: str, value: object) -> set[str]:  # noqa: ARG002 -- for sections.
+        """Keys that lose their sense where `key` gets another `value`."""
+        return set()
+
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise ConfigError([f"{name} cannot be set: a configuration is immutable; {_WAY_OUT}"])
 

@@ -1,7 +1,7 @@
 """What may stand in each section of a configuration: keys, defaults, bounds, meanings. No I/O here.
 
-Every key states its rule in words beside the bounds that pydantic checks, so that a mistake is
-answered by the rule.
+Every key states its rule in words and in the bounds that pydantic checks, so that a mistake is
+answered by the rule. Keys that are settings of a component are said there: see `composed`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from distsgd.config.composed import NAMED, ComposedSection, composed
 from distsgd.config.csv_section import CsvSection
 from distsgd.config.layers import Layer
 from distsgd.config.section import Name, Names, Section, count, key
+from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
+from distsgd.optim.schedules import SCHEDULES
 
 Loss = Literal[
     "softmax_cross_entropy",
@@ -155,32 +158,25 @@ class ModelSection(Section):
     ] = ""
 
 
-class OptimizerSection(Section):
-    """The update rule."""
+def _usual_learning_rate(validated: dict[str, Any]) -> float:
+    rule = RULES.get(validated.get("type", ""))
+    return rule.usual_learning_rate if rule else USUAL_LEARNING_RATE
 
-    type: Annotated[
-        Literal["sgd", "momentum", "nesterov", "hot_and_cold"],
-        key("the update rule", '"sgd", "momentum", "nesterov" or "hot_and_cold"'),
-    ] = "sgd"
+
+@composed(RULES, default="sgd", meaning="the update rule", of_own="a rule of your own")
+class OptimizerSection(ComposedSection):
+    """The update rule; its settings are those of `distsgd.optim.rules`."""
+
+    options: Annotated[
+        dict[str, Any], key("settings of a rule of your own", "a table, such as {momentum = 0.9}")
+    ] = Field(default_factory=dict)
     learning_rate: Annotated[
-        float, key("step size at the top of the schedule", "a number above 0", gt=0)
-    ] = 0.1
-    momentum: Annotated[
-        float, key("share of the velocity kept", "at least 0 and below 1", ge=0, lt=1)
-    ] = 0.9
-    weight_decay: Annotated[
-        float, key("L2: added to the gradient, times the weight", "a number, 0 or more", ge=0)
-    ] = 0.0
-    decoupled_weight_decay: Annotated[
-        float, key("taken off the weight itself (SGDW)", "a number, 0 or more", ge=0)
-    ] = 0.0
+        float, key("at the peak of the schedule", "a number above 0", gt=0)
+    ] = Field(default_factory=_usual_learning_rate)
     clip_norm: Annotated[
         float | None,
         key("largest norm of the mean gradient", "a number above 0, or left out", gt=0),
     ] = None
-    step_size: Annotated[
-        float, key('how far "hot_and_cold" tries a weight up and down', "a number above 0", gt=0)
-    ] = 0.001
     frozen: Annotated[
         tuple[Name, ...],
         key(
@@ -190,25 +186,9 @@ class OptimizerSection(Section):
     ] = ()
 
 
-class ScheduleSection(Section):
-    """How the learning rate changes from step to step."""
-
-    type: Annotated[
-        Literal["constant", "step", "cosine"],
-        key("shape of the learning rate", '"constant", "step" or "cosine"'),
-    ] = "constant"
-    warmup_steps: Annotated[
-        int, key("steps in which it rises to its top", "a whole number, 0 or more", ge=0)
-    ] = 0
-    every_steps: Annotated[
-        int | None, count('steps between two falls of "step"', "a whole number, 1 or more")
-    ] = None
-    factor: Annotated[
-        float, key('what "step" multiplies by', "above 0 and at most 1", gt=0, le=1)
-    ] = 0.1
-    final_fraction: Annotated[
-        float, key('what "cosine" ends at, of the top', "at least 0 and at most 1", ge=0, le=1)
-    ] = 0.0
+@composed(SCHEDULES, default="constant", meaning="shape of the learning rate")
+class ScheduleSection(ComposedSection):
+    """How the learning rate changes from step to step; see `distsgd.optim.schedules`."""
 
 
 class BatchSection(Section):
@@ -218,13 +198,21 @@ class BatchSection(Section):
         Literal["full"] | Annotated[int, Field(ge=1)],
         key("rows of one update", '1 to the number of rows or "full"'),
     ] = 64
-    sampling: Annotated[
-        Literal["one_stage", "two_stage"],
-        key("from the data, or from a pool drawn from the data", '"one_stage" or "two_stage"'),
-    ] = "one_stage"
-    pool: Annotated[int, count('rows of a pool of "two_stage", of which size "full" takes all')] = (
-        50
-    )
+    sampler: Annotated[
+        Literal["permutation"] | Annotated[str, Field(pattern=NAMED)],
+        key(
+            "how mini-batches are drawn: from a permutation of all rows an epoch, or as you like",
+            '"permutation", or "module:name" for a sampler of your own',
+        ),
+    ] = "permutation"
+    sampler_options: Annotated[
+        dict[str, Any],
+        key("settings of a sampler of your own", "a table, such as {pool = 50}"),
+    ] = Field(default_factory=dict)
+
+    def replaced_by(self, key: str, value: object) -> set[str]:
+        """Options are those of one sampler."""
+        return {"sampler_options"} if key == "sampler" and value != self.sampler else set()
 
 
 def _default_epochs(validated: dict[str, Any]) -> int | None:
@@ -261,7 +249,7 @@ class TrainSection(Section):
 
 
 class ParallelSection(Section):
-    """Lanes and blocks, which the bits depend on; workers and their ways, which they do not."""
+    """Lanes and blocks, which the bits depend on; workers and transport, which they do not."""
 
     workers: Annotated[
         Literal["auto"]
@@ -292,16 +280,19 @@ class ParallelSection(Section):
     block_rows: Annotated[
         int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
     ] = 256
-    plan: Annotated[
-        Literal["measured", "all"],
-        key("which workers a step uses", '"measured" or "all" (every one in every step)'),
-    ] = "measured"
-    exchange: Annotated[
+    assignment: Annotated[
+        Literal["autotune", "all"],
+        key(
+            "which workers a step uses",
+            '"autotune" (as many as make it fastest) or "all" (every one in every step)',
+        ),
+    ] = "autotune"
+    transport: Annotated[
         Literal["auto", "shared_memory", "zmq"],
         key("how arrays travel", '"auto", "shared_memory" or "zmq"'),
     ] = "auto"
     address: Annotated[
-        Name, key("the Ray cluster", '"local", "auto" (the Ray that is there), or host:port')
+        Name, key("the Ray cluster", '"local", "auto" (the Ray that is running), or host:port')
     ] = "local"
     step_timeout_s: Annotated[
         float,

@@ -31,7 +31,7 @@ from distsgd.errors import ConfigError
 # What may differ between two goes at one run: none of it changes a bit of the weights.
 NO_INPUT_TO_THE_BITS = {
     "data": {"cache_size_gb"},
-    "parallel": {"workers", "plan", "exchange", "address", "step_timeout_s"},
+    "parallel": {"workers", "assignment", "transport", "address", "step_timeout_s"},
     "checkpoint": True,
     "chaos": True,
 }
@@ -119,20 +119,21 @@ class TrainConfig(Section):
     def with_overrides(self, overrides: Sequence[str]) -> Self:
         """This configuration with ``section.key=value`` set: TOML, or a bare word for a string.
 
-        Paths are relative to the current directory, as typed. Raises ConfigError.
+        Paths are relative to the current directory, as typed. Where another `type` or `sampler` is
+        set, settings that only the old one had go with it. Raises ConfigError.
         """
         if isinstance(overrides, str) or not _are_texts(overrides):
             refuse("overrides", overrides, 'a list of texts: ["batch.size=64"]')
         raw = self.model_dump(mode="json", exclude_unset=True)
+        said = [(override, *_read_override(override)) for override in overrides]
+        for _, (name, *inside), value in said:
+            section = getattr(self, name, None)
+            if isinstance(section, Section) and name in raw and len(inside) == 1:
+                dropped = section.replaced_by(inside[0], value)
+                raw[name] = {key: it for key, it in raw[name].items() if key not in dropped}
         problems = []
-        for override in overrides:
-            name, equals, text = override.partition("=")
-            keys = aliases.new_name(name.strip()).split(".")
-            value, readable = _toml_value(text.strip())
-            if not equals or not text.strip() or not readable or len(keys) not in {2, 3}:
-                problems.append(unusable_override(override, keys, type(self)))
-                continue
-            table: Any = raw
+        for override, keys, value in said:
+            table: Any = raw if value is not None and len(keys) in {2, 3} else None
             for key in keys[:-1]:
                 table = table.setdefault(key, {}) if isinstance(table, dict) else None
             if isinstance(table, dict):
@@ -172,6 +173,14 @@ def _read_toml(path: Path | str) -> dict[str, Any]:
 
 def _are_texts(values: object) -> bool:
     return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
+
+
+def _read_override(override: str) -> tuple[list[str], Any]:
+    """Where ``section.key=value`` sets something, and the value: None where it cannot be read."""
+    name, equals, text = override.partition("=")
+    value, readable = _toml_value(text.strip())
+    keys = aliases.new_name(name.strip()).split(".")
+    return keys, value if equals and text.strip() and readable else None
 
 
 def _toml_value(text: str) -> tuple[Any, bool]:

@@ -1,6 +1,6 @@
 """The batch sampler: which rows make up a mini-batch, as a pure function of integers.
 
-First of the four lines of the step loop. An epoch is a keyed permutation of all rows, and a
+First line of the step loop. An epoch is a keyed permutation of all rows, and a
 mini-batch the next part of it: a uniform random sample without replacement, each row once an epoch,
 nothing padded or dropped. Nothing here knows how many workers there are, so the same rows meet in
 the same block wherever it is computed; the state of the data is one integer, the step. No I/O here.
@@ -201,6 +201,51 @@ class BatchSampler:
         if self.windows is None:
             return {"shuffle": "rows"}
         return {"shuffle": "windows", "window_rows": self.windows.window_rows}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSpec:
+    """What a sampler of a run is made from; one of a user's own is called with it and its options.
+
+    Attributes:
+        num_rows: Training rows.
+        size: Rows of a full mini-batch, at most `num_rows`; "full" for all.
+        seed: Of all chance.
+        shuffle: As for `BatchSampler.of`.
+        row_bytes: Of one row's features.
+        lanes: As for `Blocking.of`, like the two that follow.
+    """
+
+    num_rows: int
+    size: int | Literal["full"]
+    seed: int
+    shuffle: Shuffle
+    row_bytes: int
+    lanes: int
+    lane_rows: int | None
+    block_rows: int
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a full mini-batch."""
+        return self.num_rows if self.size == "full" else self.size
+
+    def blocking(self, batch_rows: int) -> Blocking:
+        """How mini-batches of `batch_rows` rows are cut into blocks."""
+        return Blocking.of(
+            batch_rows, lanes=self.lanes, lane_rows=self.lane_rows, block_rows=self.block_rows
+        )
+
+    def permutation(self, batch_rows: int, blocking: Blocking) -> BatchSampler:
+        """Mini-batches of `batch_rows` rows from one permutation of all rows an epoch."""
+        return BatchSampler.of(
+            self.num_rows,
+            batch_rows,
+            blocking=blocking,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            row_bytes=self.row_bytes,
+        )
 
 
 class _EpochOrder:

@@ -135,7 +135,7 @@ def empty_bench(
         num_blocks,
         num_workers,
         1.0,
-        overrides=("parallel.lanes=1", "parallel.block_rows=1", "parallel.plan=all"),
+        overrides=("parallel.lanes=1", "parallel.block_rows=1", "parallel.assignment=all"),
         worker=EMPTY_WORKER,
     )
 

@@ -37,7 +37,7 @@ ROUND_TIMEOUT_S = 1800.0
 LEFTOVER_TIMEOUT_S = 120.0
 RSS_GROWTH_BYTES = 48 << 20
 OPEN_FILES_GROWTH = 16
-_SETTINGS = ("train.history_every=1", "train.digest_every=1", "parallel.plan=all")
+_SETTINGS = ("train.history_every=1", "train.digest_every=1", "parallel.assignment=all")
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from distsgd.base.random_keys import Purpose, permutation
 from distsgd.data.blocks import Blocking, Partition
 from distsgd.data.built_ahead import Order, narrowed
-from distsgd.data.sampler import BatchSampler, RowOrder, WillNeed
+from distsgd.data.sampler import BatchSampler, RowOrder, SamplerSpec, WillNeed
+from distsgd.errors import ConfigError
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.
 # Of a row of a pool, while it is drawn: as uint32 the pool that is kept, its own rows, and these in
@@ -37,6 +38,22 @@ class TwoStageSampler:
     pools: BatchSampler
     within_rows: int
     blocking: Blocking
+
+    @classmethod
+    def of(cls, spec: SamplerSpec, *, pool: int = 50) -> TwoStageSampler:
+        """The sampler of a run.
+
+        Args:
+            spec: Its rows; of a size "full" a mini-batch is the whole pool.
+            pool: Rows of a pool.
+
+        Raises:
+            ConfigError: The pool is larger than the data, or smaller than a mini-batch.
+        """
+        if problems := _problems(spec, pool):
+            raise ConfigError(problems)
+        blocking = spec.blocking(min(spec.batch_rows, pool))
+        return cls(spec.permutation(pool, blocking), spec.batch_rows, blocking)
 
     @property
     def num_rows(self) -> int:
@@ -108,6 +125,18 @@ class TwoStageSampler:
     @property
     def _last_pool_rows(self) -> int:
         return self.pools.num_samples(self.pools.steps_per_epoch - 1)
+
+
+def _problems(spec: SamplerSpec, pool: object) -> list[str]:
+    way_out, rows = "set pool in [batch] sampler_options", spec.num_rows
+    if not isinstance(pool, int) or isinstance(pool, bool) or not 1 <= pool <= rows:
+        rule = f"must be 1 to {rows} (the training rows; {way_out})"
+        return [f"pool of two-stage sampling is {pool!r}; {rule}"]
+    if spec.size != "full" and spec.size > pool:
+        rule = "mini-batches are drawn from the pool"
+        way_out = f'({way_out} to at least size, or [batch] size to "full")'
+        return [f"batch.size is {spec.size} and the pool {pool}; {rule} {way_out}"]
+    return []
 
 
 class _PoolOrder:

@@ -48,6 +48,10 @@ class Frozen:
         """Make their gradient 0; returns a copy of the weights, for :meth:`put_back_inplace`."""
         for run in self._runs:
             mean_grad[run] = 0
+        return self.values(weights)
+
+    def values(self, weights: Array) -> list[Array]:
+        """A copy of their weights, for :meth:`put_back_inplace`."""
         return [weights[run].copy() for run in self._runs]
 
     def put_back_inplace(self, weights: Array, kept: Sequence[Array]) -> None:

@@ -6,20 +6,24 @@ The conventions are those of PyTorch's SGD: ``velocity = momentum * velocity + g
 Every rule is elementwise: applied to a slice of the weights with the same slice of its state, it
 does to that slice what it does to the whole. So the caller may walk the vector in chunks that stay
 in the cache (`chunks`), and weights that shall not move can be left out.
+
+A rule is a frozen dataclass; its settings are keys of ``[optimizer]``, and `RULES` gives it a name
+there. Nothing else has to know of a new one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.errors import ConfigError
+from distsgd.base.settings import Setting
 
 
+@runtime_checkable
 class UpdateRule(Protocol):
     """What the server needs of a rule; a rule itself holds no state."""
 
@@ -28,7 +32,13 @@ class UpdateRule(Protocol):
         ...
 
     def update_inplace(
-        self, weights: Array, mean_grad: Array, *, state: Mapping[str, Array], learning_rate: float
+        self,
+        weights: Array,
+        mean_grad: Array,
+        *,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        num_updates: int,
     ) -> None:
         """Move `weights` by one step.
 
@@ -38,24 +48,34 @@ class UpdateRule(Protocol):
                 lost.
             state: What `init` gave; its arrays are changed.
             learning_rate: For this step; enters in the dtype of `weights`.
+            num_updates: Updates that `state` has seen before this one. Not the step where a run was
+                rolled back: the state then is that of an earlier one.
         """
         ...
 
 
+USUAL_LEARNING_RATE = 0.1
+WEIGHT_DECAY = Setting("L2: added to the gradient, times the weight", "a number, 0 or more", ge=0)
+DECOUPLED = Setting("taken off the weight itself, times the rate", "a number, 0 or more", ge=0)
+MOMENTUM = Setting("share of the velocity kept", "at least 0 and below 1", ge=0, lt=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decay:
-    """The two ways of shrinking weights, which every rule has; each costs nothing at 0.
+    """The two ways of shrinking weights, which every rule here has; each costs nothing at 0.
 
     Attributes:
         weight_decay: The gradient of ``weight_decay / 2 * |w|²`` is added to the gradient, before
             momentum.
         decoupled_weight_decay: The weights lose ``learning_rate * decoupled_weight_decay`` of
-            themselves beside the gradient step (SGDW; Loshchilov and Hutter, 2019,
+            themselves in addition to the gradient step (SGDW; Loshchilov and Hutter, 2019,
             arXiv:1711.05101).
     """
 
-    weight_decay: float = 0.0
-    decoupled_weight_decay: float = 0.0
+    usual_learning_rate: ClassVar[float] = USUAL_LEARNING_RATE  # Where [optimizer] sets none.
+
+    weight_decay: Annotated[float, WEIGHT_DECAY] = 0.0
+    decoupled_weight_decay: Annotated[float, DECOUPLED] = 0.0
 
     def _decay_inplace(self, weights: Array, mean_grad: Array, learning_rate: float) -> None:
         scalar = weights.dtype.type
@@ -71,7 +91,9 @@ class Sgd(_Decay):
 
     Examples:
         >>> weights = np.array([1.0, 2.0])
-        >>> Sgd().update_inplace(weights, np.array([10.0, -10.0]), state={}, learning_rate=0.1)
+        >>> Sgd().update_inplace(
+        ...     weights, np.array([10.0, -10.0]), state={}, learning_rate=0.1, num_updates=0
+        ... )
         >>> weights.tolist()
         [0.0, 3.0]
     """
@@ -87,6 +109,7 @@ class Sgd(_Decay):
         *,
         state: Mapping[str, Array],  # noqa: ARG002 -- the protocol's signature.
         learning_rate: float,
+        num_updates: int,  # noqa: ARG002 -- the same.
     ) -> None:
         """See `UpdateRule.update_inplace`."""
         rate = weights.dtype.type(learning_rate)
@@ -102,20 +125,28 @@ class Momentum(_Decay):
     Examples:
         >>> rule, weights = Momentum(momentum=0.5), np.array([1.0])
         >>> state = rule.init(weights)
-        >>> for _ in range(2):
-        ...     rule.update_inplace(weights, np.array([1.0]), state=state, learning_rate=0.25)
+        >>> for t in range(2):
+        ...     rule.update_inplace(
+        ...         weights, np.array([1.0]), state=state, learning_rate=0.25, num_updates=t
+        ...     )
         >>> weights.tolist(), state["velocity"].tolist()
         ([0.375], [1.5])
     """
 
-    momentum: float = 0.9
+    momentum: Annotated[float, MOMENTUM] = 0.9
 
     def init(self, weights: Array) -> dict[str, Array]:
         """A velocity of zeros."""
         return {"velocity": np.zeros_like(weights)}
 
     def update_inplace(
-        self, weights: Array, mean_grad: Array, *, state: Mapping[str, Array], learning_rate: float
+        self,
+        weights: Array,
+        mean_grad: Array,
+        *,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        num_updates: int,  # noqa: ARG002 -- the protocol's signature.
     ) -> None:
         """See `UpdateRule.update_inplace`."""
         scalar, velocity = weights.dtype.type, state["velocity"]
@@ -137,19 +168,27 @@ class Nesterov(_Decay):
     Examples:
         >>> rule, weights = Nesterov(momentum=0.5), np.array([1.0])
         >>> state = rule.init(weights)
-        >>> rule.update_inplace(weights, np.array([1.0]), state=state, learning_rate=0.25)
+        >>> rule.update_inplace(
+        ...     weights, np.array([1.0]), state=state, learning_rate=0.25, num_updates=0
+        ... )
         >>> weights.tolist(), state["velocity"].tolist()
         ([0.625], [1.0])
     """
 
-    momentum: float = 0.9
+    momentum: Annotated[float, MOMENTUM] = 0.9
 
     def init(self, weights: Array) -> dict[str, Array]:
         """A velocity of zeros."""
         return {"velocity": np.zeros_like(weights)}
 
     def update_inplace(
-        self, weights: Array, mean_grad: Array, *, state: Mapping[str, Array], learning_rate: float
+        self,
+        weights: Array,
+        mean_grad: Array,
+        *,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        num_updates: int,  # noqa: ARG002 -- the protocol's signature.
     ) -> None:
         """See `UpdateRule.update_inplace`."""
         scalar, velocity = weights.dtype.type, state["velocity"]
@@ -162,31 +201,4 @@ class Nesterov(_Decay):
         weights -= mean_grad
 
 
-def make_rule(
-    type: str,  # noqa: A002 -- the configuration's word.
-    *,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    decoupled_weight_decay: float = 0.0,
-) -> UpdateRule:
-    """The rule a configuration names: ``sgd``, ``momentum`` or ``nesterov``.
-
-    Raises:
-        ConfigError: Another name. `momentum` is not looked at for ``sgd``.
-
-    Examples:
-        >>> make_rule("nesterov", momentum=0.8)
-        Nesterov(weight_decay=0.0, decoupled_weight_decay=0.0, momentum=0.8)
-    """
-    if type == "sgd":
-        return Sgd(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay)
-    if type == "momentum":
-        return Momentum(
-            momentum, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay
-        )
-    if type == "nesterov":
-        return Nesterov(
-            momentum, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay
-        )
-    known = '"sgd", "momentum" or "nesterov"'
-    raise ConfigError([f"optimizer.type is {type!r}; must be {known} (set [optimizer] type)"])
+RULES: Mapping[str, type[Any]] = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov}

@@ -1,25 +1,34 @@
 """Schedules: the learning rate as a pure function of the update's number. No I/O here.
 
-All warm up the same way: linearly over `warmup_steps` updates, from ``learning_rate /
+All warm up the same way: linearly over `warmup_steps` updates, from ``peak_learning_rate /
 warmup_steps`` at update 0 to the whole of it (Goyal et al., 2017, arXiv:1706.02677). What follows
 counts from the end of the warm-up.
+
+A schedule is a frozen dataclass; its settings are keys of ``[schedule]``, and `SCHEDULES` gives it
+a name there. Nothing else has to know of a new one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
-from distsgd.errors import ConfigError
+from distsgd.base.settings import Setting
+
+WARMUP = Setting("steps in which it rises to its peak", "a whole number, 0 or more", ge=0)
+EVERY_STEPS = Setting('steps between two falls of "step"', "a whole number, 1 or more", ge=1)
+FACTOR = Setting('what "step" multiplies by', "above 0 and at most 1", gt=0, le=1)
+FINAL = Setting('what "cosine" ends at, of the peak', "at least 0 and at most 1", ge=0, le=1)
 
 
 class Schedule(Protocol):
     """What the server needs of a schedule."""
 
     @property
-    def learning_rate(self) -> float:
-        """The rate at the top."""
+    def peak_learning_rate(self) -> float:
+        """The rate after the warm-up, before any fall."""
         ...
 
     def rate(self, step: int) -> float:
@@ -36,12 +45,12 @@ class Constant:
         [0.25, 0.5, 0.5, 0.5]
     """
 
-    learning_rate: float
-    warmup_steps: int = 0
+    peak_learning_rate: float
+    warmup_steps: Annotated[int, WARMUP] = 0
 
     def rate(self, step: int) -> float:
         """See `Schedule.rate`."""
-        return _warmed_up(self.learning_rate, step, self.warmup_steps)
+        return _warmed_up(self.peak_learning_rate, step, self.warmup_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +62,17 @@ class Step:
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
 
-    learning_rate: float
-    every_steps: int
-    factor: float = 0.1
-    warmup_steps: int = 0
+    peak_learning_rate: float
+    every_steps: Annotated[int, EVERY_STEPS]
+    factor: Annotated[float, FACTOR] = 0.1
+    warmup_steps: Annotated[int, WARMUP] = 0
 
     def rate(self, step: int) -> float:
         """See `Schedule.rate`."""
         if step < self.warmup_steps:
-            return _warmed_up(self.learning_rate, step, self.warmup_steps)
+            return _warmed_up(self.peak_learning_rate, step, self.warmup_steps)
         drops = (step - self.warmup_steps) // self.every_steps
-        return self.learning_rate * float(self.factor) ** drops
+        return self.peak_learning_rate * float(self.factor) ** drops
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,74 +80,37 @@ class Cosine:
     """Half a cosine from the whole rate down to `final_fraction` of it.
 
     Loshchilov and Hutter, 2017, arXiv:1608.03983. `total_steps` counts the warm-up. From update
-    `total_steps` on the rate stays at ``final_fraction * learning_rate``.
+    `total_steps` on the rate stays at ``final_fraction * peak_learning_rate``.
 
     Examples:
         >>> [round(Cosine(1.0, total_steps=4).rate(step), 3) for step in range(6)]
         [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
     """
 
-    learning_rate: float
+    peak_learning_rate: float
     total_steps: int
-    final_fraction: float = 0.0
-    warmup_steps: int = 0
+    final_fraction: Annotated[float, FINAL] = 0.0
+    warmup_steps: Annotated[int, WARMUP] = 0
 
     def rate(self, step: int) -> float:
         """See `Schedule.rate`."""
         if step < self.warmup_steps:
-            return _warmed_up(self.learning_rate, step, self.warmup_steps)
+            return _warmed_up(self.peak_learning_rate, step, self.warmup_steps)
         if step >= self.total_steps:
-            return self.learning_rate * self.final_fraction
+            return self.peak_learning_rate * self.final_fraction
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
         fraction = 0.5 * (1.0 + math.cos(math.pi * progress))
-        return self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * fraction)
+        return self.peak_learning_rate * (
+            self.final_fraction + (1.0 - self.final_fraction) * fraction
+        )
 
 
-def make_schedule(
-    type: str,  # noqa: A002 -- the configuration's word.
-    *,
-    learning_rate: float,
-    warmup_steps: int = 0,
-    total_steps: int | None = None,
-    final_fraction: float = 0.0,
-    every_steps: int | None = None,
-    factor: float = 0.1,
-) -> Schedule:
-    """The schedule a configuration names: ``constant``, ``step`` or ``cosine``.
-
-    Args:
-        type: The name.
-        learning_rate: The whole rate, reached at the end of the warm-up.
-        warmup_steps: Updates of the linear warm-up.
-        total_steps: Updates of the run; needed by ``cosine``.
-        final_fraction: For ``cosine``.
-        every_steps: Needed by ``step``.
-        factor: For ``step``.
-
-    Raises:
-        ConfigError: Another name, or a number the named schedule needs is missing.
-    """
-    if type == "constant":
-        return Constant(learning_rate, warmup_steps)
-    if type == "step":
-        if every_steps is None or every_steps < 1:
-            way_out = "set [schedule] every_steps"
-            raise ConfigError(
-                [f"schedule.every_steps is {every_steps}; must be 1 or more ({way_out})"]
-            )
-        return Step(learning_rate, every_steps, factor, warmup_steps)
-    if type == "cosine":
-        if total_steps is None:
-            raise ConfigError(
-                ["the cosine schedule needs an end; there is none (set [train] steps or epochs)"]
-            )
-        return Cosine(learning_rate, total_steps, final_fraction, warmup_steps)
-    raise ConfigError(
-        [f'schedule.type is {type!r}; must be "constant", "step" or "cosine" (set [schedule] type)']
-    )
+# Each is called with `peak_learning_rate`, and with `total_steps` of the run where it has such a
+# field.
+SCHEDULES: Mapping[str, type[Any]] = {"constant": Constant, "step": Step, "cosine": Cosine}
 
 
-def _warmed_up(learning_rate: float, step: int, warmup_steps: int) -> float:
+def _warmed_up(peak_learning_rate: float, step: int, warmup_steps: int) -> float:
     if step + 1 >= warmup_steps:
-        return learning_rate
-    return learning_rate * (step + 1) / warmup_steps
+        return peak_learning_rate
+    return peak_learning_rate * (step + 1) / warmup_steps

@@ -5,6 +5,7 @@ No I/O here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +13,19 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.base.cores import num_cores
+from distsgd.base.named import Named
 from distsgd.config import TrainConfig
-from distsgd.data.blocks import Blocking
 from distsgd.data.built_ahead import MOST_NARROW_ROWS
 from distsgd.data.manifest import Manifest
 from distsgd.data.prepare.labels import check_two_classes, shown
-from distsgd.data.sampler import BatchSampler, Sampler
+from distsgd.data.sampler import Sampler, SamplerSpec
 from distsgd.errors import ConfigError
-from distsgd.lessons.coordinate_search import CoordinateSearch
-from distsgd.lessons.two_stage import TwoStageSampler
 from distsgd.nn.described import layer_from_dict
 from distsgd.nn.losses import find_loss
 from distsgd.nn.model import Model
 from distsgd.optim.frozen import Frozen, find_frozen
-from distsgd.optim.rules import UpdateRule, make_rule
-from distsgd.optim.schedules import make_schedule
+from distsgd.optim.rules import UpdateRule
+from distsgd.optim.search import SearchRule
 from distsgd.parallel.messages import WorkerSpec
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec
@@ -47,6 +46,7 @@ class RunSpec:
     manifest: Manifest
     model: Model
     sampler: Sampler
+    rule: UpdateRule | SearchRule
     frozen: Frozen | None
     total_steps: int
     length: Length
@@ -78,8 +78,7 @@ class RunSpec:
     @property
     def _is_per_sample(self) -> bool:
         """Are there per-sample gradients to be measured?"""
-        config = self.config
-        return config.statistics.per_sample and config.optimizer.type != "hot_and_cold"
+        return self.config.statistics.per_sample and not isinstance(self.rule, SearchRule)
 
     def worker_spec(self) -> WorkerSpec:
         """What a worker needs to know."""
@@ -109,8 +108,8 @@ class RunSpec:
             ),
             pool=PoolSpec(
                 num_workers=self.num_workers,
-                plan=config.parallel.plan,
-                transport=config.parallel.exchange,
+                assignment=config.parallel.assignment,
+                transport=config.parallel.transport,
                 step_timeout_s=config.parallel.step_timeout_s,
                 least_workers=self._least_workers,
             ),
@@ -132,27 +131,11 @@ class RunSpec:
 
     def _update_spec(self) -> UpdateSpec:
         optimizer, schedule, train = self.config.optimizer, self.config.schedule, self.config.train
-        rule: UpdateRule | CoordinateSearch = (
-            CoordinateSearch(optimizer.step_size)
-            if optimizer.type == "hot_and_cold"
-            else make_rule(
-                optimizer.type,
-                momentum=optimizer.momentum,
-                weight_decay=optimizer.weight_decay,
-                decoupled_weight_decay=optimizer.decoupled_weight_decay,
-            )
-        )
-        rates = make_schedule(
-            schedule.type,
-            learning_rate=optimizer.learning_rate,
-            warmup_steps=schedule.warmup_steps,
-            total_steps=self.total_steps,
-            final_fraction=schedule.final_fraction,
-            every_steps=schedule.every_steps,
-            factor=schedule.factor,
+        rates = schedule.component(
+            peak_learning_rate=optimizer.learning_rate, total_steps=self.total_steps
         )
         return UpdateSpec(
-            rule=rule,
+            rule=self.rule,
             schedule=rates,
             clip_norm=optimizer.clip_norm,
             per_sample=self._is_per_sample,
@@ -238,11 +221,6 @@ def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpe
             f'batch.size is {size}; must be 1 to {rows} (the training rows) or "full" (set '
             "[batch] size)"
         )
-    if config.batch.sampling == "two_stage" and config.batch.pool > rows:
-        problems.append(
-            f"batch.pool is {config.batch.pool}; must be 1 to {rows} (the training rows; set "
-            "[batch] pool)"
-        )
     if config.data.shuffle == "rows" and rows > MOST_NARROW_ROWS:
         problems.append(
             f'data.shuffle is "rows" with {rows:,} training rows; must be at most '
@@ -265,31 +243,67 @@ def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpe
     problems += unknown
     if problems:
         raise ConfigError(problems)
-    sampler = _sampler(config, manifest)
+    sampler, rule = _sampler(config, manifest), make_rule(config)
     total_steps, length = _total_steps(config, sampler.steps_per_epoch)
-    return RunSpec(config, data, manifest, model, sampler, frozen, total_steps, length)
+    return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length)
+
+
+def make_rule(config: TrainConfig) -> UpdateRule | SearchRule:
+    """The rule of ``[optimizer]``.
+
+    Raises:
+        ConfigError: What it names cannot be found, is no rule, or does not go with other keys.
+    """
+    optimizer = config.optimizer
+    if optimizer.type in optimizer.components:
+        rule: UpdateRule = optimizer.component()
+        return rule
+    made = Named(optimizer.type, optimizer.options).make()
+    if isinstance(made, SearchRule):
+        if problems := list(_about_search(config)):
+            raise ConfigError(problems)
+        return made
+    if not isinstance(made, UpdateRule):
+        text = (
+            f'optimizer.type is "{optimizer.type}", which makes a {type(made).__name__}; must make '
+            "a rule, with init and update_inplace, or with init, rate and search_inplace (see "
+            "distsgd.optim.rules and distsgd.optim.search)"
+        )
+        raise ConfigError([text])
+    return made
+
+
+def _about_search(config: TrainConfig) -> Iterator[str]:
+    """What needs a gradient, or a learning rate, with a rule that asks for losses only."""
+    asked = {
+        "optimizer.clip_norm": config.optimizer.clip_norm is not None,
+        "train.stop_gradient_norm": config.train.stop_gradient_norm is not None,
+        "train.on_divergence": config.train.on_divergence == "halve_lr",
+    }
+    for section, _, key in (name.partition(".") for name, is_set in asked.items() if is_set):
+        yield (
+            f'{section}.{key} is set with optimizer.type "{config.optimizer.type}"; that rule asks '
+            f"for losses only and has no gradient (remove {key} from [{section}], or take another "
+            "rule)"
+        )
 
 
 def _sampler(config: TrainConfig, manifest: Manifest) -> Sampler:
     parallel, batch = config.parallel, config.batch
-    rows = manifest.train_rows
-    size = rows if batch.size == "full" else batch.size
-    is_two_stage = batch.sampling == "two_stage"
-    blocking = Blocking.of(
-        min(size, batch.pool) if is_two_stage else size,
+    spec = SamplerSpec(
+        num_rows=manifest.train_rows,
+        size=batch.size,
+        seed=config.train.seed,
+        shuffle=config.data.shuffle,
+        row_bytes=manifest.num_features * np.dtype(config.train.dtype).itemsize,
         lanes=parallel.lanes,
         lane_rows=None if parallel.lane_rows == "auto" else parallel.lane_rows,
         block_rows=parallel.block_rows,
     )
-    sampler = BatchSampler.of(
-        rows,
-        batch.pool if is_two_stage else size,
-        blocking=blocking,
-        seed=config.train.seed,
-        shuffle=config.data.shuffle,
-        row_bytes=manifest.num_features * np.dtype(config.train.dtype).itemsize,
-    )
-    return TwoStageSampler(sampler, size, blocking) if is_two_stage else sampler
+    if batch.sampler == "permutation":
+        return spec.permutation(spec.batch_rows, spec.blocking(spec.batch_rows))
+    sampler: Sampler = Named(batch.sampler, batch.sampler_options).make(spec)
+    return sampler
 
 
 def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:

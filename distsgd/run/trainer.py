@@ -39,7 +39,7 @@ from distsgd.run.source import (
     prepared_arrays,
     prepared_data,
 )
-from distsgd.run.spec import RunSpec, make_run_spec
+from distsgd.run.spec import RunSpec, make_rule, make_run_spec
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
@@ -143,6 +143,7 @@ class Trainer:
             )
         if data is None and (missing := config.missing_sources()):
             raise ConfigError(missing)
+        make_rule(config)  # So that what is wrong with it is told before rows are read.
         self._config = config
         self._data = data
         self._initial_weights = initial_weights

@@ -111,7 +111,9 @@ def read_record(saved: SavedRun) -> Record:
 
 
 def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
-    parallel = saved.config.parallel.model_copy(update={"workers": num_workers, "plan": "all"})
+    parallel = saved.config.parallel.model_copy(
+        update={"workers": num_workers, "assignment": "all"}
+    )
     config = saved.config.model_copy(update={"parallel": parallel})
     return make_run_spec(config, data, saved.manifest)
 

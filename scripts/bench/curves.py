@@ -141,7 +141,9 @@ def over_rows(options: argparse.Namespace) -> None:
     first: tuple[float, float] | None = None
     with tempfile.TemporaryDirectory() as aside, standing_ray(num_cpus=3) as ray:
         for rows in SIZES:
-            bench = Bench((20, 100, 10), 256, 2, options.seconds, overrides=("parallel.plan=all",))
+            bench = Bench(
+                (20, 100, 10), 256, 2, options.seconds, overrides=("parallel.assignment=all",)
+            )
             data, prepared_s = prepared(bench, rows, Path(options.cache or aside))
             watch = MemoryWatch()
             found = timed(replace(bench, data=data), options.rounds, ray, watch)

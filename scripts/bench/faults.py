@@ -113,7 +113,7 @@ def killed_worker() -> Iterator[Figure]:
         MIDDLE,
         256,
         3,
-        "parallel.plan=all",
+        "parallel.assignment=all",
         f"train.steps={26 * every}",
         faults=(f"kill worker every {every} steps",),
     )
@@ -139,7 +139,7 @@ def killed_server() -> Iterator[Figure]:
         SMALL,
         64,
         2,
-        "parallel.plan=all",
+        "parallel.assignment=all",
         "train.steps=33000",
         "checkpoint.every_s=0.5",
         faults=("kill server every 3000 steps",),
@@ -159,7 +159,7 @@ def killed_server() -> Iterator[Figure]:
 
 def slow_worker() -> Iterator[Figure]:
     """One worker at a tenth of its speed, against the others alone."""
-    for plan, workers in product(("all", "measured"), (2, 3)):
+    for plan, workers in product(("all", "autotune"), (2, 3)):
         slowed = _rate(plan, workers, f"slow worker 0 at step {SLOW_FROM} by 10")
         others = _rate(plan, workers - 1)
         yield Figure(
@@ -171,7 +171,7 @@ def slow_worker() -> Iterator[Figure]:
 
 def _rate(plan: str, workers: int, *faults: str) -> float:
     """Steps a second of 256 rows."""
-    settings = (f"parallel.plan={plan}", f"train.steps={SLOW_TO}")
+    settings = (f"parallel.assignment={plan}", f"train.steps={SLOW_TO}")
     run = train(MIDDLE, 256, workers, *settings, faults=faults)
     return (SLOW_TO - SLOW_FROM) / (run.ends_s[SLOW_TO] - run.ends_s[SLOW_FROM])
 
@@ -227,7 +227,11 @@ def _wait_for_checkpoint(saved: Path, newest: int, process: subprocess.Popen[byt
 def _digits(place: str, words: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "distsgd", "train", "digits.toml", "--run-dir", "run"]
     command += ["--workers", "2", "--resume", "auto"]
-    for setting in ("train.epochs=100000", "parallel.plan=all", "checkpoint.every_steps=1000"):
+    for setting in (
+        "train.epochs=100000",
+        "parallel.assignment=all",
+        "checkpoint.every_steps=1000",
+    ):
         command += ["--set", setting]
     with words.open("wb") as stderr:
         environment = {**os.environ, MARK: str(os.getpid())}

@@ -30,7 +30,7 @@ loss = "softmax_cross_entropy"
 epochs = 2
 [parallel]
 workers = 0
-plan = "all"
+assignment = "all"
 """
 SCRIPT = """
 from distsgd import TrainConfig, Trainer

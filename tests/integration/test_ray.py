@@ -14,7 +14,12 @@ import pytest
 from tests.integration.program import Program, digest_alone, settings, wait_until
 
 pytestmark = pytest.mark.timeout(240)
-LONG = ["train.steps=4000", "train.epochs=100000", "parallel.plan=all", "train.history_every=50"]
+LONG = [
+    "train.steps=4000",
+    "train.epochs=100000",
+    "parallel.assignment=all",
+    "train.history_every=50",
+]
 
 
 def listening_addresses(pids: set[int]) -> set[str]:

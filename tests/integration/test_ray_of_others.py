@@ -27,7 +27,7 @@ import ray  # First, with its own settings.
 from distsgd import TrainConfig, Trainer
 from distsgd.errors import ClusterError
 
-CONFIG = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.plan=all"])
+CONFIG = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.assignment=all"])
 digests = set()
 
 
@@ -131,8 +131,8 @@ def run_script(code: str, place: Path, *arguments: str) -> subprocess.CompletedP
 def test_cluster_has_its_server_first_and_trains_to_the_same_bits(
     place: Path, cluster: tuple[str, int]
 ) -> None:
-    alone = digest_alone(place, "parallel.plan=all")
-    on_it = settings(f'parallel.address="{cluster[0]}"', "parallel.plan=all")
+    alone = digest_alone(place, "parallel.assignment=all")
+    on_it = settings(f'parallel.address="{cluster[0]}"', "parallel.assignment=all")
     for workers in ("2", "3"):  # Three CPUs: room for a server too, or for none.
         code, found, said = Program(place, "--workers", workers, *on_it).result()
         assert code == 0, said
@@ -236,7 +236,7 @@ UNDER_OO = """
 from distsgd import TrainConfig, Trainer
 
 config = TrainConfig.from_toml("digits.toml").with_overrides(
-    ["parallel.plan=all", "parallel.workers=1"]
+    ["parallel.assignment=all", "parallel.workers=1"]
 )
 print(Trainer(config).fit().metrics["weights_digest"])
 """
@@ -245,7 +245,7 @@ print(Trainer(config).fit().metrics["weights_digest"])
 def test_interpreter_without_docstrings_trains(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = digest_alone(place, "parallel.plan=all")
+    alone = digest_alone(place, "parallel.assignment=all")
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     done = run_script(UNDER_OO, place)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distsgd.config import TrainConfig
+from distsgd.config.aliases import TWO_STAGE
 from distsgd.store.history import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
@@ -41,26 +42,28 @@ def test_any_number_of_workers_gives_the_same_bits(
     common = [f"batch.size={batch}", f"train.steps={BATCHES[batch]}", "train.epochs=1000"]
     alone = run_of(config, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
     for workers in (1, 2, 3, 5, 7):
-        for plan in ("all", "measured"):
+        for plan in ("all", "autotune"):
             found = run_of(
                 config,
                 tmp_path / f"{workers}-{plan}",
                 cache_dir,
                 *common,
                 f"parallel.workers={workers}",
-                f"parallel.plan={plan}",
+                f"parallel.assignment={plan}",
             )
             assert found == alone, (workers, plan)
 
 
 @pytest.mark.parametrize("shuffle", ["rows", "windows"])
-@pytest.mark.parametrize("sampling", ["one_stage", "two_stage"])
+@pytest.mark.parametrize(
+    "sampler", [[], [f"batch.sampler={TWO_STAGE}", "batch.sampler_options.pool=400"]]
+)
 def test_any_sampler_gives_the_same_bits(
-    sampling: str, shuffle: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
+    sampler: list[str], shuffle: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
 ) -> None:
     common = [
-        *("train.steps=60", "train.epochs=1000", "parallel.plan=all", "batch.size=90"),
-        *(f"data.shuffle={shuffle}", f"batch.sampling={sampling}", "batch.pool=400"),
+        *("train.steps=60", "train.epochs=1000", "parallel.assignment=all", "batch.size=90"),
+        *(f"data.shuffle={shuffle}", *sampler),
         *("parallel.lanes=8", "parallel.lane_rows=4", "parallel.block_rows=7"),
     ]
     alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
@@ -73,7 +76,7 @@ def test_any_sampler_gives_the_same_bits(
 def test_any_transport_gives_the_same_bits(
     transport: str, digits: TrainConfig, tmp_path: Path, cache_dir: Path
 ) -> None:
-    common = ["train.steps=60", "parallel.plan=all"]
+    common = ["train.steps=60", "parallel.assignment=all"]
     alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")
     several = ["parallel.workers=3", f"parallel.transport={transport}"]
     assert run_of(digits, tmp_path / "several", cache_dir, *common, *several) == alone
@@ -85,7 +88,7 @@ def test_a_resume_in_mid_epoch_with_other_workers_gives_the_same_bits(
     common = [
         "train.steps=300",
         "train.epochs=1000",
-        "parallel.plan=all",
+        "parallel.assignment=all",
         "checkpoint.every_steps=70",
     ]
     alone = run_of(digits, tmp_path / "alone", cache_dir, *common, "parallel.workers=0")

@@ -126,8 +126,8 @@ def _hold_against(
     config = lesson.config.with_overrides(
         [
             f"parallel.workers={num_workers}",
-            f"parallel.exchange={exchange}",
-            "parallel.plan=all",
+            f"parallel.transport={exchange}",
+            "parallel.assignment=all",
         ]
     )
     directory = RunDirectory.create(run)

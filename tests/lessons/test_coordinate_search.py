@@ -1,4 +1,4 @@
-"""Hot and cold: learning by trying a step up and a step down, without a derivative."""
+"""Coordinate search: learning by trying a step up and a step down, without a derivative."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distsgd.config.aliases import COORDINATE_SEARCH
 from distsgd.errors import ConfigError
+from distsgd.run.trainer import Trainer
 from tests.lessons.little_runs import Lesson, learn
 
-RULE: dict[str, Any] = {"type": "hot_and_cold", "step_size": 0.001}
+RULE: dict[str, Any] = {"type": COORDINATE_SEARCH, "options": {"step_size": 0.001}}
 LESSON = Lesson([[0.5]], [0.8], [[0.5]], {"optimizer": RULE, "train": {"steps": 1101}})
 
 
@@ -80,7 +82,7 @@ def test_weights_take_turns_and_frozen_ones_are_passed_over(tmp_path: Path) -> N
 def test_mini_batches_of_many_rows_are_tried_by_their_losses(tmp_path: Path) -> None:
     x = np.linspace(-1.0, 1.0, 90).reshape(30, 3)
     sections = {
-        "optimizer": {**RULE, "step_size": 0.05},
+        "optimizer": {**RULE, "options": {"step_size": 0.05}},
         "batch": {"size": 8},
         "parallel": {"workers": 0, "lanes": 4, "lane_rows": 2, "block_rows": 2},
         "train": {"steps": 150},
@@ -96,13 +98,32 @@ def test_mini_batches_of_many_rows_are_tried_by_their_losses(tmp_path: Path) -> 
     ("section", "key", "value"),
     [
         ("optimizer", "clip_norm", 1.0),
-        ("optimizer", "weight_decay", 0.1),
         ("train", "stop_gradient_norm", 0.1),
         ("train", "on_divergence", "halve_lr"),
     ],
 )
-def test_what_needs_a_gradient_is_refused_beside_it(section: str, key: str, value: Any) -> None:
+def test_what_needs_a_gradient_is_refused_with_it(section: str, key: str, value: Any) -> None:
     sections = {"optimizer": RULE, "train": {"steps": 5}}
     sections[section] = sections[section] | {key: value}
-    with pytest.raises(ConfigError, match=rf"{section}\.{key} is set beside"):
+    lesson = replace(LESSON, sections=sections)
+    with pytest.raises(ConfigError, match=rf"{section}\.{key} is set with optimizer\.type"):
+        Trainer(lesson.config, data=lesson.arrays)
+
+
+def test_setting_of_another_rule_is_refused_with_the_options_as_the_way_out() -> None:
+    sections = {"optimizer": {**RULE, "weight_decay": 0.1}, "train": {"steps": 5}}
+    with pytest.raises(ConfigError, match=r"options = \{weight_decay = 0\.1\}"):
         replace(LESSON, sections=sections).config  # noqa: B018 -- read for its error.
+
+
+@pytest.mark.parametrize("name", ["hot_and_cold", "coordinate_search"])
+def test_old_names_are_the_same_rule(name: str) -> None:
+    optimizer: dict[str, Any] = {"type": name, "step_size": 0.001}
+    old = {"optimizer": optimizer, "train": {"steps": 1101}}
+    with pytest.warns(FutureWarning) as warned:
+        config = replace(LESSON, sections=old).config
+    assert [str(it.message).split(";")[0] for it in warned] == [
+        f'optimizer.type = "{name}" is now "{COORDINATE_SEARCH}"',
+        "optimizer.step_size is now optimizer.options.step_size",
+    ]
+    assert config == LESSON.config

@@ -177,7 +177,7 @@ def config(path: Path, *overrides: str) -> TrainConfig:
         "model": {"layers": layers, "loss": "softmax_cross_entropy"},
         "batch": {"size": 100},
         "train": {"epochs": 5},
-        "parallel": {"lane_rows": 10, "block_rows": 8, "plan": "all"},
+        "parallel": {"lane_rows": 10, "block_rows": 8, "assignment": "all"},
     }
     return TrainConfig.from_dict(described).with_overrides(overrides)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distsgd.config import TrainConfig
+from distsgd.config.aliases import TWO_STAGE
 from distsgd.data.blocks import Blocking
 from distsgd.data.sampler import BatchSampler
 from distsgd.errors import ConfigError
@@ -23,9 +23,10 @@ GOALS = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * np.sin(np.arange(float(ROWS)) ** 
 REGIMES: dict[str, tuple[Any, int]] = {"one": (1, 50), "mini": (10, 5), "whole": ("full", 1)}
 
 
-def lesson(size: Any, *, sampling: str = "two_stage", pool: int = POOL, **train: Any) -> Lesson:
+def lesson(size: Any, *, pool: int | None = POOL, **train: Any) -> Lesson:
+    sampler = {"sampler": TWO_STAGE, "sampler_options": {"pool": pool}} if pool else {}
     sections = {
-        "batch": {"size": size, "sampling": sampling, "pool": pool},
+        "batch": {"size": size, **sampler},
         "optimizer": {"learning_rate": 0.05},
         "parallel": {"workers": 0, "lane_rows": 2, "block_rows": 4},
         "train": {"epochs": 1, **train},
@@ -69,9 +70,7 @@ def test_regimes_of_one_seed_draw_the_same_pools(tmp_path: Path) -> None:
 def test_change_of_a_mini_batch_is_the_mean_of_the_changes_of_its_samples(tmp_path: Path) -> None:
     x, goals = X[:4], GOALS[:4]
     first = np.array([[0.1], [0.2], [0.3]])
-    whole = replace(
-        lesson("full", sampling="one_stage", steps=1), x=x, targets=goals, weights=first
-    )
+    whole = replace(lesson("full", pool=None, steps=1), x=x, targets=goals, weights=first)
     change = learn(whole, tmp_path / "whole").weight - first
     alone = [
         learn(replace(whole, x=x[n : n + 1], targets=goals[n : n + 1]), tmp_path / f"{n}").weight
@@ -86,7 +85,7 @@ def test_one_sample_wiggles_more_than_a_mini_batch_and_that_more_than_the_whole(
 ) -> None:
     wiggles = []
     for size, _ in REGIMES.values():
-        views = learn(lesson(size, sampling="one_stage", epochs=3), tmp_path / f"{size}").views
+        views = learn(lesson(size, pool=None, epochs=3), tmp_path / f"{size}").views
         errors = np.array(
             [2 * view.loss for view in views[-3:] if size == "full"]
             or [2 * view.loss for view in views[-200:]]
@@ -109,16 +108,39 @@ def test_short_pools_and_short_mini_batches_drop_nothing(size: Any, tmp_path: Pa
     assert learnt.result.history["epoch"].to_pylist()[-1] == 2.0
 
 
-def test_batch_larger_than_its_pool_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"batch.size is 51 and batch.pool 50"):
-        lesson(51).config  # noqa: B018 -- read for its error.
-    config: TrainConfig = lesson(51, sampling="one_stage").config
-    assert config.batch.size == 51
+def test_batch_larger_than_its_pool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"batch.size is 51 and the pool 50"):
+        learn(lesson(51), tmp_path / "run")
 
 
-def test_pool_larger_than_the_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"batch.pool is 1001; must be 1 to 1000"):
-        learn(lesson(10, pool=1001), tmp_path / "run")
+@pytest.mark.parametrize("pool", [1001, -1, 1.5, True])
+def test_pool_that_cannot_be_drawn_from_the_data_is_refused(pool: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"is {pool}; must be 1 to 1000"):
+        learn(lesson(10, pool=pool), tmp_path / "run")
+
+
+def test_option_that_the_sampler_does_not_have_is_refused(tmp_path: Path) -> None:
+    example = lesson(10)
+    wrong = {"sampler": TWO_STAGE, "sampler_options": {"pol": 50}}
+    example = replace(example, sections={**example.sections, "batch": wrong})
+    with pytest.raises(ConfigError, match=r"does not take the options \{pol = 50\}"):
+        learn(example, tmp_path / "run")
+
+
+def test_old_names_are_the_same_sampler() -> None:
+    example = lesson(10)
+    old = {"size": 10, "sampling": "two_stage", "pool": POOL}
+    with pytest.warns(FutureWarning) as warned:
+        config = replace(example, sections={**example.sections, "batch": old}).config
+    assert [str(it.message).split(";")[0] for it in warned] == [
+        "batch.sampling is now batch.sampler",
+        f'batch.sampler = "two_stage" is now "{TWO_STAGE}"',
+        "batch.pool is now batch.sampler_options.pool",
+    ]
+    assert config == example.config
+    with pytest.warns(FutureWarning):
+        config = config.with_overrides(["batch.sampling=one_stage", "batch.pool=7"])
+    assert config.batch.sampler == "permutation"
 
 
 def test_sampler_of_the_lesson_has_twenty_pools_an_epoch() -> None:

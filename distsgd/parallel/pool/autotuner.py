@@ -159,7 +159,7 @@ def _is_enough(times: Sequence[float]) -> bool:
     return len(times) >= TRIAL_STEPS and (total_s >= TRIAL_S or len(times) >= MOST_TRIAL_STEPS)
 
 
-PlanKind = Literal["measured", "all"]
+AssignmentKind = Literal["autotune", "all"]
 
 
 class Planner:
@@ -168,7 +168,7 @@ class Planner:
     `kind` "all" makes every worker work in every step that is fit to.
     """
 
-    def __init__(self, kind: PlanKind, *, cores: int | None = None) -> None:
+    def __init__(self, kind: AssignmentKind, *, cores: int | None = None) -> None:
         self._kind = kind
         self._cores = cores or num_cores()
         self._members: tuple[int, ...] = ()

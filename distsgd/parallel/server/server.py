@@ -2,7 +2,7 @@
 
 Workers compute, the server averages and updates.
 
-    row = steps.make()                   sample, gather, reduce, update: see `steps`
+    row = step_runner.run_step(seconds)    sample, gather, reduce, update: see `step_runner`
     run_logger.step_done(training, row)    history, digest; now and then a checkpoint
 
 A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
@@ -87,7 +87,7 @@ class ParameterServer:
             transport=self._transport,
             # Elsewhere, nobody can look for a message without falling asleep.
             planner=Planner(
-                pool.plan, cores=None if isinstance(self._transport, SharingTransport) else 1
+                pool.assignment, cores=None if isinstance(self._transport, SharingTransport) else 1
             ),
             incarnation=incarnation,
             step_timeout_s=pool.step_timeout_s,
@@ -256,7 +256,7 @@ class ParameterServer:
         training, faults = self._training, self._faults
         while not self._is_at_end() and not self._stop.is_set():
             step = training.step
-            row = self._step_runner.make(self._seconds)
+            row = self._step_runner.run_step(self._seconds)
             if training.step == step:
                 continue  # It went back; the same step is made again.
             run_logger.step_done(training, row)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from distsgd.base.arrays import Array
 from distsgd.lab.faults.injection import Chaos
 from distsgd.parallel.messages import WorkerSpec
-from distsgd.parallel.pool.autotuner import PlanKind
+from distsgd.parallel.pool.autotuner import AssignmentKind
 from distsgd.parallel.pool.phases import Phases
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.training import UpdateSpec
@@ -31,7 +31,7 @@ class PoolSpec:
     """
 
     num_workers: int
-    plan: PlanKind
+    assignment: AssignmentKind
     transport: TransportKind
     step_timeout_s: float
     secret: bytes = b""

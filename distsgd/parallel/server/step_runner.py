@@ -1,21 +1,18 @@
 """One step of training, as the server makes it: what is asked of the workers, what becomes of it.
 
     work = sampler.partition(step)   how many rows, cut into blocks
-    root = pool.gather(work)         gradient sums; or losses alone, for a rule without derivatives
+    root = pool.gather(work)         gradient sums; or losses alone, for a search rule
     row  = training.apply(root)      the mean, the update
 
-Whoever watches is shown each step before its update; where nobody watches, that is one comparison.
+A callback sees each step before its update; without one, that is one comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from distsgd.base.arrays import Array
 from distsgd.lab.faults.injection import ServerFaults
-from distsgd.lessons.coordinate_search import CoordinateSearch
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.server.loss_monitor import goes_somewhere, too_low
@@ -37,23 +34,20 @@ class StepRunner:
         self._sampler = spec.worker.sampler
         self.faults: ServerFaults | None = None
         self._before_last: Array | None = None
-        frozen = spec.update.frozen
-        places = np.arange(spec.worker.model.num_parameters)
-        self._free = np.setdiff1d(places, frozen.places) if frozen else places
 
-    def make(self, seconds: Callable[[], float]) -> HistoryRow | None:
-        """Make the next step; or go back, which leaves `training.step` as it was. Blocks.
+    def run_step(self, seconds: Callable[[], float]) -> HistoryRow | None:
+        """Make the next step; or roll back, which leaves `training.step` as it was. Blocks.
 
         Raises:
             DivergedError: The loss grows without bound.
-            CallbackError: Whoever watches has raised an error; the step was not made.
-            ClusterError: A worker did not answer, or something that cannot be.
+            CallbackError: A callback has raised an error; the step was not made.
+            ClusterError: A worker did not answer, or gave an impossible answer.
         """
         training = self._training
         if training.step + 1 == self._spec.total_steps:
             self._before_last = training.weights.copy()
-        if isinstance(self._spec.update.rule, CoordinateSearch):
-            return self._try(self._spec.update.rule, seconds)
+        if training.search_rule is not None:
+            return self._search(seconds)
         root = self._pool.gather(self._work(RequestKind.GRADIENT))
         self._notify(root.sums)
         if self.faults is not None:
@@ -65,36 +59,27 @@ class StepRunner:
         training = self._training
         if self._before_last is None or not training.loss_monitor.hardly_fell():
             return ""
-        if isinstance(self._spec.update.rule, CoordinateSearch):
+        if training.search_rule is not None:  # What it moves by is no learning rate.
             return ""
         if not goes_somewhere(first_weights(), self._before_last, training.weights):
             return ""
         return too_low(training.loss_monitor, training.highest_rate)
 
-    def _work(self, kind: RequestKind, *, is_last: bool = True) -> Work:
-        """All blocks of the present step; the next step's, if this is the last that is asked."""
+    def _work(self, kind: RequestKind) -> Work:
+        """All blocks of the present step."""
         step = self._training.step
-        partition = self._sampler.partition(step)
-        if not is_last:
-            return Work(kind, step, partition)
-        return Work(kind, step, partition, len(self._sampler.partition(step + 1).blocks))
+        num_next = len(self._sampler.partition(step + 1).blocks)
+        return Work(kind, step, self._sampler.partition(step), num_next)
 
-    def _try(self, rule: CoordinateSearch, seconds: Callable[[], float]) -> HistoryRow | None:
-        """Hot and cold: losses as it is, with one weight a step higher, and a step lower."""
-        training, weights = self._training, self._training.weights
-        here = self._pool.gather(self._work(RequestKind.LOSS, is_last=False)).sums
-        self._notify(here)
-        place = int(self._free[training.step % len(self._free)])
-        weight = weights[place]
-        try:
-            weights[place] = rule.up(weight)
-            up = self._pool.gather(self._work(RequestKind.LOSS, is_last=False)).sums
-            weights[place] = rule.down(weight)
-            down = self._pool.gather(self._work(RequestKind.LOSS)).sums
-        finally:
-            weights[place] = weight
-        moved = rule.moved(weight, up_loss=up.loss_sum, down_loss=down.loss_sum)
-        return training.apply_trial(place, moved, here, seconds())
+    def _search(self, seconds: Callable[[], float]) -> HistoryRow | None:
+        """A step of a rule that asks for losses only, as often as it likes."""
+        before = self._losses()
+        self._notify(before)
+        return self._training.apply_search(before, lambda: self._losses().loss_sum, seconds)
+
+    def _losses(self) -> Sums:
+        """Losses of the present mini-batch with the weights as they are."""
+        return self._pool.gather(self._work(RequestKind.LOSS)).sums
 
     def _notify(self, sums: Sums) -> None:
         if self._on_step is None:

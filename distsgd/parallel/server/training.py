@@ -1,7 +1,7 @@
 """The state of a training run between two steps, and the one door through which it changes.
 
-Fourth line of the step loop: ``weights = update(weights, root.mean())``. No I/O and no waiting
-here: a root comes in, the weights move, and what is worth writing down comes out.
+Last line of the step loop: a root comes in, the weights move by its mean, and what is worth writing
+down comes out. No I/O here; only a search rule waits, for the losses that it asks for.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.errors import CheckpointError, DivergedError
-from distsgd.lessons.coordinate_search import CoordinateSearch
-from distsgd.optim.chunks import CHUNK_LENGTH, chunks
+from distsgd.optim.chunks import chunks
 from distsgd.optim.clip import clip_factor, squared_norm
 from distsgd.optim.frozen import Frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
+from distsgd.optim.search import LossProbe, SearchRule
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
 from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
 from distsgd.parallel.server.saved_state import check_state, number, plain
+from distsgd.parallel.server.updater import Updater
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.history import HistoryRow
@@ -44,7 +47,7 @@ class UpdateSpec:
         output_advice: See `distsgd.nn.Model.output_advice`.
     """
 
-    rule: UpdateRule | CoordinateSearch
+    rule: UpdateRule | SearchRule
     schedule: Schedule
     clip_norm: float | None
     per_sample: bool
@@ -63,6 +66,7 @@ class Training:
     Attributes:
         step: Updates made so far.
         num_samples: Samples used so far.
+        search_rule: The rule, where it is one that asks for losses only.
         epoch_sums: Sums over the present epoch, or over the one that has just ended.
         gradient_converged: Was the norm of the last mean gradient below that which ends training?
         loss_monitor: Whether the loss grows, falls or stands still.
@@ -75,13 +79,13 @@ class Training:
         self._spec = spec
         self._say = say
         self.weights = weights
-        self.rule_state = spec.rule.init(weights)
+        self._updater = Updater(spec.rule, weights)
+        self.search_rule, self.rule_state = self._updater.search_rule, self._updater.state
         self.step = 0
         self.num_samples = 0
         self.epoch_sums = NO_SUMS
         self._row_sums = NO_SUMS
         self._noise = NoiseScale()
-        self._mean = np.zeros(min(CHUNK_LENGTH, weights.size), weights.dtype)  # Of one chunk.
         self.gradient_converged = False
         self.loss_monitor = LossMonitor.of(spec.steps_per_epoch)
         self._rollback: Rollback | None = None
@@ -105,25 +109,23 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next update; for hot and cold, its step."""
+        """Of the next update."""
         return self._rate(self._spec.schedule.rate(self.step))
 
     @property
     def highest_rate(self) -> float:
         """The same at the top of its schedule: what a configuration says."""
-        return self._rate(self._spec.schedule.learning_rate)
+        return self._rate(self._spec.schedule.peak_learning_rate)
 
     def _rate(self, scheduled: float) -> float:
-        if isinstance(self._spec.rule, CoordinateSearch):
-            return self._spec.rule.step_size
+        if self.search_rule is not None:
+            return self.search_rule.rate(scheduled)
         return scheduled * self._rollback.factor if self._rollback else scheduled
 
     def begin(self) -> None:
         """The weights are those of the beginning: they are the first to go back to."""
         if self._spec.on_divergence == "halve_lr":
-            self._rollback = Rollback(
-                self.loss_monitor, {"weights": self.weights, **self.rule_state}
-            )
+            self._rollback = Rollback(self.loss_monitor, self._updater.live)
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
         """Make one update by the mean of `root`; or, where the run has diverged, go back.
@@ -142,7 +144,6 @@ class Training:
                 are as they were.
         """
         spec, sums, rate = self._spec, root.sums, self.learning_rate
-        assert not isinstance(spec.rule, CoordinateSearch)
         count = sums.num_samples
         loss = sums.loss_sum / count if math.isfinite(root.squared_norm) else math.nan
         if self._goes_back(loss, rate):
@@ -163,34 +164,19 @@ class Training:
             spec.stop_gradient_norm is not None and norm < spec.stop_gradient_norm
         )
         factor = 1.0 if spec.clip_norm is None else clip_factor(norm, spec.clip_norm)
-        self._update(spec.rule, gradient_chunks, count, factor=factor, rate=rate)
+        self._updater.apply(gradient_chunks, count, factor=factor, rate=rate)
         if spec.frozen:
             spec.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
 
-    def _update(
-        self, rule: UpdateRule, gradient: list[Array], count: int, *, factor: float, rate: float
-    ) -> None:
-        """Move the weights by the mean gradient times `factor`, chunk by chunk."""
-        weights, scalar = self.weights, self.weights.dtype.type
-        # The mean over a power of two is the same bits as a product, which is twice as fast.
-        divide, by = (
-            (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
-        )
-        for chunk, sum_of_span in zip(chunks(weights.size), gradient, strict=True):
-            mean = divide(sum_of_span, by, out=self._mean[: len(sum_of_span)])
-            if factor != 1.0:
-                mean *= scalar(factor)
-            state = {name: array[chunk] for name, array in self.rule_state.items()}
-            rule.update_inplace(weights[chunk], mean, state=state, learning_rate=rate)
-
-    def apply_trial(self, place: int, weight: Any, sums: Sums, seconds: float) -> HistoryRow | None:
-        """Make one update that was found by trying: the weight at `place` becomes `weight`.
+    def apply_search(
+        self, before: Sums, measure: Callable[[], float], seconds: Callable[[], float]
+    ) -> HistoryRow | None:
+        """Make one update by the search rule. Blocks while losses are measured.
 
         Args:
-            place: In the flat weights.
-            weight: Where it goes.
-            sums: Of the losses before the update.
+            before: Losses of the mini-batch with the weights as they are.
+            measure: The sum of the losses with the weights as they are when it is called.
             seconds: Time spent so far, for the record.
 
         Returns:
@@ -199,10 +185,27 @@ class Training:
         Raises:
             DivergedError: As :meth:`apply`.
         """
-        rate = self.learning_rate
-        self._goes_back(sums.loss_sum / sums.num_samples, rate)
-        self.weights[place] = weight
-        return self._step_made(sums, rate, None, seconds)
+        assert self.search_rule is not None
+        rate, frozen = self.learning_rate, self._spec.frozen
+        self._goes_back(before.loss_sum / before.num_samples, rate)
+        kept = frozen.values(self.weights) if frozen else []
+        self.search_rule.search_inplace(
+            self.weights,
+            LossProbe(measure, before.loss_sum, before.num_samples),
+            step=self.step,
+            free=self._free,
+            state=self.rule_state,
+            learning_rate=rate,
+        )
+        if frozen:
+            frozen.put_back_inplace(self.weights, kept)
+        return self._step_made(before, rate, None, seconds())
+
+    @cached_property
+    def _free(self) -> NDArray[np.int64]:
+        """Places of the weights that are not frozen."""
+        places, frozen = np.arange(self.weights.size), self._spec.frozen
+        return np.setdiff1d(places, frozen.places) if frozen else places
 
     def _goes_back(self, loss: float, rate: float) -> bool:
         """Look at the mean loss of the step to be made; True where the run went back instead."""
@@ -272,6 +275,7 @@ class Training:
         return {
             "step": self.step,
             "num_samples": self.num_samples,
+            "num_updates": int(self._updater.num_updates[0]),
             "epoch_sums": [plain(value) for value in self.epoch_sums],
             "row_sums": [plain(value) for value in self._row_sums],
             "noise": self._noise.state_dict(),
@@ -308,6 +312,7 @@ class Training:
             if set(rule_state) != set(self.rule_state):
                 raise ValueError(f"optimiser state {sorted(rule_state)}")  # noqa: TRY301
             self.step, self.num_samples = int(state["step"]), int(state["num_samples"])
+            self._updater.num_updates[0] = state["num_updates"]
             self.epoch_sums = Sums(*map(number, state["epoch_sums"]))
             self._row_sums = Sums(*map(number, state["row_sums"]))
             self._noise = NoiseScale.from_state(state["noise"])

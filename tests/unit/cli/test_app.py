@@ -210,7 +210,7 @@ def test_show_of_no_run_ends_with_two(command: Command, tmp_path: Path) -> None:
         ("train digits.toml --set optimizer.type=momentun", 'did you mean "momentum"'),
         ("train digits.toml --set schedule.type=Cosin", 'did you mean "cosine"'),
         ("train digits.toml --set model.loss=softmax_crossentropy", 'mean "softmax_cross_entropy"'),
-        ("train digits.toml --set parallel.exchange=sharedmemory", 'mean "shared_memory"'),
+        ("train digits.toml --set parallel.transport=sharedmemory", 'mean "shared_memory"'),
         ('train digits.toml --set model.layers=[{type="dens",units=10}]', 'did you mean "dense"'),
     ],
 )

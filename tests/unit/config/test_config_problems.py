@@ -61,7 +61,7 @@ TOLD = [
     "train.epochs is true; must be a whole number, 1 or more (set [train] epochs)",
     "parallel is 4; must be a table (write [parallel], its keys below it)",
     (
-        'schedule.every_steps is missing; must be 1 or more with type "step"'
+        'schedule.every_steps is missing; must be a whole number, 1 or more with type "step"'
         " (set [schedule] every_steps)"
     ),
 ]
@@ -142,6 +142,27 @@ def test_no_layers_are_refused() -> None:
         ),
         ({"train": {"epochs": None}}, "train.epochs and train.steps are both missing"),
         ({"schedule": {"type": "step"}}, "schedule.every_steps is missing"),
+        (
+            {"optimizer": {"type": "sgd", "momentum": 0.9}},
+            'optimizer.momentum is 0.9 with type "sgd"; it has no momentum (remove it from [optim',
+        ),
+        (
+            {"schedule": {"final_fraction": 0.5}},
+            'schedule.final_fraction is 0.5 with type "constant"; it has no final_fraction (remove',
+        ),
+        (
+            {"optimizer": {"type": "my.rules:Mine", "momentum": 0.9}},
+            'optimizer.momentum is 0.9 with type "my.rules:Mine"; settings of a rule of your own',
+        ),
+        (
+            {"optimizer": {"options": {"momentum": 0.9}}},
+            'optimizer.options is {"momentum": 0.9} with type "sgd"; its settings are keys of the',
+        ),
+        ({"batch": {"sampler_options": {"pool": 3}}}, 'batch.sampler_options is {"pool": 3} with'),
+        (
+            {"batch": {"sampler": "two stage"}},
+            'batch.sampler is "two stage"; must be "permutation"',
+        ),
     ],
 )
 def test_keys_that_disagree_are_refused(sections: dict[str, Any], start: str) -> None:
@@ -204,6 +225,31 @@ def test_unreadable_file_is_a_configuration_error(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=words):
         TrainConfig.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("sections", "way_out"),
+    [
+        (
+            {"optimizer": {"type": "sgd", "momentum": 0.9}},
+            '(remove it from [optimizer], or set type to "momentum" or "nesterov")',
+        ),
+        (
+            {"optimizer": {"type": "my.rules:Mine", "momentum": 0.9}},
+            "(set [optimizer] options = {momentum = 0.9})",
+        ),
+        ({"optimizer": {"type": "nestrov"}}, 'did you mean "nesterov"? (set [optimizer] type)'),
+        (
+            {"optimizer": {"type": "my rules"}},
+            'or "module:Class" for a rule of your own (set [optimizer] type)',
+        ),
+    ],
+)
+def test_setting_that_does_not_fit_the_rule_is_answered_by_the_way_out(
+    sections: dict[str, Any], way_out: str
+) -> None:
+    (problem,) = problems_of(least(**sections))
+    assert problem.endswith(way_out)
 
 
 def test_directory_in_place_of_the_file_is_a_configuration_error(tmp_path: Path) -> None:

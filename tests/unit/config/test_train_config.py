@@ -9,6 +9,8 @@ import pytest
 from distsgd.config import DenseLayer, ModelSection, TrainConfig
 from distsgd.errors import ConfigError
 from distsgd.nn.described import LAYER_TYPES
+from distsgd.optim.rules import Nesterov
+from distsgd.optim.schedules import Step
 
 EXAMPLE = Path(__file__).parents[3] / "distsgd" / "examples" / "digits.toml"
 
@@ -139,8 +141,8 @@ def test_all_wrong_overrides_are_told_at_once() -> None:
     "override",
     [
         "parallel.workers=3",
-        "parallel.plan=all",
-        "parallel.exchange=zmq",
+        "parallel.assignment=all",
+        "parallel.transport=zmq",
         "parallel.address=elsewhere:1",
         "parallel.step_timeout_s=5",
         "checkpoint.every_s=1",
@@ -214,3 +216,45 @@ def test_a_key_of_a_subtable_can_be_overridden() -> None:
     for override in ("data.csv.separator", "data.path.x=1", "train.seed.a.b=1"):
         with pytest.raises(ConfigError):
             TrainConfig.from_dict(least()).with_overrides([override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "momentum", "weight_decay"),
+    [
+        ([], 0.5, 0.1),
+        (["optimizer.type=sgd"], None, 0.1),
+        (["optimizer.type=nesterov"], 0.5, 0.1),
+        (["optimizer.momentum=0.25", "optimizer.type=nesterov"], 0.25, 0.1),
+        (["optimizer.type=my.rules:Mine"], None, None),
+    ],
+)
+def test_another_rule_takes_the_place_of_the_old_one_with_its_settings(
+    overrides: list[str], momentum: float | None, weight_decay: float | None
+) -> None:
+    optimizer = {"type": "momentum", "momentum": 0.5, "weight_decay": 0.1}
+    config = TrainConfig.from_dict(least(optimizer=optimizer)).with_overrides(overrides)
+    settings = config.to_dict()["optimizer"]
+    assert (settings["momentum"], settings["weight_decay"]) == (momentum, weight_decay)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_setting_that_is_left_out_is_the_default_of_the_chosen_component() -> None:
+    config = TrainConfig.from_dict(
+        least(optimizer={"type": "nesterov"}, schedule={"type": "step", "every_steps": 7})
+    )
+    assert config.optimizer.component() == Nesterov()
+    schedule = config.schedule.component(peak_learning_rate=0.5, total_steps=100)
+    assert schedule == Step(0.5, every_steps=7)
+    settings = config.to_dict()
+    assert settings["optimizer"]["momentum"] == Nesterov().momentum
+    assert settings["schedule"]["final_fraction"] is None  # Of "cosine".
+
+
+def test_rule_of_ones_own_is_kept_by_name_with_its_options() -> None:
+    config = TrainConfig.from_dict(least(optimizer={"type": "my.rules:Mine"})).with_overrides(
+        ["optimizer.options.reach=0.5", "optimizer.options.names=[1, 2]"]
+    )
+    assert config.optimizer.options == {"reach": 0.5, "names": (1, 2)}
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    other = config.with_overrides(["optimizer.options.reach=0.25"])
+    assert other.canonical() != config.canonical()

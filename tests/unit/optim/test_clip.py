@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from distsgd.optim import clip_factor, squared_norm
 from distsgd.optim.chunks import CHUNK_LENGTH, chunks
+from distsgd.optim.clip import clip_factor, squared_norm
 
 
 def random_vector(size: int, dtype: type) -> NDArray[np.floating[Any]]:

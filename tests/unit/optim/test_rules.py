@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.base.arrays import Array
-from distsgd.errors import ConfigError
-from distsgd.optim import Momentum, Nesterov, Sgd, UpdateRule, make_rule
+from distsgd.optim.rules import RULES, Momentum, Nesterov, Sgd, UpdateRule
 
 DTYPES = [np.float32, np.float64]
 TYPES = ["sgd", "momentum", "nesterov"]
@@ -50,8 +49,8 @@ def run(
 ) -> tuple[Array, dict[str, Array]]:
     state = rule.init(weights)
     weights = weights.copy()
-    for grad, rate in zip(grads, rates, strict=True):
-        rule.update_inplace(weights, grad.copy(), state=state, learning_rate=rate)
+    for t, (grad, rate) in enumerate(zip(grads, rates, strict=True)):
+        rule.update_inplace(weights, grad.copy(), state=state, learning_rate=rate, num_updates=t)
     return weights, state
 
 
@@ -63,9 +62,8 @@ def test_rule_is_its_formula_bit_for_bit(
 ) -> None:
     weights, grads = random_case(dtype, 17)
     rates = [0.1, 0.3, 0.0, 0.05]
-    rule = make_rule(
-        kind, momentum=0.8, weight_decay=weight_decay, decoupled_weight_decay=decoupled
-    )
+    given = {} if kind == "sgd" else {"momentum": 0.8}
+    rule = RULES[kind](**given, weight_decay=weight_decay, decoupled_weight_decay=decoupled)
 
     result, state = run(rule, weights, grads, rates)
 
@@ -102,13 +100,15 @@ def test_nesterov_follows_the_convention_of_pytorch() -> None:
 @pytest.mark.parametrize("kind", TYPES)
 def test_rule_on_a_slice_does_to_it_what_it_does_to_the_whole(kind: str) -> None:
     weights, grads = random_case(np.float32, 100)
-    rule = make_rule(kind)
+    rule = RULES[kind]()
     whole, _ = run(rule, weights, grads, [0.1] * 4)
     frozen, state = weights.copy(), rule.init(weights)
     part = slice(30, 70)
     part_of_state = {name: array[part] for name, array in state.items()}
-    for grad in grads:
-        rule.update_inplace(frozen[part], grad[part], state=part_of_state, learning_rate=0.1)
+    for t, grad in enumerate(grads):
+        rule.update_inplace(
+            frozen[part], grad[part], state=part_of_state, learning_rate=0.1, num_updates=t
+        )
     assert frozen[part].tobytes() == whole[part].tobytes()
     assert frozen[:30].tobytes() == weights[:30].tobytes()
     assert frozen[70:].tobytes() == weights[70:].tobytes()
@@ -116,15 +116,15 @@ def test_rule_on_a_slice_does_to_it_what_it_does_to_the_whole(kind: str) -> None
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_rule_takes_no_weights_at_all(kind: str) -> None:
-    weights, _ = run(make_rule(kind), np.zeros(0, np.float32), [np.zeros(0, np.float32)], [0.1])
+    weights, _ = run(RULES[kind](), np.zeros(0, np.float32), [np.zeros(0, np.float32)], [0.1])
     assert weights.shape == (0,)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_rule_keeps_float32_when_the_rate_is_a_numpy_float64(kind: str) -> None:
     weights, grads = random_case(np.float32, 5, steps=1)
-    by_float, _ = run(make_rule(kind, weight_decay=0.1), weights, grads, [0.1])
-    by_scalar, state = run(make_rule(kind, weight_decay=0.1), weights, grads, [np.float64(0.1)])
+    by_float, _ = run(RULES[kind](weight_decay=0.1), weights, grads, [0.1])
+    by_scalar, state = run(RULES[kind](weight_decay=0.1), weights, grads, [np.float64(0.1)])
     assert by_scalar.dtype == np.float32
     assert by_scalar.tobytes() == by_float.tobytes()
     assert all(array.dtype == np.float32 for array in state.values())
@@ -146,10 +146,3 @@ def test_momentum_of_zero_is_sgd() -> None:
     nesterov, _ = run(Nesterov(0.0), weights, grads, [0.1] * 4)
     without, _ = run(Sgd(), weights, grads, [0.1] * 4)
     assert with_momentum.tobytes() == nesterov.tobytes() == without.tobytes()
-
-
-def test_make_rule_names_the_rules_there_are() -> None:
-    assert make_rule("sgd", momentum=0.5, weight_decay=0.1) == Sgd(weight_decay=0.1)
-    assert make_rule("momentum", momentum=0.5) == Momentum(0.5)
-    with pytest.raises(ConfigError, match=r"adam.*must be .*nesterov.*set \[optimizer\] type"):
-        make_rule("adam")

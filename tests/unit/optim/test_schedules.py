@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsgd.errors import ConfigError
-from distsgd.optim import Constant, Cosine, Schedule, Step, make_schedule
+from distsgd.base.settings import keys_of
+from distsgd.optim.schedules import SCHEDULES, Constant, Cosine, Schedule, Step
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,11 @@ def test_cosine_stays_between_zero_and_the_whole_rate(
     assert 0.0 <= Cosine(0.5, total, final, warmup).rate(step) <= 0.5 * (1 + 1e-15)
 
 
-def test_make_schedule_builds_what_is_named() -> None:
-    assert make_schedule("constant", learning_rate=0.1, warmup_steps=2) == Constant(0.1, 2)
-    assert make_schedule("step", learning_rate=0.1, every_steps=7, factor=0.2) == Step(0.1, 7, 0.2)
-    assert make_schedule("cosine", learning_rate=0.1, total_steps=9) == Cosine(0.1, 9)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [("step", "every_steps is None"), ("cosine", "needs an end"), ("linear", "'linear'; must be")],
-)
-def test_make_schedule_refuses_what_it_cannot_build(kind: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make_schedule(kind, learning_rate=0.1)
-
-
-def test_make_schedule_refuses_a_drop_every_zero_updates() -> None:
-    with pytest.raises(ConfigError, match="every_steps is 0; must be 1 or more"):
-        make_schedule("step", learning_rate=0.1, every_steps=0)
+def test_keys_of_a_schedule_are_its_settings_and_not_what_the_run_gives() -> None:
+    keys = {name: list(keys_of(schedule)) for name, schedule in SCHEDULES.items()}
+    assert keys == {
+        "constant": ["warmup_steps"],
+        "step": ["every_steps", "factor", "warmup_steps"],
+        "cosine": ["final_fraction", "warmup_steps"],
+    }
+    assert [name for name, key in keys_of(Step).items() if key.is_needed] == ["every_steps"]

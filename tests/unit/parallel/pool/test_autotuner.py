@@ -13,9 +13,9 @@ from distsgd.parallel.pool.autotuner import (
     SERVER,
     TRIAL_STEPS,
     Assignment,
+    AssignmentKind,
     Autotuner,
     Candidate,
-    PlanKind,
     Planner,
     assignments,
     pools,
@@ -112,8 +112,8 @@ def test_measured_plan_looks_again_ever_more_rarely() -> None:
 
 
 def test_planner_without_members_or_blocks_leaves_all_to_the_server() -> None:
-    for kind in ("measured", "all"):
-        planner = Planner("all" if kind == "all" else "measured", cores=1)
+    for kind in ("autotune", "all"):
+        planner = Planner("all" if kind == "all" else "autotune", cores=1)
         assert list(planner.assignments(5)) == [Assignment(SERVER, 0, 5)]
         planner.observe(5, 1.0)
         planner.set_members([0, 1])
@@ -132,7 +132,7 @@ def test_plan_all_uses_every_member_as_they_come_and_go() -> None:
 
 
 def test_planner_measures_each_number_of_blocks_and_set_of_members_until_one_is_new() -> None:
-    planner = Planner("measured", cores=1)
+    planner = Planner("autotune", cores=1)
     planner.set_members([0, 1])
     num_ways = len(ways([0, 1], 8))
     for i in range(num_ways * TRIAL_STEPS):
@@ -169,8 +169,8 @@ def test_processes_stay_awake_only_where_each_has_a_core() -> None:
         assert len(with_and_without_spinning(workers, cores - 1)) == 1
 
 
-@pytest.mark.parametrize("kind", ["all", "measured"])
-def test_staying_awake_is_tried_and_kept_where_it_is_faster(kind: PlanKind) -> None:
+@pytest.mark.parametrize("kind", ["all", "autotune"])
+def test_staying_awake_is_tried_and_kept_where_it_is_faster(kind: AssignmentKind) -> None:
     for is_faster in (True, False):
         planner = Planner(kind, cores=2)
         planner.set_members([0])

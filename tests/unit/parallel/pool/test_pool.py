@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.autotuner import MOST_TRIAL_STEPS, PlanKind, Planner, pools
+from distsgd.parallel.pool.autotuner import MOST_TRIAL_STEPS, AssignmentKind, Planner, pools
 from distsgd.parallel.pool.pool import LOOK_S, Work
 from distsgd.parallel.pool.stragglers import SLOW_FLOOR_S, SLOW_STEPS
 from distsgd.parallel.transport.interface import Lost
@@ -43,7 +43,7 @@ def test_root_is_the_same_bits_for_any_number_of_workers(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> None:
     pool, _ = crew_of(
-        count, answers_after(0.9 * SLOW_FLOOR_S / count), plan=Planner("measured", cores=9)
+        count, answers_after(0.9 * SLOW_FLOOR_S / count), plan=Planner("autotune", cores=9)
     )
     tried = set()
     for _ in range(20 * MOST_TRIAL_STEPS):
@@ -103,8 +103,8 @@ def test_worker_that_joins_in_the_middle_works_in_the_next_step() -> None:
     assert seen == [(0, 0), (1, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("kind", ["all", "measured"])
-def test_worker_that_joins_a_server_that_computes_alone_is_seen(kind: PlanKind) -> None:
+@pytest.mark.parametrize("kind", ["all", "autotune"])
+def test_worker_that_joins_a_server_that_computes_alone_is_seen(kind: AssignmentKind) -> None:
     clock = Clock()
     pool, transport = crew_of(1, plan=Planner(kind), clock=clock)
     transport.happened.append([Lost(0, "killed")])

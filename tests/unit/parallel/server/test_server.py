@@ -15,8 +15,8 @@ from distsgd.base.arrays import Array
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.optim.rules import make_rule
-from distsgd.optim.schedules import make_schedule
+from distsgd.optim.rules import RULES
+from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerSpec
 from distsgd.parallel.server import server as server_module
 from distsgd.parallel.server.metrics import KEYS
@@ -42,8 +42,8 @@ def server_spec(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> S
     return ServerSpec(
         worker=WorkerSpec(Path("no data"), MODEL, SAMPLER, "float32", 0, False, True),
         update=UpdateSpec(
-            make_rule(rule),
-            make_schedule("cosine", learning_rate=0.05, total_steps=TOTAL_STEPS),
+            RULES[rule](),
+            Cosine(0.05, total_steps=TOTAL_STEPS),
             None,
             False,
             2,
@@ -297,7 +297,7 @@ def test_weights_that_overflow_are_not_saved_as_the_end(new_run: Callable[[], Pa
     spec = replace(
         server_spec(path), initial_weights=np.full(MODEL.num_parameters, 1e30, np.float32)
     )
-    rates = make_schedule("constant", learning_rate=3e38)
+    rates = Constant(3e38)
     with np.errstate(over="ignore", invalid="ignore"):
         outcome = train(replace(spec, update=replace(spec.update, schedule=rates), total_steps=1))
     assert outcome.status == "diverged"

@@ -12,19 +12,19 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import squared_norm
-from distsgd.optim.rules import UpdateRule, make_rule
-from distsgd.optim.schedules import make_schedule
+from distsgd.optim.rules import Momentum, Nesterov, Sgd, UpdateRule
+from distsgd.optim.schedules import Cosine
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.training import Training, UpdateSpec
 from distsgd.parallel.tree import Sums
 from distsgd.store.history import HistoryRow
 
 P = 11
-SCHEDULE = make_schedule("cosine", learning_rate=0.5, total_steps=20, warmup_steps=3)
-RULES = [
-    make_rule("sgd", weight_decay=0.1),
-    make_rule("momentum", momentum=0.8),
-    make_rule("nesterov", momentum=0.7, decoupled_weight_decay=0.01),
+SCHEDULE = Cosine(0.5, total_steps=20, warmup_steps=3)
+RULES: list[UpdateRule] = [
+    Sgd(weight_decay=0.1),
+    Momentum(momentum=0.8),
+    Nesterov(momentum=0.7, decoupled_weight_decay=0.01),
 ]
 
 
@@ -79,7 +79,8 @@ def test_update_is_the_mean_clipped_and_then_the_rule(
         norm = math.sqrt(float(given @ given)) / root.sums.num_samples
         if clip_norm is not None and norm > clip_norm:
             mean *= np.float32(clip_norm / norm)
-        rule.update_inplace(weights, mean, state=state, learning_rate=SCHEDULE.rate(step))
+        rate = SCHEDULE.rate(step)
+        rule.update_inplace(weights, mean, state=state, learning_rate=rate, num_updates=step)
         assert training.weights.tobytes() == weights.tobytes()
     assert training.step == 10
 
