@@ -9,7 +9,7 @@ from distsgd.base.arrays import Array
 from distsgd.optim.rules import RULES, Momentum, Nesterov, Sgd, UpdateRule
 
 DTYPES = [np.float32, np.float64]
-TYPES = ["sgd", "momentum", "nesterov"]
+TYPES = ["sgd", "momentum", "nesterov"]  # Those of `loop_over_weights`.
 
 
 def loop_over_weights(
