@@ -57,6 +57,9 @@ class UpdateRule(Protocol):
 USUAL_LEARNING_RATE = 0.1
 WEIGHT_DECAY = Setting("L2: added to the gradient, times the weight", "a number, 0 or more", ge=0)
 DECOUPLED = Setting("taken off the weight itself, times the rate", "a number, 0 or more", ge=0)
+BETA1 = Setting("share of the mean gradient kept", "at least 0 and below 1", ge=0, lt=1)
+BETA2 = Setting("share of the mean squared gradient kept", "at least 0 and below 1", ge=0, lt=1)
+EPSILON = Setting("added to the root of the mean squared gradient", "a number above 0", gt=0)
 MOMENTUM = Setting("share of the velocity kept", "at least 0 and below 1", ge=0, lt=1)
 
 
@@ -201,4 +204,69 @@ class Nesterov(_Decay):
         weights -= mean_grad
 
 
-RULES: Mapping[str, type[Any]] = {"sgd": Sgd, "momentum": Momentum, "nesterov": Nesterov}
+@dataclass(frozen=True, slots=True)
+class AdamW(_Decay):
+    """``w -= learning_rate * (m / c1 / (sqrt(v / c2) + epsilon) + decoupled_weight_decay * w)``.
+
+    m and v are the means of the gradient and of its square that forget by beta1 and beta2 (Kingma
+    and Ba, 2015, arXiv:1412.6980), ``c = 1 - beta ** t`` takes out that both began at 0, and the
+    decay is decoupled from them (Loshchilov and Hutter, 2019, arXiv:1711.05101), in PyTorch's
+    convention: the rate of the schedule multiplies the decay too. With `weight_decay` instead of
+    `decoupled_weight_decay` it is Adam with an L2 term.
+
+    Examples:
+        >>> rule, weights = AdamW(decoupled_weight_decay=0.0), np.array([1.0, 1.0])
+        >>> state = rule.init(weights)
+        >>> rule.update_inplace(
+        ...     weights, np.array([5.0, -0.01]), state=state, learning_rate=0.25, num_updates=0
+        ... )
+        >>> weights.round(6).tolist()
+        [0.75, 1.25]
+    """
+
+    usual_learning_rate: ClassVar[float] = 0.001
+
+    beta1: Annotated[float, BETA1] = 0.9
+    beta2: Annotated[float, BETA2] = 0.999
+    epsilon: Annotated[float, EPSILON] = 1e-8
+    decoupled_weight_decay: Annotated[float, DECOUPLED] = 0.01
+
+    def init(self, weights: Array) -> dict[str, Array]:
+        """Both means are zeros."""
+        return {"m": np.zeros_like(weights), "v": np.zeros_like(weights)}
+
+    def update_inplace(
+        self,
+        weights: Array,
+        mean_grad: Array,
+        *,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        num_updates: int,
+    ) -> None:
+        """See `UpdateRule.update_inplace`."""
+        scalar, m, v = weights.dtype.type, state["m"], state["v"]
+        # The corrections are taken in float64: in float32, 0.999 ** t is off by t roundings.
+        c1, c2 = (1.0 - beta ** (num_updates + 1) for beta in (self.beta1, self.beta2))
+        self._decay_inplace(weights, mean_grad, learning_rate)
+        m *= scalar(self.beta1)
+        part = mean_grad * scalar(1.0 - self.beta1)
+        m += part
+        v *= scalar(self.beta2)
+        np.multiply(mean_grad, mean_grad, out=part)
+        part *= scalar(1.0 - self.beta2)
+        v += part
+        np.divide(v, scalar(c2), out=part)
+        np.sqrt(part, out=part)
+        part += scalar(self.epsilon)
+        np.divide(m, part, out=mean_grad)
+        mean_grad *= scalar(learning_rate / c1)
+        weights -= mean_grad
+
+
+RULES: Mapping[str, type[Any]] = {
+    "sgd": Sgd,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adamw": AdamW,
+}

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.base.arrays import Array
-from distsgd.optim.rules import RULES, Momentum, Nesterov, Sgd, UpdateRule
+from distsgd.config import OptimizerSection
+from distsgd.optim.rules import RULES, AdamW, Momentum, Nesterov, Sgd, UpdateRule
 
 DTYPES = [np.float32, np.float64]
 TYPES = ["sgd", "momentum", "nesterov"]  # Those of `loop_over_weights`.
@@ -97,7 +99,7 @@ def test_nesterov_follows_the_convention_of_pytorch() -> None:
     assert weights[0] == pytest.approx(first - 0.1 * (grad + 0.9 * velocity), rel=1e-15)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", RULES)
 def test_rule_on_a_slice_does_to_it_what_it_does_to_the_whole(kind: str) -> None:
     weights, grads = random_case(np.float32, 100)
     rule = RULES[kind]()
@@ -114,13 +116,13 @@ def test_rule_on_a_slice_does_to_it_what_it_does_to_the_whole(kind: str) -> None
     assert frozen[70:].tobytes() == weights[70:].tobytes()
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", RULES)
 def test_rule_takes_no_weights_at_all(kind: str) -> None:
     weights, _ = run(RULES[kind](), np.zeros(0, np.float32), [np.zeros(0, np.float32)], [0.1])
     assert weights.shape == (0,)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", RULES)
 def test_rule_keeps_float32_when_the_rate_is_a_numpy_float64(kind: str) -> None:
     weights, grads = random_case(np.float32, 5, steps=1)
     by_float, _ = run(RULES[kind](weight_decay=0.1), weights, grads, [0.1])
@@ -146,3 +148,85 @@ def test_momentum_of_zero_is_sgd() -> None:
     nesterov, _ = run(Nesterov(0.0), weights, grads, [0.1] * 4)
     without, _ = run(Sgd(), weights, grads, [0.1] * 4)
     assert with_momentum.tobytes() == nesterov.tobytes() == without.tobytes()
+
+
+def adamw_as_published(
+    weights: Array, grads: list[Array], rates: list[float], *, rule: AdamW
+) -> list[Any]:
+    """Algorithm 2 of Loshchilov and Hutter (2019) with alpha 1, so that eta is the rate.
+
+    One weight at a time, in float64. PyTorch's convention multiplies the decay by the rate as well.
+    """
+    found = []
+    for i, start in enumerate(weights.astype(np.float64)):
+        w, m, v = float(start), 0.0, 0.0
+        for t, (grad, eta) in enumerate(zip(grads, rates, strict=True), start=1):
+            g = float(grad[i]) + rule.weight_decay * w
+            m = rule.beta1 * m + (1 - rule.beta1) * g
+            v = rule.beta2 * v + (1 - rule.beta2) * g * g
+            m_hat, v_hat = m / (1 - rule.beta1**t), v / (1 - rule.beta2**t)
+            step = m_hat / (math.sqrt(v_hat) + rule.epsilon)
+            w = w - eta * (step + rule.decoupled_weight_decay * w)
+        found.append(w)
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        AdamW(),
+        AdamW(decoupled_weight_decay=0.0),
+        AdamW(beta1=0.0, beta2=0.5, epsilon=0.1, decoupled_weight_decay=0.3),
+        AdamW(weight_decay=0.2, decoupled_weight_decay=0.0),
+    ],
+    ids=str,
+)
+def test_adamw_is_its_published_formula(rule: AdamW, dtype: type, tolerance: float) -> None:
+    weights, grads = random_case(dtype, 17, steps=40)
+    rates = [0.01 / (1 + t % 5) for t in range(40)]
+    result, state = run(rule, weights, grads, rates)
+    assert {array.dtype for array in (result, *state.values())} == {np.dtype(dtype)}
+    expected = adamw_as_published(weights, grads, rates, rule=rule)
+    assert result == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+def adamw_in_its_dtype(weights: Array, grads: list[Array], rates: list[float]) -> list[Any]:
+    """The rule with its usual settings, one weight at a time, in the arithmetic of the dtype."""
+    number, rule, found = weights.dtype.type, AdamW(), []
+    for i, start in enumerate(weights):
+        w, m, v = start, number(0.0), number(0.0)
+        for t, (grad, rate) in enumerate(zip(grads, rates, strict=True), start=1):
+            w = w * number(1.0 - rate * rule.decoupled_weight_decay)
+            m = m * number(rule.beta1) + grad[i] * number(1.0 - rule.beta1)
+            v = v * number(rule.beta2) + grad[i] * grad[i] * number(1.0 - rule.beta2)
+            root = np.sqrt(v / number(1.0 - rule.beta2**t)) + number(rule.epsilon)
+            w = w - m / root * number(rate / (1.0 - rule.beta1**t))
+        found.append(w)
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adamw_is_its_formula_in_the_arithmetic_of_the_dtype_bit_for_bit(dtype: type) -> None:
+    weights, grads = random_case(dtype, 17)
+    rates = [0.1, 0.3, 0.0, 0.05]
+    result, _ = run(AdamW(), weights, grads, rates)
+    assert result.tolist() == [float(w) for w in adamw_in_its_dtype(weights, grads, rates)]
+
+
+@pytest.mark.parametrize("num_updates", [0, 1, 9])
+def test_adamw_moves_by_the_rate_along_a_gradient_that_never_changes(num_updates: int) -> None:
+    # The corrections make both means exact from the first update on: m / c1 is g, v / c2 is g².
+    grads = [np.array([3.0, -1e-3, 0.0])] * (num_updates + 1)
+    rule = AdamW(decoupled_weight_decay=0.0)
+    result, _ = run(rule, np.zeros(3), grads, [0.5] * (num_updates + 1))
+    moved = 0.5 * (num_updates + 1)
+    assert result == pytest.approx([-moved, moved, 0.0], rel=2e-5)
+
+
+def test_adamw_is_chosen_and_set_in_the_configuration_by_its_name() -> None:
+    settings: dict[str, Any] = {"type": "adamw", "beta2": 0.99}
+    section = OptimizerSection(**settings)
+    assert section.component() == AdamW(beta2=0.99)
+    assert section.learning_rate == 0.001
+    assert OptimizerSection(type="sgd").learning_rate == 0.1
