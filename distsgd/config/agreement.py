@@ -83,7 +83,7 @@ def _about_faults(parallel: ParallelSection, chaos: ChaosSection) -> Iterator[Pr
 def _about_test_rows(data: DataSection) -> Iterator[Problem]:
     if data.test_fraction and data.test_path is not None:
         text = (
-            f"data.test_fraction is {data.test_fraction:g} beside data.test_path;"
+            f"data.test_fraction is {data.test_fraction:g} with data.test_path set;"
             " only one may choose the test rows (remove one of them from [data])"
         )
         yield Problem(("data.test_fraction", "data.test_path"), text)
@@ -94,7 +94,7 @@ def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
         return
     if not data.test_fraction:
         text = (
-            "data.stratify is true beside data.test_fraction 0; there is nothing to split"
+            "data.stratify is true with data.test_fraction 0; there is nothing to split"
             " (set [data] test_fraction, or remove stratify)"
         )
         yield Problem(("data.stratify", "data.test_fraction"), text)

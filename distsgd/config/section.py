@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -56,6 +57,11 @@ class Section(BaseModel, metaclass=_Checked):
             return cls.model_validate(keys)
         except ValidationError as error:
             raise ConfigError(found_alone(error, keys, table=cls)) from None
+
+    def settings_for(self, component: type[Any]) -> dict[str, Any]:
+        """The keys of this section that a dataclass has fields for, as its keyword arguments."""
+        names = {field.name for field in fields(component)} & type(self).model_fields.keys()
+        return {name: getattr(self, name) for name in names}
 
     def replaced_by(self, key: str, value: object) -> set[str]:  # noqa: ARG002 -- for sections.
         """Keys that lose their sense where `key` gets another `value`."""

@@ -119,7 +119,7 @@ class DataSection(Section):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label columns as a tuple, also when there is one; may be empty beside no path."""
+        """The label columns as a tuple, also of one; empty where none is set."""
         return _as_tuple(self.label)
 
 
@@ -329,7 +329,7 @@ class CheckpointSection(Section):
 
 
 class ChaosSection(Section):
-    """Faults on purpose, to see that nothing can hurt a run. No input to the bits."""
+    """Fault injection: that a run survives what happens. No input to the bits."""
 
     faults: Annotated[
         tuple[Name, ...],

@@ -97,7 +97,7 @@ class TrainConfig(Section):
             config = cls.model_validate(raw)
         except ValidationError as error:
             problems = _missing_sources(raw["data"]) + found_by(error, raw, root=cls)
-            problems += _disagreements_beside(raw, {key for it in problems for key in it.keys})
+            problems += _other_disagreements(raw, {key for it in problems for key in it.keys})
         else:
             # Rows that are handed in as arrays have no path, and need no names.
             problems = _missing_sources(raw["data"]) if config.data.paths else []
@@ -238,7 +238,7 @@ def _disagreements(config: TrainConfig) -> list[Problem]:
     ) + parallel_disagreements(config.parallel, config.chaos)
 
 
-def _disagreements_beside(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:
+def _other_disagreements(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:
     """Disagreements between the keys that are right, when others are wrong: one go shows all."""
     usable: dict[str, Any] = {}
     for section in TrainConfig.model_fields:

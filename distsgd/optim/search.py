@@ -1,6 +1,6 @@
 """Search rules: how the weights move where no gradient is asked for, only losses. No I/O here.
 
-The other kind of rule beside `distsgd.optim.rules.UpdateRule`: coordinate search, random search,
+The alternative to `distsgd.optim.rules.UpdateRule`: coordinate search, random search,
 simultaneous perturbation (Spall, 1992). A rule tries weights, measures the loss of the mini-batch
 with them, and leaves the weights where they shall be.
 """

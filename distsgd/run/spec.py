@@ -77,7 +77,7 @@ class RunSpec:
 
     @property
     def _is_per_sample(self) -> bool:
-        """Are there per-sample gradients to be measured?"""
+        """Are per-sample gradients measured?"""
         return self.config.statistics.per_sample and not isinstance(self.rule, SearchRule)
 
     def worker_spec(self) -> WorkerSpec:
@@ -87,8 +87,7 @@ class RunSpec:
             data=self.data,
             model=self.model,
             sampler=self.sampler,
-            dtype=config.train.dtype,
-            seed=config.train.seed,
+            **config.train.settings_for(WorkerSpec),
             per_sample=self._is_per_sample,
             has_classes=self.manifest.label_kind == "class",
         )
@@ -108,9 +107,7 @@ class RunSpec:
             ),
             pool=PoolSpec(
                 num_workers=self.num_workers,
-                assignment=config.parallel.assignment,
-                transport=config.parallel.transport,
-                step_timeout_s=config.parallel.step_timeout_s,
+                **config.parallel.settings_for(PoolSpec),
                 least_workers=self._least_workers,
             ),
             total_steps=self.total_steps,
@@ -130,8 +127,8 @@ class RunSpec:
         return factor * self.model.num_outputs if factor and is_mean else factor
 
     def _update_spec(self) -> UpdateSpec:
-        optimizer, schedule, train = self.config.optimizer, self.config.schedule, self.config.train
-        rates = schedule.component(
+        optimizer = self.config.optimizer
+        rates = self.config.schedule.component(
             peak_learning_rate=optimizer.learning_rate, total_steps=self.total_steps
         )
         return UpdateSpec(
@@ -139,12 +136,10 @@ class RunSpec:
             schedule=rates,
             clip_norm=optimizer.clip_norm,
             per_sample=self._is_per_sample,
-            history_every=train.history_every,
+            **self.config.train.settings_for(UpdateSpec),
             steps_per_epoch=self.sampler.steps_per_epoch,
             squared_error_factor=self._squared_error_factor,
             frozen=self.frozen,
-            stop_gradient_norm=train.stop_gradient_norm,
-            on_divergence=train.on_divergence,
             output_advice=self.model.output_advice,
         )
 

@@ -58,7 +58,7 @@ def test_growth_without_bound_stops_and_names_the_rate(tmp_path: Path) -> None:
     assert "halve_lr" in caught.value.advice
 
 
-def test_halving_goes_back_to_the_last_good_weights_and_converges(tmp_path: Path) -> None:
+def test_halving_rolls_back_to_the_last_good_weights_and_converges(tmp_path: Path) -> None:
     learnt = learn(lesson(1.0, steps=60, on_divergence="halve_lr"), tmp_path / "run")
     rates = learnt.result.history["learning_rate"].to_pylist()
     # One swings around the goal for ever, so it does not grow, and is halved once more after its

@@ -104,7 +104,7 @@ class Training:
 
     @property
     def trains_on(self) -> bool:
-        """Does the run go on whatever becomes of its loss and its weights?"""
+        """Does the run continue whatever its loss and its weights are?"""
         return self._spec.on_divergence == "continue"
 
     @property
@@ -128,9 +128,9 @@ class Training:
             self._rollback = Rollback(self.loss_monitor, self._updater.live)
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
-        """Make one update by the mean of `root`; or, where the run has diverged, go back.
+        """Make one update by the mean of `root`; or, where the run has diverged, roll back.
 
-        Going back leaves `step` as it was: the same step is to be made again.
+        A rollback leaves `step` as it was: the same step is to be made again.
 
         Args:
             root: The sum over all samples of the mini-batch.
@@ -140,13 +140,13 @@ class Training:
             A row of the history, on every `history_every`-th step.
 
         Raises:
-            DivergedError: The loss grows without bound, and the run shall not go back; the weights
-                are as they were.
+            DivergedError: The loss grows without bound, and there is no rollback; the weights are
+                as they were.
         """
         spec, sums, rate = self._spec, root.sums, self.learning_rate
         count = sums.num_samples
         loss = sums.loss_sum / count if math.isfinite(root.squared_norm) else math.nan
-        if self._goes_back(loss, rate):
+        if self._rolls_back(loss, rate):
             return None
         if spec.per_sample:
             # Per-sample norms are over all weights, the frozen too, so what they are held against
@@ -187,7 +187,7 @@ class Training:
         """
         assert self.search_rule is not None
         rate, frozen = self.learning_rate, self._spec.frozen
-        self._goes_back(before.loss_sum / before.num_samples, rate)
+        self._rolls_back(before.loss_sum / before.num_samples, rate)
         kept = frozen.values(self.weights) if frozen else []
         self.search_rule.search_inplace(
             self.weights,
@@ -207,8 +207,8 @@ class Training:
         places, frozen = np.arange(self.weights.size), self._spec.frozen
         return np.setdiff1d(places, frozen.places) if frozen else places
 
-    def _goes_back(self, loss: float, rate: float) -> bool:
-        """Look at the mean loss of the step to be made; True where the run went back instead."""
+    def _rolls_back(self, loss: float, rate: float) -> bool:
+        """Check the mean loss of the step to be made; True where the run was rolled back."""
         rollback = self._rollback
         has_diverged = self.loss_monitor.has_diverged(loss)
         if self.trains_on:

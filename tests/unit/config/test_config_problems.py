@@ -40,7 +40,7 @@ TOLD = [
     "data.label is missing; must be a column or a list of columns (set [data] label)",
     'data.labell is not known; did you mean "label"?',
     (
-        "data.test_fraction is 0.2 beside data.test_path; only one may choose the test rows"
+        "data.test_fraction is 0.2 with data.test_path set; only one may choose the test rows"
         " (remove one of them from [data])"
     ),
     "model.layers[0].units is 0; must be a whole number, 1 or more (edit [model] layers)",
@@ -128,7 +128,7 @@ def test_no_layers_are_refused() -> None:
             {"model": {"layers": [{"type": "batch_norm"}], "loss": "hinge"}},
             'model.layers[0] is {"type": "batch_norm"}; batch normalisation mixes the samples',
         ),
-        ({"data": {"stratify": True}}, "data.stratify is true beside data.test_fraction 0"),
+        ({"data": {"stratify": True}}, "data.stratify is true with data.test_fraction 0"),
         (
             {"data": {"stratify": True, "test_fraction": 0.5}, "model": {"loss": "huber"}},
             'data.stratify is true with model.loss "huber"; the labels are numbers',

@@ -33,7 +33,7 @@ def test_good_weights_are_those_before_the_window_of_lowest_mean() -> None:
     assert (way.halvings, way.factor) == (1, 0.5)
 
 
-def test_run_that_diverges_in_its_first_window_goes_back_to_its_start() -> None:
+def test_run_that_diverges_in_its_first_window_rolls_back_to_its_start() -> None:
     way, loss_monitor, weights = made(10)
     for loss in (3.0, 30.0, 300.0):
         step(way, loss_monitor, weights, loss)
