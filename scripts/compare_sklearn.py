@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 
 from distsgd import TrainConfig, Trainer
 from distsgd.data.dataset import DataSet
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 
 EXAMPLE = Path(__file__).parents[1] / "distsgd" / "examples" / "digits.toml"

@@ -14,9 +14,9 @@ from distsgd.cli.terminal.progress import reporter
 from distsgd.errors import DataError
 
 if TYPE_CHECKING:
+    from distsgd.data.check import CheckReport
     from distsgd.data.manifest import Manifest
-    from distsgd.data.prepare.check import CheckReport
-    from distsgd.data.prepare.options import PrepareOptions
+    from distsgd.data.options import PrepareOptions
 
 _MOST_COLUMNS = 100
 
@@ -98,7 +98,7 @@ def data_prepare(
 def _prepare_options(
     columns: ColumnOptions, split: SplitOptions, csv: list[str] | None
 ) -> PrepareOptions:
-    from distsgd.data.prepare.options import PrepareOptions
+    from distsgd.data.options import PrepareOptions
     from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 
     return PrepareOptions(
@@ -142,7 +142,7 @@ def data_check(
     csv: CsvOption = None,
 ) -> None:
     """Read all of a file or prepared directory and say what is in it and what is wrong."""
-    from distsgd.data.prepare.check import check
+    from distsgd.data.check import check
     from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 
     report = check(path, csv=with_given(DEFAULT_CSV, csv or ()))

@@ -20,7 +20,7 @@ from blake3 import blake3
 from distsgd.data.cache_entries import MAX_CACHE_BYTES, NO_CACHE, evict, try_lock_file
 from distsgd.data.dataset import DataSet, DirectoryLock
 from distsgd.data.manifest import VERSION, Manifest
-from distsgd.data.prepare.options import PrepareOptions, validate_options
+from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.prepare.prepare import Progress, prepare
 from distsgd.data.sources.formats import partitions_of, with_companions
 from distsgd.data.sources.paths import expand_paths, file_stamp

@@ -98,13 +98,6 @@ class Rows:
             _advise_will_need(self._shards[shard].x_NI[first - start : end - start])
             first = end
 
-    def x_view(self, first: int, last: int) -> NDArray[Any] | None:
-        """Features of rows ``first`` to ``last - 1`` without a copy; None if in several shards."""
-        shard = self._shard_of(first)
-        if last > self._starts[shard + 1]:
-            return None
-        return self._shards[shard].x_NI[first - self._starts[shard] : last - self._starts[shard]]
-
     def targets(self) -> Iterator[tuple[NDArray[Any], Int64]]:
         """Of each shard the targets, and the rows' numbers over all sources; views, read-only."""
         for shard in self._shards:

@@ -15,10 +15,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from distsgd.data.manifest_reader import ManifestReader
-from distsgd.data.prepare.labels import ClassName
-from distsgd.data.prepare.options import Dtype, LabelKind, Standardise
-from distsgd.data.prepare.scaling import Statistics
-from distsgd.data.prepare.schema import names_of_features
+from distsgd.data.options import ClassName, Dtype, LabelKind, Standardise
+from distsgd.data.scaling import Statistics
 from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
 from distsgd.errors import ShardError
 
@@ -165,6 +163,17 @@ class Manifest:
         statistics = self.statistics
         of_columns = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
         return values | lists | {"statistics": of_columns}
+
+
+def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple[str, ...]:
+    """Name of each number of a row: its column, with its place where that is a list.
+
+    >>> names_of_features(("a", "b"), None), names_of_features(("x",), 2)
+    (('a', 'b'), ('x[0]', 'x[1]'))
+    """
+    if list_width is None:
+        return columns
+    return tuple(f"{columns[0]}[{i}]" for i in range(list_width))
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from distsgd.data.prepare.labels import ClassName
+from distsgd.data.options import ClassName
 from distsgd.errors import ShardError, shortened
 
 Choice = TypeVar("Choice", bound=str)

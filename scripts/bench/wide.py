@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from markdown_table import Table
 
 from distsgd.config import TrainConfig
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.formats import SourceSpec
 from distsgd.data.sources.source import table_source

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.check import check
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 
 Bomb = Callable[[], bytes]
@@ -29,7 +29,7 @@ def judge(path: Path, work: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     prepare(path, out, options=_OPTIONS)
     report = check(out)
-    assert report.is_ok, report.problems
+    assert not report.problems
 
 
 def _columns() -> dict[str, pa.Array]:

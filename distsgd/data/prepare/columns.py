@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distsgd.data.prepare.kinds import numbers, storage
-from distsgd.data.prepare.labels import UnknownClassError, Vocabulary, is_text
-from distsgd.data.prepare.schema import TableSchema, check_layout
+from distsgd.data.kinds import is_text, numbers, storage
+from distsgd.data.prepare.labels import UnknownClassError, Vocabulary
+from distsgd.data.prepare.schema import TableSchema, check_schema
 from distsgd.data.sources.source import TableSource, arrow_errors
 from distsgd.errors import DataError, shortened
 
@@ -78,7 +78,7 @@ class RawRows:
         self._kept: list[_Block] = []
         self._sources = sources
         self._ends = list(accumulate(source.num_rows for source in sources))
-        types = check_layout(sources, schema)
+        types = check_schema(sources, schema)
         # True and 1 are one class, which must have one name.
         self._booleans_are_integers = not all(map(pa.types.is_boolean, types))
 

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.prepare.options import LabelKind, PrepareOptions
+from distsgd.data.kinds import is_text
+from distsgd.data.options import ClassName, LabelKind, PrepareOptions
 from distsgd.errors import DataError, shortened
 
-ClassName = str | int | bool
 MAX_CLASSES = 65_536
 MAX_CLASS_CHARACTERS = 1_000
 _QUANTITIES = (
@@ -180,19 +180,6 @@ def check_number_label(path: str, column: str, kind: pa.DataType) -> None:
         mend = "write it as numbers, or choose a [model] loss for classes"
         reason = f"label column {column!r} is text; must be numbers for this loss; {mend}"
         raise DataError(path, reason)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type are text."""
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type are numbers; booleans are 0 and 1."""
-    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    return any(check(kind) for check in checks)
 
 
 def sort_classes(names: tuple[ClassName, ...]) -> tuple[ClassName, ...]:

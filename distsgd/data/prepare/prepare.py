@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from distsgd.base.arguments import call_argument, path_argument, refuse
 from distsgd.base.atomic_files import atomic_directory, write_new_file
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
+from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
 from distsgd.data.prepare.columns import Piece, RawRows
+from distsgd.data.prepare.csv_types import as_trained, typed_sources
 from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
-from distsgd.data.prepare.options import Dtype, LabelKind, PrepareOptions, validate_options
-from distsgd.data.prepare.scaling import RunningStatistics, Statistics, standardise_inplace
-from distsgd.data.prepare.schema import TableSchema, resolve_layout, with_rows
+from distsgd.data.prepare.schema import TableSchema, resolve_schema, with_rows
 from distsgd.data.prepare.spill import ShardWriter
 from distsgd.data.prepare.split import Split
 from distsgd.data.prepare.strata import ClassNames, simple_split, stratified_split
+from distsgd.data.scaling import RunningStatistics, Statistics, standardise_inplace
 from distsgd.data.shard_file import RowFormat
-from distsgd.data.sources.csv_types import as_trained, typed_sources
 from distsgd.data.sources.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
 from distsgd.data.sources.source import TableSource
@@ -195,7 +195,7 @@ def _open_all(
 
 
 def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[TableSchema, LabelKind]:
-    schema = resolve_layout(
+    schema = resolve_schema(
         opened, label=options.label, features=options.features, exclude=options.exclude
     )
     assert schema.types is not None

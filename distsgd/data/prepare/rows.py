@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.data.prepare.columns import RawRows
-from distsgd.data.prepare.schema import resolve_layout
+from distsgd.data.prepare.schema import resolve_schema
 from distsgd.data.sources.formats import open_file
 from distsgd.data.sources.idx_file import LABEL, SHAPE_KEY, IdxSource
 from distsgd.data.sources.source import TableSource
@@ -40,7 +40,7 @@ def read_rows(path: Path, first: int, end: int, *, label: str | None = None) -> 
     source = open_file(path)
     if label is None and isinstance(source, IdxSource) and LABEL in source.schema.names:
         label = LABEL
-    schema = resolve_layout([source], label=(label,) if label else (), features="rest")
+    schema = resolve_schema([source], label=(label,) if label else (), features="rest")
     found = []
     for piece in RawRows([source], replace(schema, label=())).pieces(None):
         wanted = slice(max(first - piece.first_row, 0), max(end - piece.first_row, 0))

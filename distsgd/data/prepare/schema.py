@@ -12,21 +12,22 @@ from functools import partial
 
 import pyarrow as pa
 
+from distsgd.data.kinds import (
+    described,
+    foreign_extension,
+    is_list,
+    kind_of,
+    plain_type,
+    tensor_order,
+    unified,
+)
+from distsgd.data.manifest import names_of_features
 from distsgd.data.prepare.column_names import (
     Features,
     check_known,
     choose_features,
     excluded_columns,
     index_columns,
-)
-from distsgd.data.prepare.kinds import (
-    described,
-    foreign_extension,
-    is_list,
-    kind_of,
-    plain_type,
-    tensor_layout,
-    unified,
 )
 from distsgd.data.sources.csv_cells import no_number
 from distsgd.data.sources.partitions import partition_keys
@@ -65,18 +66,7 @@ class TableSchema:
         return names_of_features(self.columns, self.list_width)
 
 
-def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple[str, ...]:
-    """Name of each number of a row: its column, with its place where that is a list.
-
-    >>> names_of_features(("a", "b"), None), names_of_features(("x",), 2)
-    (('a', 'b'), ('x[0]', 'x[1]'))
-    """
-    if list_width is None:
-        return columns
-    return tuple(f"{columns[0]}[{i}]" for i in range(list_width))
-
-
-def resolve_layout(
+def resolve_schema(
     sources: Sequence[TableSource],
     *,
     label: tuple[str, ...],
@@ -110,7 +100,7 @@ def resolve_layout(
     if not 1 <= schema.num_features <= MAX_FEATURES:
         rule = f"must be 1 to {MAX_FEATURES}; choose other feature columns"
         raise DataError(first.name, f"has {schema.num_features} features; {rule}")
-    types = check_layout(filled, schema)
+    types = check_schema(filled, schema)
     return TableSchema(columns, schema.list_width, label, types, left_out)
 
 
@@ -124,11 +114,11 @@ def with_rows(sources: Sequence[TableSource]) -> list[TableSource]:
     return filled
 
 
-def check_layout(sources: Sequence[TableSource], schema: TableSchema) -> tuple[pa.DataType, ...]:
+def check_schema(sources: Sequence[TableSource], schema: TableSchema) -> tuple[pa.DataType, ...]:
     """The types of the labels, one over all sources.
 
     Raises:
-        DataError: A source has not the columns of a schema, or others by what they hold.
+        DataError: A source lacks columns of the schema, or others by what they hold.
     """
     filled = [source for source in sources if source.num_rows]
     for source in filled:
@@ -228,7 +218,7 @@ def _check_same_tensors(sources: Sequence[TableSource], column: str) -> None:
     """Tensors of other shapes may be lists of one length; their numbers mean something else."""
     first: tuple[str, str] | None = None
     for source in sources:
-        found = tensor_layout(source.schema.field(column).type)
+        found = tensor_order(source.schema.field(column).type)
         if found is None:
             continue
         first = first or (source.name, found)

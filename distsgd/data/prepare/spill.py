@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.random_keys import Purpose, permutation
 from distsgd.data.manifest import ShardEntry
-from distsgd.data.prepare.options import MAX_SHARDS, SHARD_BYTES, PrepareOptions
+from distsgd.data.options import MAX_SHARDS, SHARD_BYTES, PrepareOptions
 from distsgd.data.prepare.split import KeyedRows
 from distsgd.data.shard_file import RowFormat, write_shard
 from distsgd.errors import DiskError

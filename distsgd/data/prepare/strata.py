@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from distsgd.data.options import ClassName, PrepareOptions
 from distsgd.data.prepare.columns import RawRows
-from distsgd.data.prepare.labels import ClassName, Vocabulary, sort_classes
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.prepare.labels import Vocabulary, sort_classes
 from distsgd.data.prepare.split import Split, apportion, num_test_rows
 from distsgd.errors import DataError
 

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from distsgd.data.sources.arrow_size import check_decoded_size
+from distsgd.data.guard.arrow import check_decoded_size, check_views
+from distsgd.data.guard.batches import MAX_ROW_BYTES, batch_rows, row_bytes
 from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import MAX_ROW_BYTES, arrow_errors, batch_rows, row_bytes
+from distsgd.data.sources.source import arrow_errors
 from distsgd.errors import DataError
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"
-# So many values may be the same values again, as in a table of repeated lists.
-_FEW_VALUES = 16 << 20
 
 
 class ArrowSource:
@@ -58,7 +56,7 @@ class ArrowSource:
                 # Offsets and text are used unchecked by what follows.
                 batch.validate(full=True)
                 for name in views:
-                    _check_views(batch.column(name))
+                    check_views(batch.column(name))
                 for first in range(0, batch.num_rows, rows):
                     yield batch.slice(first, rows)
 
@@ -85,11 +83,3 @@ class ArrowSource:
 
 def _is_view(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
-
-
-def _check_views(values: pa.Array) -> None:
-    """Refuse lists that are views of the same values over and over: a few bytes, much to read."""
-    claimed = pc.sum(pc.list_value_length(values)).as_py() or 0
-    if claimed > max(_FEW_VALUES, len(values.values)):
-        reason = f"{claimed} values in lists that are views of {len(values.values)}"
-        raise ValueError(f"{reason}; write them as plain lists")

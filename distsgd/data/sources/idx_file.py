@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distsgd.data.guard.batches import MAX_ROW_BYTES, batch_rows
 from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import MAX_ROW_BYTES, arrow_errors, batch_rows
+from distsgd.data.sources.source import arrow_errors
 from distsgd.errors import DataError
 
 FEATURES, LABEL = "image", "label"

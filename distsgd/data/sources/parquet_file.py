@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.prepare.labels import is_text
-from distsgd.data.sources.parquet_lists import check_lengths
-from distsgd.data.sources.parquet_pages import Chunk, check_sizes, places_of, read_chunks
+from distsgd.data.guard.parquet import rows_at_once
+from distsgd.data.kinds import is_text
 from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import MAX_ROW_BYTES, arrow_errors, batch_rows
+from distsgd.data.sources.source import arrow_errors
 from distsgd.errors import DataError
 
 # Footers beyond these are forged or not meant for this program.
@@ -23,12 +21,6 @@ _THRIFT_LIMITS = {
     "thrift_container_size_limit": 4 << 20,
     "schema_depth_limit": 32,
 }
-_LEAST_VALUE_BYTES = 8
-# As many are decoded even where all are of one list.
-_FEW_VALUES = 16 << 20
-_MOST_VALUES_A_BYTE = 1
-# Of each of very many columns so much is decoded at once, and of all of them.
-_FEW_BYTES, _MOST_COLUMNS_BYTES = 2 << 10, 128 << 20
 
 
 class ParquetSource:
@@ -52,12 +44,10 @@ class ParquetSource:
         num_rows = 0
         with arrow_errors(self.name), self._open(columns) as file:
             known = self._rows_at_once.setdefault(tuple(columns), [])
-            places = places_of(file.schema, frozenset(columns))
-            chunks: list[list[Chunk]] = []
+            unknown = rows_at_once(self.path, file, columns, first_group=len(known))
             for group in range(file.metadata.num_row_groups):
                 if group == len(known):
-                    chunks = chunks or self._chunks(len(file.schema))
-                    known.append(self._batch_rows(file, group, places, chunks[group]))
+                    known.append(next(unknown))
                 at_once = known[group]
                 for batch in file.iter_batches(at_once, row_groups=[group], columns=list(columns)):
                     num_rows += batch.num_rows
@@ -85,39 +75,6 @@ class ParquetSource:
             arrow_extensions_enabled=False,
             **_THRIFT_LIMITS,
         )
-
-    def _chunks(self, num_columns: int) -> list[list[Chunk]]:
-        with self.path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
-            return read_chunks(data, num_columns)
-
-    def _batch_rows(
-        self, file: Any, number: int, places: Sequence[int], chunks: Sequence[Chunk]
-    ) -> int:
-        """Rows of a row group to decode at once; DataError where even one row is too much."""
-        # Neither what pyarrow says of column chunks (it ends the whole process when a damaged one
-        # is looked at) nor what a row group says of its bytes: 91 KB can decode to 160 MB.
-        num_rows = max(file.metadata.row_group(number).num_rows, 1)
-        width = 0
-        wanted = [chunks[place] for place in places]
-        with self.path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
-            for place, chunk, size in zip(places, wanted, check_sizes(data, wanted), strict=True):
-                per_row = -(-size.num_values // num_rows)
-                width += per_row * max(size.value_bytes, _LEAST_VALUE_BYTES)
-                # Values that are stored are as many as they say; only others come out of nothing.
-                is_many = size.num_values > max(
-                    _FEW_VALUES, _MOST_VALUES_A_BYTE * size.stored_bytes
-                )
-                if is_many and file.schema.column(place).max_repetition_level == 1:
-                    check_lengths(data, chunk, per_row)
-        if width > MAX_ROW_BYTES:
-            reason = (
-                f"row group {number} has rows of {width >> 20} MiB; the limit is"
-                f" {MAX_ROW_BYTES >> 20} MiB a row; make the rows shorter"
-            )
-            raise DataError(self.path, reason)
-        # A batch costs time for each of its columns, however few rows it has.
-        few_bytes = min(_MOST_COLUMNS_BYTES, _FEW_BYTES * len(places))
-        return max(batch_rows(width), few_bytes // max(width, 1))
 
 
 def _check_magic(path: Path, num_bytes: int) -> None:

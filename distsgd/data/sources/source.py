@@ -16,13 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.prepare.kinds import is_list
+from distsgd.data.guard.batches import batch_rows, row_bytes
 from distsgd.errors import DataError, first_line
 
-BATCH_BYTES = 16 << 20
-MAX_BATCH_ROWS = 65_536
-MAX_ROW_BYTES = 64 << 20
-_UNKNOWN_BYTES = 64
 # What pyarrow, the file system and our own reading of metadata raise for a damaged file.
 _FOREIGN_ERRORS = (
     pa.ArrowException,
@@ -36,7 +32,6 @@ _FOREIGN_ERRORS = (
 )
 _OF_A_FILE = "the file is damaged or of a kind not supported"
 _IN_MEMORY = "give columns of numbers, text or lists of numbers, of equal length"
-_UNKNOWN_LIST_BYTES = 32 << 10
 
 
 class TableSource(Protocol):
@@ -164,26 +159,3 @@ def arrow_errors(name: str, *, way_out: str = _OF_A_FILE) -> Iterator[None]:
         yield
     except _FOREIGN_ERRORS as error:
         raise DataError(name, f"cannot be read ({first_line(error)}); {way_out}") from error
-
-
-def row_bytes(schema: pa.Schema, columns: Sequence[str]) -> int:
-    """About what a row of these columns takes decoded; a guess for lists of any length and text."""
-    return sum(_value_bytes(schema.field(name).type) for name in columns)
-
-
-def batch_rows(bytes_per_row: int) -> int:
-    """Rows of a batch: within 16 MiB and 65,536 rows."""
-    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(bytes_per_row, 1)))
-
-
-def _value_bytes(kind: pa.DataType) -> int:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _value_bytes(kind.storage_type)
-    if pa.types.is_fixed_size_list(kind):
-        return int(kind.list_size) * 8
-    if is_list(kind):
-        return _UNKNOWN_LIST_BYTES
-    try:
-        return max(int(kind.bit_width) // 8, 8)
-    except ValueError:
-        return _UNKNOWN_BYTES

@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.data.cache import cached
 from distsgd.data.dataset import DataSet
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

@@ -14,7 +14,7 @@ import pytest
 from distsgd.data.cache import cached
 from distsgd.data.cache_entries import Cleared, clear, default_cache_dir, evict, list_entries
 from distsgd.data.dataset import DataSet, DirectoryLock
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.errors import DataError, DiskError
 
 Write = Callable[..., Path]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsgd.data.dataset import DataSet, Rows
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.shard_file import ShardArrays
 from distsgd.data.sources.source import arrays_source
@@ -69,16 +69,6 @@ def test_gather_range_equals_slicing_the_whole(sizes: list[int], data: st.DataOb
     assert np.array_equal(x_NI, whole.x_NI[first:last])
     assert np.array_equal(one_hot, np.eye(3)[whole.target[first:last]])
     assert np.array_equal(norms_N, whole.squared_norms_N[first:last])
-    view = rows.x_view(first, last)
-    assert view is None or np.array_equal(view, whole.x_NI[first:last])
-
-
-def test_x_view_copies_nothing() -> None:
-    rows, whole = rows_of([4, 4])
-    view = rows.x_view(1, 4)
-    assert view is not None
-    assert np.shares_memory(view, whole.x_NI)
-    assert rows.x_view(3, 5) is None
 
 
 def test_rows_of_no_shard_are_none() -> None:
@@ -95,9 +85,9 @@ def prepared(tmp_path: Path) -> Path:
 
 def test_data_set_rows_are_mapped_and_read_only(prepared: Path) -> None:
     data = DataSet.open(prepared)
-    view = data.train.x_view(0, 1)
-    assert view is not None
-    assert not view.flags.writeable
+    targets, source_rows = next(data.train.targets())
+    assert not targets.flags.writeable
+    assert not source_rows.flags.writeable
     assert data.test.num_rows == 0
 
 

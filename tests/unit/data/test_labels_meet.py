@@ -12,7 +12,7 @@ import pytest
 from distsgd.data.manifest import Manifest
 from distsgd.data.prepare.prepare import read_features
 from distsgd.errors import DataError
-from tests.unit.data.sources.test_csv_types import csv_of, parquet_of, prepared
+from tests.unit.data.prepare.test_csv_types import csv_of, parquet_of, prepared
 
 FORMS: dict[str, list[Any]] = {
     "integers": [0, 1],

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.errors import ConfigError, DataError
 from distsgd.lessons.inspect import input_gradients

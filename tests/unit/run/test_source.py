@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import ConfigError

@@ -17,7 +17,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.blocks import Block
 from distsgd.data.dataset import DataSet
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import arrays_source
 from distsgd.nn.layers import Dense

@@ -12,10 +12,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from distsgd.data.check import check
 from distsgd.data.manifest import Manifest, read_manifest
-from distsgd.data.prepare.check import check
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.column_names import index_columns
-from distsgd.data.prepare.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
 from distsgd.data.sources.source import table_source
 from distsgd.errors import DataError
@@ -76,7 +76,7 @@ def test_the_index_of_a_frame_is_no_feature_and_that_is_said(tmp_path: Path, kin
     assert set(manifest.left_out) == written
     assert read_manifest(tmp_path / "out").left_out == manifest.left_out
     report = check(glob)
-    assert report.is_ok, report.problems
+    assert not report.problems
     assert {column.name for column in report.columns if column.kind == "index"} == written
     # The bits are those of rows without an index.
     plain = [table.select(["a", "label"]).replace_schema_metadata() for table in tables]

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import columns
-from distsgd.data.prepare.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import MemorySource
 

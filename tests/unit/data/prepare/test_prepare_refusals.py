@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import MemorySource, arrays_source
 from distsgd.errors import ConfigError, DataError

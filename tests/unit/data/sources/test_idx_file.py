@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd.data.cache import cached
+from distsgd.data.check import check
 from distsgd.data.dataset import DataSet
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.formats import open_file, open_sources
 from distsgd.data.sources.idx_file import IdxSource, labels_beside

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.data.cache import cached
+from distsgd.data.check import check
 from distsgd.data.dataset import DataSet
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
 from distsgd.data.sources.formats import open_sources
 from distsgd.data.sources.partitions import partition_of
@@ -85,7 +85,7 @@ def test_a_partition_is_a_feature_and_its_values_are_known_again(tmp_path: Path)
     [(x_NI, _, _)] = read_features(str(single), manifest)
     assert x_NI.tolist() == [[11.0, 1.0, 4.0], [12.0, 1.0, 4.0]]
     report = check(glob)
-    assert report.is_ok
+    assert not report.problems
     assert [column.name for column in report.columns] == ["a", "label", "shift", "day"]
 
 

@@ -1,4 +1,4 @@
-"""How much memory the compressed parts of an Arrow file or stream take, before they are decoded.
+"""How much memory the parts of an Arrow file or stream take, before they are decoded.
 
 Each compressed buffer begins with its length once decoded, which its writer chose: a few kilobytes
 can say gigabytes. Where the buffers lie stands in the metadata of a message, a flatbuffer whose
@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MAX_DECODED_BYTES = 512 << 20
+# So many values may be the same values again, as in a table of repeated lists.
+_FEW_VALUES = 16 << 20
 _DICTIONARY, _RECORD_BATCH = 2, 3  # Of MessageHeader.
 _TAIL_BYTES = 10  # The footer's length and the magic.
 
@@ -30,6 +33,18 @@ def check_decoded_size(file: pa.NativeFile, *, is_file: bool) -> None:
         if size > MAX_DECODED_BYTES:
             limit = f"the limit is {MAX_DECODED_BYTES >> 20} MiB; write smaller record batches"
             raise ValueError(f"a record batch of {size >> 20} MiB decoded; {limit}")
+
+
+def check_views(values: pa.Array) -> None:
+    """Refuse lists that are views of the same values over and over: a few bytes, much to read.
+
+    Raises:
+        ValueError: They are.
+    """
+    claimed = pc.sum(pc.list_value_length(values)).as_py() or 0
+    if claimed > max(_FEW_VALUES, len(values.values)):
+        reason = f"{claimed} values in lists that are views of {len(values.values)}"
+        raise ValueError(f"{reason}; write them as plain lists")
 
 
 def _messages(file: pa.NativeFile, *, is_file: bool) -> Iterator[pa.Message]:

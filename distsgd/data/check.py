@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distsgd.data.dataset import DataSet, Rows
+from distsgd.data.kinds import described, kind_of, numbers, plain_type, storage
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.prepare.column_names import index_columns
 from distsgd.data.prepare.columns import LARGEST_FEATURE
-from distsgd.data.prepare.kinds import described, kind_of, numbers, plain_type, storage
+from distsgd.data.prepare.csv_types import typed_sources
 from distsgd.data.prepare.schema import check_same_columns
 from distsgd.data.sources.csv_cells import first_text
 from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.sources.csv_types import typed_sources
 from distsgd.data.sources.formats import open_sources
 from distsgd.data.sources.source import TableSource, arrow_errors
 from distsgd.errors import DataError
@@ -62,11 +62,6 @@ class CheckReport:
     columns: tuple[ColumnReport, ...]
     problems: tuple[str, ...]
     manifest: Manifest | None = None
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether nothing was wrong."""
-        return not self.problems
 
 
 def check(path: str | Path, *, csv: CsvSettings = DEFAULT_CSV) -> CheckReport:

@@ -16,8 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distsgd.data.prepare.labels import is_number, is_text
-
 Kind = Literal["number", "text", "list", "null", "unsupported"]
 
 # Ray Data's tensors keep their numbers row-major in a list, as Arrow's own do. Their names are
@@ -52,6 +50,19 @@ def kind_of(field: pa.Field) -> Kind:
     if is_list(kind) and is_stored_plainly and kind_of(kind.value_field) == "number":
         return "list"
     return "unsupported"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type are text."""
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type are numbers; booleans are 0 and 1."""
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(check(kind) for check in checks)
 
 
 def described(field: pa.Field) -> str:
@@ -90,7 +101,7 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def tensor_layout(kind: pa.DataType) -> str | None:
+def tensor_order(kind: pa.DataType) -> str | None:
     """What order the numbers of a row are in, where the type says it: shape and permutation."""
     if not isinstance(kind, pa.FixedShapeTensorType):
         return None

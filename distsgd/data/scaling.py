@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.data.prepare.options import Standardise
+from distsgd.data.options import Standardise
 
 Float64 = NDArray[np.float64]
 

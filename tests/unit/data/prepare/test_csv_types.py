@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distsgd.data.check import check
 from distsgd.data.manifest import Manifest
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
 from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import DataError

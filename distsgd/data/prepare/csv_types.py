@@ -12,12 +12,12 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distsgd.data.kinds import is_text
 from distsgd.data.prepare.labels import (
     MAX_CLASSES,
     boolean,
     check_number_label,
     is_quantity,
-    is_text,
     whole_number,
 )
 from distsgd.data.sources.csv_cells import no_number

@@ -15,7 +15,7 @@ from itertools import accumulate
 from mmap import mmap
 from typing import Any
 
-from distsgd.data.sources.thrift import I32, I64, LIST, STRUCT, CompactReader, Fields
+from distsgd.data.guard.thrift import I32, I64, LIST, STRUCT, CompactReader, Fields
 
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)  # Of PageType.
 _HEADERS = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsgd.data.prepare.scaling import RunningStatistics, standardise_inplace
+from distsgd.data.scaling import RunningStatistics, standardise_inplace
 
 
 @given(cuts=st.lists(st.integers(0, 200), max_size=5), offset=st.sampled_from([0.0, 1e9]))

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsgd.data.check import check
+from distsgd.data.kinds import kind_of, numbers
 from distsgd.data.manifest import Manifest
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.kinds import kind_of, numbers
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
 from distsgd.data.sources.source import MemorySource
 from distsgd.errors import DataError
@@ -111,7 +111,7 @@ def test_files_of_one_source_may_store_numbers_otherwise(
     assert (x_NI[:, 0] == (np.array(VALUES) - manifest.shift) / manifest.scale).all()
     assert target is not None
     report = check(str(tmp_path / "out-files" / "*.parquet"))
-    assert report.is_ok, report.problems
+    assert not report.problems
     assert [column.kind for column in report.columns] == ["number", "number"]
 
 
@@ -124,7 +124,7 @@ def test_files_of_one_source_may_store_lists_otherwise(
     assert manifest.digest == prepared(tmp_path / "same", double, double).digest
     assert len(list(read_features(str(tmp_path / "out-files" / "p1.parquet"), manifest))) == 1
     report = check(str(tmp_path / "out-files" / "*.parquet"))
-    assert report.is_ok, report.problems
+    assert not report.problems
 
 
 def test_booleans_are_zero_and_one_beside_numbers(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_file_without_rows_hinders_nothing(
     tables.insert(place, EMPTY[kind])
     manifest = prepared(tmp_path / "out", *tables)
     assert manifest.digest == prepared(tmp_path / "same", whole(features), whole(features)).digest
-    assert check(str(tmp_path / "out-files" / "*.parquet")).is_ok
+    assert not check(str(tmp_path / "out-files" / "*.parquet")).problems
     glob = str(tmp_path / "out-files" / "*.parquet")
     assert sum(len(x_NI) for x_NI, _, _ in read_features(glob, manifest)) == 12
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distsgd.data.sources import arrow_size
+from distsgd.data.guard import arrow
+from distsgd.data.guard.arrow import check_decoded_size
 from distsgd.data.sources.arrow_file import ArrowSource
-from distsgd.data.sources.arrow_size import check_decoded_size
 from distsgd.errors import DataError
 
 
@@ -32,9 +32,9 @@ def test_decoded_size_is_that_of_the_largest_part(
     data = written(10_000, compression, is_file=is_file)
     exact = 10_000 * (8 + 4)  # Numbers and the places in the dictionary.
     assert len(data) < exact / 4
-    monkeypatch.setattr(arrow_size, "MAX_DECODED_BYTES", exact)
+    monkeypatch.setattr(arrow, "MAX_DECODED_BYTES", exact)
     check_decoded_size(pa.BufferReader(data), is_file=is_file)
-    monkeypatch.setattr(arrow_size, "MAX_DECODED_BYTES", exact - 1)
+    monkeypatch.setattr(arrow, "MAX_DECODED_BYTES", exact - 1)
     with pytest.raises(ValueError, match="decoded; the limit is"):
         check_decoded_size(pa.BufferReader(data), is_file=is_file)
 
@@ -43,7 +43,7 @@ def test_decoded_size_is_that_of_the_largest_part(
 def test_what_is_not_compressed_is_read_in_place_and_has_no_limit(
     *, is_file: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrow_size, "MAX_DECODED_BYTES", 0)
+    monkeypatch.setattr(arrow, "MAX_DECODED_BYTES", 0)
     data = written(100, None, is_file=is_file)
     check_decoded_size(pa.BufferReader(data), is_file=is_file)
 
@@ -53,6 +53,6 @@ def test_file_that_decodes_to_too_much_is_refused_by_name(
 ) -> None:
     path = tmp_path / "bomb.arrow"
     path.write_bytes(written(10_000, "zstd", is_file=True))
-    monkeypatch.setattr(arrow_size, "MAX_DECODED_BYTES", 1000)
+    monkeypatch.setattr(arrow, "MAX_DECODED_BYTES", 1000)
     with pytest.raises(DataError, match=r"bomb.arrow: .*write smaller record batches"):
         ArrowSource(path)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distsgd.data.prepare.check import check
-from distsgd.data.prepare.options import PrepareOptions
+from distsgd.data.check import check
+from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import arrays_source
 
@@ -18,7 +18,7 @@ UNSUPPORTED = "is not supported; leave it out of the features"
 def test_check_describes_a_good_file(write: Write) -> None:
     path = write({"a": [1, 5, 3], "x": [[1.0, 9.0]] * 3, "name": ["u", "v", "u"]})
     report = check(path)
-    assert report.is_ok
+    assert not report.problems
     assert not report.is_prepared
     assert report.num_rows == 3
     kinds = [
@@ -64,7 +64,7 @@ def test_check_verifies_a_prepared_directory(tmp_path: Path, label_kind: str) ->
     x = np.random.default_rng(0).normal(size=(100, 4))
     prepare(arrays_source(x, np.arange(100) % 2), tmp_path / "data", options=options)
     report = check(tmp_path / "data")
-    assert report.is_ok
+    assert not report.problems
     assert report.is_prepared
     assert report.num_rows == 100
     shard = tmp_path / "data" / "test-00000.arrow"

@@ -12,6 +12,7 @@ from distsgd.errors import ConfigError
 MAX_SHARDS = 4096
 SHARD_BYTES = 64 << 20
 
+ClassName = str | int | bool
 LabelKind = Literal["class", "number"]
 Standardise = Literal["mean_std", "min_max", "none"]
 Dtype = Literal["float32", "float64"]
