@@ -11,9 +11,9 @@ The tree is drawn here, and nothing below imports anything of ours.
      ├── DataError                  3   a source, a row or a label cannot be used
      │    └── ShardError            3   a prepared data set is damaged
      ├── CheckpointError            3   a saved artefact is damaged
-     │    └── VerificationError     3   a run is not what comes out when it is computed again
-     ├── ClusterError               4   Ray, a worker or a resource is not there
-     │    ├── WaitTimeoutError  4   somebody did not answer in time
+     │    └── VerificationError     3   computing a run again gave another result
+     ├── ClusterError               4   Ray, a worker or a resource is missing
+     │    ├── WaitTimeoutError  4   an answer did not come in time
      │    ├── WorkerError           4   a worker gave something that cannot be a partial
      │    └── NumericsError         4   two processes compute different bits
      ├── DivergedError              5   the loss is no longer a finite number
@@ -71,7 +71,7 @@ class RunError(DistSGDError):
 class DiskError(RunError):
     """The disk refuses to write at `path`: full, read-only or broken.
 
-    What was written before is as it was; `reason` says what to do before going on.
+    What was written before is as it was; `reason` says what to do before resuming.
     """
 
     exit_code = 4
@@ -133,7 +133,7 @@ class CheckpointError(DistSGDError):
 
 
 class VerificationError(CheckpointError):
-    """The run at `path` is not what comes out; `step` is the first that is wrong."""
+    """Computing the run at `path` again gave another result, first at `step`."""
 
     def __init__(self, path: Path | str, step: int, reason: str) -> None:
         super(CheckpointError, self).__init__(str(path), step, reason)
@@ -144,7 +144,7 @@ class VerificationError(CheckpointError):
 
 
 class ClusterError(DistSGDError):
-    """Ray, a worker or a resource is not there."""
+    """Ray, a worker or a resource is missing."""
 
     exit_code = 4
 
@@ -204,7 +204,7 @@ class Interrupted(DistSGDError):  # noqa: N818 -- not a fault: it stopped becaus
 class TrainingInterrupted(Interrupted):
     """Training stopped on request at `step`; `path` is the run to resume.
 
-    `command` is the command line that goes on with it, "" where there was none.
+    `command` is the command line that resumes it, "" where there was none.
     """
 
     def __init__(self, path: Path | str, step: int, command: str = "") -> None:
@@ -212,14 +212,14 @@ class TrainingInterrupted(Interrupted):
         self.path, self.step, self.command = Path(path), step, command
 
     def __str__(self) -> str:
-        way_on = self.command or f'Trainer(config, run_dir="{self.path}", resume="auto").fit()'
-        return f"interrupted after step {self.step}, with a checkpoint; go on with: {way_on}"
+        command = self.command or f'Trainer(config, run_dir="{self.path}", resume="auto").fit()'
+        return f"interrupted after step {self.step}, with a checkpoint; resume with: {command}"
 
 
 class StoppedAtOnce(Interrupted):
     """Training stopped without waiting for a step; `has_begun` says whether it had begun.
 
-    `command` is the command line that goes on with it or starts it, "" where there was none.
+    `command` is the command line that resumes or starts it, "" where there was none.
     """
 
     def __init__(self, has_begun: bool, command: str = "") -> None:  # noqa: FBT001 -- fields are positional.
@@ -228,10 +228,10 @@ class StoppedAtOnce(Interrupted):
 
     def __str__(self) -> str:
         if self.has_begun:
-            says, way_on = "stopped at once", "go on from the last checkpoint with"
+            what, way_out = "stopped at once", "resume from the last checkpoint with"
         else:
-            says, way_on = "stopped before training began: no step was made", "start it with"
-        return f"{says}; {way_on}: {self.command}" if self.command else says
+            what, way_out = "stopped before training began: no step was made", "start it with"
+        return f"{what}; {way_out}: {self.command}" if self.command else what
 
 
 class ReplayInterrupted(Interrupted):

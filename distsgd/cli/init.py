@@ -33,7 +33,7 @@ def init(
         directory.mkdir(parents=True, exist_ok=True)
         missing = [path for path in contents if not path.exists()]
         problems = [
-            f"{path} is there already and differs; it is not overwritten"
+            f"{path} exists already and differs; it is not overwritten"
             " (move it away, or choose another --dir)"
             for path, content in contents.items()
             if path not in missing and not (path.is_file() and path.read_bytes() == content)
@@ -48,7 +48,7 @@ def init(
         reason = f"cannot be written: {error.strerror} (make room or rights there, or name --dir)"
         raise DiskError(directory, reason) from None
     for path in contents:
-        say(f"wrote {path}" if path in missing else f"kept {path}, which is the example already")
+        say(f"wrote {path}" if path in missing else f"kept {path}, which is this example already")
     say(f"next: {command_line('train', directory / f'{example}.toml')}")
 
 

@@ -92,7 +92,7 @@ def summary(found: Found) -> dict[str, Any]:
         "run": str(found.run.path),
         "status": status,
         "process": holder,
-        "go_on_with": None if is_over else way_on(found.run, found.config),
+        "resume_with": None if is_over else resume_command(found.run, found.config),
         "config": found.config,
         "environment": found.environment,
         "history": history.slice(max(0, len(history) - 1)).to_pylist()[-1:],
@@ -121,8 +121,8 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
     yield from _status_facts(found)
 
 
-def way_on(run: RunDirectory, config: Mapping[str, Any]) -> str:
-    """What goes on with a run that is not finished, whole and ready to be pasted."""
+def resume_command(run: RunDirectory, config: Mapping[str, Any]) -> str:
+    """What resumes a run that is not finished, whole and ready to be pasted."""
     if config.get("data", {}).get("path"):
         words = (run.config_path, "--run-dir", run.path, "--resume", "auto")
         return command_line("train", *words)
@@ -231,7 +231,7 @@ def _status_facts(found: Found) -> Iterator[tuple[str, str]]:
     else:
         yield "status", "not finished"
     if result.get("status") not in ("done", "diverged"):
-        yield "go on with", way_on(found.run, found.config)
+        yield "resume with", resume_command(found.run, found.config)
 
 
 def _result_facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

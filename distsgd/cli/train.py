@@ -85,7 +85,7 @@ class Request:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress.")] = False
 
     def command(self, config: Path, run: Path | None) -> str:
-        """The command line that goes on with `run`, or starts it: all of it, for a shell."""
+        """The command line that resumes `run`, or starts it: all of it, for a shell."""
         name = str(config)
         words: list[str | Path] = [f"./{name}" if name.startswith("-") else name]
         words += [word for override in self.overrides or () for word in ("--set", override)]

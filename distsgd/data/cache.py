@@ -1,4 +1,4 @@
-"""The cache of prepared data: each source with its options is prepared once, whoever asks.
+"""The cache of prepared data: each source with its options is prepared once.
 
 An entry is ``<cache>/<key>``, its lock ``<cache>/<key>.lock``. An entry's time of change says when
 it was last asked for. What becomes of entries later: `cache_entries`.
@@ -93,7 +93,7 @@ def _check_same_files(manifest: Manifest, paths: Sequence[Path], entry: Path) ->
     """Refuse an entry of other files than its key is of: a glob may match more by now."""
     if [Path(source.name) for source in manifest.sources] != list(paths):
         shutil.rmtree(entry)
-        reason = "other files are there than a moment ago; try again when all are complete"
+        reason = "its files changed a moment ago; try again when all are complete"
         raise DataError(paths[0].parent, reason)
 
 
@@ -141,7 +141,7 @@ def _locked(path: Path, timeout_s: float, on_message: Say) -> Iterator[None]:
 
 
 def _sweep_unfinished(entry: Path) -> None:
-    """Remove what killed processes left; whoever holds the entry's lock is alone at work on it."""
+    """Remove what killed processes left; the caller holds the entry's lock and is alone here."""
     for left in entry.parent.glob(f".{entry.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
 

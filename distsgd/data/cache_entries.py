@@ -1,8 +1,8 @@
-"""What lies in the cache of prepared data: listing entries, and removing those that nobody uses.
+"""What lies in the cache of prepared data: listing entries, and removing unused ones.
 
-Whoever uses an entry has a shared lock on its directory (`DirectoryLock`); whoever prepares it, the
-lock of its file. Both go with their process, however it ends. Only what is named as an entry is
-ever touched, so that a cache may be a directory with other things in it.
+A process that uses an entry has a shared lock on its directory (`DirectoryLock`); one that prepares
+it, the lock of its file. Both go with their process, however it ends. Only what is named as an
+entry is ever touched, so that a cache may be a directory with other things in it.
 """
 
 from __future__ import annotations

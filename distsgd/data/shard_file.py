@@ -76,7 +76,7 @@ class ShardArrays:
 
 
 def write_shard(path: Path, records: NDArray[Any], row_format: RowFormat) -> ShardEntry:
-    """Write records as a shard and flush it to the disk; blocks until it is there."""
+    """Write records as a shard and flush it to the disk; blocks until that is done."""
     columns = []
     for field in row_format.schema:
         values = np.ascontiguousarray(records[field.name])

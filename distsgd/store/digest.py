@@ -40,7 +40,7 @@ class DigestChain:
 
     @property
     def value(self) -> str:
-        """32 bytes in hexadecimal digits; `DigestChain(value)` goes on from here."""
+        """32 bytes in hexadecimal digits; `DigestChain(value)` continues from here."""
         return self._value.hex()
 
     def extend(self, step: int, weights: Array) -> str:

@@ -65,7 +65,8 @@ class RunDirectory:
         run = cls(Path(path))
         if run.is_run(path):
             raise RunError(
-                path, "holds a run already (go on with --resume auto, or choose another --run-dir)"
+                path,
+                "holds a run already (resume it with --resume auto, or choose another --run-dir)",
             )
         if run.path.exists() and not run.path.is_dir():
             raise RunError(path, "is a file; must be a directory (choose another --run-dir)")

@@ -78,7 +78,7 @@ def test_each_signal_ends_training_with_a_checkpoint_and_a_command_that_goes_on(
     code, values, said = ended(process)
     assert (code, values["status"]) == (6, "interrupted")
     assert values["steps"] > 0
-    command = shlex.split(said.partition("go on with: ")[2].strip())
+    command = shlex.split(said.partition("resume with: ")[2].strip())
     assert command[0] == "distsgd"
     assert command[-2:] == ["--resume", "auto"]
     process = started(*command[1:])

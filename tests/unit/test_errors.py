@@ -46,7 +46,7 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
         errors.TrainingInterrupted("runs/a", 7),
         6,
         (
-            "interrupted after step 7, with a checkpoint; go on with: Trainer(config, "
+            "interrupted after step 7, with a checkpoint; resume with: Trainer(config, "
             'run_dir="runs/a", resume="auto").fit()'
         ),
     ),

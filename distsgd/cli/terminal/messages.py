@@ -82,7 +82,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def failures_as_json(as_json: bool, **values: Any) -> Iterator[None]:  # noqa: FBT001 -- the option.
-    """With ``--json`` an error inside is the object of the last line, beside `values`, as well."""
+    """With ``--json`` an error inside is also the object of the last line, with `values`."""
     try:
         yield
     except DistSGDError as error:
@@ -92,7 +92,7 @@ def failures_as_json(as_json: bool, **values: Any) -> Iterator[None]:  # noqa: F
 
 
 def print_failure(error: DistSGDError, values: Mapping[str, Any] | None = None) -> None:
-    """An error as the object of ``--json``, beside `values`; only the first time it comes here."""
+    """An error as the object of ``--json``, with `values`; printed once."""
     if getattr(error, _PRINTED, False):
         return
     setattr(error, _PRINTED, True)

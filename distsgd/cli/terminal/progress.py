@@ -115,7 +115,7 @@ class Live(Reporter):
         self._display.update(self._task, completed=done, total=total, description=lines)
 
     def doing(self, text: str) -> None:
-        """Set it beside the spinner."""
+        """Show it next to the spinner."""
         self._display.update(self._task, description=text)
 
 
@@ -133,7 +133,7 @@ def progress_line(now: Progress) -> str:
 
 
 def how_far(now: Progress) -> str:
-    """Steps, epochs and time left; short enough to stand beside a bar in 80 columns."""
+    """Steps, epochs and time left; short enough for a bar and 80 columns."""
     steps = f"{now.step:,}" + (f"/{now.total_steps:,}" if now.total_steps else "")
     epochs = f"{now.epoch:.1f}" + (f"/{now.total_epochs:g}" if now.total_epochs else "")
     left = "" if now.seconds_left is None else f"  {duration(now.seconds_left)} left"

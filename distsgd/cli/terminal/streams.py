@@ -1,6 +1,6 @@
 """Standard output and standard error that outlive their readers.
 
-A closed pipe (``| head``) or terminal must not end a run: what nobody can read any more is dropped.
+A closed pipe (``| head``) or terminal must not end a run: what cannot be read any more is dropped.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def lasting_streams() -> Iterator[None]:
     """Inside, writing to the standard streams never fails for want of a reader.
 
     Messages (standard error) are dropped whatever refuses them; results (standard output) that a
-    full disk refuses end in a DiskError. Streams that somebody has put in place of Python's own are
-    left alone.
+    full disk refuses end in a DiskError. Streams put in place of Python's own
+    are left alone.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _lasting(sys.stdout, sys.__stdout__, _RESULTS)

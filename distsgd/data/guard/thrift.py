@@ -17,7 +17,7 @@ _BITS = {I16: 16, I32: 32, I64: 64}
 _SIZES = {BYTE: 1, DOUBLE: 8}
 _MAX_DEPTH = 16
 _LARGEST_FIELD = (1 << 15) - 1
-_BEYOND = "metadata that goes on beyond their end"
+_BEYOND = "metadata that continues beyond its end"
 
 Item = TypeVar("Item")
 # What a structure holds: (field, type) to an integer, a boolean or another structure.
@@ -132,7 +132,7 @@ def _field(data: bytes | mmap, at: int, field: int, seen: set[int]) -> tuple[int
         if raw >> 16:
             raise ValueError(f"{field} is no integer of 16 bits")
     if field in seen or field > _LARGEST_FIELD:
-        raise ValueError(f"field {field} is there twice or cannot be")
+        raise ValueError(f"field {field} occurs twice or cannot be")
     seen.add(field)
     return field, kind, at
 

@@ -26,7 +26,7 @@ class FewRows:
 
 
 def read_rows(path: Path, first: int, end: int, *, label: str | None = None) -> FewRows:
-    """Rows `first` to ``end - 1`` of a file, or those of them that are there.
+    """Rows `first` to ``end - 1`` of a file, or those of them that exist.
 
     Args:
         path: A file of any format.

@@ -172,7 +172,7 @@ def _check_choice(
         raise DataError(source.name, reason)
     if not columns:
         index = f" and the index ({', '.join(left_out)})" if left_out else ""
-        reason = f"has no feature columns beside the label ({', '.join(label)}){index}; add some"
+        reason = f"has no feature columns besides the label ({', '.join(label)}){index}; add some"
         raise DataError(source.name, reason)
 
 
@@ -206,7 +206,7 @@ def _feature_problem(source: TableSource, field: pa.Field, schema: TableSchema) 
         if len(schema.columns) == 1:
             return f"{what} is a list, but numbers in other files; make them equal"
         rule = "a list must be the only feature; name it alone, or exclude the others"
-        return f"{what} is a list beside other features; {rule}"
+        return f"{what} is a list among other features; {rule}"
     reasons = {"text": "is text; must be numbers", "null": "has only nulls"}
     other = f"has {name}, which is not supported"
     if is_list(kind) and foreign_extension(field) is None:

@@ -1,4 +1,4 @@
-"""The split of rows that are there: how many of them, or of each class, are held out.
+"""How many rows, or how many of each class, are held out.
 
 What cannot be split is refused here, before anything else is read.
 """

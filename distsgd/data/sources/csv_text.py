@@ -1,6 +1,6 @@
 """The text of a CSV file: the names in its header, then rows of columns of text.
 
-Where the file is no table, the error names the row, the line and what is there. Nothing is taken
+Where the file is no table, the error names the row, the line and the text. Nothing is taken
 for a number here.
 """
 

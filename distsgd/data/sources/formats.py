@@ -12,7 +12,7 @@ from typing import TypeAlias
 from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.sources.idx_file import IdxSource, is_idx, labels_beside
+from distsgd.data.sources.idx_file import IdxSource, is_idx, labels_file_of
 from distsgd.data.sources.parquet_file import ParquetSource
 from distsgd.data.sources.partitions import partition_of, with_partitions
 from distsgd.data.sources.paths import PathSpec, check_different, common_directory, expand_paths
@@ -77,11 +77,11 @@ def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
 
 
 def check_named_once(sources: Sequence[TableSource]) -> None:
-    """Raise DataError for a file that is there twice, be it for training and for testing."""
+    """Raise DataError for a file that is given twice, or for training and for testing."""
     check_different([file for source in sources for file in getattr(source, "files", ())])
 
 
 def with_companions(paths: Sequence[Path]) -> list[Path]:
     """These files and those that are read along with them: the labels of IDX images."""
-    beside = ((path, labels_beside(path)) for path in paths)
-    return [file for pair in beside for file in pair if file is not None]
+    pairs = ((path, labels_file_of(path)) for path in paths)
+    return [file for pair in pairs for file in pair if file is not None]

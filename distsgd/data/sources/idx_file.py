@@ -1,4 +1,4 @@
-"""IDX files, gzipped or not: images as one list column, their labels from the file beside them.
+"""IDX files, gzipped or not: images as one list column, their labels from the file next to them.
 
 The format: two zero bytes, the type of the numbers, how many dimensions; then each dimension as a
 big-endian uint32, the first being the rows; then the numbers, big-endian, row-major. Published data
@@ -47,9 +47,9 @@ class IdxSource:
         self.name = str(path)
         self._values = _IdxFile(path)
         self._labels: _IdxFile | None = None
-        beside = labels_beside(path)
-        if self._values.row_shape and beside is not None:
-            self._labels = _IdxFile(beside)
+        labels = labels_file_of(path)
+        if self._values.row_shape and labels is not None:
+            self._labels = _IdxFile(labels)
             self._check_labels(self._labels)
         self.files = tuple(file.path for file in self._all())
         self.num_rows = self._values.num_rows
@@ -92,8 +92,8 @@ def is_idx(path: Path) -> bool:
     return len(head) == 4 and head[:2] == b"\0\0" and head[2] in _TYPES and head[3] > 0
 
 
-def labels_beside(path: Path) -> Path | None:
-    """The labels file that an images file has beside it, gzipped or not; None where there is none.
+def labels_file_of(path: Path) -> Path | None:
+    """The labels file next to an images file, gzipped or not; None without one.
 
     ``images`` in its name becomes ``labels``, and ``idx3`` (or any other number) ``idx1``.
     """

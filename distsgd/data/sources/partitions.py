@@ -113,7 +113,7 @@ def partition_of(path: Path, *, below: Path, named: Collection[str] = ()) -> dic
         named: Keys that count wherever they stand.
 
     Raises:
-        DataError: A key is there twice with different values.
+        DataError: A key occurs twice with different values.
     """
     found: dict[str, str | None] = {}
     parent = path.absolute().parent

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from distsgd.cli.app import app
-from distsgd.cli.show import way_on
+from distsgd.cli.show import resume_command
 from distsgd.cli.train import Request, next_commands, train
 from distsgd.config import TrainConfig
 from distsgd.run.run_files import RUN_FORMAT
@@ -106,7 +106,7 @@ def test_show_of_an_unfinished_run_advises_a_command_that_goes_on(
     run = RunDirectory.create(tmp_path / "my run")
     run.write_json(run.config_path, config.to_dict())
     run.write_json(run.environment_path, {"format": RUN_FORMAT})
-    line = way_on(run, config.to_dict())
+    line = resume_command(run, config.to_dict())
     name, found = parsed(line)
     assert (name, found["run_dir"], found["resume"]) == ("train", run.path, "auto")
     # Only its configuration is there, so that it is begun under another name.
@@ -120,7 +120,7 @@ def test_show_of_an_unfinished_run_advises_a_command_that_goes_on(
 
 def test_run_of_arrays_advises_python(tmp_path: Path) -> None:
     config = TrainConfig.from_dict({"model": TrainConfig.from_toml(EXAMPLE).model.model_dump()})
-    line = way_on(RunDirectory(tmp_path), config.to_dict())
+    line = resume_command(RunDirectory(tmp_path), config.to_dict())
     assert "Trainer(config, data=(x, y)" in line
     assert "distsgd train" not in line
 

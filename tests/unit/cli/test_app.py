@@ -123,7 +123,7 @@ def test_init_overwrites_nothing_that_differs(command: Command, tmp_path: Path) 
     (tmp_path / "digits.parquet").write_text("mine")
     code, _, err = command("init", "digits")
     assert code == 2
-    assert "digits.parquet is there already and differs" in err
+    assert "digits.parquet exists already and differs" in err
     assert (tmp_path / "digits.parquet").read_text() == "mine"
     assert not (tmp_path / "digits.toml").exists()
 

@@ -82,7 +82,7 @@ def test_show_of_a_run_without_a_step_says_that_it_is_not_finished(
     code, out, _ = command("show", str(run.path))
     assert code == 0
     assert "not finished" in out
-    (line,) = (line for line in out.splitlines() if line.startswith("go on with"))
+    (line,) = (line for line in out.splitlines() if line.startswith("resume with"))
     assert "distsgd train" in line
 
 
@@ -140,7 +140,7 @@ def test_show_as_json_is_one_object_with_all_that_is_printed(
     assert (code, err) == (0, "")
     assert values["run"] == str(run.path)
     assert values["status"] == "not finished"
-    assert values["go_on_with"].startswith("distsgd train ")
+    assert values["resume_with"].startswith("distsgd train ")
     assert values["config"]["batch"]["size"] == 64
     assert values["environment"]["numerics"]["kernel"] == "SkylakeX"
     assert values["history"][0]["step"] == 100
@@ -153,7 +153,7 @@ def test_show_as_json_is_one_object_with_all_that_is_printed(
     run.write_json(run.result_path, {"status": "done", "steps": 100})
     _, out, _ = command("show", str(run.path), "--json")
     values = json.loads(out)
-    assert (values["status"], values["go_on_with"]) == ("done", None)
+    assert (values["status"], values["resume_with"]) == ("done", None)
     assert values["result"] == {"status": "done", "steps": 100}
 
 

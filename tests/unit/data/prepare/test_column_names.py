@@ -178,7 +178,7 @@ def test_patterns_choose_columns_in_the_order_of_the_file(
         ({"features": ("q*",)}, "has no feature column that matches 'q*'"),
         ({"label": ("Label",)}, "has no label column 'Label' (did you mean 'label'?)"),
         ({"label": ("zzz",)}, "has no label column 'zzz'; its columns are: c2, c10"),
-        ({"exclude": ("*",)}, "has no feature columns beside the label"),
+        ({"exclude": ("*",)}, "has no feature columns besides the label"),
     ],
 )
 def test_a_name_or_pattern_for_nothing_is_answered_with_near_names(
@@ -204,5 +204,5 @@ def test_files_may_differ_in_columns_that_are_excluded(tmp_path: Path, write: Wr
 
 
 def test_a_frame_of_nothing_but_an_index_says_so(tmp_path: Path, write: Write) -> None:
-    with pytest.raises(DataError, match=r"beside the label \(label\) and the index \(id\)"):
+    with pytest.raises(DataError, match=r"besides the label \(label\) and the index \(id\)"):
         prepared(write(framed({"label": Y, "id": A}, "id")), tmp_path / "out")

@@ -34,7 +34,7 @@ BAD = {
     "column 'a' more than once": pa.table([A, A, Y], names=["a", "a", "label"]),
     "type struct": {"a": [{"q": 1}] * 3, "label": Y},
     "only nulls": {"a": pa.nulls(3), "label": Y},
-    "is a list beside other features": {"x": [[1, 2]] * 3, "b": A, "label": Y},
+    "is a list among other features": {"x": [[1, 2]] * 3, "b": A, "label": Y},
     "has lists of list": {"x": [[[1]]] * 3, "label": Y},
     "has no rows": {"a": pa.array([], pa.float64()), "label": pa.array([], pa.int64())},
     "label column 'label' has type binary": {"a": A, "label": [b"u", b"v", b"u"]},

@@ -17,7 +17,7 @@ from distsgd.data.dataset import DataSet
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.formats import open_file, open_sources
-from distsgd.data.sources.idx_file import IdxSource, labels_beside
+from distsgd.data.sources.idx_file import IdxSource, labels_file_of
 from distsgd.errors import DataError
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
@@ -51,7 +51,7 @@ def columns_of(source: Any) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_images_and_the_labels_beside_them_are_two_columns(tmp_path: Path, suffix: str) -> None:
+def test_images_and_the_labels_next_to_them_are_two_columns(tmp_path: Path, suffix: str) -> None:
     path, images, labels = written(tmp_path, suffix=suffix)
     source = open_file(path)
     assert (source.num_rows, source.schema.names) == (20, ["image", "label"])
@@ -76,11 +76,11 @@ def test_every_type_and_number_of_dimensions_is_read(
 def test_labels_are_found_gzipped_or_not(tmp_path: Path) -> None:
     path, _, _ = written(tmp_path)
     (tmp_path / LABELS).rename(tmp_path / "elsewhere")
-    assert labels_beside(path) is None
+    assert labels_file_of(path) is None
     assert open_file(path).schema.names == ["image"]
     (tmp_path / f"{LABELS}.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(20, np.uint8))))
-    assert labels_beside(path) == tmp_path / f"{LABELS}.gz"
-    assert labels_beside(tmp_path / "images.parquet") is None
+    assert labels_file_of(path) == tmp_path / f"{LABELS}.gz"
+    assert labels_file_of(tmp_path / "images.parquet") is None
 
 
 def test_rows_are_prepared_as_those_of_any_table(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_the_cache_refuses_files_that_come_while_it_prepares(tmp_path: Path) -> 
         laid(tmp_path / "d", "k=0", "k=1")
 
     options = PrepareOptions(("label",))
-    with pytest.raises(DataError, match="other files are there than a moment ago"):
+    with pytest.raises(DataError, match="its files changed a moment ago"):
         cached(glob, options=options, cache_dir=tmp_path / "cache", on_message=one_more)
     entry = cached(glob, options=options, cache_dir=tmp_path / "cache", on_message=lambda _: None)
     assert DataSet.open(entry).manifest.train_rows == 4
