@@ -56,6 +56,7 @@ from distsgd.autodiff.functions import (
     where,
 )
 from distsgd.autodiff.gate import Gate, OpContext, grad_or_ones
+from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import GradientTape, Variable, apply
 from distsgd.lessons.circuits.svg import draw_svg
@@ -64,6 +65,7 @@ from distsgd.lessons.slope import Slope, slope_at
 
 __all__ = [
     "BoundProgram",
+    "Elementwise",
     "Gate",
     "GradientCheck",
     "GradientTape",

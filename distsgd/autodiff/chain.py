@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distsgd.autodiff.gate import Allocate, Gate, OpContext, Operation
-from distsgd.autodiff.shapes import Reshape
+from distsgd.autodiff.ops.shapes import Reshape
 from distsgd.base.arrays import Array
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from distsgd.autodiff.chain import Node, reached_from
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.shapes import Reshape
 from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.shapes import Reshape
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError

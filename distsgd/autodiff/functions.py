@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distsgd.autodiff import (
+from distsgd.autodiff.ops import (
     activations,
     arithmetic,
     costs,
@@ -23,9 +23,9 @@ from distsgd.autodiff import (
     losses,
     shapes,
 )
-from distsgd.autodiff.convolution import Convolution, MaxPool, Padding
-from distsgd.autodiff.dropout import Dropout
-from distsgd.autodiff.normalisation import LayerNormalisation
+from distsgd.autodiff.ops.convolution import Convolution, MaxPool, Padding
+from distsgd.autodiff.ops.dropout import Dropout
+from distsgd.autodiff.ops.normalisation import LayerNormalisation
 from distsgd.autodiff.rows import class_loss, map_rows, number_loss
 from distsgd.autodiff.rows import softmax_cross_entropy as _softmax_cross_entropy
 from distsgd.autodiff.variable import Axis, Operand, Variable, apply, as_variable

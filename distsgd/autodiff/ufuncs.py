@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from distsgd.autodiff import activations, arithmetic, elementwise
 from distsgd.autodiff.gate import Gate
-from distsgd.autodiff.linear import MatMul
+from distsgd.autodiff.ops import activations, arithmetic, elementwise
+from distsgd.autodiff.ops.linear import MatMul
 from distsgd.errors import ModelError
 
 GATES: dict[np.ufunc, Gate] = {

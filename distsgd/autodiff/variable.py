@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distsgd.autodiff import arithmetic, elementwise, shapes
 from distsgd.autodiff.gate import Gate, OpContext, Shape
 from distsgd.autodiff.held import Held
-from distsgd.autodiff.linear import MatMul
-from distsgd.autodiff.subscript import Subscript
+from distsgd.autodiff.ops import arithmetic, elementwise, shapes
+from distsgd.autodiff.ops.linear import MatMul
+from distsgd.autodiff.ops.subscript import Subscript
 from distsgd.autodiff.ufuncs import FUNCTIONS, GATES, QUESTIONS, refusal, with_gates
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError

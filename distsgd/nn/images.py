@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distsgd.autodiff import functions
-from distsgd.autodiff.convolution import Convolution as ConvolutionGate
-from distsgd.autodiff.convolution import MaxPool as MaxPoolGate
-from distsgd.autodiff.convolution import Padding
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.convolution import Convolution as ConvolutionGate
+from distsgd.autodiff.ops.convolution import MaxPool as MaxPoolGate
+from distsgd.autodiff.ops.convolution import Padding
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable
 from distsgd.errors import ModelError

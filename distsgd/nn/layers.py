@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.tape import Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest

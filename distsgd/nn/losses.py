@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distsgd.autodiff import costs, divergences, functions, losses
-from distsgd.autodiff.domain import Domain
+from distsgd.autodiff import functions
+from distsgd.autodiff.ops import costs, divergences, losses
+from distsgd.autodiff.ops.domain import Domain
 from distsgd.autodiff.tape import Operand, Variable, apply
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError

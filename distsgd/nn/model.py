@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distsgd.autodiff.circuit import Signature
-from distsgd.autodiff.domain import EVERY_NUMBER
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.domain import EVERY_NUMBER
 from distsgd.autodiff.parameters import ParameterSpec, total_size, views
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import Variable

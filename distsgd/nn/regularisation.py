@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distsgd.autodiff import functions
-from distsgd.autodiff.dropout import Dropout as DropoutGate
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.dropout import Dropout as DropoutGate
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable
 from distsgd.nn.layers import Layer

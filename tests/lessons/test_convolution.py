@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distsgd import TrainConfig, Trainer
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.autodiff import functions as f
-from distsgd.autodiff.convolution import Padding
+from distsgd.autodiff.ops.convolution import Padding
 from distsgd.errors import ModelError
 from distsgd.nn import Convolution, Dense, Dropout, Flatten, Layer, LayerNorm, MaxPool, Model
 from distsgd.nn import Reshape as Images

@@ -14,7 +14,7 @@ import pytest
 
 from distsgd.autodiff import GradientTape, Variable
 from distsgd.autodiff import functions as f
-from distsgd.autodiff.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.autodiff.ops.logarithms import stage_log1p_of_unit, stage_log_of_sum
 from distsgd.base.arrays import Array
 from distsgd.nn import find_loss
 

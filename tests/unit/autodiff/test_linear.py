@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.autodiff.gate import OpContext
-from distsgd.autodiff.linear import LARGE, WIDE, stage_product, stage_row_squared_norms
+from distsgd.autodiff.ops.linear import LARGE, WIDE, stage_product, stage_row_squared_norms
 
 
 @given(rows=st.integers(1, 5), inner=st.integers(1, 5), columns=st.integers(1, 5))

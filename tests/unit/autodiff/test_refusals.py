@@ -9,7 +9,7 @@ import pytest
 
 from distsgd.autodiff import draw_text
 from distsgd.autodiff import functions as f
-from distsgd.autodiff.elementwise import Exp
+from distsgd.autodiff.ops.elementwise import Exp
 from distsgd.autodiff.tape import GradientTape, Variable, apply
 from distsgd.errors import ModelError
 

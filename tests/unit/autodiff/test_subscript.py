@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, basic_indices, integer_array_in
 
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.check import check_gradient
-from distsgd.autodiff.subscript import Subscript
+from distsgd.autodiff.ops.subscript import Subscript
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
 from distsgd.lessons.slope import slope_at

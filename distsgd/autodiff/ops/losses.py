@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from distsgd.autodiff.activations import stage_shifted_exponentials
-from distsgd.autodiff.domain import EVERY_NUMBER, UNIT_INTERVAL, Domain
 from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant
-from distsgd.autodiff.linear import stage_row_squared_norms
-from distsgd.autodiff.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.autodiff.ops.activations import stage_shifted_exponentials
+from distsgd.autodiff.ops.domain import EVERY_NUMBER, UNIT_INTERVAL, Domain
+from distsgd.autodiff.ops.linear import stage_row_squared_norms
+from distsgd.autodiff.ops.logarithms import stage_log1p_of_unit, stage_log_of_sum
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 

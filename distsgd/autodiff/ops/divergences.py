@@ -16,11 +16,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.costs import smallest, stage_row_sums
-from distsgd.autodiff.domain import NOT_NEGATIVE, POSITIVE, Domain
 from distsgd.autodiff.gate import OpContext, Operation, constant
-from distsgd.autodiff.logarithms import stage_artanh_tail
-from distsgd.autodiff.losses import NumberLoss
+from distsgd.autodiff.ops.costs import smallest, stage_row_sums
+from distsgd.autodiff.ops.domain import NOT_NEGATIVE, POSITIVE, Domain
+from distsgd.autodiff.ops.logarithms import stage_artanh_tail
+from distsgd.autodiff.ops.losses import NumberLoss
 from distsgd.base.arrays import Array
 
 # Where a quotient is from 1/2 to 2 its logarithm is taken by the series, elsewhere as it is.

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.domain import UNIT_INTERVAL
 from distsgd.autodiff.gate import OpContext, Operation, constant
-from distsgd.autodiff.logarithms import stage_log_of_sum
-from distsgd.autodiff.losses import SampleLoss
+from distsgd.autodiff.ops.domain import UNIT_INTERVAL
+from distsgd.autodiff.ops.logarithms import stage_log_of_sum
+from distsgd.autodiff.ops.losses import SampleLoss
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 

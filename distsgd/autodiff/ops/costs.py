@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.domain import UNIT_INTERVAL, Domain
 from distsgd.autodiff.gate import OpContext, Operation, constant
-from distsgd.autodiff.logarithms import stage_log_of_sum
-from distsgd.autodiff.losses import ClassLoss, NumberLoss, SampleLoss
+from distsgd.autodiff.ops.domain import UNIT_INTERVAL, Domain
+from distsgd.autodiff.ops.logarithms import stage_log_of_sum
+from distsgd.autodiff.ops.losses import ClassLoss, NumberLoss, SampleLoss
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
