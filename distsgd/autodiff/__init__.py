@@ -1,4 +1,12 @@
-"""Differentiation: gates, the tape that records them, programs, a gradient checker, drawings."""
+"""Differentiation: gates, the tape that records them, programs, a gradient checker.
+
+Drawings of circuits, the slope at a point and the losses of lessons are in `distsgd.lessons`; their
+old names here are found for one release more, with a `FutureWarning`.
+"""
+
+import importlib
+import warnings
+from typing import Any
 
 from distsgd.autodiff import numpy_functions  # noqa: F401 -- enters them.
 from distsgd.autodiff.bound import BoundProgram, LayerReading
@@ -16,12 +24,8 @@ from distsgd.autodiff.functions import (
     dot,
     dropout,
     exp,
-    exponential,
-    hellinger,
     hinge,
     huber,
-    itakura_saito,
-    kullback_leibler,
     layer_norm,
     log,
     matmul,
@@ -59,9 +63,6 @@ from distsgd.autodiff.gate import Gate, OpContext, grad_or_ones
 from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import GradientTape, Variable, apply
-from distsgd.lessons.circuits.svg import draw_svg
-from distsgd.lessons.circuits.text import draw_text
-from distsgd.lessons.slope import Slope, slope_at
 
 __all__ = [
     "BoundProgram",
@@ -72,7 +73,6 @@ __all__ = [
     "LayerReading",
     "OpContext",
     "Program",
-    "Slope",
     "Variable",
     "absolute",
     "add",
@@ -87,17 +87,11 @@ __all__ = [
     "cross_entropy",
     "divide",
     "dot",
-    "draw_svg",
-    "draw_text",
     "dropout",
     "exp",
-    "exponential",
     "grad_or_ones",
-    "hellinger",
     "hinge",
     "huber",
-    "itakura_saito",
-    "kullback_leibler",
     "layer_norm",
     "log",
     "matmul",
@@ -119,7 +113,6 @@ __all__ = [
     "sigmoid",
     "sigmoid_cross_entropy",
     "sin",
-    "slope_at",
     "softmax",
     "softmax_cross_entropy",
     "sqrt",
@@ -132,3 +125,23 @@ __all__ = [
     "transpose",
     "where",
 ]
+
+_MOVED = {
+    "Slope": "distsgd.lessons",
+    "draw_svg": "distsgd.lessons",
+    "draw_text": "distsgd.lessons",
+    "exponential": "distsgd.lessons.losses",
+    "hellinger": "distsgd.lessons.losses",
+    "itakura_saito": "distsgd.lessons.losses",
+    "kullback_leibler": "distsgd.lessons.losses",
+    "slope_at": "distsgd.lessons",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _MOVED[name]
+    note = f"distsgd.autodiff.{name} is now {home}.{name}; the old name goes with the next release"
+    warnings.warn(note, FutureWarning, stacklevel=2)
+    return getattr(importlib.import_module(home), name)

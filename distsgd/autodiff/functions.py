@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 from distsgd.autodiff.ops import (
     activations,
     arithmetic,
-    costs,
-    divergences,
+    cross_entropies,
     elementwise,
     linear,
     losses,
@@ -281,59 +280,37 @@ def softmax_cross_entropy(outputs_NO: Operand, class_N: Operand) -> Variable:
     >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], [0, 0, 1])).__round__(4)
     0.4076
     """
-    return _softmax_cross_entropy(losses.SoftmaxCrossEntropy(), outputs_NO, class_N)
+    return _softmax_cross_entropy(cross_entropies.SoftmaxCrossEntropy(), outputs_NO, class_N)
 
 
 def sigmoid_cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """Cross-entropy of the sigmoids with the targets, summed by row; shape ``[N]``."""
-    return number_loss(losses.SigmoidCrossEntropy(), outputs_NO, target_NO)
+    return number_loss(cross_entropies.SigmoidCrossEntropy(), outputs_NO, target_NO)
 
 
 def squared_error(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.SquaredError(1.0), outputs_NO, target_NO)
+    return number_loss(losses.SquaredError(), outputs_NO, target_NO)
 
 
 def quadratic(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``½ Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.SquaredError(0.5), outputs_NO, target_NO)
+    return number_loss(losses.QuadraticError(), outputs_NO, target_NO)
 
 
 def cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """``-Σ [E ln a + (1 - E) ln(1 - a)]`` over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.CrossEntropy(), outputs_NO, target_NO)
-
-
-def exponential(outputs_NO: Operand, target_NO: Operand, *, tau: float = 1.0) -> Variable:
-    """``tau · exp(Σ (a - E)² / tau)``, the sum over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.Exponential(tau), outputs_NO, target_NO)
-
-
-def hellinger(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """``Σ (√a - √E)² / √2`` over a row's outputs; shape ``[N]``."""
-    return number_loss(divergences.Hellinger(), outputs_NO, target_NO)
-
-
-def kullback_leibler(
-    outputs_NO: Operand, target_NO: Operand, *, generalised: bool = False
-) -> Variable:
-    """``Σ E ln(E/a)``, generalised ``Σ [E ln(E/a) - E + a]``; shape ``[N]``."""
-    return number_loss(divergences.KullbackLeibler(generalised), outputs_NO, target_NO)
-
-
-def itakura_saito(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """``Σ [E/a - ln(E/a) - 1]`` over a row's outputs; shape ``[N]``."""
-    return number_loss(divergences.ItakuraSaito(), outputs_NO, target_NO)
+    return number_loss(cross_entropies.CrossEntropy(), outputs_NO, target_NO)
 
 
 def mean_absolute(outputs_NO: Operand, target_NO: Operand) -> Variable:
     """The mean of ``|a - E|`` over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.MeanAbsolute(), outputs_NO, target_NO)
+    return number_loss(losses.MeanAbsolute(), outputs_NO, target_NO)
 
 
 def huber(outputs_NO: Operand, target_NO: Operand, *, delta: float = 1.0) -> Variable:
     """``½ε²`` up to `delta`, straight beyond it, summed over a row's outputs; shape ``[N]``."""
-    return number_loss(costs.Huber(delta), outputs_NO, target_NO)
+    return number_loss(losses.Huber(delta), outputs_NO, target_NO)
 
 
 def hinge(outputs_NO: Operand, class_N: Operand) -> Variable:
@@ -341,4 +318,4 @@ def hinge(outputs_NO: Operand, class_N: Operand) -> Variable:
 
     The class is a number from 0 on, or a one-hot row. Of one row ``[O]`` it is one number.
     """
-    return class_loss(costs.Hinge(), outputs_NO, class_N)
+    return class_loss(losses.Hinge(), outputs_NO, class_N)

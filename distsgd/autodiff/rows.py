@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distsgd.autodiff.gate import Gate, Shape
-from distsgd.autodiff.ops.soft_targets import SoftTargetCrossEntropy
+from distsgd.autodiff.ops.cross_entropies import SoftTargetCrossEntropy
 from distsgd.autodiff.variable import Operand, Variable, apply, as_variable
 from distsgd.errors import ModelError
 

@@ -167,8 +167,9 @@ def circuit(
     ] = None,
 ) -> None:
     """Draw a network's circuit for one row: values forward, gradients backward on each edge."""
-    from distsgd.autodiff import draw_svg, draw_text
     from distsgd.lessons.circuits.of_run import row_circuit
+    from distsgd.lessons.circuits.svg import draw_svg
+    from distsgd.lessons.circuits.text import draw_text
     from distsgd.lessons.pictures.canvas import write_picture
 
     if out is not None and out.suffix.lower() != ".svg":

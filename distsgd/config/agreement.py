@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,34 +12,44 @@ from distsgd.config.sections import (
     BatchSection,
     ChaosSection,
     DataSection,
-    Loss,
     OptimizerSection,
     ParallelSection,
     ScheduleSection,
     TrainSection,
 )
 from distsgd.data.sources.csv_settings import CsvSettings, csv_problems
-from distsgd.errors import ConfigError
+from distsgd.errors import ConfigError, ModelError
 from distsgd.lab.faults.plan import FaultPlan
-from distsgd.nn.losses import LOSSES
+from distsgd.nn.losses import Loss, find_loss, wrong_options
 
 
 def disagreements(
     data: DataSection,
     *,
-    loss: Loss,
-    loss_options: Mapping[str, float | str],
+    loss: str,
+    loss_options: Mapping[str, Any],
     optimizer: OptimizerSection,
     schedule: ScheduleSection,
     batch: BatchSection,
     train: TrainSection,
 ) -> list[Problem]:
     """Everything that cannot stand together in one configuration."""
+    try:
+        wrong = dict(wrong_options(loss, loss_options))
+        right = {name: value for name, value in loss_options.items() if name not in wrong}
+        found = find_loss(loss, right)
+    except ModelError as error:
+        text = f"model.loss: {error} (edit [model] loss and loss_options)"
+        about_loss = [Problem(("model.loss", "model.loss_options"), text)]
+    else:
+        about_loss = [
+            *_about_stratify(data, found),
+            *_about_loss(data, found),
+            *_about_loss_options(found, loss_options, wrong),
+        ]
     return [
         *_about_test_rows(data),
-        *_about_stratify(data, loss),
-        *_about_loss(data, loss),
-        *_about_loss_options(loss, loss_options),
+        *about_loss,
         *_about_columns(data),
         *_about_csv(data),
         *_about_length(train),
@@ -98,33 +109,34 @@ def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
             " (set [data] test_fraction, or remove stratify)"
         )
         yield Problem(("data.stratify", "data.test_fraction"), text)
-    if LOSSES[loss].target_kind != "class" and not data.one_hot:
+    if loss.target_kind != "class" and not data.one_hot:
         text = (
-            f'data.stratify is true with model.loss "{loss}"; the labels are numbers, and only'
+            f'data.stratify is true with model.loss "{loss.name}"; the labels are numbers, and only'
             " classes can be stratified (remove stratify from [data], or set one_hot)"
         )
         yield Problem(("data.stratify", "model.loss"), text)
 
 
 def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
-    takes_class, domain = LOSSES[loss].target_kind == "class", LOSSES[loss].gate.target_domain
+    takes_class, domain = loss.target_kind == "class", loss.target_domain
     if takes_class and data.one_hot:
         text = (
-            f'data.one_hot is true with model.loss "{loss}"; that loss takes the class itself'
+            f'data.one_hot is true with model.loss "{loss.name}"; that loss takes the class itself'
             ' (remove one_hot from [data], or set [model] loss to "squared_error", "quadratic"'
             ' or "sigmoid_cross_entropy")'
         )
         yield Problem(("data.one_hot", "model.loss"), text)
     elif data.one_hot and not domain.holds(np.array([0.0, 1.0])):
         text = (
-            f'data.one_hot is true with model.loss "{loss}", which takes targets {domain.rule}; '
-            'those are 0 and 1 (remove one_hot from [data], or set [model] loss to "cross_entropy")'
+            f'data.one_hot is true with model.loss "{loss.name}", which takes targets '
+            f"{domain.rule}; those are 0 and 1 (remove one_hot from [data], or set [model] loss to "
+            '"cross_entropy")'
         )
         yield Problem(("data.one_hot", "model.loss"), text)
     many = f"data.label names {len(data.labels)} columns"
     if takes_class and len(data.labels) > 1:
         text = (
-            f'{many} with model.loss "{loss}"; that loss needs one column of classes'
+            f'{many} with model.loss "{loss.name}"; that loss needs one column of classes'
             " (set [data] label to one column, or set another [model] loss)"
         )
         yield Problem(("data.label", "model.loss"), text)
@@ -136,26 +148,22 @@ def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
         yield Problem(("data.label", "data.one_hot"), text)
 
 
-def _about_loss_options(loss: Loss, options: Mapping[str, float | str]) -> Iterator[Problem]:
-    known = LOSSES[loss].option_names
-    keys = ("model.loss", "model.loss_options")
-    for name, value in options.items():
-        if name not in known:
+def _about_loss_options(
+    loss: Loss, options: Mapping[str, Any], wrong: Mapping[str, str]
+) -> Iterator[Problem]:
+    for name, rule in wrong.items():
+        text = f"model.loss_options.{name} is {_plain(options[name])}; must be {rule}"
+        if not rule:
             text = (
-                f'model.loss_options has {name}, which loss "{loss}" does not know; it takes '
-                f"{', '.join(known) or 'none'} (edit [model] loss_options)"
+                f'model.loss_options has {name}, which loss "{loss.name}" does not know; it takes '
+                f"{', '.join(loss.option_names) or 'none'}"
             )
-            yield Problem(keys, text)
-            continue
-        if name == "reduction":
-            is_right, rule = isinstance(value, str), '"sum" or "mean"'
-        else:
-            is_right, rule = not isinstance(value, str) and value > 0, "a number above 0"
-        if is_right:
-            continue
-        shown = value if isinstance(value, str) else f"{value:g}"
-        text = f"model.loss_options.{name} is {shown}; must be {rule} (edit [model] loss_options)"
-        yield Problem(keys, text)
+        keys = ("model.loss", "model.loss_options")
+        yield Problem(keys, f"{text} (edit [model] loss_options)")
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _about_columns(data: DataSection) -> Iterator[Problem]:

@@ -6,32 +6,19 @@ answered by the rule. Keys that are settings of a component are said there: see 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distsgd.config.composed import NAMED, ComposedSection, composed
 from distsgd.config.csv_section import CsvSection
 from distsgd.config.layers import Layer
 from distsgd.config.section import Name, Names, Section, count, key
+from distsgd.nn.losses import LOSSES
+from distsgd.nn.names import quoted
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
 
-Loss = Literal[
-    "softmax_cross_entropy",
-    "sigmoid_cross_entropy",
-    "squared_error",
-    "quadratic",
-    "cross_entropy",
-    "exponential",
-    "hellinger",
-    "kullback_leibler",
-    "generalised_kullback_leibler",
-    "itakura_saito",
-    "mean_absolute",
-    "huber",
-    "hinge",
-]
 DEFAULT_EPOCHS = 10
 
 
@@ -127,6 +114,12 @@ def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names or ()
 
 
+def _loss_name(name: str) -> str:
+    if name not in LOSSES and ":" not in name:
+        raise ValueError(name)
+    return name
+
+
 class ModelSection(Section):
     """The network and what it is measured by."""
 
@@ -135,14 +128,12 @@ class ModelSection(Section):
         key("the network, first layer first", "a list of one or more layers", min_length=1),
     ]
     loss: Annotated[
-        Loss,
-        key(
-            "what training makes small",
-            ", ".join(f'"{name}"' for name in get_args(Loss)[:-1]) + f' or "{get_args(Loss)[-1]}"',
-        ),
+        str,
+        AfterValidator(_loss_name),
+        key("what training makes small", f'{quoted(LOSSES)} or "module:Class" of your own'),
     ]
     loss_options: Annotated[
-        dict[str, float | Literal["sum", "mean"]],
+        dict[str, bool | float | str],
         key(
             "settings of the loss",
             '{tau = 1.0} for exponential, {delta = 1.0} for huber, {reduction = "mean"} over the '

@@ -1,5 +1,6 @@
 """Networks: layers, losses, initialisers and models, all compositions of gates."""
 
+from distsgd.autodiff.ops.losses import ClassLoss, NumberLoss
 from distsgd.nn.images import Convolution, MaxPool
 from distsgd.nn.layers import (
     Activation,
@@ -19,6 +20,7 @@ from distsgd.nn.regularisation import Dropout, LayerNorm
 __all__ = [
     "LOSSES",
     "Activation",
+    "ClassLoss",
     "Convolution",
     "Dense",
     "Dropout",
@@ -28,6 +30,7 @@ __all__ = [
     "Loss",
     "MaxPool",
     "Model",
+    "NumberLoss",
     "ReLU",
     "Reshape",
     "Sigmoid",

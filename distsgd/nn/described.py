@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.errors import ModelError
 from distsgd.nn.images import Convolution, MaxPool
-from distsgd.nn.layers import ACTIVATIONS, Activation, Dense, Flatten, Layer, Reshape
+from distsgd.nn.layers import Activation, Dense, Flatten, Layer, Reshape
 from distsgd.nn.names import nearest
 from distsgd.nn.regularisation import Dropout, LayerNorm
 

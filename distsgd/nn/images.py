@@ -14,13 +14,14 @@ from typing import ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.convolution import Convolution as ConvolutionGate
 from distsgd.autodiff.ops.convolution import MaxPool as MaxPoolGate
 from distsgd.autodiff.ops.convolution import Padding
 from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.tape import Variable
+from distsgd.autodiff.variable import Variable, apply
 from distsgd.errors import ModelError
-from distsgd.nn.layers import ACTIVATIONS, Layer, check_activation, check_count
+from distsgd.nn.layers import Layer, check_activation, check_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Convolution(Layer):
             stride=self.stride,
             padding=self.padding,
         )
-        return z if self.activation is None else ACTIVATIONS[self.activation](z)
+        return z if self.activation is None else apply(ACTIVATIONS[self.activation], z)
 
 
 @dataclass(frozen=True, slots=True)

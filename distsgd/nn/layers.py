@@ -7,24 +7,18 @@ I/O here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable, apply
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest
-
-ACTIVATIONS: Mapping[str, Callable[[Variable], Variable]] = {
-    "relu": functions.relu,
-    "sigmoid": functions.sigmoid,
-    "tanh": functions.tanh,
-    "softmax": functions.softmax,
-}
 
 
 class Layer:
@@ -113,7 +107,7 @@ class Dense(Layer):
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         weight = parameters["weight"]
         z_NO = functions.affine(x, weight, parameters["bias"]) if self.bias else x @ weight
-        return z_NO if self.activation is None else ACTIVATIONS[self.activation](z_NO)
+        return z_NO if self.activation is None else apply(ACTIVATIONS[self.activation], z_NO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +135,7 @@ class Activation(Layer):
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
-        return ACTIVATIONS[self.name](x)
+        return apply(ACTIVATIONS[self.name], x)
 
     @property
     def activation(self) -> str:

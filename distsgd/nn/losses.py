@@ -1,29 +1,42 @@
-"""Losses of a model: the gate that compares, what targets are, what a prediction is.
+"""Losses of a model by name: the gate that compares, what targets are, what a prediction is.
 
 Shape letters: N samples, O outputs. No I/O here.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from distsgd.autodiff import functions
-from distsgd.autodiff.ops import costs, divergences, losses
+from distsgd.autodiff.ops import cross_entropies, losses
+from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.domain import Domain
-from distsgd.autodiff.tape import Operand, Variable, apply
+from distsgd.autodiff.variable import Operand, Variable, apply
+from distsgd.base.allowed import wrong_settings
 from distsgd.base.arrays import Array
-from distsgd.errors import ModelError
+from distsgd.base.named import find_object
+from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.names import nearest
 
-
-def _unchanged(outputs_NO: Variable) -> Variable:
-    return outputs_NO
+LOSSES: Mapping[str, type[losses.SampleLoss] | str] = {
+    "softmax_cross_entropy": cross_entropies.SoftmaxCrossEntropy,
+    "sigmoid_cross_entropy": cross_entropies.SigmoidCrossEntropy,
+    "squared_error": losses.SquaredError,
+    "quadratic": losses.QuadraticError,
+    "cross_entropy": cross_entropies.CrossEntropy,
+    "exponential": "distsgd.lessons.losses:Exponential",
+    "hellinger": "distsgd.lessons.losses:Hellinger",
+    "kullback_leibler": "distsgd.lessons.losses:KullbackLeibler",
+    "generalised_kullback_leibler": "distsgd.lessons.losses:GeneralisedKullbackLeibler",
+    "itakura_saito": "distsgd.lessons.losses:ItakuraSaito",
+    "mean_absolute": losses.MeanAbsolute,
+    "huber": losses.Huber,
+    "hinge": losses.Hinge,
+}
+"""Short names; any other loss is named ``module:Class``, its class found where it is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +48,32 @@ class Loss:
 
     Attributes:
         name: As in a configuration.
-        gate: From raw outputs ``[N, O]`` and targets to losses ``[N]``; holds the loss's settings.
-        prediction: From raw outputs to what is shown to a user.
-        fused_activation: The activation that the loss brings along; it must not end the network as
-            well.
-        option_names: Fields of the gate that can be set (`find_loss`).
-        compares_probabilities: Whether outputs are read as probabilities, where they can be only
-            such.
+        gate: From raw outputs ``[N, O]`` and targets to losses ``[N]``; holds the loss's settings,
+            and says what it takes.
     """
 
     name: str
     gate: losses.SampleLoss
-    prediction: Callable[[Variable], Variable] = _unchanged
-    fused_activation: str | None = None
-    option_names: tuple[str, ...] = ()
-    compares_probabilities: bool = False
+
+    @property
+    def fused_activation(self) -> Literal["softmax", "sigmoid"] | None:
+        """The activation that the loss brings along; it must not end the network as well."""
+        return self.gate.fused_activation
+
+    @property
+    def compares_probabilities(self) -> bool:
+        """Whether outputs are read as probabilities, where they can be only such."""
+        return self.gate.compares_probabilities
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """Settings of the loss that can be set (`find_loss`)."""
+        return _option_names(type(self.gate))
+
+    def prediction(self, outputs_NO: Variable) -> Variable:
+        """From raw outputs ``[N, O]`` to what is shown to a user, ``[N, O]``."""
+        fused = self.fused_activation
+        return outputs_NO if fused is None else apply(ACTIVATIONS[fused], outputs_NO)
 
     @property
     def target_kind(self) -> Literal["class", "number"]:
@@ -110,83 +134,74 @@ def _as_variable(
     return Variable(array, watched=False, dtype=None if array.dtype.kind == "f" else dtype)
 
 
-_MEAN = ("reduction",)
-
-LOSSES: Mapping[str, Loss] = {
-    loss.name: loss
-    for loss in (
-        Loss(
-            "softmax_cross_entropy",
-            losses.SoftmaxCrossEntropy(),
-            functions.softmax,
-            fused_activation="softmax",
-            compares_probabilities=True,
-        ),
-        Loss(
-            "sigmoid_cross_entropy",
-            losses.SigmoidCrossEntropy(),
-            functions.sigmoid,
-            fused_activation="sigmoid",
-            option_names=_MEAN,
-            compares_probabilities=True,
-        ),
-        Loss("squared_error", losses.SquaredError(factor=1.0), option_names=_MEAN),
-        Loss("quadratic", losses.SquaredError(factor=0.5), option_names=_MEAN),
-        Loss(
-            "cross_entropy", costs.CrossEntropy(), option_names=_MEAN, compares_probabilities=True
-        ),
-        Loss("exponential", costs.Exponential(), option_names=("tau",)),
-        Loss("hellinger", divergences.Hellinger(), option_names=_MEAN),
-        Loss(
-            "kullback_leibler",
-            divergences.KullbackLeibler(),
-            option_names=_MEAN,
-            compares_probabilities=True,
-        ),
-        Loss(
-            "generalised_kullback_leibler",
-            divergences.KullbackLeibler(generalised=True),
-            option_names=_MEAN,
-        ),
-        Loss("itakura_saito", divergences.ItakuraSaito(), option_names=_MEAN),
-        Loss("mean_absolute", costs.MeanAbsolute()),
-        Loss("huber", costs.Huber(), option_names=("delta", *_MEAN)),
-        Loss("hinge", costs.Hinge()),
-    )
-}
-
-
 def find_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
-    """The loss of that name; raises `ModelError` for an unknown one.
+    """The loss of that name, with its options; the loss itself checks them.
 
     Args:
-        name: As in a configuration.
+        name: As in a configuration: one of `LOSSES`, or ``module:Class``, a subclass of
+            `distsgd.autodiff.ops.losses.SampleLoss`.
         options: Settings of the loss: `tau` of "exponential", `delta` of "huber", `reduction`
             ("sum" or "mean" over the outputs) of those that compare output by output.
+
+    Raises:
+        ModelError: There is no such loss, or it does not take these options.
 
     >>> find_loss("huber", {"delta": 2.0}).gate
     Huber(reduction='sum', delta=2.0)
     """
-    if not isinstance(name, str) or name not in LOSSES:
-        raise ModelError(
-            f"loss is {name!r}; must be one of {', '.join(LOSSES)}{nearest(str(name), LOSSES)}"
-        )
-    found = LOSSES[name]
+    kind = _kind_of(name)
     if options is not None and not isinstance(options, Mapping):
         raise ModelError(f"options of loss {name!r} are {options!r}; must be numbers by name")
-    unknown = [option for option in options or () if option not in found.option_names]
+    known = _option_names(kind)
+    unknown = [option for option in options or () if option not in known]
     if unknown:
         raise ModelError(
             f"loss {name!r} has no option {unknown[0]!r}; it takes "
-            f"{', '.join(found.option_names) or 'no options'}"
+            f"{', '.join(known) or 'no options'}"
         )
-    if not options:
-        return found
-    for option, value in options.items():
-        if option != "reduction" and (
-            not isinstance(value, Real)
-            or isinstance(value, bool)
-            or not 0 < float(value) < math.inf
-        ):
-            raise ModelError(f"{option} of loss {name!r} is {value!r}; must be a number above 0")
-    return replace(found, gate=replace(found.gate, **options))  # type: ignore[type-var] # gates are dataclasses
+    try:
+        return Loss(name, kind(**(options or {})))
+    except TypeError as error:
+        raise ModelError(
+            f"loss {name!r} cannot be made with options {dict(options or {})}: {error} (edit them)"
+        ) from None
+
+
+def wrong_options(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Options that the loss `name` does not take, each with what it must be, or "" if unknown.
+
+    Raises `ModelError` where there is no such loss, or where all options are right and the loss
+    refuses them together.
+    """
+    kind = _kind_of(name)
+    wrong = [(option, "") for option in options if option not in _option_names(kind)]
+    wrong += [(option, key.setting.rule) for option, key in wrong_settings(kind, options)]
+    if not wrong:
+        find_loss(name, options)
+    yield from wrong
+
+
+def _kind_of(name: str) -> type[losses.SampleLoss]:
+    kind = LOSSES.get(name, name) if isinstance(name, str) else None
+    if isinstance(kind, str) and ":" in kind:
+        try:
+            kind = find_object(kind)
+        except ConfigError as error:
+            raise ModelError(f"loss {error.problems[0]}") from None
+        if not (isinstance(kind, type) and issubclass(kind, losses.SampleLoss)):
+            raise ModelError(
+                f"loss {name!r} is {kind!r}; must be a subclass of NumberLoss or ClassLoss "
+                "(from distsgd.nn import NumberLoss)"
+            )
+    if not isinstance(kind, type):
+        raise ModelError(
+            f"loss is {name!r}; must be one of {', '.join(LOSSES)}, or module:Class"
+            f"{nearest(str(name), LOSSES)}"
+        )
+    return kind
+
+
+def _option_names(kind: type[losses.SampleLoss]) -> tuple[str, ...]:
+    """The fields of a loss, its own before those that others have too."""
+    names: list[str] = [field.name for field in fields(kind)] if is_dataclass(kind) else []
+    return tuple(sorted(names, key=lambda name: name == "reduction"))

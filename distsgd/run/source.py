@@ -28,7 +28,10 @@ from distsgd.run.progress import PreparingWatch
 def prepare_options(config: TrainConfig) -> PrepareOptions:
     """How the configuration wants its rows prepared."""
     data = config.data
-    needs_classes = find_loss(config.model.loss).target_kind == "class" or data.one_hot
+    needs_classes = (
+        find_loss(config.model.loss, config.model.loss_options).target_kind == "class"
+        or data.one_hot
+    )
     return PrepareOptions(
         label=data.labels,
         features=data.features if data.features == "rest" else tuple(data.features),

@@ -8,9 +8,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from distsgd.autodiff import GradientTape, Variable, draw_svg, draw_text
+from distsgd.autodiff import GradientTape, Variable
 from distsgd.autodiff import functions as f
 from distsgd.errors import ModelError
+from distsgd.lessons import draw_svg, draw_text
 from distsgd.lessons.circuits.text import vertices
 
 Circuit = tuple[GradientTape, Variable, dict[str, Variable]]

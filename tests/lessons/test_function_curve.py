@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.autodiff import Variable, log, slope_at
+from distsgd.autodiff import Variable, log
+from distsgd.lessons import slope_at
 from distsgd.lessons.pictures import draw_curve
 
 pytest.importorskip("matplotlib", reason="needs the extra 'plots'")

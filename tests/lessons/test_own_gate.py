@@ -15,10 +15,10 @@ from distsgd.autodiff import (
     Variable,
     apply,
     check_gradient,
-    draw_text,
     grad_or_ones,
 )
 from distsgd.errors import ModelError
+from distsgd.lessons import draw_text
 
 
 class LeakyRelu(Gate):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distsgd.autodiff import Variable, slope_at
+from distsgd.autodiff import Variable
 from distsgd.errors import ModelError
+from distsgd.lessons import slope_at
 
 
 def bowl(x: Variable) -> Variable:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import distsgd.autodiff as ad
-from distsgd.autodiff import GradientTape, Variable, check_gradient, slope_at
+from distsgd.autodiff import GradientTape, Variable, check_gradient
+from distsgd.lessons import slope_at
 
 
 def test_dot_product_and_its_two_gradients() -> None:

@@ -5,6 +5,7 @@ Shape letters: N samples, O outputs. No I/O here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -124,3 +125,9 @@ def stage_shifted_exponentials(
         partial(np.subtract, exp_ON, largest_N, exp_ON),
     ]
     return shift, partial(np.exp, exp_ON, exp_ON), partial(np.add.reduce, exp_ON, 0, None, sum_N)
+
+
+ACTIVATIONS: Mapping[str, Gate] = {
+    gate.name: gate for gate in (Relu(), Sigmoid(), Tanh(), Softmax())
+}
+"""What may bend the outputs of a layer, by the name that it has in a configuration."""

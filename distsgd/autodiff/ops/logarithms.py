@@ -20,6 +20,11 @@ from distsgd.base.arrays import Array
 _TERMS = {np.dtype(np.float32): 6, np.dtype(np.float64): 15}
 
 
+def smallest(like: Array) -> float:
+    """The smallest number above 0 of an array's dtype: added to a normal one it changes nothing."""
+    return float(np.finfo(like.dtype).smallest_subnormal)
+
+
 def stage_artanh_tail(w: Array, square: Array, tail: Array) -> list[Operation]:
     """Operations that write ``w²`` and ``tail(w²)``, good to a rounding for ``|w| <= 1/3``."""
     factors = [constant(2.0 / (2 * k + 3), w.dtype) for k in range(_TERMS[w.dtype])]

@@ -1,26 +1,31 @@
 """Losses: gates from outputs and targets to one number for each sample.
 
-Shape letters: N samples, O outputs. None of them divides by N: sums travel, means do not. No I/O
-here.
+Shape letters: N samples, O outputs. None of them divides by N: sums travel, means do not. The
+cross-entropies are in a file of their own. No I/O here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
+from distsgd.autodiff.formula import stage_formula
 from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant
-from distsgd.autodiff.ops.activations import stage_shifted_exponentials
-from distsgd.autodiff.ops.domain import EVERY_NUMBER, UNIT_INTERVAL, Domain
+from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.autodiff.ops.linear import stage_row_squared_norms
-from distsgd.autodiff.ops.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.base.allowed import wrong_settings
 from distsgd.base.arrays import Array
+from distsgd.base.settings import Setting, keys_of
 from distsgd.errors import ModelError
 
-Reduction = Literal["sum", "mean"]
+
+def stage_row_sums(x_NO: Array, site: OpContext) -> Operation:
+    """The operation that writes the sum of each row as the losses."""
+    return partial(np.add.reduce, x_NO, 1, None, site.output)
 
 
 class SampleLoss(Gate):
@@ -31,8 +36,20 @@ class SampleLoss(Gate):
 
     reads_output: ClassVar[bool] = False
     output_domain: ClassVar[Domain] = EVERY_NUMBER
+    """Which numbers an output may be."""
     target_domain: ClassVar[Domain] = EVERY_NUMBER
+    """Which numbers a target may be; classes are checked by their names."""
+    fused_activation: ClassVar[Literal["softmax", "sigmoid"] | None] = None
+    """The activation that the loss applies itself; it must not end the network as well."""
+    compares_probabilities: ClassVar[bool] = False
+    """Whether outputs are read as probabilities, where they can be only such."""
     __slots__ = ()
+
+    def __post_init__(self) -> None:
+        values = {name: getattr(self, name) for name in keys_of(type(self))}
+        for name, key in wrong_settings(type(self), values):
+            rule = key.setting.rule
+            raise ModelError(f"{name} of {self.name} is {values[name]!r}; must be {rule}")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         outputs, target = shapes
@@ -70,25 +87,46 @@ class SampleLoss(Gate):
 
     def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         """Operations that write the gradient of each sample's loss by its outputs."""
-        raise NotImplementedError
+        del site, out_NO
+        raise self._missing("stage_gradient")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberLoss(SampleLoss):
     """A loss of each output, added up over the outputs of a sample, or averaged.
 
+    One of one's own is two formulas (`distsgd.autodiff.formula`) of the output ``a``, the target
+    ``t`` and the loss's settings: `value`, of each output, and its derivative by ``a``:
+
+    >>> from distsgd.autodiff.rows import number_loss
+    >>> class LogCosh(
+    ...     NumberLoss,
+    ...     value=lambda a, t: np.log(np.cosh(a - t)),
+    ...     gradient=lambda a, t: np.tanh(a - t),
+    ... ):
+    ...     pass
+    >>> number_loss(LogCosh(), [[1.0, 2.0], [3.0, 3.0]], [[0.0, 2.0], [3.0, 3.0]]).value.round(4)
+    array([0.4338, 0.    ])
+
     Attributes:
         reduction: "sum", or "mean": the sum divided by the number of outputs.
     """
 
-    reduction: Reduction = "sum"
+    reduction: Annotated[
+        Literal["sum", "mean"], Setting("over the outputs of a sample", '"sum" or "mean"')
+    ] = "sum"
+    _value: ClassVar[Callable[..., Any] | None] = None
+    _gradient: ClassVar[Callable[..., Any] | None] = None
 
-    def __post_init__(self) -> None:
-        if self.reduction not in ("sum", "mean"):
-            raise ModelError(
-                f'reduction of {self.name} is {self.reduction!r}; must be "sum" or "mean" (over '
-                "the outputs of a sample)"
-            )
+    def __init_subclass__(
+        cls,
+        *,
+        value: Callable[..., Any] | None = None,
+        gradient: Callable[..., Any] | None = None,
+    ) -> None:
+        if value is not None and gradient is not None:
+            cls._value, cls._gradient = staticmethod(value), staticmethod(gradient)
+            cls.name = cls.__name__.lower()
 
     def stage_forward(self, site: OpContext) -> list[Operation]:
         return [*self.stage_sums(site), *self._stage_mean(site, site.output)]
@@ -104,7 +142,19 @@ class NumberLoss(SampleLoss):
 
     def stage_sums(self, site: OpContext) -> list[Operation]:
         """Operations that write each sample's sum over its outputs."""
-        raise NotImplementedError
+        if self._value is None:
+            raise self._missing("stage_sums")
+        term_NO = site.buffer("term", site.inputs[0].shape)
+        return [*self._stage(self._value, site, term_NO), stage_row_sums(term_NO, site)]
+
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+        if self._gradient is None:
+            raise self._missing("stage_gradient")
+        return self._stage(self._gradient, site, out_NO)
+
+    def _stage(self, formula: Callable[..., Any], site: OpContext, out: Array) -> list[Operation]:
+        arrays = dict(zip("at", site.inputs, strict=True))
+        return stage_formula(formula, site, out, arrays=arrays, settings=self)
 
     def _stage_mean(self, site: OpContext, out: Array) -> list[Operation]:
         num_outputs = site.inputs[0].shape[1]
@@ -143,113 +193,10 @@ class ClassLoss(SampleLoss):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxCrossEntropy(ClassLoss):
-    """``-ln softmax(z_n)[class of n]``, fused and stable.
-
-    Its gradient is ``softmax(z) - one-hot``. With s, the sum of the exponentials of the other
-    classes, and o, the own one's, all shifted by the largest output, the loss is ``ln(o + s) -
-    ln o``, where o is 1 if the own class has the largest output; and the gradient by the own output
-    ``-s / (o + s)``: neither subtracts what is nearly equal.
-
-    Inputs are the raw outputs ``[N, O]`` and the classes ``[N]``, int64, each from 0 to O - 1.
-    """
-
-    name: ClassVar[str] = "softmax_cross_entropy"
-
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        z_NO, class_N = site.inputs
-        loss_N, (num_rows, num_classes) = site.output, z_NO.shape
-        exp_ON, sum_N = (
-            site.buffer("exp", (num_classes, num_rows)),
-            site.buffer("sum", class_N.shape),
-        )
-        others_N, own_N = site.buffer("others", class_N.shape), site.buffer("own", class_N.shape)
-        gap_N, scratch_N = site.buffer("gap", class_N.shape), site.buffer("scratch", class_N.shape)
-        position_N = site.buffer("position", class_N.shape, np.int64)
-        shift, exponentials, total = stage_shifted_exponentials(z_NO, exp_ON, scratch_N, others_N)
-        flat = exp_ON.reshape(-1)
-        return [
-            partial(np.multiply, class_N, constant(num_rows, np.int64), position_N),
-            partial(np.add, position_N, np.arange(num_rows, dtype=np.int64), position_N),
-            *shift,
-            partial(flat.take, position_N, None, gap_N, "clip"),
-            exponentials,
-            partial(flat.take, position_N, None, own_N, "clip"),
-            partial(np.put, flat, position_N, constant(0, loss_N.dtype), "clip"),
-            total,
-            *stage_log_of_sum(own_N, others_N, loss_N, total=sum_N, log=scratch_N),
-            partial(np.subtract, loss_N, gap_N, loss_N),
-        ]
-
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        exp_ON, rows = site.buffer("exp", out_NO.shape[::-1]), out_NO.shape[:1]
-        others_N, sum_N = site.buffer("others", rows), site.buffer("sum", rows)
-        minus_N = site.buffer("scratch", rows)
-        position_N = site.buffer("position", rows, np.int64)
-        return [
-            partial(np.negative, others_N, minus_N),
-            partial(np.put, exp_ON.reshape(-1), position_N, minus_N, "clip"),
-            partial(np.divide, exp_ON, sum_N, out_NO.T),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class SigmoidCrossEntropy(NumberLoss):
-    """``-Σ t·ln s + (1 - t)·ln(1 - s)``, s the sigmoid of an output z; fused and stable.
-
-    Targets t are numbers from 0 to 1. With q, the target's distance from the side that z is on
-    (``1 - t`` where ``z > 0``, else t), and ``e = exp(-|z|)``, the loss is ``Σ |z|·q + ln(1 + e)``,
-    a sum of what is never negative, and the gradient ``sigmoid(z) - t`` is ``q - r`` or ``r - q``
-    with ``r = e / (1 + e)``: the relative error is at most 4 ulp, however far out z is.
-    """
-
-    name: ClassVar[str] = "sigmoid_cross_entropy"
-    target_domain: ClassVar[Domain] = UNIT_INTERVAL
-
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        z_NO, t_NO = site.inputs
-        e_NO, log_NO, a_NO, b_NO = (
-            site.buffer(name, z_NO.shape) for name in ("e", "log", "a", "b")
-        )
-        return [
-            partial(np.abs, z_NO, e_NO),
-            partial(np.negative, e_NO, e_NO),
-            partial(np.exp, e_NO, e_NO),
-            *stage_log1p_of_unit(e_NO, log_NO, a_NO, b_NO),
-            # |z|·q is the larger of z·(1 - t) and -z·t: they differ by z.
-            partial(np.subtract, constant(1, z_NO.dtype), t_NO, a_NO),
-            partial(np.multiply, a_NO, z_NO, a_NO),
-            partial(np.multiply, z_NO, t_NO, b_NO),
-            partial(np.negative, b_NO, b_NO),
-            partial(np.maximum, a_NO, b_NO, out=a_NO),
-            partial(np.add, log_NO, a_NO, log_NO),
-            partial(np.add.reduce, log_NO, 1, None, site.output),
-        ]
-
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        z_NO, t_NO = site.inputs
-        shape, one = out_NO.shape, constant(1, out_NO.dtype)
-        e_NO, r_NO, above_NO = (site.buffer(name, shape) for name in ("e", "log", "a"))
-        is_above = site.buffer("is_above", shape, np.bool_)
-        return [
-            partial(np.add, e_NO, one, r_NO),
-            partial(np.divide, e_NO, r_NO, r_NO),
-            partial(np.subtract, one, t_NO, above_NO),
-            partial(np.subtract, above_NO, r_NO, above_NO),
-            partial(np.greater, z_NO, constant(0, z_NO.dtype), is_above),
-            partial(np.subtract, r_NO, t_NO, out_NO),
-            partial(np.copyto, out_NO, above_NO, where=is_above),
-        ]
-
-
-@dataclass(frozen=True, slots=True)
 class SquaredError(NumberLoss):
-    """``factor · Σ (a - t)²`` over the outputs, with gradient ``2 · factor · (a - t)``.
+    """``factor · Σ (a - t)²`` over the outputs, with gradient ``2 · factor · (a - t)``."""
 
-    A factor of 1 is the squared error, of one half the quadratic cost.
-    """
-
-    factor: float = 1.0
+    factor: ClassVar[float] = 1.0
     name: ClassVar[str] = "squared_error"
 
     def stage_sums(self, site: OpContext) -> list[Operation]:
@@ -265,3 +212,101 @@ class SquaredError(NumberLoss):
     def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
         error_NO = site.buffer("error", out_NO.shape)
         return [partial(np.multiply, error_NO, constant(2.0 * self.factor, error_NO.dtype), out_NO)]
+
+
+class QuadraticError(SquaredError):
+    """Half the squared error: its gradient is ``a - t``."""
+
+    factor: ClassVar[float] = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MeanAbsolute(SampleLoss):
+    """``Σ |a - E| / O``, the mean over the outputs; its derivative at 0 is 0."""
+
+    name: ClassVar[str] = "mean_absolute"
+
+    def stage_forward(self, site: OpContext) -> list[Operation]:
+        error_NO, size_NO = (site.buffer(name, site.inputs[0].shape) for name in ("error", "size"))
+        loss_N = site.output
+        return [
+            partial(np.subtract, *site.inputs, error_NO),
+            partial(np.abs, error_NO, size_NO),
+            stage_row_sums(size_NO, site),
+            partial(np.divide, loss_N, constant(error_NO.shape[1], loss_N.dtype), loss_N),
+        ]
+
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+        error_NO = site.buffer("error", out_NO.shape)
+        return [
+            partial(np.sign, error_NO, out_NO),
+            partial(np.divide, out_NO, constant(out_NO.shape[1], out_NO.dtype), out_NO),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Huber(NumberLoss):
+    """``Σ ½ε²`` where ``|ε| ≤ delta``, beyond it ``Σ delta·(|ε| - ½ delta)``, with ε = a - E.
+
+    Source: Huber, "Robust estimation of a location parameter", 1964.
+    """
+
+    delta: Annotated[
+        float, Setting("where the parabola becomes straight", "a number above 0", gt=0)
+    ] = 1.0
+    name: ClassVar[str] = "huber"
+
+    def stage_sums(self, site: OpContext) -> list[Operation]:
+        shape, dtype = site.inputs[0].shape, site.output.dtype
+        error_NO, cut_NO = site.buffer("error", shape), site.buffer("cut", shape)
+        half_NO, delta = site.buffer("half", shape), constant(self.delta, dtype)
+        # With c, the error cut to ±delta, both branches are c·(ε - c/2), and the gradient is c.
+        return [
+            partial(np.subtract, *site.inputs, error_NO),
+            partial(np.clip, error_NO, -delta, delta, cut_NO),
+            partial(np.multiply, cut_NO, constant(0.5, dtype), half_NO),
+            partial(np.subtract, error_NO, half_NO, half_NO),
+            partial(np.vecdot, cut_NO, half_NO, site.output),
+        ]
+
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+        return [partial(np.copyto, out_NO, site.buffer("cut", out_NO.shape))]
+
+
+@dataclass(frozen=True, slots=True)
+class Hinge(ClassLoss):
+    """``Σ max(0, a_j - a_c + 1)`` over the classes j other than a sample's own class c.
+
+    Source: Weston and Watkins, "Support vector machines for multi-class pattern recognition", 1999.
+    """
+
+    name: ClassVar[str] = "hinge"
+
+    def stage_forward(self, site: OpContext) -> list[Operation]:
+        a_NO, class_N = site.inputs
+        loss_N, one = site.output, constant(1, a_NO.dtype)
+        over_NO, own_N = site.buffer("over", a_NO.shape), site.buffer("own", loss_N.shape)
+        position_N = site.buffer("position", loss_N.shape, np.int64)
+        row_start_N = np.arange(len(a_NO), dtype=np.int64) * a_NO.shape[1]
+        return [
+            partial(np.add, row_start_N, class_N, position_N),
+            partial(a_NO.reshape(-1).take, position_N, None, own_N, "clip"),
+            # In this order, since of two large outputs the difference is exact where it is small.
+            partial(np.subtract, a_NO, own_N[:, None], over_NO),
+            partial(np.add, over_NO, one, over_NO),
+            partial(np.maximum, over_NO, constant(0, a_NO.dtype), out=over_NO),
+            # The class itself is 1 over; it does not count.
+            partial(np.put, over_NO, position_N, constant(0, a_NO.dtype), "clip"),
+            stage_row_sums(over_NO, site),
+        ]
+
+    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+        over_NO = site.buffer("over", out_NO.shape)
+        position_N = site.buffer("position", out_NO.shape[:1], np.int64)
+        count_N = site.buffer("count", out_NO.shape[:1])
+        return [
+            partial(np.sign, over_NO, out_NO),
+            partial(np.add.reduce, out_NO, 1, None, count_N),
+            partial(np.negative, count_N, count_N),
+            partial(np.put, out_NO, position_N, count_N, "clip"),
+        ]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from distsgd.autodiff import draw_text
 from distsgd.autodiff import functions as f
 from distsgd.autodiff.ops.elementwise import Exp
 from distsgd.autodiff.tape import GradientTape, Variable, apply
 from distsgd.errors import ModelError
+from distsgd.lessons import draw_text
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ TOLD = [
         'model.loss is "adam"; must be "softmax_cross_entropy", "sigmoid_cross_entropy",'
         ' "squared_error", "quadratic", "cross_entropy", "exponential", "hellinger",'
         ' "kullback_leibler", "generalised_kullback_leibler", "itakura_saito",'
-        ' "mean_absolute", "huber" or "hinge" (set [model] loss)'
+        ' "mean_absolute", "huber", "hinge" or "module:Class" of your own (set [model] loss)'
     ),
     'optimiser is not known; did you mean "optimizer"?',
     ("optimizer.learning_rate is nan; must be a number above 0 (set [optimizer] learning_rate)"),

@@ -37,7 +37,7 @@ JUNK: list[Any] = [
 
 
 def target_of(name: str) -> np.ndarray:
-    return np.array([0, 1, 0]) if LOSSES[name].target_kind == "class" else OUTPUTS[::-1].copy()
+    return np.array([0, 1, 0]) if find_loss(name).target_kind == "class" else OUTPUTS[::-1].copy()
 
 
 def only_ours(call: Callable[[Any], object]) -> None:
@@ -47,7 +47,7 @@ def only_ours(call: Callable[[Any], object]) -> None:
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_refuse_what_is_no_outputs_or_no_targets(name: str, kind: str) -> None:
-    loss, target = LOSSES[name], target_of(name)
+    loss, target = find_loss(name), target_of(name)
     for call in (loss.sample_losses, loss.check_values):
         # There may be more classes than those that occur.
         if kind != "more outputs" or target.ndim == 2:
@@ -59,7 +59,7 @@ def test_losses_refuse_what_is_no_outputs_or_no_targets(name: str, kind: str) ->
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_take_any_numbers_of_the_right_shape(name: str) -> None:
-    loss, target = LOSSES[name], target_of(name)
+    loss, target = find_loss(name), target_of(name)
     expected = loss.sample_losses(OUTPUTS, target).value
     assert expected.shape == (3,)
     for outputs in (OUTPUTS.tolist(), Variable(OUTPUTS)):
@@ -71,7 +71,7 @@ def test_losses_take_any_numbers_of_the_right_shape(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, ">i4"])
 def test_class_numbers_may_be_of_any_whole_type(dtype: Any) -> None:
-    loss, target = LOSSES["softmax_cross_entropy"], np.array([0, 1, 0])
+    loss, target = find_loss("softmax_cross_entropy"), np.array([0, 1, 0])
     losses = loss.sample_losses(OUTPUTS, target.astype(dtype)).value
     assert np.array_equal(losses, loss.sample_losses(OUTPUTS, target).value)
     with pytest.raises(ModelError, match="class numbers of dtype float64; must be whole numbers"):

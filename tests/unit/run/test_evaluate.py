@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.nn import LOSSES
+from distsgd.nn import LOSSES, find_loss
 from distsgd.run.evaluate import predict
 from distsgd.run.trainer import Trainer
 
@@ -70,7 +70,7 @@ def test_every_loss_on_classes_is_a_case() -> None:
 def test_only_losses_of_probabilities_write_them(
     loss: str, activation: str | None, *, is_probability: bool, tmp_path: Path
 ) -> None:
-    one_hot = LOSSES[loss].target_kind == "number"
+    one_hot = find_loss(loss).target_kind == "number"
     table = predictions(tmp_path, CLASSES, loss, activation=activation, units=3, one_hot=one_hot)
     name = "probability" if is_probability else "score"
     assert table.column_names == ["prediction", name, "outputs"]

@@ -1,4 +1,4 @@
-"""Cost functions with their gradients: E the target, a the output, one number for each sample."""
+"""Losses with their gradients: E the target, a the output, one number for each sample."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from distsgd import TrainConfig, Trainer
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.autodiff import functions as f
 from distsgd.errors import ModelError
+from distsgd.lessons import losses as lessons
 from distsgd.nn import LOSSES, Dense, Model, find_loss
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ PLAIN: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def targets(name: str) -> NDArray[np.generic]:
-    return CLASSES if LOSSES[name].target_kind == "class" else E
+    return CLASSES if find_loss(name).target_kind == "class" else E
 
 
 def test_every_loss_is_a_lesson() -> None:
@@ -70,24 +71,24 @@ def test_every_loss_is_a_lesson() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_cost_is_its_formula(name: str) -> None:
+def test_loss_is_its_formula(name: str) -> None:
     loss = find_loss(name, OPTIONS.get(name))
     losses = loss.sample_losses(Variable(A), Variable(targets(name), dtype=targets(name).dtype))
     np.testing.assert_allclose(losses.value, PLAIN[name](A, E), rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_cost_gradient_is_that_of_central_differences(name: str) -> None:
+def test_loss_gradient_is_that_of_central_differences(name: str) -> None:
     loss, target = find_loss(name, OPTIONS.get(name)), targets(name)
 
-    def cost_and_gradient(at: Floats) -> tuple[float, Floats]:
+    def loss_and_gradient(at: Floats) -> tuple[float, Floats]:
         a = Variable(at)
         with GradientTape() as tape:
             losses = loss.sample_losses(a, Variable(target, watched=False, dtype=target.dtype))
-            cost = (losses * [1.0, -2.0, 3.0, 0.5]).sum()
-        return float(cost), tape.gradient(cost, a)
+            loss_sum = (losses * [1.0, -2.0, 3.0, 0.5]).sum()
+        return float(loss_sum), tape.gradient(loss_sum, a)
 
-    assert_gradient(cost_and_gradient, A)
+    assert_gradient(loss_and_gradient, A)
 
 
 def run_program(name: str, a: list[float], e: list[float], dtype: type) -> tuple[float, Floats]:
@@ -119,18 +120,18 @@ EDGES: list[tuple[str, list[float], list[float], float]] = [
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("name", "a", "e", "cost"), EDGES)
-def test_cost_is_exact_at_the_edge_of_its_domain(
-    name: str, a: list[float], e: list[float], cost: float, dtype: type
+@pytest.mark.parametrize(("name", "a", "e", "loss"), EDGES)
+def test_loss_is_exact_at_the_edge_of_its_domain(
+    name: str, a: list[float], e: list[float], loss: float, dtype: type
 ) -> None:
     found, gradient = run_program(name, a, e, dtype)
-    assert found == pytest.approx(cost, rel=1e-6, abs=1e-6)
+    assert found == pytest.approx(loss, rel=1e-6, abs=1e-6)
     assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["cross_entropy", "kullback_leibler", "hellinger"])
-def test_cost_of_an_impossible_output_is_large_but_finite(name: str, dtype: type) -> None:
+def test_loss_of_an_impossible_output_is_large_but_finite(name: str, dtype: type) -> None:
     found, gradient = run_program(name, [0.0, 1.0], [1.0, 0.0], dtype)
     assert 1.0 < found < 2000.0
     assert np.isfinite(gradient).all()
@@ -142,15 +143,15 @@ OUTSIDE: list[tuple[Callable[[], object], str]] = [
     (lambda: f.cross_entropy([[0.5, -0.1]], [[1.0, 0.0]]), r"output -0\.1 at \[0, 1\]"),
     (lambda: f.cross_entropy([[0.5]], [[2.0]]), "target 2"),
     (lambda: f.sigmoid_cross_entropy([[0.5]], [[-1.0]]), "target -1"),
-    (lambda: f.hellinger([[-1.0]], [[1.0]]), "output -1 .* must be 0 or more"),
-    (lambda: f.hellinger([[1.0]], [[-1.0]]), "target -1"),
-    (lambda: f.kullback_leibler([[-1.0]], [[1.0]]), "output -1"),
-    (lambda: f.kullback_leibler([[1.0]], [[-1.0]], generalised=True), "target -1"),
-    (lambda: f.itakura_saito([[0.0]], [[1.0]]), "output 0 .* must be above 0"),
-    (lambda: f.itakura_saito([[1.0]], [[0.0]]), "target 0"),
+    (lambda: lessons.hellinger([[-1.0]], [[1.0]]), "output -1 .* must be 0 or more"),
+    (lambda: lessons.hellinger([[1.0]], [[-1.0]]), "target -1"),
+    (lambda: lessons.kullback_leibler([[-1.0]], [[1.0]]), "output -1"),
+    (lambda: lessons.kullback_leibler([[1.0]], [[-1.0]], generalised=True), "target -1"),
+    (lambda: lessons.itakura_saito([[0.0]], [[1.0]]), "output 0 .* must be above 0"),
+    (lambda: lessons.itakura_saito([[1.0]], [[0.0]]), "target 0"),
     (lambda: f.hinge([[1.0, 2.0]], [2]), "class 2 .* from 0 to 1"),
     (lambda: f.softmax_cross_entropy([[1.0, 2.0]], [-1]), "class -1"),
-    (lambda: f.exponential([[1.0]], [[1.0]], tau=0.0), "tau of exponential is 0"),
+    (lambda: lessons.exponential([[1.0]], [[1.0]], tau=0.0), "tau of exponential is 0"),
     (lambda: f.huber([[1.0]], [[1.0]], delta=-1.0), "delta of huber is -1"),
     (lambda: find_loss("huber", {"tau": 1.0}), "has no option 'tau'; it takes delta"),
     (lambda: find_loss("hinge", {"tau": 1.0}), "it takes no options"),
@@ -158,7 +159,7 @@ OUTSIDE: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("call", "says"), OUTSIDE)
-def test_cost_outside_its_domain_is_a_typed_error(call: Callable[[], object], says: str) -> None:
+def test_loss_outside_its_domain_is_a_typed_error(call: Callable[[], object], says: str) -> None:
     with pytest.raises(ModelError, match=says):
         call()
 
@@ -170,7 +171,7 @@ def test_program_that_leaves_the_domain_gives_no_number(name: str) -> None:
     assert math.isnan(loss), "so that a run stops as diverged"
 
 
-MEANS = [name for name, loss in LOSSES.items() if "reduction" in loss.option_names]
+MEANS = [name for name in LOSSES if "reduction" in find_loss(name).option_names]
 
 
 def test_losses_of_numbers_can_be_means_over_outputs() -> None:
@@ -191,8 +192,8 @@ def test_mean_over_outputs_is_the_sum_divided_by_them(name: str, num_outputs: in
         with GradientTape() as tape:
             loss = find_loss(name, {"reduction": reduction})
             losses = loss.sample_losses(variable, e)
-            cost = (losses * [1.0, -2.0, 3.0, 0.5]).sum()
-        found.append((losses.value, tape.gradient(cost, variable)))
+            loss_sum = (losses * [1.0, -2.0, 3.0, 0.5]).sum()
+        found.append((losses.value, tape.gradient(loss_sum, variable)))
     for total, mean in zip(*found, strict=True):
         np.testing.assert_allclose(mean, total / num_outputs, rtol=1e-15)
 
@@ -302,8 +303,8 @@ def test_options_stay_with_a_model() -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_training_makes_every_cost_smaller(name: str, tmp_path: Path) -> None:
-    one_class = LOSSES[name].target_kind == "class"
+def test_training_makes_every_loss_smaller(name: str, tmp_path: Path) -> None:
+    one_class = find_loss(name).target_kind == "class"
     chance = np.random.default_rng(1)
     x = chance.standard_normal((60, 3))
     labels = (x[:, 0] > 0).astype(np.int64) if one_class else 1 / (1 + np.exp(-x[:, 0] + 0.5))

@@ -1,9 +1,9 @@
-"""Divergences: costs that compare positive numbers by their quotient or their roots.
+"""Divergences: losses that compare positive numbers by their quotient or their roots.
 
 Shape letters: N samples, O outputs; in the formulas E is the target and a the output. All of them
 are 0 at a = E and computed so that they are exact near it: from the difference ``d = E - a``, which
 rounding leaves alone there, and from ``w = d / (E + a)``, since ``ln(E/a) = 2 artanh w``. Below its
-domain a cost is not a number, so that a run that leaves it is seen. None of them divides by N: sums
+domain a loss is not a number, so that a run that leaves it is seen. None of them divides by N: sums
 travel, means do not. No I/O here.
 """
 
@@ -17,10 +17,9 @@ from typing import ClassVar
 import numpy as np
 
 from distsgd.autodiff.gate import OpContext, Operation, constant
-from distsgd.autodiff.ops.costs import smallest, stage_row_sums
 from distsgd.autodiff.ops.domain import NOT_NEGATIVE, POSITIVE, Domain
-from distsgd.autodiff.ops.logarithms import stage_artanh_tail
-from distsgd.autodiff.ops.losses import NumberLoss
+from distsgd.autodiff.ops.logarithms import smallest, stage_artanh_tail
+from distsgd.autodiff.ops.losses import NumberLoss, stage_row_sums
 from distsgd.base.arrays import Array
 
 # Where a quotient is from 1/2 to 2 its logarithm is taken by the series, elsewhere as it is.
@@ -66,14 +65,11 @@ class Hellinger(NumberLoss):
 
 @dataclass(frozen=True, slots=True)
 class KullbackLeibler(NumberLoss):
-    """``Σ E ln(E/a)``; outputs and targets of 0 or more, meant to sum to 1 in each row.
+    """``Σ E ln(E/a)``; outputs and targets of 0 or more, meant to sum to 1 in each row."""
 
-    With ``generalised=True`` ``Σ [E ln(E/a) - E + a]``, which is least at a = E whatever they sum
-    to.
-    """
-
-    generalised: bool = False
+    generalised: ClassVar[bool] = False
     name: ClassVar[str] = "kullback_leibler"
+    compares_probabilities: ClassVar[bool] = True
     output_domain: ClassVar[Domain] = NOT_NEGATIVE
     target_domain: ClassVar[Domain] = NOT_NEGATIVE
 
@@ -118,6 +114,13 @@ class KullbackLeibler(NumberLoss):
             partial(top, out_NO),
             partial(np.divide, out_NO, divisor_NO, out_NO),
         ]
+
+
+class GeneralisedKullbackLeibler(KullbackLeibler):
+    """``Σ [E ln(E/a) - E + a]``, which is least at a = E whatever the outputs sum to."""
+
+    generalised: ClassVar[bool] = True
+    compares_probabilities: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
