@@ -34,6 +34,11 @@ class Setting:
         return {name: bound for name, bound in named.items() if bound is not None}
 
 
+def count(meaning: str, rule: str = "a whole number, 1 or more") -> Setting:
+    """A setting that is a count."""
+    return Setting(meaning, rule, ge=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A field of a component as a key of the configuration.

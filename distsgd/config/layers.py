@@ -1,96 +1,45 @@
-"""What may stand in ``[model] layers``: one table a layer, told apart by `type`. No I/O here."""
+"""What may stand in ``[model] layers``: one table a layer, told apart by `type`. No I/O here.
+
+Its keys are the settings of the layer itself (`distsgd.nn.layers.Layer`): nothing is said twice.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, create_model
 
-from distsgd.config.section import Section, count, key
-
-Activation = Literal["relu", "sigmoid", "tanh", "softmax"]
-
-
-class DenseLayer(Section):
-    """``activation(x @ W + b)``."""
-
-    type: Literal["dense"]
-    units: Annotated[int, count("number of outputs")]
-    activation: Annotated[
-        Activation | None,
-        key("applied to the outputs", '"relu", "sigmoid", "tanh", "softmax" or left out'),
-    ] = None
-    bias: Annotated[bool, key("whether b is added", "true or false")] = True
+from distsgd.base.allowed import is_allowed
+from distsgd.base.settings import Key, keys_of
+from distsgd.config.section import Section, key
+from distsgd.nn import described, layers
 
 
-class FlattenLayer(Section):
-    """Every axis but the rows' made one."""
+def _field(of: Key) -> tuple[Any, Any]:
+    """A key of a component as pydantic takes it: its type, checked by its bounds, and default."""
 
-    type: Literal["flatten"]
+    def check(value: Any) -> Any:
+        if not is_allowed(of, value):
+            raise ValueError(value)
+        return value
 
-
-class ActivationLayer(Section):
-    """An activation as a layer of its own."""
-
-    type: Activation
-
-
-class ReshapeLayer(Section):
-    """Each row in another shape, as images: rows, columns, channels."""
-
-    type: Literal["reshape"]
-    shape: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
-        key("sizes of a row's axes", "a list of whole numbers, 1 or more", min_length=1),
-    ]
+    said = key(of.setting.meaning, of.setting.rule)
+    return Annotated[of.type, AfterValidator(check), said], ... if of.is_needed else of.default
 
 
-class ConvolutionLayer(Section):
-    """``activation(patches @ W + b)`` at each place of a square kernel on an image."""
-
-    type: Literal["convolution"]
-    channels: Annotated[int, count("number of output channels")]
-    kernel: Annotated[int, count("rows and columns of the kernel")]
-    stride: Annotated[int, count("pixels from one place to the next")] = 1
-    padding: Annotated[
-        Literal["valid", "same"],
-        key("places inside the image only, or zeros around it", '"valid" or "same"'),
-    ] = "valid"
-    activation: Annotated[
-        Literal["relu", "sigmoid", "tanh"] | None,
-        key("applied to the outputs", '"relu", "sigmoid", "tanh" or left out'),
-    ] = None
-    bias: Annotated[bool, key("whether b is added", "true or false")] = True
+def _table(layer: type[layers.Layer]) -> type[Section]:
+    fields = {name: _field(of) for name, of in keys_of(layer).items()}
+    types = Literal[layer.types()]  # type: ignore[valid-type] # known when it runs
+    named = {"type": (types, ...)} | fields
+    return create_model(f"{layer.__name__}Layer", __base__=Section, __doc__=layer.__doc__, **named)
 
 
-class MaxPoolLayer(Section):
-    """The largest of each window of an image."""
+TABLES = {layer: _table(layer) for layer in described.LAYERS}
+DenseLayer: Any = TABLES[layers.Dense]
+FlattenLayer: Any = TABLES[layers.Flatten]
+ActivationLayer: Any = TABLES[layers.Activation]
 
-    type: Literal["max_pool"]
-    size: Annotated[int, count("rows and columns of a window")]
-
-
-class LayerNormLayer(Section):
-    """Each row with mean 0 and variance 1, times a gain, plus a bias."""
-
-    type: Literal["layer_norm"]
-
-
-class DropoutLayer(Section):
-    """Numbers left out by chance, in training only."""
-
-    type: Literal["dropout"]
-    rate: Annotated[float, key("share left out", "at least 0 and below 1", ge=0, lt=1)]
-
-
-Layer = Annotated[
-    DenseLayer
-    | FlattenLayer
-    | ReshapeLayer
-    | ConvolutionLayer
-    | MaxPoolLayer
-    | LayerNormLayer
-    | DropoutLayer
-    | ActivationLayer,
-    Field(discriminator="type"),
-]
+if TYPE_CHECKING:
+    Layer = Section
+else:
+    Layer = Annotated[Union[tuple(TABLES.values())], Field(discriminator="type")]  # noqa: UP007

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
-from distsgd.autodiff.ops.activations import ACTIVATIONS
+from distsgd.base.settings import keys_of
 from distsgd.errors import ModelError
-from distsgd.nn.images import Convolution, MaxPool
-from distsgd.nn.layers import Activation, Dense, Flatten, Layer, Reshape
+from distsgd.nn import images, layers, regularisation
+from distsgd.nn.layers import Activation, Layer
 from distsgd.nn.names import nearest
-from distsgd.nn.regularisation import Dropout, LayerNorm
 
-LAYERS: Mapping[str, type[Layer]] = {
-    layer.type: layer
-    for layer in (Dense, Flatten, Reshape, Convolution, MaxPool, LayerNorm, Dropout)
-}
-LAYER_TYPES = (*LAYERS, *ACTIVATIONS)  # What `type` may be in a configuration.
+LAYERS: tuple[type[Layer], ...] = (
+    *layers.LAYERS,
+    *images.LAYERS,
+    *regularisation.LAYERS,
+    Activation,
+)
+_BY_TYPE: Mapping[str, type[Layer]] = {kind: layer for layer in LAYERS for kind in layer.types()}
+LAYER_TYPES = tuple(_BY_TYPE)  # What `type` may be in a configuration.
 BATCH_NORMALISATION = (
     "batch normalisation mixes the samples of a block, so that no sample has a gradient of its own "
     'and the bits depend on how a batch is cut; use {type = "layer_norm"}'
@@ -43,17 +44,17 @@ def layer_from_dict(described: Mapping[str, Any]) -> Layer:
             f"{nearest(str(kind), LAYER_TYPES)}"
         )
     article = "an" if kind[0] in "aeiou" else "a"
-    taken = fields(LAYERS[kind]) if kind in LAYERS else ()  # type: ignore[arg-type] # layers are dataclasses
-    allowed = [field.name for field in taken]
+    layer = _BY_TYPE[kind]
+    allowed = keys_of(layer)
     unknown = [key for key in settings if key not in allowed]
     if unknown:
         raise ModelError(
             f"{article} {kind} layer has no {unknown[0]!r}; it takes "
             f"{', '.join(allowed) or 'no settings'}{nearest(unknown[0], allowed)}"
         )
-    missing = [f.name for f in taken if f.default is MISSING and f.name not in settings]
+    missing = [name for name, key in allowed.items() if key.is_needed and name not in settings]
     if missing:
         raise ModelError(
             f"{article} {kind} layer has no {missing[0]} (set {missing[0]} of the layer)"
         )
-    return LAYERS[kind](**settings) if kind in LAYERS else Activation(kind)
+    return layer.of_type(kind, settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
@@ -20,8 +20,9 @@ from distsgd.autodiff.ops.convolution import MaxPool as MaxPoolGate
 from distsgd.autodiff.ops.convolution import Padding
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.variable import Variable, apply
+from distsgd.base.settings import Setting, count
 from distsgd.errors import ModelError
-from distsgd.nn.layers import Layer, check_activation, check_count
+from distsgd.nn.layers import BIAS, ElementwiseName, Layer, activation_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,15 @@ class Convolution(Layer):
     The weight is ``[kernel, kernel, channels before, channels]``.
     """
 
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: Padding = "valid"
-    activation: str | None = None
-    bias: bool = True
+    channels: Annotated[int, count("number of output channels")]
+    kernel: Annotated[int, count("rows and columns of the kernel")]
+    stride: Annotated[int, count("pixels from one place to the next")] = 1
+    padding: Annotated[
+        Padding, Setting("places inside the image only, or zeros around it", '"valid" or "same"')
+    ] = "valid"
+    activation: Annotated[ElementwiseName | None, activation_setting(ElementwiseName)] = None
+    bias: Annotated[bool, BIAS] = True
     type: ClassVar[str] = "convolution"
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "kernel", "stride"):
-            check_count(name, getattr(self, name))
-        check_activation(self.activation)
-        if self.activation == "softmax":
-            raise ModelError("softmax is no activation of a convolution; must be of each number")
-        if self.padding not in ("valid", "same"):
-            raise ModelError(f'padding is {self.padding!r}; must be "valid" or "same"')
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         shape = (self.kernel, self.kernel, input_shape[-1], self.channels)
@@ -82,11 +76,8 @@ class Convolution(Layer):
 class MaxPool(Layer):
     """The largest number of each window of `size` x `size`; what fills no window is left out."""
 
-    size: int
+    size: Annotated[int, count("rows and columns of a window")]
     type: ClassVar[str] = "max_pool"
-
-    def __post_init__(self) -> None:
-        check_count("size", self.size)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         _check_image(self.type, input_shape)
@@ -95,6 +86,9 @@ class MaxPool(Layer):
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
         return functions.max_pool(x, self.size)
+
+
+LAYERS: tuple[type[Layer], ...] = (Convolution, MaxPool)
 
 
 def _check_image(layer: str, input_shape: Shape) -> None:

@@ -7,22 +7,46 @@ I/O here.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.ops.activations import ACTIVATIONS
+from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable, apply
+from distsgd.base.allowed import wrong_settings
+from distsgd.base.settings import Setting, count, keys_of
 from distsgd.errors import ModelError
-from distsgd.nn.names import nearest
+from distsgd.nn.names import nearest, quoted
+
+if TYPE_CHECKING:
+    ActivationName = str
+    ElementwiseName = str
+else:
+    ActivationName = Literal[tuple(ACTIVATIONS)]
+    ElementwiseName = Literal[
+        tuple(name for name, gate in ACTIVATIONS.items() if isinstance(gate, Elementwise))
+    ]
+
+BIAS = Setting("whether b is added", "true or false")
+
+
+def activation_setting(name: Any) -> Setting:
+    """What is said of an activation whose `name` is of that Literal."""
+    return Setting("applied to the outputs", f"{quoted(get_args(name))} or left out")
 
 
 class Layer:
     """What a model is made of; subclasses are frozen dataclasses of their settings, and picklable.
+
+    A field that is annotated with a `Setting` is a key of the configuration, which takes its
+    meaning, rule, bounds and default from here; a value that may not stand there is refused
+    (`ModelError`). A file's `LAYERS` are those that a configuration knows.
 
     Attributes:
         type: Its name in a configuration.
@@ -36,6 +60,24 @@ class Layer:
     starts: ClassVar[Mapping[str, float]] = {}
 
     __slots__ = ()
+
+    def __post_init__(self) -> None:
+        values = {name: getattr(self, name) for name in keys_of(type(self))}
+        for name, key in wrong_settings(type(self), values):
+            value, rule = values[name], key.setting.rule
+            near = nearest(str(value), re.findall(r'"(\w+)"', rule))
+            raise ModelError(f"{name} is {value!r}; must be {rule}{near} (set {name} of the layer)")
+
+    @classmethod
+    def types(cls) -> tuple[str, ...]:
+        """What `type` of a configuration may be for such a layer."""
+        return (cls.type,)
+
+    @classmethod
+    def of_type(cls, kind: str, settings: Mapping[str, Any]) -> Layer:
+        """The layer of type `kind` with these settings."""
+        del kind
+        return cls(**settings)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         """Its parameters for one sample of `input_shape`; none unless a layer says otherwise."""
@@ -62,35 +104,14 @@ class Layer:
         return {"type": self.type} | {name: v for name, v in plain.items() if v is not None}
 
 
-def check_count(name: str, value: int) -> None:
-    """Raises `ModelError` unless `value`, the setting `name` of a layer, is a count."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(
-            f"{name} is {value!r}; must be a whole number of at least 1 (set {name} of the layer)"
-        )
-
-
-def check_activation(name: str | None) -> None:
-    """Raises `ModelError` unless `name` is an activation or None."""
-    if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
-        raise ModelError(
-            f"activation is {name!r}; must be one of {', '.join(ACTIVATIONS)}, or left out"
-            f"{nearest(str(name), ACTIVATIONS)}"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Dense(Layer):
     """``activation(x @ weight + bias)``, with the weight as inputs x outputs."""
 
-    units: int
-    activation: str | None = None
-    bias: bool = True
+    units: Annotated[int, count("number of outputs")]
+    activation: Annotated[ActivationName | None, activation_setting(ActivationName)] = None
+    bias: Annotated[bool, BIAS] = True
     type: ClassVar[str] = "dense"
-
-    def __post_init__(self) -> None:
-        check_count("units", self.units)
-        check_activation(self.activation)
 
     def parameters(self, input_shape: Shape) -> tuple[ParameterSpec, ...]:
         weight = ParameterSpec("weight", (*input_shape, self.units))
@@ -124,6 +145,15 @@ class Activation(Layer):
                 f"activation is {self.name!r}; must be one of "
                 f"{', '.join(ACTIVATIONS)}{nearest(self.name, ACTIVATIONS)}"
             )
+
+    @classmethod
+    def types(cls) -> tuple[str, ...]:
+        return tuple(ACTIVATIONS)
+
+    @classmethod
+    def of_type(cls, kind: str, settings: Mapping[str, Any]) -> Layer:
+        assert not settings
+        return cls(kind)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if self.name == "softmax" and len(input_shape) != 1:
@@ -187,17 +217,16 @@ class Flatten(Layer):
 class Reshape(Layer):
     """Each sample in another shape, such as the flat rows of a file as images; moves nothing."""
 
-    shape: tuple[int, ...]
+    shape: Annotated[
+        tuple[int, ...],
+        Setting("sizes of a row's axes", "a list of whole numbers, 1 or more", ge=1),
+    ]
     type: ClassVar[str] = "reshape"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
-        if not self.shape:
-            raise ModelError(
-                "the shape is empty; must hold a size or more (set shape of the layer)"
-            )
-        for size in self.shape:
-            check_count("a size of shape", size)
+        if isinstance(self.shape, list):
+            object.__setattr__(self, "shape", tuple(self.shape))
+        Layer.__post_init__(self)  # Not `super()`: see `Convolution`.
 
     def numbers_per_sample(self, input_shape: Shape) -> int:
         del input_shape
@@ -214,3 +243,6 @@ class Reshape(Layer):
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
         return apply(ReshapeGate((-1, *self.shape)), x)
+
+
+LAYERS: tuple[type[Layer], ...] = (Dense, Flatten, Reshape)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
-from distsgd.autodiff.ops.dropout import Dropout as DropoutGate
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable
+from distsgd.base.settings import Setting
 from distsgd.nn.layers import Layer
 
 
@@ -42,12 +42,9 @@ class Dropout(Layer):
     What is left out depends on the rows' keys, so on seed, step and row, never on block or worker.
     """
 
-    rate: float
+    rate: Annotated[float, Setting("share left out", "at least 0 and below 1", ge=0, lt=1)]
     type: ClassVar[str] = "dropout"
     numbers_per_output: ClassVar[int] = 4
-
-    def __post_init__(self) -> None:
-        DropoutGate(self.rate)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -60,3 +57,6 @@ class Dropout(Layer):
     def leave_out(self, x: Variable, keys: Variable, layer: int) -> Variable:
         """Training: `x` with numbers left out, by the rows' `keys` and the layer's number."""
         return functions.dropout(x, keys, self.rate, layer=layer)
+
+
+LAYERS: tuple[type[Layer], ...] = (LayerNorm, Dropout)

@@ -286,8 +286,8 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"type": "max_pool", "size": 5}, "no smaller than a window"),
     ({"type": "max_pool", "sise": 5}, "did you mean 'size'"),
     ({"type": "reshape", "shape": [4, 5]}, "both must hold 16 numbers"),
-    ({"type": "reshape", "shape": []}, "the shape is empty"),
-    ({"type": "dropout", "rate": 1.0}, "rate of dropout is 1.0"),
+    ({"type": "reshape", "shape": []}, r"shape is \(\); must be a list of whole numbers"),
+    ({"type": "dropout", "rate": 1.0}, "rate is 1.0; must be at least 0 and below 1"),
 ]
 
 

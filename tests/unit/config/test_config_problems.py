@@ -7,6 +7,8 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
+from distsgd.nn.described import LAYER_TYPES
+from distsgd.nn.names import quoted
 from tests.unit.config.test_train_config import least, problems_of
 
 WRONG: dict[str, Any] = {
@@ -27,10 +29,7 @@ WRONG: dict[str, Any] = {
     "parallel": 4,
     "schedule": {"type": "step"},
 }
-TYPES = (
-    '"dense", "flatten", "reshape", "convolution", "max_pool", "layer_norm", "dropout", '
-    '"relu", "sigmoid", "tanh", "softmax" (edit [model] layers)'
-)
+TYPES = f"{quoted(LAYER_TYPES)} (edit [model] layers)"
 A_LAYER = f"must be a table whose type is one of {TYPES}"
 TOLD = [
     (
