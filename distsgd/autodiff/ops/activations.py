@@ -5,10 +5,11 @@ Shape letters: N samples, O outputs. No I/O here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -56,6 +57,97 @@ def _tanh_gradient(d: Any, kept: Any) -> Any:
 
 class Tanh(Elementwise, keep=np.abs, value=np.tanh, gradient=_tanh_gradient):
     """The hyperbolic tangent."""
+
+
+class _Tail(NamedTuple):
+    """How `_normal_tail` is computed in a dtype: ``(a + centre)·Q(a) / exp(-a²/2)`` as polynomial.
+
+    Attributes:
+        bound: From here on Q is 0 in the dtype.
+        centre: Where the polynomial's variable ``(a - centre) / (a + centre)`` is 0.
+        coefficients: Lowest power first.
+    """
+
+    bound: float
+    centre: float
+    coefficients: tuple[float, ...]
+
+
+# Chebyshev fits in 40 digits; what they leave out is 2.6e-9 of the value, and 1.2e-17.
+_TAILS = {
+    np.dtype(np.float32): _Tail(
+        14.5,
+        4.0,
+        (
+            *(7.552851304887489e-01, -6.078966577636513e-01, 3.871373823009086e-01),
+            *(-1.865213074612191e-01, 6.0397293905870064e-02, -7.545268164187146e-03),
+            *(-3.4880755300982533e-03, 1.646295611864889e-03, 1.6935545827690643e-04),
+            *(-2.3462176112985336e-04, -5.264564978400001e-05),
+        ),
+    ),
+    np.dtype(np.float64): _Tail(
+        39.0,
+        5.0,
+        (
+            *(7.69193049750063e-01, -6.653825028900567e-01, 4.953056159699764e-01),
+            *(-3.1353315667130455e-01, 1.650203661703847e-01, -6.911863870631016e-02),
+            *(2.0795066799883178e-02, -2.9933767705085422e-03, -7.978693984660701e-04),
+            *(5.448990647731298e-04, -5.937572800991586e-05, -4.97628142705858e-05),
+            *(1.6681213742042063e-05, 3.9809021578680414e-06, -2.76926709599743e-06),
+            *(-3.366153681012471e-07, 4.331410356862585e-07, 4.2274993740065346e-08),
+            *(-6.594221662477223e-08, -9.31356099432606e-09, 7.66307180076004e-09),
+            *(1.753048401408232e-09, -1.5877468827473365e-10),
+        ),
+    ),
+}
+
+
+def _bounded_size(x: Any) -> Any:
+    return np.minimum(np.abs(x), _TAILS[x.dtype].bound)
+
+
+def _bell(size: Any) -> Any:
+    """``exp(-a²/2)``; of a by its sixteenths, whose squares are exact, and what is left."""
+    coarse = np.rint(size * 16) * (1 / 16)
+    return np.exp(coarse * coarse * -0.5) * np.exp((size - coarse) * (size + coarse) * -0.5)
+
+
+def _normal_tail(x: Any) -> Any:
+    """``Q(|x|) = erfc(|x| / √2) / 2``: the share of the normal distribution beyond ``|x|``.
+
+    By one polynomial over all of it, as Shepherd and Laframboise, "Chebyshev approximation of
+    (1 + 2x) exp(x²) erfc(x) in 0 <= x < ∞", Mathematics of Computation 36, 1981.
+    """
+    size, (_, centre, (*lower, total)) = _bounded_size(x), _TAILS[x.dtype]
+    shifted = size + centre
+    u = (size - centre) / shifted
+    for coefficient in reversed(lower):
+        total = u * total + coefficient
+    return total / shifted * _bell(size)
+
+
+def _gelu_gradient(d: Any, x: Any, kept: Any) -> Any:
+    """``Φ(x) + x·φ(x)``, which is ``Q - |x|·φ`` below 0, and 1 less that above."""
+    size = _bounded_size(x)
+    sign = np.copysign(1.0, x)
+    beyond = kept - _bell(size) * size * (1 / math.sqrt(2 * math.pi))
+    return d * (np.maximum(sign, 0) - sign * beyond)
+
+
+class Gelu(
+    Elementwise,
+    keep=_normal_tail,
+    # x·Φ(x) without cancellation: Φ(x) is Q(|x|) below 0, and 1 less that above.
+    value=lambda x, kept: np.maximum(x, np.zeros(x.shape, x.dtype)) - _bounded_size(x) * kept,
+    gradient=_gelu_gradient,
+):
+    """``x·Φ(x)`` with the normal distribution Φ, exactly: no approximation by tanh.
+
+    Within 4 ulp down to the smallest normal number, in float32 and float64, also far out below 0;
+    so is its derivative, but near its zero at -0.75, where that is measured against 1.
+
+    Source: Hendrycks and Gimpel, "Gaussian error linear units", 2016, arXiv:1606.08415.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +220,6 @@ def stage_shifted_exponentials(
 
 
 ACTIVATIONS: Mapping[str, Gate] = {
-    gate.name: gate for gate in (Relu(), Sigmoid(), Tanh(), Softmax())
+    gate.name: gate for gate in (Relu(), Sigmoid(), Tanh(), Gelu(), Softmax())
 }
 """What may bend the outputs of a layer, by the name that it has in a configuration."""
