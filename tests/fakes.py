@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +14,14 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.blocks import Block, Blocking
 from distsgd.data.sampler import BatchSampler, Sampler
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
-from distsgd.parallel.transport.interface import Address, Seen
-from distsgd.parallel.transport.service import serve
-from distsgd.parallel.tree import Sums, joins
+from distsgd.nn.layers import Dense
+from distsgd.nn.model import Model
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
+from distsgd.parallel.runner import Runner
+from distsgd.parallel.service import serve
+from distsgd.parallel.transport.interface import Address
+from distsgd.parallel.tree import Sums
+from distsgd.parallel.worker import BlockRows, Seen, WorkerSpec
 
 NUM_TEST_ROWS = 50
 
@@ -39,49 +44,57 @@ def block_gradient(weights_P: Array, step: int, block: Block) -> tuple[Array, Su
     return gradient_P, Sums(count, square / count, 0, square / 3, square)
 
 
-class FakeWorker:
-    """Keeps the worker's protocol; `before` sees each order first."""
+class FakeBlocks:
+    """A worker whose blocks have no rows, and give `block_gradient`."""
+
+    data_digest = "the same data"
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Nothing of `spec` is looked at."""
+
+    def read(self, rows: BlockRows, buffer: int) -> tuple[int, Block]:  # noqa: ARG002 -- no rows.
+        return rows.step, rows.block
+
+    def compute(self, batch: tuple[int, Block], weights_P: Array, gradient_P: Array | None) -> Sums:
+        found_P, sums = block_gradient(weights_P, *batch)
+        if gradient_P is not None:
+            gradient_P[:] = found_P
+        return sums
+
+    def prefetch(self, rows: range) -> None:
+        pass
+
+
+class FakeWorker(Runner):
+    """Answers requests with `FakeBlocks`; `before` sees each request first."""
 
     def __init__(
         self, sampler: Sampler, before: Callable[[ComputeRequest], None] = lambda _: None
     ) -> None:
+        spec = WorkerSpec(
+            Path("no data"),
+            Model([Dense(1)], "quadratic", (1,)),
+            sampler,
+            dtype="float32",
+            seed=0,
+            per_sample=True,
+            has_classes=False,
+            num_test_rows=NUM_TEST_ROWS,
+        )
+        super().__init__(FakeBlocks(spec), spec)
         self._sampler, self._before = sampler, before
 
     def describe(self, worker: int) -> WorkerInfo:
         return WorkerInfo(worker, __version__, os.getpid(), "the same bits", "the same data")
 
-    def attach(self, weights_P: Array, slots_SP: Array) -> None:
-        self._weights_P, self._slots_SP = weights_P, slots_SP
-
-    def compute(self, order: ComputeRequest) -> ComputeReply:
-        self._before(order)
-        is_gradient = order.kind is RequestKind.GRADIENT
-        sampler = self._sampler
-        is_test = order.kind is RequestKind.EVALUATE
-        partition = (
-            sampler.blocking.evaluation(NUM_TEST_ROWS) if is_test else sampler.partition(order.step)
-        )
-        blocks, edges = partition.blocks, partition.separators[order.first : order.last + 1]
-        stack: list[Sums] = []
-        for block, pops in zip(blocks[order.first : order.last], joins(edges).pops, strict=True):
-            gradient_P, sums = block_gradient(self._weights_P, order.step, block)
-            if is_gradient:
-                self._slots_SP[len(stack)] = gradient_P
-            stack.append(sums)
-            for _ in range(pops):
-                right = stack.pop()
-                if is_gradient:
-                    self._slots_SP[len(stack) - 1] += self._slots_SP[len(stack)]
-                stack[-1] = stack[-1].joined(right)
-        return ComputeReply(*order[:5], 0.0, 0.0, tuple(stack))
+    def compute(self, request: ComputeRequest) -> ComputeReply:
+        self._before(request)
+        return super().compute(request)
 
     def view(self, step: int) -> Seen:
         """As many rows as the step has, each told apart by its step."""
         outputs_BO = np.full((self._sampler.num_samples(step), 1), float(step))
         return Seen(outputs_BO, -outputs_BO, 2.0 * outputs_BO)
-
-    def read_ahead(self, order: ComputeRequest) -> None:
-        pass
 
 
 def serve_fake(

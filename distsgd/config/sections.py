@@ -271,6 +271,9 @@ class ParallelSection(Section):
     block_rows: Annotated[
         int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
     ] = 256
+    worker: Annotated[
+        Name, key("the class that computes a block", "module:class (derive it from BlockWorker)")
+    ] = "distsgd_workers.gradient_worker:GradientWorker"
     assignment: Annotated[
         Literal["autotune", "all"],
         key(

@@ -22,10 +22,9 @@ from distsgd.parallel.server.spec import Status
 from distsgd.run import run_files
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.spec import RunSpec, make_run_spec
-from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
 
-EMPTY_WORKER = "distsgd_workers.empty_worker:EmptyWorker"
+EMPTY_WORKER = "distsgd.lab.empty_worker:EmptyWorker"
 NUM_ROWS = 8192
 ROUNDS = 5
 MIN_ROUND_STEPS = 3
@@ -50,7 +49,6 @@ class Bench:
     Attributes:
         data: A prepared data set with ``layers[0]`` features and ``layers[-1]`` classes; synthetic
             rows unless given.
-        worker: The worker class, as ``module:class``.
     """
 
     layers: tuple[int, ...]
@@ -60,7 +58,6 @@ class Bench:
     statistics: Literal["none", "norms"] = "norms"
     overrides: tuple[str, ...] = ()
     data: Path | None = None
-    worker: str = WORKER
 
     def config(self) -> TrainConfig:
         """The run that is timed. Raises ConfigError."""
@@ -112,7 +109,7 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
         look = _Look(bench.seconds, watch)
         address = config.parallel.address
         spec = run_spec.server_spec(run.path, None)
-        outcome = launch(spec, bench.worker, look, address=address)
+        outcome = launch(spec, config.parallel.worker, look, address=address)
     if outcome.stopped_by == "request" and not look.has_asked:
         raise Interrupted("interrupted before enough steps were timed; nothing was measured")
     return _summary(bench, run_spec, look.readings)
@@ -135,8 +132,12 @@ def empty_bench(
         num_blocks,
         num_workers,
         1.0,
-        overrides=("parallel.lanes=1", "parallel.block_rows=1", "parallel.assignment=all"),
-        worker=EMPTY_WORKER,
+        overrides=(
+            "parallel.lanes=1",
+            "parallel.block_rows=1",
+            "parallel.assignment=all",
+            f"parallel.worker={EMPTY_WORKER}",
+        ),
     )
 
 

@@ -15,9 +15,10 @@ from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.service import serve
 from distsgd.parallel.transport import open_transport
-from distsgd.parallel.transport.interface import Address, BufferLayout, Joined, Reported
-from distsgd.parallel.transport.service import serve
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Address, Joined, Replied
 from distsgd.parallel.tree import Sums
 
 NUM_PARAMETERS = 100_000
@@ -62,7 +63,7 @@ def _empty_step(transport: Any, step: int, num_workers: int) -> float:
         transport.send(
             worker, ComputeRequest(0, RequestKind.GRADIENT, step, worker, worker + 1, 0, 0)
         )
-    _gather(transport, Reported, num_workers)
+    _gather(transport, Replied, num_workers)
     total = transport.partials(0)[0]
     for worker in range(1, num_workers):
         np.add(total, transport.partials(worker)[0], out=total)
@@ -87,11 +88,11 @@ class _EmptyWorker:
     def attach(self, weights_P: Array, slots_SP: Array) -> None:
         self._weights_P, self._slots_SP = weights_P, slots_SP
 
-    def compute(self, order: ComputeRequest) -> ComputeReply:
+    def compute(self, request: ComputeRequest) -> ComputeReply:
         np.copyto(self._slots_SP[0], self._weights_P)
-        return ComputeReply(*order[:5], 0.0, 0.0, (Sums(1, 0.0, 0, 0.0, 0.0),))
+        return ComputeReply(*request[:5], 0.0, 0.0, (Sums(1, 0.0, 0, 0.0, 0.0),))
 
-    def read_ahead(self, order: ComputeRequest) -> None:
+    def prefetch(self, request: ComputeRequest) -> None:
         """Nothing to read."""
 
 

@@ -1,8 +1,8 @@
 """Adding gradient sums in the order of the tree, chunk by chunk.
 
-Third line of the step loop, for whoever does it: the server, or a worker for a range of the
-parameters. What is added is in the cache when it is added to again, and when its squares are
-summed. No I/O here.
+Third line of the step loop: done by the server, or by a worker for a range of the parameters. What
+is added is still in the cache when it is added to again, and when its squares are summed. No I/O
+here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distsgd.base.arrays import Array
-from distsgd.optim.chunks import CHUNK_LENGTH
+from distsgd.optim.chunks import CHUNK_LENGTH, chunks
 from distsgd.optim.clip import chunk_squared_norm
+from distsgd.parallel.messages import ReduceReply, ReduceRequest
+from distsgd.parallel.tree import fold
 
 
 class ChunkedSum(NamedTuple):
@@ -38,20 +40,17 @@ class GradientSum:
         Args:
             nodes: The same chunk of each, in block order; not changed.
             pops: How many joins follow each: see `tree.Joins`.
-            out: Of the span's length; used where there is something to add.
+            out: Of the chunk's length; used where there is something to add.
 
         Returns:
             `out`, or the only node itself.
         """
-        stack: list[Array] = []
-        for node, joined in zip(nodes, pops, strict=True):
-            stack.append(node)
-            for _ in range(joined):
-                right = stack.pop()
-                height = len(stack) - 1
-                to = self._scratch_chunk(height)[: len(out)] if height else out
-                stack[-1] = np.add(stack[-1], right, out=to)
-        (root,) = stack
+
+        def join(left: Array, right: Array, height: int) -> Array:
+            to = self._scratch_chunk(height)[: len(out)] if height else out
+            return np.add(left, right, out=to)
+
+        (root,) = fold(pops, lambda i, _: nodes[i], join)
         return root
 
     def sum_chunks(
@@ -66,7 +65,23 @@ class GradientSum:
         return found
 
     def _scratch_chunk(self, height: int) -> Array:
-        """Room for a sum at this height of the stack; the lowest lies in what is asked for."""
+        """Room for a sum at this height of the stack; the lowest lies in the caller's `out`."""
         while len(self._scratch) < height:
             self._scratch.append(np.zeros(CHUNK_LENGTH, self._dtype))
         return self._scratch[height - 1]
+
+
+class SliceReducer:
+    """A worker's part of a sum that several processes share: see `pool.sliced_reduce`."""
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._gradient_sum = GradientSum(dtype)
+
+    def reduce(
+        self, request: ReduceRequest, partials: Sequence[Array], *, out: Array
+    ) -> ReduceReply:
+        """Sum the chunks of `request` over `partials`, each ``[P]``, into `out`, ``[P]``."""
+        pops = [node.pops for node in request.nodes]
+        at = chunks(len(out))[request.first : request.last]
+        found = self._gradient_sum.sum_chunks(partials, pops, at, out=out)
+        return ReduceReply(*request[:4], tuple(found.squared_norms))

@@ -1,9 +1,7 @@
-"""The words on the wire: what the server asks of a worker, and what it answers. Numbers only.
+"""The codec: what the server asks of a worker and what the worker replies, as bytes. Numbers only.
 
-Nothing is ever unpickled.
-
-A `ComputeRequest` names blocks by step and range, since both sides have the sampler; the arrays
-travel beside it (see `transport`).
+A `ComputeRequest` names blocks by step and range, since both sides have the sampler; the arrays do
+not go through here (see `transport`). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -12,11 +10,8 @@ import json
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from distsgd.data.sampler import Sampler
-from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
 
 KIND_AT = 4  # Behind the incarnation, in every message.
@@ -33,30 +28,28 @@ class RequestKind(IntEnum):
 class ComputeRequest(NamedTuple):
     """Compute blocks ``first`` to ``last`` (excluded) of `step`."""
 
-    incarnation: int  # Of the server; an answer to another one is refused.
+    incarnation: int  # Of the server; a reply to another one is refused.
     kind: RequestKind
     step: int
     first: int
     last: int
-    next_first: (
-        int  # The blocks of the following step that this worker may expect; empty when unknown.
-    )
-    next_last: int
-    spin: bool = False  # Look for the next order without falling asleep, for a while.
+    next_first: int  # The blocks of the following step that this worker may expect; empty when
+    next_last: int  # unknown.
+    spin: bool = False  # Look for the next request without falling asleep, for a while.
 
     def pack(self) -> bytes:
-        """The order as bytes."""
-        return _ORDER.pack(*self)
+        """The request as bytes."""
+        return _REQUEST.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """The order in `data`, of the right length."""
-        incarnation, kind, *rest = _ORDER.unpack(data)
+        """The request in `data`, of the right length."""
+        incarnation, kind, *rest = _REQUEST.unpack(data)
         return cls(incarnation, RequestKind(kind), *rest)
 
 
 class ComputeReply(NamedTuple):
-    """What came of an order.
+    """What came of a request.
 
     A partial for each subtree of the blocks that could be summed, in order.
     """
@@ -66,35 +59,35 @@ class ComputeReply(NamedTuple):
     step: int
     first: int
     last: int
-    read_us: float  # Time for rows that were not yet read when the order came.
+    read_us: float  # Time for rows that were not yet read when the request came.
     compute_us: float
     nodes: tuple[Sums, ...]
 
     def pack(self) -> bytes:
-        """The report as bytes."""
-        head = _REPORT.pack(*self[:7], len(self.nodes))
+        """The reply as bytes."""
+        head = _REPLY.pack(*self[:7], len(self.nodes))
         return head + b"".join(_SUMS.pack(*node) for node in self.nodes)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """The report in `data`.
+        """The reply in `data`.
 
         Raises:
-            ValueError: `data` is too short, or not a report.
+            ValueError: `data` is too short, or not a reply.
         """
         try:
-            incarnation, kind, *rest, num_nodes = _REPORT.unpack_from(data)
+            incarnation, kind, *rest, num_nodes = _REPLY.unpack_from(data)
             head = (incarnation, RequestKind(kind), *rest)
-            end = _REPORT.size + num_nodes * _SUMS.size
-            starts = range(_REPORT.size, end, _SUMS.size)
+            end = _REPLY.size + num_nodes * _SUMS.size
+            starts = range(_REPLY.size, end, _SUMS.size)
             nodes = tuple(Sums(*_SUMS.unpack_from(data, at)) for at in starts)
         except (struct.error, ValueError) as error:
-            raise ValueError(f"{len(data)} bytes are no report: {error}") from None
+            raise ValueError(f"{len(data)} bytes are no reply: {error}") from None
         return cls._make((*head, nodes))
 
-    def answers(self, order: ComputeRequest) -> bool:
-        """Is this the report on `order`, and not on an older one?"""
-        return self[:5] == order[:5]
+    def answers(self, request: ComputeRequest) -> bool:
+        """Is this the reply to `request`, and not to an older one?"""
+        return self[:5] == request[:5]
 
 
 class PartialRef(NamedTuple):
@@ -115,16 +108,16 @@ class ReduceRequest(NamedTuple):
     nodes: tuple[PartialRef, ...]
 
     def pack(self) -> bytes:
-        """The order as bytes."""
+        """The request as bytes."""
         incarnation, *rest = self[:4]
-        head = _SUM.pack(incarnation, _OF_SUM, *rest)
-        return head + b"".join(_NODE.pack(*node) for node in self.nodes)
+        head = _REDUCE.pack(incarnation, _REDUCE_KIND, *rest)
+        return head + b"".join(_PARTIAL_REF.pack(*node) for node in self.nodes)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """The order in `data`, of the right length."""
-        incarnation, _, *rest = _SUM.unpack_from(data)
-        nodes = tuple(map(PartialRef._make, _NODE.iter_unpack(data[_SUM.size :])))
+        """The request in `data`, of the right length."""
+        incarnation, _, *rest = _REDUCE.unpack_from(data)
+        nodes = tuple(map(PartialRef._make, _PARTIAL_REF.iter_unpack(data[_REDUCE.size :])))
         return cls._make((incarnation, *rest, nodes))
 
 
@@ -138,56 +131,43 @@ class ReduceReply(NamedTuple):
     squared_norms: tuple[float, ...]
 
     def pack(self) -> bytes:
-        """The report as bytes."""
+        """The reply as bytes."""
         incarnation, *rest = self[:4]
         count = len(self.squared_norms)
-        return _SUM.pack(incarnation, _OF_SUM, *rest) + struct.pack(
+        return _REDUCE.pack(incarnation, _REDUCE_KIND, *rest) + struct.pack(
             f"<{count}d", *self.squared_norms
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """The report in `data`.
+        """The reply in `data`.
 
         Raises:
-            ValueError: `data` is too short, or not a report.
+            ValueError: `data` is too short, or not a reply.
         """
         try:
-            incarnation, _, step, first, last = _SUM.unpack_from(data)
-            found = struct.unpack(f"<{last - first}d", data[_SUM.size :])
+            incarnation, _, step, first, last = _REDUCE.unpack_from(data)
+            found = struct.unpack(f"<{last - first}d", data[_REDUCE.size :])
         except struct.error as error:
-            raise ValueError(f"{len(data)} bytes are no report: {error}") from None
+            raise ValueError(f"{len(data)} bytes are no reply: {error}") from None
         return cls(incarnation, step, first, last, found)
 
-    def answers(self, order: ReduceRequest) -> bool:
-        """Is this the report on `order`, and not on an older one?"""
-        return self[:4] == order[:4]
+    def answers(self, request: ReduceRequest) -> bool:
+        """Is this the reply to `request`, and not to an older one?"""
+        return self[:4] == request[:4]
 
 
-def is_of_sum(data: bytes) -> bool:
+def is_reduce(data: bytes) -> bool:
     """Is `data` a `ReduceRequest` or a `ReduceReply`?"""
-    return data[KIND_AT : KIND_AT + 1] == bytes([_OF_SUM])
+    return data[KIND_AT : KIND_AT + 1] == bytes([_REDUCE_KIND])
 
 
-_OF_SUM = 255  # Where other messages have their kind.
-_SUM = struct.Struct("<IBQII")
-_NODE = struct.Struct("<III")
-_ORDER = struct.Struct("<IBQIIII?")
-_REPORT = struct.Struct("<IBQIIffH")
+_REDUCE_KIND = 255  # Where other messages have their `RequestKind`.
+_REDUCE = struct.Struct("<IBQII")
+_PARTIAL_REF = struct.Struct("<III")
+_REQUEST = struct.Struct("<IBQIIII?")
+_REPLY = struct.Struct("<IBQIIffH")
 _SUMS = struct.Struct("<qdqdd")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """All that a worker needs to know to compute any block of a run; the same for every worker."""
-
-    data: Path  # A prepared data set.
-    model: Model
-    sampler: Sampler
-    dtype: str
-    seed: int
-    per_sample: bool
-    has_classes: bool  # Are the labels classes, so that an answer can be right or wrong?
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,22 @@
-"""The fixed tree in which partials are summed: one binary trie over the blocks of a mini-batch.
+"""The fixed tree in which partials are summed, and the one fold that sums them.
 
-Third of the four lines of the step loop: ``root = tree_sum(partials)``. Float addition is not
-associative, so the order of the additions must not depend on who computed what, or when. The tree
-is the binary trie of the block numbers: two neighbours are joined at the highest bit in which their
-numbers differ, lowest bits first; a missing sibling passes through and no zeros are added. Between
-two neighbouring blocks that bit is their *separator* (`Partition.separators`), and the separators
-alone determine the tree: whoever holds a range of neighbouring blocks can join with a stack what is
-complete in it, and somebody else can go on from there and arrive at the same sum, bit for bit.
-Pure; no arrays here.
+Third line of the step loop. Float addition is not associative, so the order of the additions must
+not depend on which process computed what, or when. The tree is the binary trie of the block
+numbers: two neighbours are joined at the highest bit in which their numbers differ, lowest bits
+first; a missing sibling passes through and no zeros are added. Between two neighbouring blocks that
+bit is their *separator* (`Partition.separators`), and the separators alone determine the tree: a
+process that holds a range of neighbouring blocks joins with a stack what is complete in it, and
+another continues from there and arrives at the same sum, bit for bit. Pure; no arrays here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Sums(NamedTuple):
@@ -25,9 +27,9 @@ class Sums(NamedTuple):
 
     num_samples: int
     loss_sum: float
-    correct: int  # Samples whose largest output is their class; counted in evaluations only.
-    squared_norm_sum: float  # Of the per-sample gradients; 0 when they are not asked for.
-    squared_norm_max: float
+    correct: int = 0  # Samples whose largest output is their class; counted in evaluations only.
+    squared_norm_sum: float = 0.0  # Of the per-sample gradients; 0 when they are not asked for.
+    squared_norm_max: float = 0.0
 
     def joined(self, other: Sums) -> Sums:
         """The sums of both sides; `self` is the left one."""
@@ -45,8 +47,8 @@ class Joins:
     """How a range of neighbouring nodes is summed by a stack.
 
     `pops[i]` is how often the two topmost nodes are joined after node `i` was pushed; `edges` are
-    the separators around the nodes that then lie on the stack, which nobody can join without seeing
-    more.
+    the separators around the nodes that then lie on the stack, which cannot be joined without
+    their neighbours.
     """
 
     pops: tuple[int, ...]
@@ -68,8 +70,9 @@ class Joins:
         return most
 
 
-def joins(edges: Sequence[int]) -> Joins:
-    """Sum what can be summed of ``len(edges) - 1`` neighbouring nodes.
+@lru_cache(maxsize=4096)
+def joins(edges: tuple[int, ...]) -> Joins:
+    """How to sum what can be summed of ``len(edges) - 1`` neighbouring nodes.
 
     `edges` are the separators around each.
 
@@ -93,6 +96,33 @@ def joins(edges: Sequence[int]) -> Joins:
             count += 1
         pops.append(count)
     return Joins(tuple(pops), (*open_edges, edges[-1]))
+
+
+def fold(
+    pops: Sequence[int], leaf: Callable[[int, int], T], join: Callable[[T, T, int], T]
+) -> list[T]:
+    """Sum neighbouring nodes by a stack, siblings as soon as both are there.
+
+    Memory is logarithmic in the number of nodes: a node is made when it is pushed.
+
+    >>> fold((0, 1, 1), lambda i, _: "abc"[i], lambda left, right, _: f"({left}+{right})")
+    ['((a+b)+c)']
+
+    Args:
+        pops: How many joins follow each node: see `Joins.pops`.
+        leaf: Makes node ``i``, which will lie at a height of the stack: ``leaf(i, height)``.
+        join: Joins two siblings at the height of the left one: ``join(left, right, height)``.
+
+    Returns:
+        The nodes that are left, in order.
+    """
+    stack: list[T] = []
+    for i, count in enumerate(pops):
+        stack.append(leaf(i, len(stack)))
+        for _ in range(count):
+            right = stack.pop()
+            stack[-1] = join(stack[-1], right, len(stack) - 1)
+    return stack
 
 
 def most_nodes(num_leaves: int) -> int:

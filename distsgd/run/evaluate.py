@@ -22,16 +22,15 @@ from distsgd.data.manifest import Manifest
 from distsgd.data.prepare.prepare import read_features
 from distsgd.data.sources.csv_settings import with_given
 from distsgd.errors import DataError, DiskError, RunError
-from distsgd.parallel.launch.watch import worker_maker
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.pool.autotuner import Planner
 from distsgd.parallel.pool.pool import Work, WorkerPool
-from distsgd.parallel.transport.interface import BufferLayout
+from distsgd.parallel.runner import make_runner
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.run.label_check import label_problem
 from distsgd.run.saved import SavedRun
 from distsgd.run.spec import make_run_spec
-from distsgd.run.trainer import WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def _evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
     layout = BufferLayout(saved.model.num_parameters, 1, saved.config.train.dtype)
     pool = WorkerPool(
         layout,
-        worker_maker(WORKER)(run_spec.worker_spec()),
+        make_runner(saved.config.parallel.worker, run_spec.worker_spec()),
         transport=None,
         planner=Planner("all"),
         incarnation=0,

@@ -22,7 +22,6 @@ from distsgd.run import run_files
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.saved import SavedRun
 from distsgd.run.spec import RunSpec
-from distsgd.run.trainer import WORKER
 from distsgd.store.run_directory import RunDirectory
 
 
@@ -64,7 +63,9 @@ def replayed(
         shown = replace(run_spec, total_steps=num_steps)
         watch = ProgressWatch(shown, on_progress, _silent, stop or threading.Event())
         address = saved.config.parallel.address
-        outcome = launch(spec, WORKER, watch, address=address, on_step=on_step)
+        outcome = launch(
+            spec, saved.config.parallel.worker, watch, address=address, on_step=on_step
+        )
         _refuse_half(saved.directory, outcome, num_steps)
         yield SavedRun.load(run.path)
 

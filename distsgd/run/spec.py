@@ -26,11 +26,11 @@ from distsgd.nn.model import Model
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
-from distsgd.parallel.messages import WorkerSpec
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec
 from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.tree import most_nodes
+from distsgd.parallel.worker import WorkerSpec
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 PROCESS_BYTES = 150 << 20
@@ -90,6 +90,7 @@ class RunSpec:
             **config.train.settings_for(WorkerSpec),
             per_sample=self._is_per_sample,
             has_classes=self.manifest.label_kind == "class",
+            num_test_rows=self.manifest.test_rows,
         )
 
     def server_spec(self, run: Path, initial_weights: Array | None) -> ServerSpec:

@@ -45,7 +45,6 @@ from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
-WORKER = "distsgd_workers.gradient_worker:GradientWorker"
 
 
 def _silent(_: Any) -> None:
@@ -297,7 +296,7 @@ class Trainer:
 
     def _train(self, run_spec: RunSpec, run: RunDirectory) -> Outcome:
         spec = run_spec.server_spec(run.path, run_files.read_initial_weights(run, run_spec))
-        address = self._config.parallel.address
+        worker, address = self._config.parallel.worker, self._config.parallel.address
         spec = replace(spec, chaos=self._chaos(run))
         seen = ProgressWatch(run_spec, self._on_progress, self._say, self._stop)
 
@@ -308,7 +307,7 @@ class Trainer:
         try:
             if run_spec.num_workers:
                 self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
-            return launch(spec, WORKER, watch, address=address, on_step=self._on_step)
+            return launch(spec, worker, watch, address=address, on_step=self._on_step)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)
             raise

@@ -19,14 +19,14 @@ import zmq
 
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
 from distsgd.parallel.transport import open_transport, shared_memory
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
-    BufferLayout,
     Event,
     Joined,
     Lost,
-    Reported,
+    Replied,
 )
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.zeromq import ZeroMQTransport
@@ -119,7 +119,7 @@ def assert_still_serves(transport: SharedMemoryTransport | ZeroMQTransport) -> N
             os.close(fd)
         transport.send(0, ORDER)
         honest.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
-        assert honest.until(Reported) == Reported(0, REPORT)
+        assert honest.until(Replied) == Replied(0, REPORT)
         assert transport.partials(0).shape[1] == LAYOUT.num_parameters
 
 
@@ -170,7 +170,7 @@ def test_report_that_is_none_ends_its_worker_alone(peer: Peer, report: bytes) ->
     lost = peer.until(Lost)
     assert isinstance(lost, Lost)
     assert "report" in lost.reason
-    assert not any(isinstance(event, Reported) for event in peer.events)
+    assert not any(isinstance(event, Replied) for event in peer.events)
     assert_still_serves(peer.transport)
 
 
@@ -187,7 +187,7 @@ def test_flood_of_reports_counts_once_for_each_order(peer: Peer) -> None:
     for _ in range(50):
         peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
     assert peer.until(Lost) == Lost(0, UNASKED)
-    assert sum(isinstance(event, Reported) for event in peer.events) == 1
+    assert sum(isinstance(event, Replied) for event in peer.events) == 1
     assert_still_serves(peer.transport)
 
 

@@ -21,7 +21,8 @@ from distsgd.parallel.pool.autotuner import Planner
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport import connect, shared_memory
-from distsgd.parallel.transport.interface import BufferLayout, Event, Summed
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Event, Reduced
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.tree import Sums, most_nodes
@@ -163,8 +164,8 @@ def test_worker_that_sums_what_is_no_number_is_ended(
 
     def spoil(timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:
         return [
-            event._replace(report=event.report._replace(squared_norms=(float("nan"),)))
-            if isinstance(event, Summed) and event.worker == 1
+            event._replace(reply=event.reply._replace(squared_norms=(float("nan"),)))
+            if isinstance(event, Reduced) and event.worker == 1
             else event
             for event in wait(timeout_s, spin_s=spin_s)
         ]
@@ -211,7 +212,7 @@ def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitSta
     "words", [b"", b"\0" * 5, ReduceReply(1, 0, 0, 3, (1.0, 2.0, 3.0)).pack()[:-1]]
 )
 def test_words_that_are_no_report_of_a_sum_are_refused(words: bytes) -> None:
-    with pytest.raises(ValueError, match="are no report"):
+    with pytest.raises(ValueError, match="are no reply"):
         ReduceReply.unpack(words)
 
 

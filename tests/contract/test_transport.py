@@ -19,20 +19,20 @@ import zmq
 
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.service import serve
 from distsgd.parallel.transport import connect, open_transport, shared_memory, zeromq
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.in_process import InProcessTransport
 from distsgd.parallel.transport.interface import (
     Address,
-    BufferLayout,
     Channel,
     Event,
     Joined,
     Lost,
-    Reported,
+    Replied,
     ServerGone,
     Transport,
 )
-from distsgd.parallel.transport.service import serve
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
 from distsgd.parallel.transport.zeromq import ZeroMQTransport
@@ -137,11 +137,11 @@ def transport(request: pytest.FixtureRequest, place: Place) -> Served:
 
 def answer(transport: Transport, asked: ComputeRequest) -> ComputeReply:
     transport.send(0, asked)
-    (event,) = until(transport, Reported)
-    assert isinstance(event, Reported)
+    (event,) = until(transport, Replied)
+    assert isinstance(event, Replied)
     assert event.worker == 0
-    assert event.report.answers(asked)
-    return event.report
+    assert event.reply.answers(asked)
+    return event.reply
 
 
 def test_partials_are_those_of_the_order_at_the_weights_of_its_time(served: Transport) -> None:
@@ -205,8 +205,8 @@ def test_orders_and_reports_travel_whole(place: Place, transport: Served, spin_s
         assert set(channel.weights) == {step}
         nodes = tuple(Sums(i, i / 3, i, i / 7, i / 9) for i in range(LAYOUT.num_slots))
         channel.slots[:] = np.arange(LAYOUT.num_slots)[:, None] + step
-        channel.report(report_on(asked, nodes))
-        assert until(transport, Reported) == [Reported(0, report_on(asked, nodes))]
+        channel.reply(report_on(asked, nodes))
+        assert until(transport, Replied) == [Replied(0, report_on(asked, nodes))]
         assert np.array_equal(transport.partials(0), channel.slots)
 
 
@@ -216,8 +216,8 @@ def test_partials_stay_as_they_were_until_the_next_order(place: Place, transport
         transport.send(worker, order(0))
         channel.slots[:] = worker + 1
         assert channel.receive(PATIENCE_S) == order(0)
-        channel.report(report_on(order(0)))
-        until(transport, Reported)
+        channel.reply(report_on(order(0)))
+        until(transport, Replied)
     channels[0].close()
     partials = transport.partials(0)
     until(transport, Lost)
@@ -246,8 +246,8 @@ def test_worker_that_leaves_is_lost_and_the_others_go_on(place: Place, transport
     assert lost.reason
     transport.send(1, order(0))
     assert staying.receive(PATIENCE_S) == order(0)
-    staying.report(report_on(order(0)))
-    assert until(transport, Reported) == [Reported(1, report_on(order(0)))]
+    staying.reply(report_on(order(0)))
+    assert until(transport, Replied) == [Replied(1, report_on(order(0)))]
 
 
 def test_order_nobody_can_take_shows_as_lost(place: Place, transport: Served) -> None:
@@ -272,8 +272,8 @@ def test_new_process_takes_the_place_of_an_old_one(place: Place, transport: Serv
     assert new.receive(PATIENCE_S) == order(0)
     new.slots[:] = 5
     old.slots[:] = 6
-    new.report(report_on(order(0)))
-    assert until(transport, Reported) == [Reported(0, report_on(order(0)))]
+    new.reply(report_on(order(0)))
+    assert until(transport, Replied) == [Replied(0, report_on(order(0)))]
     assert set(transport.partials(0)[0]) == {5}
 
 
@@ -283,7 +283,7 @@ def test_closing_ends_every_worker(place: Place, transport: Served) -> None:
     service = place.serve(transport, 2, FakeWorker(SAMPLER))
     for worker in (1, 2):
         transport.send(worker, order(0))
-    until(transport, Reported)
+    until(transport, Replied)
     assert busy.receive(PATIENCE_S) == order(0)
     place.close(transport)
     assert service.result(PATIENCE_S) == 1
@@ -298,7 +298,7 @@ def test_report_to_a_server_that_is_gone_ends_the_service(place: Place, transpor
 
     def report_often() -> None:
         for _ in range(10_000):
-            channel.report(report_on(order(0)))
+            channel.reply(report_on(order(0)))
 
     with pytest.raises(ServerGone):
         place.start(channel.receive, PATIENCE_S).result(PATIENCE_S)
@@ -312,10 +312,10 @@ def test_worker_that_sends_noise_is_lost(place: Place, transport: Served) -> Non
             return b"noise"
 
     channel, _ = place.join(transport, 0)
-    channel.report(Noise(*report_on(order(0))))
+    channel.reply(Noise(*report_on(order(0))))
     (lost,) = until(transport, Lost)
     assert isinstance(lost, Lost)
-    assert "no report" in lost.reason
+    assert "no reply" in lost.reason
     with pytest.raises(ServerGone):
         channel.receive(PATIENCE_S)
 
@@ -463,7 +463,7 @@ def test_zmq_partials_of_the_wrong_size_are_refused(place: Place) -> None:
     transport = place.open("zmq")
     channel, _ = place.join(transport, 0)
     channel.slots = np.zeros((1, LAYOUT.num_parameters - 1), LAYOUT.dtype)
-    channel.report(report_on(order(0)))
+    channel.reply(report_on(order(0)))
     (lost,) = until(transport, Lost)
     assert isinstance(lost, Lost)
     assert "bytes of partials" in lost.reason
@@ -481,7 +481,7 @@ def test_two_workers_serve_at_once(place: Place, transport: Served) -> None:
         transport.send(worker, order(0))
     events: list[Event] = []
     while len(events) < 2:
-        events += until(transport, Reported)
+        events += until(transport, Replied)
     assert {event.worker for event in events} == {0, 1}
     assert transport.partials(0)[0].tobytes() == transport.partials(1)[0].tobytes()
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from distsgd.config import TrainConfig
 from distsgd.parallel.numerics import one_blas_thread
+from distsgd.parallel.runner import make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_view import OnStep
-from distsgd.parallel.transport.service import serve
+from distsgd.parallel.service import serve
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.run.spec import make_run_spec
@@ -39,11 +41,11 @@ def train_with_threads(
 ) -> Outcome:
     """Train with as many workers as `spec` says, each in a thread, over the transport it names."""
     with one_blas_thread():
-        server = ParameterServer(spec, GradientWorker, on_step=on_step)
+        server = ParameterServer(spec, partial(make_runner, GradientWorker), on_step=on_step)
         pool = [
             threading.Thread(
                 target=serve,
-                args=(GradientWorker(spec.worker), server.address(), number),
+                args=(make_runner(GradientWorker, spec.worker), server.address(), number),
                 daemon=True,
             )
             for number in range(spec.pool.num_workers)

@@ -29,7 +29,7 @@ def target_of(model: Model) -> NDArray[np.generic]:
 
 
 def forward_backward(model: Model, x: Floats, flat: Floats) -> tuple[float, Floats, Floats]:
-    """Summed cost, its gradient as one flat vector, and its gradient by the input."""
+    """Reduced cost, its gradient as one flat vector, and its gradient by the input."""
     gradients, by_input = np.empty_like(flat), np.empty_like(x)
     bound = model.program(ROWS, np.float64, per_sample=False).bind(
         x, target_of(model), weights=flat, gradients=gradients, x_gradient=by_input

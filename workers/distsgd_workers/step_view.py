@@ -8,7 +8,7 @@ from __future__ import annotations
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.base.arrays import Array
 from distsgd.nn.losses import Loss
-from distsgd.parallel.transport.interface import Seen
+from distsgd.parallel.worker import Seen
 
 
 def seen(loss: Loss, outputs_NO: Array, target: Array) -> Seen:

@@ -25,7 +25,8 @@ from distsgd.base.file_lock import lock_within
 from distsgd.errors import CheckpointError
 from distsgd.lab.faults.plan import Fault, FaultPlan, Phase
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
-from distsgd.parallel.transport.interface import ServerGone, Worker
+from distsgd.parallel.runner import Handler
+from distsgd.parallel.transport.interface import ServerGone
 
 FILE = "chaos.jsonl"
 _LOCK_TIMEOUT_S = 30.0
@@ -130,9 +131,9 @@ def counted(names: Iterable[str]) -> str:
 
 
 class FaultyWorker:
-    """A worker to whom the plan's faults happen; see `contract.Worker`."""
+    """A worker to whom the plan's faults happen; see `runner.Handler`."""
 
-    def __init__(self, worker: Worker, chaos: Chaos) -> None:
+    def __init__(self, worker: Handler, chaos: Chaos) -> None:
         self._worker, self._plan, self._log = worker, chaos.plan, chaos.log
         self._number = -1
         self._since: dict[Phase, int] = {}
@@ -159,9 +160,9 @@ class FaultyWorker:
             self._meet("after_compute", order.step)
         return report
 
-    def read_ahead(self, order: ComputeRequest) -> None:
+    def prefetch(self, order: ComputeRequest) -> None:
         """As the worker inside."""
-        self._worker.read_ahead(order)
+        self._worker.prefetch(order)
 
     def _meet(self, phase: Phase, step: int) -> None:
         since = self._since.get(phase, step - 1)

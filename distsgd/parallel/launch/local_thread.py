@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.launch.watch import LOOK_S, Watch, worker_maker
+from distsgd.parallel.launch.watch import LOOK_S, Watch
 from distsgd.parallel.numerics import one_blas_thread
+from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_view import OnStep
@@ -15,7 +17,7 @@ STOP_TIMEOUT_S = 60.0
 
 
 def train_in_process(
-    spec: ServerSpec, worker: str, watch: Watch, *, on_step: OnStep | None = None
+    spec: ServerSpec, worker: str | MakeWorker, watch: Watch, *, on_step: OnStep | None = None
 ) -> Outcome:
     """Train in a thread of this process; blocks, and calls `watch` now and then.
 
@@ -25,7 +27,7 @@ def train_in_process(
         DistSGDError: What `ParameterServer.train` raises.
     """
     with one_blas_thread():
-        server = ParameterServer(spec, worker_maker(worker), on_step=on_step)
+        server = ParameterServer(spec, partial(make_runner, worker), on_step=on_step)
     thread = _TrainingThread(server)
     thread.start()
     try:

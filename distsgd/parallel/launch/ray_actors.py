@@ -7,18 +7,19 @@ Whoever first asks for something gets it.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 from distsgd.errors import ClusterError
 from distsgd.lab.faults.injection import Chaos, FaultyWorker
 from distsgd.parallel.launch.calls import named
-from distsgd.parallel.launch.watch import worker_maker
-from distsgd.parallel.messages import WorkerSpec
+from distsgd.parallel.runner import Handler, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
 from distsgd.parallel.server.step_view import StepView, ViewQueue
-from distsgd.parallel.transport.interface import Address, Worker
-from distsgd.parallel.transport.service import serve
+from distsgd.parallel.service import serve
+from distsgd.parallel.transport.interface import Address
+from distsgd.parallel.worker import WorkerSpec
 
 _NEEDS = "it needs the same packages and the same prepared data as the server"
 
@@ -39,8 +40,8 @@ class WorkerActor:
     """A worker's process; the worker is made when it is first to serve."""
 
     def __init__(self, spec: WorkerSpec, worker: str, chaos: Chaos | None = None) -> None:
-        self._spec, self._path, self._chaos = spec, worker, chaos
-        self._worker: Worker | None = None
+        self._spec, self._name, self._chaos = spec, worker, chaos
+        self._handler: Handler | None = None
 
     def serve(self, address: Address, number: int) -> int:
         """Serve the server at `address`; blocks until it is gone.
@@ -48,14 +49,14 @@ class WorkerActor:
         Raises:
             WorkerStartError: The worker cannot be made.
         """
-        if self._worker is None:
+        if self._handler is None:
             try:
-                made = worker_maker(self._path)(self._spec)
+                made = make_runner(self._name, self._spec)
             except (Exception, SystemExit) as error:
                 reason = f"{named(error)} ({_NEEDS})"
                 raise WorkerStartError(number, socket.gethostname(), reason) from error
-            self._worker = FaultyWorker(made, self._chaos) if self._chaos else made
-        return serve(self._worker, address, number)
+            self._handler = FaultyWorker(made, self._chaos) if self._chaos else made
+        return serve(self._handler, address, number)
 
 
 class ServerActor(ParameterServer):
@@ -66,7 +67,7 @@ class ServerActor(ParameterServer):
         self._error: Exception | None = None
         watched: dict[str, Any] = {"on_step": self._views.put} if spec.is_watched else {}
         try:
-            super().__init__(spec, worker_maker(worker), incarnation=incarnation, **watched)
+            super().__init__(spec, partial(make_runner, worker), incarnation=incarnation, **watched)
         except SystemExit as error:
             self._error = ClusterError(f"the server cannot be started: {named(error)}")
         except Exception as error:  # noqa: BLE001 -- raised again to the first who asks.

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from distsgd.errors import ClusterError
-from distsgd.parallel.messages import ComputeRequest, RequestKind, WorkerSpec
+from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.worker import WorkerSpec
 
 FILE = "suspects.json"
 MAX_DEATHS = 3

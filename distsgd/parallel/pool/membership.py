@@ -9,7 +9,7 @@ from distsgd.errors import ClusterError, NumericsError
 from distsgd.parallel.messages import WorkerInfo
 from distsgd.parallel.pool.autotuner import Planner
 from distsgd.parallel.pool.stragglers import Stragglers
-from distsgd.parallel.transport.interface import Event, Joined, Lost, Reported, Summed
+from distsgd.parallel.transport.interface import Event, Joined, Lost, Reduced, Replied
 
 
 class Membership:
@@ -54,7 +54,7 @@ class Membership:
                 else f"is lost ({event.reason}); {self._heir(worker)} its blocks"
             )
             self._say(f"worker {worker} {how}")
-        elif isinstance(event, Reported | Summed) and self.stragglers.is_watching:
+        elif isinstance(event, Replied | Reduced) and self.stragglers.is_watching:
             self.stragglers.answered(worker)
 
     def backup_took_over(self, worker: int, *, now_s: float, step: int) -> None:

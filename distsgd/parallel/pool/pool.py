@@ -23,18 +23,18 @@ from distsgd.parallel.pool.membership import Membership
 from distsgd.parallel.pool.phases import Phases
 from distsgd.parallel.pool.reduction import Part, Reduction, Root
 from distsgd.parallel.pool.sliced_reduce import SlicedReduce
+from distsgd.parallel.runner import Runner
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.in_process import InProcessTransport
 from distsgd.parallel.transport.interface import (
     SPIN_S,
-    BufferLayout,
     Event,
     Lost,
-    OwnWorker,
-    Reported,
-    Seen,
+    Replied,
     SharingTransport,
     Transport,
 )
+from distsgd.parallel.worker import Seen
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.
 NO_ASSIGNMENT = Assignment(SERVER, 0, 0)
@@ -66,7 +66,7 @@ class WorkerPool:
     def __init__(
         self,
         layout: BufferLayout,
-        own: OwnWorker,
+        own: Runner,
         *,
         transport: Transport | None,
         planner: Planner,
@@ -140,7 +140,7 @@ class WorkerPool:
         collected = self._clock()
         root = self._sum(work, parts)
         ended = self._clock()
-        reports = [part.report for part in parts]
+        reports = [part.reply for part in parts]
         self.phases.add(reports, gather_s=collected - started, reduce_s=ended - collected)
         if work.kind is not RequestKind.EVALUATE:
             self.computed_by = tuple(orders)
@@ -181,7 +181,7 @@ class WorkerPool:
 
     def _compare(self, work: Work, part: Part, parts: Sequence[Part]) -> Part:
         """The same blocks computed here; where only the worker's result cannot be, it is ended."""
-        report = part.report
+        report = part.reply
         order = ComputeRequest(
             self._incarnation, work.kind, work.step, report.first, report.last, 0, 0
         )
@@ -194,7 +194,7 @@ class WorkerPool:
             )
             self._say(str(WorkerError(part.worker, work.step, reason)))
             assert self._transport is not None
-            self._transport.end(part.worker)
+            self._transport.kill(part.worker)
         return again
 
     def _orders(self, work: Work) -> dict[int, ComputeRequest]:
@@ -241,9 +241,9 @@ class WorkerPool:
                 order = waiting.get(event.worker)
                 if order is None:
                     continue
-                if isinstance(event, Reported) and event.report.answers(order):
+                if isinstance(event, Replied) and event.reply.answers(order):
                     del waiting[event.worker]
-                    parts.append(Part(event.worker, event.report, self._partials(event.worker)))
+                    parts.append(Part(event.worker, event.reply, self._partials(event.worker)))
                     self._took(event, work, order, started)
                 elif isinstance(event, Lost):
                     del waiting[event.worker]
@@ -252,13 +252,13 @@ class WorkerPool:
                     self.crash_loop.cleared()
             if not events:
                 self._back_up(waiting, parts, patience, started)
-        parts.sort(key=lambda part: part.report.first)
+        parts.sort(key=lambda part: part.reply.first)
         return parts
 
-    def _took(self, event: Reported, work: Work, order: ComputeRequest, started: float) -> None:
+    def _took(self, event: Replied, work: Work, order: ComputeRequest, started: float) -> None:
         """Remember how long rows take, to know who is late, and who is slow."""
         if event.worker == SERVER:
-            seconds = (event.report.read_us + event.report.compute_us) * 1e-6
+            seconds = (event.reply.read_us + event.reply.compute_us) * 1e-6
         else:
             seconds = self._clock() - started
             self._membership.stragglers.took(order.kind, work.num_rows(order), seconds)
@@ -303,7 +303,7 @@ class WorkerPool:
             for event in self._transport.wait(0):
                 self._membership.notice(event)
             for worker in self._membership.stragglers.overdue(now_s):
-                self._transport.end(worker)
+                self._transport.kill(worker)
 
     def _partials(self, worker: int) -> Array:
         if worker == SERVER:
@@ -321,5 +321,5 @@ class WorkerPool:
                 part.keep()
         self._own.send(SERVER, order)
         (event,) = self._own.wait(0)
-        assert isinstance(event, Reported)
-        return Part(SERVER, event.report, self._own.partials(SERVER))
+        assert isinstance(event, Replied)
+        return Part(SERVER, event.reply, self._own.partials(SERVER))

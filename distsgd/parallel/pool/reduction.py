@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
 
 import numpy as np
@@ -20,10 +19,9 @@ from distsgd.optim.clip import keeps_digits, squared_norm
 from distsgd.parallel.gradient_sum import GradientSum
 from distsgd.parallel.messages import ComputeReply, PartialRef, RequestKind
 from distsgd.parallel.pool.sliced_reduce import SlicedReduce
-from distsgd.parallel.transport.interface import BufferLayout
-from distsgd.parallel.tree import Sums, joins
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.tree import Sums, fold, joins
 
-_joins = lru_cache(maxsize=4096)(joins)
 _NO_GRADIENT = np.zeros(0)
 
 
@@ -49,16 +47,16 @@ class Root:
 
 @dataclass(slots=True)
 class Part:
-    """One answered order: the report, and a gradient sum for each of its nodes."""
+    """One answered request: the reply, and a gradient sum for each of its nodes."""
 
     worker: int
-    report: ComputeReply
+    reply: ComputeReply
     gradients: Array  # [nodes or more, P]; of no meaning where losses only were asked for.
 
     @property
     def is_finite(self) -> bool:
         """Are the sums numbers, and the gradients where there are any?"""
-        report = self.report
+        report = self.reply
         if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
             return False
         if report.kind is not RequestKind.GRADIENT:
@@ -67,12 +65,12 @@ class Part:
 
     def has_shape_of(self, other: Part) -> bool:
         """Are there as many nodes, over as many samples?"""
-        own, others = self.report.nodes, other.report.nodes
+        own, others = self.reply.nodes, other.reply.nodes
         return [node.num_samples for node in own] == [node.num_samples for node in others]
 
     def keep(self) -> None:
         """Copy what lies in the worker's slots, since they are about to be used again."""
-        self.gradients = self.gradients[: len(self.report.nodes)].copy()
+        self.gradients = self.gradients[: len(self.reply.nodes)].copy()
 
 
 class Reduction:
@@ -91,8 +89,8 @@ class Reduction:
         """
         open_edges: tuple[int, ...] = ()
         for part in parts:
-            report = part.report
-            schedule = _joins(edges[report.first : report.last + 1])
+            report = part.reply
+            schedule = joins(edges[report.first : report.last + 1])
             if len(report.nodes) != schedule.num_left:
                 raise WorkerError(
                     part.worker,
@@ -101,15 +99,15 @@ class Reduction:
                     f"{report.last}, which give {schedule.num_left}",
                 )
             open_edges = (*open_edges[:-1], *schedule.edges)
-        pops = _joins(open_edges).pops
-        root = Root([], _sum_sums([node for part in parts for node in part.report.nodes], pops))
-        if parts[0].report.kind is RequestKind.GRADIENT:
+        pops = joins(open_edges).pops
+        root = Root([], _sum_sums([node for part in parts for node in part.reply.nodes], pops))
+        if parts[0].reply.kind is RequestKind.GRADIENT:
             self._sum_gradients(root, parts, pops)
         return root
 
     def _sum_gradients(self, root: Root, parts: Sequence[Part], pops: tuple[int, ...]) -> None:
         """Give `root` the gradient sum of all parts, and its squared norm."""
-        slots = [(part, slot) for part in parts for slot in range(len(part.report.nodes))]
+        slots = [(part, slot) for part in parts for slot in range(len(part.reply.nodes))]
         arrays = [part.gradients[slot] for part, slot in slots]
         nodes = [
             PartialRef(slot[0].worker, slot[1], count)
@@ -117,7 +115,7 @@ class Reduction:
         ]
         room_P = self._room() if len(arrays) > 1 else arrays[0]
         if self._shared is not None and self._shared.is_worth_it(nodes, len(room_P)):
-            step = parts[0].report.step
+            step = parts[0].reply.step
             found = self._shared.sum(step, nodes, self._own, arrays=arrays, room=room_P)
         else:
             found = self._own.sum_chunks(arrays, pops, chunks(len(room_P)), out=room_P)
@@ -134,11 +132,6 @@ class Reduction:
 
 
 def _sum_sums(nodes: Sequence[Sums], pops: tuple[int, ...]) -> Sums:
-    stack: list[Sums] = []
-    for node, joined in zip(nodes, pops, strict=True):
-        stack.append(node)
-        for _ in range(joined):
-            right = stack.pop()
-            stack[-1] = stack[-1].joined(right)
-    (root,) = stack
+    root: Sums
+    (root,) = fold(pops, lambda i, _: nodes[i], lambda left, right, _: left.joined(right))
     return root

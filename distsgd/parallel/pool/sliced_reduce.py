@@ -17,7 +17,7 @@ from distsgd.optim.chunks import chunks
 from distsgd.parallel.gradient_sum import ChunkedSum, GradientSum
 from distsgd.parallel.messages import PartialRef, ReduceRequest
 from distsgd.parallel.pool.membership import Membership
-from distsgd.parallel.transport.interface import Lost, SharingTransport, Summed
+from distsgd.parallel.transport.interface import Lost, Reduced, SharingTransport
 
 WORTH_IT = 1 << 21  # Numbers to read: a millisecond, where asking others costs a tenth of one.
 MOST_CHUNKS = 4096  # A report with a number for each still is one message.
@@ -86,7 +86,7 @@ class SlicedReduce:
                 summed = own.sum_chunks(arrays, pops, its_chunks, out=room)
                 if norms is not None and all(map(isfinite, summed.squared_norms)):
                     self._membership.summed_wrong(worker, step)
-                    self._transport.end(worker)
+                    self._transport.kill(worker)
             sums.append(summed)
         return joined([*sums, own_sum])
 
@@ -126,8 +126,8 @@ class SlicedReduce:
                 order = waiting.get(event.worker)
                 if order is None:
                     continue
-                if isinstance(event, Summed) and event.report.answers(order):
-                    found[event.worker] = list(event.report.squared_norms)
+                if isinstance(event, Reduced) and event.reply.answers(order):
+                    found[event.worker] = list(event.reply.squared_norms)
                     del waiting[event.worker]
                 elif isinstance(event, Lost):
                     del waiting[event.worker]

@@ -22,12 +22,13 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.errors import DivergedError, RunError
 from distsgd.lab.faults.injection import ServerFaults
-from distsgd.parallel.messages import RequestKind, WorkerSpec
+from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.autotuner import Planner
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
+from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.message_log import MessageLog
 from distsgd.parallel.server.metrics import metrics_of
@@ -37,8 +38,10 @@ from distsgd.parallel.server.step_runner import StepRunner
 from distsgd.parallel.server.step_view import CallbackError, OnStep
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.transport import open_transport
-from distsgd.parallel.transport.interface import Address, BufferLayout, OwnWorker, SharingTransport
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Address, SharingTransport
 from distsgd.parallel.tree import most_nodes
+from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.digest import weights_digest
 from distsgd.store.evaluations import EvaluationRow
 from distsgd.store.run_directory import RunDirectory
@@ -54,7 +57,7 @@ class ParameterServer:
 
     Args:
         spec: The run.
-        make_worker: Makes the worker with which it can compute by itself.
+        make_runner: Makes the runner with which it can compute by itself.
         incarnation: How often the run's server was started anew.
         on_step: Called for every step, in the thread that trains.
     """
@@ -62,7 +65,7 @@ class ParameterServer:
     def __init__(
         self,
         spec: ServerSpec,
-        make_worker: Callable[[WorkerSpec], OwnWorker],
+        make_runner: Callable[[WorkerSpec], Runner],
         *,
         incarnation: int = 0,
         on_step: OnStep | None = None,
@@ -83,7 +86,7 @@ class ParameterServer:
         )
         self._pool = WorkerPool(
             layout,
-            make_worker(spec.worker),
+            make_runner(spec.worker),
             transport=self._transport,
             # Elsewhere, nobody can look for a message without falling asleep.
             planner=Planner(

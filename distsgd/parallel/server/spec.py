@@ -8,12 +8,12 @@ from typing import Any, Literal, Self
 
 from distsgd.base.arrays import Array
 from distsgd.lab.faults.injection import Chaos
-from distsgd.parallel.messages import WorkerSpec
 from distsgd.parallel.pool.autotuner import AssignmentKind
 from distsgd.parallel.pool.phases import Phases
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.transport import TransportKind
+from distsgd.parallel.worker import WorkerSpec
 
 Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]

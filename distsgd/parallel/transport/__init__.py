@@ -1,6 +1,6 @@
 """Transports: the direct way of weights and partials between the server and its workers.
 
-See `contract`.
+What a transport is: see `interface`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from distsgd.errors import ClusterError
 from distsgd.parallel.messages import WorkerInfo
 from distsgd.parallel.transport import shared_memory
-from distsgd.parallel.transport.interface import Address, BufferLayout, Channel
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Address, Channel
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
 
@@ -28,7 +29,7 @@ def open_transport(
     "auto" is shared memory where the platform has it.
 
     Raises:
-        ClusterError: Shared memory was asked for by name and is not there.
+        ClusterError: Shared memory was asked for by name and is not available.
     """
     if kind != "zmq" and shared_memory.is_available():
         return SharedMemoryTransport(layout, secret=secret, incarnation=incarnation)
@@ -46,7 +47,7 @@ def connect(address: Address, description: WorkerInfo) -> Channel:
     """The worker's side: connect to the server at `address`; blocks for a handshake.
 
     Raises:
-        ServerGone: Nobody is there, or it refused.
+        ServerGone: No server listens there, or it refused.
         WaitTimeoutError: It did not answer in time.
     """
     if address.kind == "shared_memory":

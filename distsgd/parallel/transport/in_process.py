@@ -9,31 +9,33 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.parallel.messages import ComputeRequest
-from distsgd.parallel.transport.interface import BufferLayout, Event, Reported, Worker
+from distsgd.parallel.runner import Handler
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Event, Replied
 
 
 class InProcessTransport:
-    """One worker, number `worker_id`, that computes while it is sent an order."""
+    """One worker, number `worker_id`, that computes while it is sent a request."""
 
     def __init__(
-        self, layout: BufferLayout, worker: Worker, *, weights: Array, worker_id: int = 0
+        self, layout: BufferLayout, handler: Handler, *, weights: Array, worker_id: int = 0
     ) -> None:
         self.weights = weights
-        self._worker = worker
+        self._handler = handler
         self._worker_id = worker_id
         self._slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
         self._events: list[Event] = []
         readable = weights.view()
         readable.flags.writeable = False
-        worker.attach(readable, self._slots)
+        handler.attach(readable, self._slots)
 
-    def send(self, worker: int, order: ComputeRequest) -> None:
-        """Compute `order` now."""
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        """Have `request` computed now."""
         assert worker == self._worker_id
-        self._events.append(Reported(worker, self._worker.compute(order)))
+        self._events.append(Replied(worker, self._handler.compute(request)))
 
     def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- everything has happened already.
-        """The reports since the last call."""
+        """The replies since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -42,8 +44,8 @@ class InProcessTransport:
         assert worker == self._worker_id
         return self._slots
 
-    def end(self, worker: int) -> None:
-        """Nobody can be late who computes while it is sent an order."""
+    def kill(self, worker: int) -> None:
+        """Nothing: a worker that computes while it is sent a request cannot be late."""
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,19 +1,16 @@
-"""What an transport is: the way of weights and partials between the server and its workers.
+"""What a transport is: how weights and partials travel between the server and its workers.
 
-Second of the four lines of the step loop: ``partials = transport.gather(step, plan)``. The server's
-side hands out orders and collects events; the worker's side receives orders and reports. Three
-transports keep this contract, and one test holds them to it: `in_process`, `shared_memory` and
-`zeromq`. Arrays never travel through Ray.
+Second line of the step loop. The server's side sends requests and collects events; the worker's
+side receives requests and replies. Three transports keep this contract, and one test holds them to
+it: `in_process`, `shared_memory` and `zeromq`. Arrays never travel through Ray, and nothing is
+computed here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from distsgd.base.arrays import Array
 from distsgd.parallel.messages import (
@@ -23,61 +20,13 @@ from distsgd.parallel.messages import (
     ReduceRequest,
     WorkerInfo,
 )
+from distsgd.parallel.transport.buffers import BufferLayout
 
 HANDSHAKE_TIMEOUT_S = 5.0
-SPIN_S = 0.002  # How long those look for a message who stay awake, before they sleep.
-# Why a worker is lost that reports without an order: a flood of reports would keep a step from
-# noticing who is late.
-UNASKED = "it reported what nobody had asked for"
-
-
-@dataclass(frozen=True, slots=True)
-class BufferLayout:
-    """The shapes both sides share.
-
-    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials, with one more behind
-    them for what it sums of others'.
-    """
-
-    num_parameters: int
-    num_slots: int
-    dtype: str
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of the weights."""
-        return self.num_parameters * np.dtype(self.dtype).itemsize
-
-    @property
-    def slots_bytes(self) -> int:
-        """Bytes of one worker's slots, each starting on a cache line."""
-        return (self.num_slots + 1) * self._slot_stride
-
-    @property
-    def _slot_stride(self) -> int:
-        return max(64, math.ceil(self.weights_bytes / 64) * 64)
-
-    def weights(self, buffer: Any) -> Array:
-        """The weights in `buffer`; shape ``[P]``."""
-        return np.frombuffer(buffer, self.dtype, self.num_parameters)
-
-    def slots(self, buffer: Any) -> Array:
-        """The slots in `buffer`; shape ``[S, P]``."""
-        return self._rows(buffer)[: self.num_slots]
-
-    def reduced_slice(self, buffer: Any) -> Array:
-        """The slot behind them; shape ``[P]``."""
-        row: Array = self._rows(buffer)[self.num_slots]
-        return row
-
-    def _rows(self, buffer: Any) -> Array:
-        itemsize = np.dtype(self.dtype).itemsize
-        return np.ndarray(
-            (self.num_slots + 1, self.num_parameters),
-            self.dtype,
-            buffer,
-            strides=(self._slot_stride, itemsize),
-        )
+SPIN_S = 0.002  # How long a process that spins looks for a message before it sleeps.
+# Why a worker is lost that replies without a request: a flood of replies would keep a step from
+# noticing which worker is late.
+UNASKED = "it sent a reply to no request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,34 +45,34 @@ class Address:
 
 
 class Joined(NamedTuple):
-    """A worker has connected and can be sent orders."""
+    """A worker has connected and can be sent requests."""
 
     worker: int
     description: WorkerInfo
 
 
-class Reported(NamedTuple):
-    """A worker has answered; its partials can be read until it is sent the next order."""
+class Replied(NamedTuple):
+    """A worker has replied; its partials can be read until it is sent the next request."""
 
     worker: int
-    report: ComputeReply
+    reply: ComputeReply
 
 
-class Summed(NamedTuple):
-    """A worker has summed a range; it can be read until the worker is sent the next order."""
+class Reduced(NamedTuple):
+    """A worker has summed a range; it can be read until the worker is sent the next request."""
 
     worker: int
-    report: ReduceReply
+    reply: ReduceReply
 
 
 class Lost(NamedTuple):
-    """A worker is gone; orders it has not answered will never be."""
+    """A worker is gone; requests that it has not answered never will be."""
 
     worker: int
     reason: str
 
 
-Event = Joined | Reported | Summed | Lost
+Event = Joined | Replied | Reduced | Lost
 
 
 class Transport(Protocol):
@@ -131,8 +80,8 @@ class Transport(Protocol):
 
     weights: Array  # [P], written by the server between steps, seen by all workers.
 
-    def send(self, worker: int, order: ComputeRequest) -> None:
-        """Send `order`, with the weights as they are now.
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        """Send `request`, with the weights as they are now.
 
         A worker that is gone shows as `Lost` in `wait`.
         """
@@ -145,13 +94,13 @@ class Transport(Protocol):
         """
 
     def partials(self, worker: int) -> Array:
-        """The gradient sums of the worker's last report.
+        """The gradient sums of the worker's last reply.
 
         Shape ``[S, P]``, one row for each of its nodes; read only.
         """
 
-    def end(self, worker: int) -> None:
-        """Have the process of `worker`, which does not answer, ended; it shows as `Lost`."""
+    def kill(self, worker: int) -> None:
+        """End the process of `worker`, which does not answer; it shows as `Lost`."""
 
     def close(self) -> None:
         """Tell the workers that there is nothing more to do, and free everything."""
@@ -162,10 +111,10 @@ class SharingTransport(Transport, Protocol):
     """One whose workers can read each other's slots, and so share the summing."""
 
     def can_share(self, workers: Collection[int]) -> bool:
-        """Could any of `workers` read what all of them have reported?"""
+        """Could each of `workers` read the partials of all of them?"""
 
-    def send_reduce(self, worker: int, order: ReduceRequest) -> None:
-        """Send `order`, of whose workers `can_share` is true; it shows as `Summed` in `wait`."""
+    def send_reduce(self, worker: int, request: ReduceRequest) -> None:
+        """Send `request`, of whose workers `can_share` is true; it shows as `Reduced` in `wait`."""
 
     def reduced_slice(self, worker: int) -> Array:
         """Where `worker` leaves the ranges it sums; shape ``[P]``, read only."""
@@ -177,55 +126,34 @@ class Channel(Protocol):
     weights: Array  # [P], read-only.
     slots: Array  # [S, P], where the worker writes its partials.
 
-    def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:
-        """The next order; None after `timeout_s` seconds without a message; `spin_s` as in `wait`.
-
-        An transport may do meanwhile what its server asks of it alone.
+    def receive(
+        self, timeout_s: float, *, spin_s: float = 0.0
+    ) -> ComputeRequest | ReduceRequest | None:
+        """The next request; None after `timeout_s` seconds without one; `spin_s` as in `wait`.
 
         Raises:
             ServerGone: The server has closed, or died.
         """
 
-    def report(self, report: ComputeReply) -> None:
-        """Send `report` and the slots it speaks of."""
+    def reply(self, reply: ComputeReply) -> None:
+        """Send `reply` and the slots it speaks of."""
 
     def close(self) -> None:
         """Leave."""
 
 
+@runtime_checkable
+class SharingChannel(Channel, Protocol):
+    """One whose worker can read the slots of others; only this one receives a `ReduceRequest`."""
+
+    reduced_slice: Array  # [P], where the worker writes the ranges it sums.
+
+    def partials(self, request: ReduceRequest) -> list[Array]:
+        """What the nodes of `request` name, each ``[P]``; read only."""
+
+    def reply(self, reply: ComputeReply | ReduceReply) -> None:
+        """Send `reply` and the slots it speaks of."""
+
+
 class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a fault.
     """There is no server at the other end any more."""
-
-
-class Seen(NamedTuple):
-    """What a worker saw of the rows of a training step, in block order; arrays of its own."""
-
-    predictions_BO: Array
-    deltas_BO: Array  # Gradient of each row's own loss by the network's output.
-    targets: Array
-
-
-class Worker(Protocol):
-    """What computes blocks; pure between orders.
-
-    So that any worker may be asked for any block at any time.
-    """
-
-    def describe(self, worker: int) -> WorkerInfo:
-        """Who computes, with what, on which data; `worker` is its number in the run."""
-
-    def attach(self, weights_P: Array, slots_SP: Array) -> None:
-        """From now on, read the weights and write partials here."""
-
-    def compute(self, order: ComputeRequest) -> ComputeReply:
-        """Compute the blocks of `order` and leave their sums in the first slots."""
-
-    def read_ahead(self, order: ComputeRequest) -> None:
-        """Read rows of the step after `order`, while the server has other things to do."""
-
-
-class OwnWorker(Worker, Protocol):
-    """The server's own: it can also be asked what a step looks like from inside."""
-
-    def view(self, step: int) -> Seen:
-        """Look at all rows of training step `step`; no slot is written."""

@@ -14,14 +14,14 @@ import struct
 MESSAGE_BYTES = 1 << 16
 SECRET_BYTES = 32
 # Of another worker's slots, by its number: here they are (their memory comes beside it), or they
-# are gone. What orders have for incarnation and kind is 0, and one of these.
+# are gone. In place of a request's incarnation and kind stand 0, and one of these.
 INTRODUCTION = struct.Struct("<IBI")
 INTRODUCES, DISMISSES = 253, 254
 _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE (Linux 5.1), absent from fcntl before Python 3.13.
 
 
 def sealed_memory(name: str, size: int) -> int:
-    """The descriptor of anonymous memory whose size nobody can change."""
+    """The descriptor of anonymous memory whose size no process can change."""
     fd = os.memfd_create(f"distsgd-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -29,7 +29,7 @@ def sealed_memory(name: str, size: int) -> int:
 
 
 def seal_against_writers(fd: int) -> None:
-    """From now on, nobody can map the memory for writing; who has done so goes on."""
+    """From now on, no process can map the memory for writing; older mappings stay as they are."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE)
 
 

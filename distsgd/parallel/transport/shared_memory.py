@@ -7,7 +7,7 @@ over an abstract socket of random name, to processes of the same user that know 
 Workers compute from the weights in place and write partials into slots of their own; end-of-file on
 the socket is a death notice within a millisecond. Weights are sealed against every writer but the
 server's own mapping, slots against a change of size: a peer that truncates a mapped file would kill
-whoever reads it.
+its reader.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from distsgd.parallel.messages import (
     ReduceReply,
     ReduceRequest,
     WorkerInfo,
-    is_of_sum,
+    is_reduce,
 )
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
     Address,
-    BufferLayout,
     Event,
     Joined,
     Lost,
-    Reported,
-    Summed,
+    Reduced,
+    Replied,
 )
 from distsgd.parallel.transport.sealed import (
     DISMISSES,
@@ -73,20 +73,20 @@ class _Peer:
     slots_fd: int
     slots: Array
     reduced_slice: Array
-    num_open: int = 0  # Orders sent and not yet answered.
+    num_open: int = 0  # Requests sent and not yet answered.
     known: dict[int, Array] = field(default_factory=dict)  # Others' slots, which it can read.
 
 
 @dataclass(slots=True)
 class _Caller:
-    """Somebody who has connected and not yet said who it is."""
+    """A process that has connected and not yet said who it is."""
 
     connection: socket.socket
     deadline_s: float
 
 
 class SharedMemoryTransport:
-    """The server's side; see `contract.Transport`.
+    """The server's side; see `interface.Transport`.
 
     Nobody but the owner's processes on this node can connect.
     """
@@ -99,7 +99,7 @@ class SharedMemoryTransport:
         seal_against_writers(self._weights_fd)
         self.weights = layout.weights(self._weights_memory)
         self._peers: dict[int, _Peer] = {}
-        self._reported: dict[int, Array] = {}  # Slots outlive a worker that reports and then dies.
+        self._replied: dict[int, Array] = {}  # Slots outlive a worker that replies and then dies.
         self._lost: list[Event] = []
         self._callers: list[_Caller] = []
         name = f"distsgd-{os.urandom(12).hex()}"
@@ -111,24 +111,24 @@ class SharedMemoryTransport:
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self.address = Address("shared_memory", name, secret, incarnation, layout=layout)
 
-    def send(self, worker: int, order: ComputeRequest) -> None:
-        """Send `order`; a worker that is gone shows as `Lost` in the next `wait`."""
-        if len(self._reported) > len(self._peers):  # A new step: what the lost left is used.
-            self._reported = {at: self._reported[at] for at in self._peers if at in self._reported}
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        """Send `request`; a worker that is gone shows as `Lost` in the next `wait`."""
+        if len(self._replied) > len(self._peers):  # A new step: what the lost left is used.
+            self._replied = {at: self._replied[at] for at in self._peers if at in self._replied}
         peer = self._peers.get(worker)
         if peer is None:
             self._lost.append(Lost(worker, "it is not connected"))
             return
         try:
-            peer.connection.send(order.pack())
+            peer.connection.send(request.pack())
             peer.num_open += 1
         except OSError as error:
             self._drop(peer, str(error))
 
     def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:
-        """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds.
+        """Replies, new workers and lost ones; blocks until there is one, or `timeout_s` seconds.
 
-        Returns early, with nothing, when somebody calls who is not a worker yet, or never will be.
+        Returns early, with nothing, when a process connects that is not a worker yet.
         """
         events, self._lost = self._lost, []
         for key, _ in self._select(0.0 if events else timeout_s, spin_s):
@@ -155,22 +155,22 @@ class SharedMemoryTransport:
 
     def partials(self, worker: int) -> Array:
         """The worker's slots, shape ``[S, P]``."""
-        return self._reported[worker]
+        return self._replied[worker]
 
     def can_share(self, workers: Collection[int]) -> bool:
-        """Could any of `workers` read what all of them have reported?"""
+        """Could each of `workers` read the partials of all of them?"""
         return all(
-            worker in self._peers and self._reported.get(worker) is self._peers[worker].slots
+            worker in self._peers and self._replied.get(worker) is self._peers[worker].slots
             for worker in workers
         )
 
-    def send_reduce(self, worker: int, order: ReduceRequest) -> None:
-        """Send `order`, and the memory in which others' partials lie, if it was not sent before."""
+    def send_reduce(self, worker: int, request: ReduceRequest) -> None:
+        """Send `request`, and the memory of others' partials, if it was not sent before."""
         peer = self._peers[worker]
         try:
-            for other in {node.worker for node in order.nodes} - {worker}:
+            for other in {node.worker for node in request.nodes} - {worker}:
                 self._introduce(peer, self._peers[other])
-            peer.connection.send(order.pack())
+            peer.connection.send(request.pack())
             peer.num_open += 1
         except OSError as error:
             self._drop(peer, str(error))
@@ -183,7 +183,7 @@ class SharedMemoryTransport:
         """The process at the other end, as the kernel says."""
         return credentials(self._peers[worker].connection)[0]
 
-    def end(self, worker: int) -> None:
+    def kill(self, worker: int) -> None:
         """Kill the process at the other end, which holds the run's secret and so is the run's."""
         peer = self._peers.get(worker)
         if peer is None:
@@ -196,10 +196,10 @@ class SharedMemoryTransport:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 finally:
                     os.close(descriptor)
-        self._drop(peer, "it did not answer and was ended")
+        self._drop(peer, "it did not answer and was killed")
 
     def close(self) -> None:
-        """Hang up on everybody; the memory is gone with its last mapping."""
+        """Hang up on all; the memory is gone with its last mapping."""
         for peer in list(self._peers.values()):
             self._drop(peer, "the server closes")
         for caller in list(self._callers):
@@ -211,7 +211,7 @@ class SharedMemoryTransport:
 
     def _introduce(self, peer: _Peer, other: _Peer) -> None:
         if peer.known.get(other.worker) is not other.slots:
-            seal_against_writers(other.slots_fd)  # It has reported, so its own mapping is there.
+            seal_against_writers(other.slots_fd)  # It has replied, so it has mapped them.
             words = INTRODUCTION.pack(0, INTRODUCES, other.worker)
             socket.send_fds(peer.connection, [words], [other.slots_fd])
             peer.known[other.worker] = other.slots
@@ -239,7 +239,7 @@ class SharedMemoryTransport:
         except BlockingIOError:
             return
         except (OSError, ValueError):
-            # Not one of ours: whoever it is learns nothing, and the run goes on.
+            # Not one of ours: it learns nothing, and the run continues.
             self._hang_up(caller)
             return
         self._callers.remove(caller)
@@ -264,10 +264,7 @@ class SharedMemoryTransport:
         caller.connection.close()
 
     def _greet(self, connection: socket.socket) -> tuple[_Peer, WorkerInfo]:
-        """Check who called, and hand over the memory: slots of its own.
-
-        Which no predecessor can write.
-        """
+        """Check who called, and hand over the memory: slots that no predecessor can write."""
         if credentials(connection)[1] != os.getuid():
             raise ValueError("another user")
         hello = connection.recv(MESSAGE_BYTES)
@@ -294,10 +291,10 @@ class SharedMemoryTransport:
             if data:
                 event = _event(peer.worker, data)
                 if peer.num_open < 1:
-                    raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no report.
+                    raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no reply.
                 events.append(event)
-                if isinstance(event, Reported):
-                    self._reported[peer.worker] = peer.slots
+                if isinstance(event, Replied):
+                    self._replied[peer.worker] = peer.slots
                 peer.num_open -= 1
                 return
             reason = "its process ended"
@@ -314,13 +311,13 @@ class SharedMemoryTransport:
         del self._peers[peer.worker]
         for other in self._peers.values():
             if other.known.pop(peer.worker, None) is not None:
-                with contextlib.suppress(OSError):  # Whoever cannot be told goes as well.
+                with contextlib.suppress(OSError):  # A worker that cannot be told is lost as well.
                     other.connection.send(INTRODUCTION.pack(0, DISMISSES, peer.worker))
         self._lost.append(Lost(peer.worker, reason))
 
 
-def _event(worker: int, data: bytes) -> Reported | Summed:
-    """What a worker has sent; ValueError where it is no report."""
-    if is_of_sum(data):
-        return Summed(worker, ReduceReply.unpack(data))
-    return Reported(worker, ComputeReply.unpack(data))
+def _event(worker: int, data: bytes) -> Replied | Reduced:
+    """What a worker has sent; ValueError where it is no reply."""
+    if is_reduce(data):
+        return Reduced(worker, ReduceReply.unpack(data))
+    return Replied(worker, ComputeReply.unpack(data))

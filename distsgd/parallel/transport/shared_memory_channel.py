@@ -13,8 +13,6 @@ from typing import Any
 
 from distsgd.base.arrays import Array
 from distsgd.errors import ClusterError, WaitTimeoutError
-from distsgd.optim.chunks import chunks
-from distsgd.parallel.gradient_sum import GradientSum
 from distsgd.parallel.messages import (
     KIND_AT,
     ComputeReply,
@@ -22,14 +20,10 @@ from distsgd.parallel.messages import (
     ReduceReply,
     ReduceRequest,
     WorkerInfo,
-    is_of_sum,
+    is_reduce,
 )
-from distsgd.parallel.transport.interface import (
-    HANDSHAKE_TIMEOUT_S,
-    Address,
-    BufferLayout,
-    ServerGone,
-)
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import HANDSHAKE_TIMEOUT_S, Address, ServerGone
 from distsgd.parallel.transport.sealed import (
     DISMISSES,
     INTRODUCES,
@@ -45,7 +39,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
 
 
 class SharedMemoryChannel:
-    """The worker's side; see `contract.Channel`."""
+    """The worker's side; see `interface.SharingChannel`."""
 
     def __init__(self, address: Address, description: WorkerInfo) -> None:
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,16 +61,14 @@ class SharedMemoryChannel:
         self._number = description.worker
         self.weights = layout.weights(self._weights_memory)
         self.slots = layout.slots(self._slots_memory)
-        self._sum_of_others = layout.reduced_slice(self._slots_memory)
-        self._gradient_sum = GradientSum(layout.dtype)
+        self.reduced_slice = layout.reduced_slice(self._slots_memory)
         self._others: dict[int, Array] = {}
         self._timeout_s = -1.0
 
-    def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:
-        """The next order; None after `timeout_s` seconds without one. Raises ServerGone.
-
-        What is asked of the transport itself is done meanwhile: to sum a range of all partials.
-        """
+    def receive(
+        self, timeout_s: float, *, spin_s: float = 0.0
+    ) -> ComputeRequest | ReduceRequest | None:
+        """The next request; None after `timeout_s` seconds without one. Raises ServerGone."""
         if timeout_s != self._timeout_s:
             self._set_timeout(timeout_s)
         while True:
@@ -90,8 +82,8 @@ class SharedMemoryChannel:
                 self._meet(data, descriptors)
             elif data[KIND_AT] == DISMISSES:
                 self._others.pop(INTRODUCTION.unpack(data)[2], None)
-            elif is_of_sum(data):
-                self._sum(ReduceRequest.unpack(data))
+            elif is_reduce(data):
+                return ReduceRequest.unpack(data)
             else:
                 return ComputeRequest.unpack(data)
 
@@ -127,25 +119,17 @@ class SharedMemoryChannel:
             os.close(fd)
         self._others[worker] = self._layout.slots(memory)
 
-    def _sum(self, order: ReduceRequest) -> None:
-        """Sum a range of the parameters over all nodes, into the slot behind this worker's own."""
-        of_others = self._others
-        nodes = [
-            (self.slots if node.worker == self._number else of_others[node.worker])[node.slot]
-            for node in order.nodes
+    def partials(self, request: ReduceRequest) -> list[Array]:
+        """What the nodes of `request` name, each ``[P]``; read only."""
+        return [
+            (self.slots if node.worker == self._number else self._others[node.worker])[node.slot]
+            for node in request.nodes
         ]
-        pops = [node.pops for node in order.nodes]
-        at = chunks(self._layout.num_parameters)[order.first : order.last]
-        found = self._gradient_sum.sum_chunks(nodes, pops, at, out=self._sum_of_others)
-        self._send(ReduceReply(*order[:4], tuple(found.squared_norms)).pack())
 
-    def report(self, report: ComputeReply) -> None:
-        """Send `report`; its partials lie in the slots already."""
-        self._send(report.pack())
-
-    def _send(self, words: bytes) -> None:
+    def reply(self, reply: ComputeReply | ReduceReply) -> None:
+        """Send `reply`; what it speaks of lies in the slots already."""
         try:
-            self._connection.send(words)
+            self._connection.send(reply.pack())
         except OSError as error:
             raise ServerGone(str(error)) from None
 

@@ -2,9 +2,9 @@
 
 ZeroMQ, encrypted with CURVE.
 
-The server's public key and the run's secret are handed out by Ray; whoever lacks the key cannot
-speak to the socket, and whoever lacks the secret is not answered. Weights go out with an order when
-they have changed since the worker's last one; partials come back with the report.
+The server's public key and the run's secret are handed out by Ray; a process without the key cannot
+speak to the socket, and one without the secret is not answered. Weights go out with every request,
+once a worker; partials come back with the reply.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from zmq.utils.monitor import recv_monitor_message
 from distsgd.base.arrays import Array
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
     Address,
-    BufferLayout,
     Event,
     Joined,
     Lost,
-    Reported,
+    Replied,
     ServerGone,
 )
 
 SEND_TIMEOUT_S = 30.0  # A peer that takes nothing for so long is gone.
 _CLOSED = b""
-_LONGEST_WORDS = 1 << 16  # Bytes of a hello or of a report without its partials.
+_LONGEST_WORDS = 1 << 16  # Bytes of a hello or of a reply without its partials.
 _HEARTBEAT_MS = 2_000  # A peer whose node died without a word is noticed after three of these.
 
 
 class ZeroMQTransport:
-    """The server's side; see `contract.Transport`.
+    """The server's side; see `interface.Transport`.
 
     Listens on `host` alone, on a port the system chooses.
     """
@@ -72,27 +72,27 @@ class ZeroMQTransport:
         self._identities: dict[int, bytes] = {}
         self._connections: dict[int, bytes] = {}  # File descriptor to identity.
         self._partials: dict[int, Array] = {}
-        self._num_open: dict[bytes, int] = {}  # Orders sent and not yet answered.
+        self._num_open: dict[bytes, int] = {}  # Requests sent and not yet answered.
         self._lost: list[Event] = []
         name = f"tcp://{host}:{port}"
         self.address = Address("zmq", name, secret, incarnation, public, layout)
 
-    def send(self, worker: int, order: ComputeRequest) -> None:
-        """Send `order` and the weights."""
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        """Send `request` and the weights."""
         identity = self._identities.get(worker)
         if identity is None:
             self._lost.append(Lost(worker, "it is not connected"))
             return
         try:
-            # A copy: the server may go on to the next step while the last bytes of an answered
-            # order are on their way.
-            self._socket.send_multipart([identity, order.pack(), self.weights.tobytes()])
+            # A copy: the server may begin the next step while the last bytes of an answered
+            # request are on their way.
+            self._socket.send_multipart([identity, request.pack(), self.weights.tobytes()])
             self._num_open[identity] += 1
         except zmq.ZMQError as error:
             self._forget(identity, str(error))
 
     def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- its own threads sleep.
-        """Reports, new workers and lost ones; blocks until there is one, or `timeout_s` seconds."""
+        """Replies, new workers and lost ones; blocks until there is one, or `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while True:
             events, self._lost = self._lost, []
@@ -110,17 +110,17 @@ class ZeroMQTransport:
                 return events
 
     def partials(self, worker: int) -> Array:
-        """The gradient sums that came with the worker's last report; shape ``[nodes, P]``."""
+        """The gradient sums that came with the worker's last reply; shape ``[nodes, P]``."""
         return self._partials[worker]
 
-    def end(self, worker: int) -> None:
+    def kill(self, worker: int) -> None:
         """Hang up: its process may be on another node, where its own timeout ends it."""
         identity = self._identities.get(worker)
         if identity is not None:
             self._forget(identity, "it did not answer")
 
     def close(self) -> None:
-        """Tell everybody that there is no more to do."""
+        """Tell all workers that there is no more to do."""
         for identity in list(self._workers):
             try:
                 self._socket.send_multipart([identity, _CLOSED], zmq.NOBLOCK)
@@ -142,17 +142,17 @@ class ZeroMQTransport:
             self._forget(identity, "it left")
             return
         try:
-            report = ComputeReply.unpack(head)
-            is_gradient = report.kind is RequestKind.GRADIENT
-            rows = self._rows(frames[2:], len(report.nodes) if is_gradient else 0)
+            reply = ComputeReply.unpack(head)
+            is_gradient = reply.kind is RequestKind.GRADIENT
+            rows = self._rows(frames[2:], len(reply.nodes) if is_gradient else 0)
             if self._num_open[identity] < 1:
-                raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no report.
+                raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no reply.
         except ValueError as error:
             self._forget(identity, str(error))
             return
         self._num_open[identity] -= 1
         self._partials[worker] = rows
-        events.append(Reported(worker, report))
+        events.append(Replied(worker, reply))
 
     def _greet(self, identity: bytes, hello: bytes, frame: zmq.Frame, events: list[Event]) -> None:
         size = len(self._secret)
@@ -199,13 +199,13 @@ class ZeroMQTransport:
         del self._num_open[identity]
         del self._identities[worker]
         self._partials.pop(worker, None)
-        with contextlib.suppress(zmq.ZMQError):  # Whoever is still there need not wait for orders.
+        with contextlib.suppress(zmq.ZMQError):  # A living one need not wait for requests.
             self._socket.send_multipart([identity, _CLOSED], zmq.NOBLOCK)
         self._lost.append(Lost(worker, reason))
 
 
 class ZeroMQChannel:
-    """The worker's side; see `contract.Channel`."""
+    """The worker's side; see `interface.Channel`."""
 
     def __init__(self, address: Address, description: WorkerInfo) -> None:
         self._context = zmq.Context()
@@ -237,7 +237,7 @@ class ZeroMQChannel:
         self.slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
 
     def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:  # noqa: ARG002 -- as above.
-        """The next order, with its weights in place; None after `timeout_s` seconds.
+        """The next request, with its weights in place; None after `timeout_s` seconds.
 
         Raises ServerGone.
         """
@@ -250,12 +250,12 @@ class ZeroMQChannel:
         self._weights[:] = np.frombuffer(frames[1].buffer, self._weights.dtype)
         return ComputeRequest.unpack(frames[0].bytes)
 
-    def report(self, report: ComputeReply) -> None:
-        """Send `report` and the slots it speaks of."""
-        rows = self.slots[: len(report.nodes) if report.kind is RequestKind.GRADIENT else 0]
+    def reply(self, reply: ComputeReply) -> None:
+        """Send `reply` and the slots it speaks of."""
+        rows = self.slots[: len(reply.nodes) if reply.kind is RequestKind.GRADIENT else 0]
         try:
-            # Without a server there is nobody to send to, and a send would wait for one for ever.
-            self._socket.send_multipart([report.pack(), rows.tobytes()], zmq.NOBLOCK)
+            # Without a server a send would wait for one for ever.
+            self._socket.send_multipart([reply.pack(), rows.tobytes()], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             raise ServerGone(str(error)) from None
 

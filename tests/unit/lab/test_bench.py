@@ -18,7 +18,7 @@ def test_empty_step_is_timed_in_all_its_phases() -> None:
     )
     assert found["batch"] == 4
     assert found["step_us"] > 0
-    assert found["phases_us"]["read"] == 0.0
+    assert found["phases_us"]["read"] < found["step_us"]
     assert set(found["phases_us"]) == {"read", "compute", "signal", "reduce", "update", "wait"}
 
 

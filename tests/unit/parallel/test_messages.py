@@ -53,7 +53,7 @@ def test_report_comes_back_from_its_bytes(report: ComputeReply) -> None:
 @given(report=REPORTS, data=st.data())
 def test_report_cut_short_is_refused(report: ComputeReply, data: st.DataObject) -> None:
     packed = report.pack()
-    with pytest.raises(ValueError, match="are no report"):
+    with pytest.raises(ValueError, match="are no reply"):
         ComputeReply.unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 

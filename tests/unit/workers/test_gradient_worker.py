@@ -22,10 +22,12 @@ from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.source import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerSpec
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.numerics import probe
-from distsgd.parallel.transport.interface import BufferLayout
+from distsgd.parallel.runner import Runner, make_runner
+from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.worker import WorkerSpec
 from distsgd_workers.gradient_worker import GradientWorker
 from tests.fakes import small_blocks
 from tests.oracles import tree_over
@@ -49,9 +51,9 @@ class Setting:
         slots = most_nodes(self.spec.sampler.most_leaves)
         return BufferLayout(self.spec.model.num_parameters, slots, self.spec.dtype)
 
-    def worker(self) -> tuple[GradientWorker, Array]:
+    def worker(self) -> tuple[Runner, Array]:
         """A new worker, and its slots."""
-        layout, worker = self.layout, GradientWorker(self.spec)
+        layout, worker = self.layout, make_runner(GradientWorker, self.spec)
         slots_SP = layout.slots(bytearray(layout.slots_bytes))
         worker.attach(self.weights_P, slots_SP)
         return worker, slots_SP
@@ -115,7 +117,7 @@ class Setting:
             lambda left, right: (left[0] + right[0], left[1].joined(right[1])),
         )
 
-    def order(
+    def request(
         self, kind: RequestKind, step: int, first: int = 0, last: int | None = None
     ) -> ComputeRequest:
         num_blocks = len(self.blocks(kind, step))
@@ -159,7 +161,8 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         sampler = small_blocks(
             data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS
         )
-        spec = WorkerSpec(path, model, sampler, "float32", 7, per_sample, labels != "number")
+        has_classes, test_rows = labels != "number", data.test.num_rows
+        spec = WorkerSpec(path, model, sampler, "float32", 7, per_sample, has_classes, test_rows)
         weights_P = model.initialise("glorot", 0, "float32")
         weights_P.flags.writeable = False
         return Setting(spec, data, weights_P)
@@ -167,12 +170,12 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return make
 
 
-def same(report: ComputeReply, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
+def same(reply: ComputeReply, slots_SP: Array, expected: tuple[Array, Sums]) -> bool:
     """One node, with the expected bits; no gradient is held against those of an evaluation."""
     is_same_gradient = (
-        report.kind is not RequestKind.GRADIENT or slots_SP[0].tobytes() == expected[0].tobytes()
+        reply.kind is not RequestKind.GRADIENT or slots_SP[0].tobytes() == expected[0].tobytes()
     )
-    return report.nodes == (expected[1],) and is_same_gradient
+    return reply.nodes == (expected[1],) and is_same_gradient
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -185,8 +188,8 @@ def test_order_of_all_blocks_equals_a_loop_over_them(
     worker, slots_SP = setting.worker()
     last = setting.spec.sampler.steps_per_epoch - 1
     for step in (0, 1, last, last + 1):
-        report = worker.compute(setting.order(RequestKind.GRADIENT, step))
-        assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, step))
+        reply = worker.compute(setting.request(RequestKind.GRADIENT, step))
+        assert same(reply, slots_SP, setting.expected(RequestKind.GRADIENT, step))
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -195,9 +198,9 @@ def test_evaluation_counts_correct_answers_of_classes(
 ) -> None:
     setting = make_setting(labels)
     worker, slots_SP = setting.worker()
-    report = worker.compute(setting.order(RequestKind.EVALUATE, 5))
-    assert same(report, slots_SP, setting.expected(RequestKind.EVALUATE, 5))
-    (sums,) = report.nodes
+    reply = worker.compute(setting.request(RequestKind.EVALUATE, 5))
+    assert same(reply, slots_SP, setting.expected(RequestKind.EVALUATE, 5))
+    (sums,) = reply.nodes
     x_NI, target, _ = setting.rows_of(
         RequestKind.EVALUATE, 0, Block(0, 0, setting.data.test.num_rows)
     )
@@ -214,14 +217,14 @@ def test_evaluation_leaves_the_slots_alone(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
     slots_SP[:] = 3
-    worker.compute(setting.order(RequestKind.EVALUATE, 0))
+    worker.compute(setting.request(RequestKind.EVALUATE, 0))
     assert set(slots_SP.flat) == {3}
 
 
 def test_mean_gradient_is_that_of_a_loop_over_single_samples(make_setting: Settings) -> None:
     setting = make_setting(per_sample=True)
     worker, slots_SP = setting.worker()
-    (sums,) = worker.compute(setting.order(RequestKind.GRADIENT, 0)).nodes
+    (sums,) = worker.compute(setting.request(RequestKind.GRADIENT, 0)).nodes
     gradients = []
     for block in setting.blocks(RequestKind.GRADIENT, 0):
         x_NI, target, _ = setting.rows_of(RequestKind.GRADIENT, 0, block)
@@ -258,69 +261,70 @@ def test_worker_can_be_asked_for_anything_in_any_order(
         step = data.draw(st.integers(0, 2 * setting.spec.sampler.steps_per_epoch))
         first = data.draw(st.integers(0, len(setting.blocks(kind, step)) - 1))
         last = data.draw(st.integers(first + 1, len(setting.blocks(kind, step))))
-        order = setting.order(kind, step, first, last)
+        request = setting.request(kind, step, first, last)
         fresh, slots_SP = setting.worker()
-        report, expected = used.compute(order), fresh.compute(order)
-        assert report[:5] == order[:5]
-        assert report.nodes == expected.nodes
-        num_nodes = len(report.nodes) if kind is RequestKind.GRADIENT else 0
+        reply, expected = used.compute(request), fresh.compute(request)
+        assert reply[:5] == request[:5]
+        assert reply.nodes == expected.nodes
+        num_nodes = len(reply.nodes) if kind is RequestKind.GRADIENT else 0
         assert used_slots_SP[:num_nodes].tobytes() == slots_SP[:num_nodes].tobytes()
         if data.draw(st.booleans()):
-            used.read_ahead(order)
+            used.prefetch(request)
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (5,), (3, 4, 9)])
-def test_read_ahead_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]) -> None:
+def test_prefetch_changes_no_bit(make_setting: Settings, cuts: tuple[int, ...]) -> None:
     setting = make_setting()
     reading, reading_slots_SP = setting.worker()
     plain, slots_SP = setting.worker()
-    # Over the end of an epoch, where the order of the rows changes.
+    # Over the end of an epoch, where the request of the rows changes.
     for step in range(2 * setting.spec.sampler.steps_per_epoch + 1):
         num_blocks = len(setting.blocks(RequestKind.GRADIENT, step))
         edges = [0, *(cut for cut in cuts if cut < num_blocks), num_blocks]
         for first, last in pairwise(edges):
-            order = setting.order(RequestKind.GRADIENT, step, first, last)
-            report, expected = reading.compute(order), plain.compute(order)
-            assert report.nodes == expected.nodes
-            num_nodes = len(report.nodes)
+            request = setting.request(RequestKind.GRADIENT, step, first, last)
+            reply, expected = reading.compute(request), plain.compute(request)
+            assert reply.nodes == expected.nodes
+            num_nodes = len(reply.nodes)
             assert reading_slots_SP[:num_nodes].tobytes() == slots_SP[:num_nodes].tobytes()
-            reading.read_ahead(order)
+            reading.prefetch(request)
 
 
-def test_block_read_ahead_is_used_and_only_for_its_order(make_setting: Settings) -> None:
+def test_prefetched_block_is_used_and_only_for_its_order(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
-    worker.read_ahead(setting.order(RequestKind.GRADIENT, 0))
-    assert worker._ahead == (RequestKind.GRADIENT, 1, setting.blocks(RequestKind.GRADIENT, 1)[0])
-    worker.compute(setting.order(RequestKind.EVALUATE, 1))
+    worker.prefetch(setting.request(RequestKind.GRADIENT, 0))
     assert worker._ahead is not None
-    report = worker.compute(setting.order(RequestKind.GRADIENT, 1))
+    assert worker._ahead[0] == (False, 1, setting.blocks(RequestKind.GRADIENT, 1)[0])
+    worker.compute(setting.request(RequestKind.EVALUATE, 1))
+    assert worker._ahead is not None
+    reply = worker.compute(setting.request(RequestKind.GRADIENT, 1))
     assert worker._ahead is None
-    assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, 1))
-    worker.read_ahead(setting.order(RequestKind.GRADIENT, 1)._replace(next_first=0, next_last=0))
+    assert same(reply, slots_SP, setting.expected(RequestKind.GRADIENT, 1))
+    worker.prefetch(setting.request(RequestKind.GRADIENT, 1)._replace(next_first=0, next_last=0))
     assert worker._ahead is None
 
 
-def test_block_read_ahead_is_not_used_in_another_epoch(make_setting: Settings) -> None:
+def test_prefetched_block_is_not_used_in_another_epoch(make_setting: Settings) -> None:
     setting = make_setting()
     worker, slots_SP = setting.worker()
     later = 1 + setting.spec.sampler.steps_per_epoch
     assert setting.blocks(RequestKind.GRADIENT, 1) == setting.blocks(RequestKind.GRADIENT, later)
-    worker.read_ahead(setting.order(RequestKind.GRADIENT, 0))
-    report = worker.compute(setting.order(RequestKind.GRADIENT, later))
-    assert same(report, slots_SP, setting.expected(RequestKind.GRADIENT, later))
+    worker.prefetch(setting.request(RequestKind.GRADIENT, 0))
+    reply = worker.compute(setting.request(RequestKind.GRADIENT, later))
+    assert same(reply, slots_SP, setting.expected(RequestKind.GRADIENT, later))
 
 
 def test_worker_attached_anew_reads_and_writes_there(make_setting: Settings) -> None:
     setting = make_setting()
     worker, old_SP = setting.worker()
-    worker.compute(setting.order(RequestKind.GRADIENT, 0))
+    worker.compute(setting.request(RequestKind.GRADIENT, 0))
     before = old_SP.copy()
     moved = replace(setting, weights_P=setting.weights_P * np.float32(2))
     new_SP = np.zeros_like(old_SP)
     worker.attach(moved.weights_P, new_SP)
-    report = worker.compute(moved.order(RequestKind.GRADIENT, 0))
-    assert same(report, new_SP, moved.expected(RequestKind.GRADIENT, 0))
+    reply = worker.compute(moved.request(RequestKind.GRADIENT, 0))
+    assert same(reply, new_SP, moved.expected(RequestKind.GRADIENT, 0))
     assert old_SP.tobytes() == before.tobytes()
 
 
@@ -331,8 +335,8 @@ def test_weights_are_read_as_they_are_at_the_time(make_setting: Settings) -> Non
     worker, slots_SP = live.worker()
     for factor in (1, 2, 3):
         weights_P *= np.float32(factor)
-        report = worker.compute(live.order(RequestKind.GRADIENT, 0))
-        assert same(report, slots_SP, live.expected(RequestKind.GRADIENT, 0))
+        reply = worker.compute(live.request(RequestKind.GRADIENT, 0))
+        assert same(reply, slots_SP, live.expected(RequestKind.GRADIENT, 0))
 
 
 def test_worker_describes_its_process_its_bits_and_its_data(make_setting: Settings) -> None:

@@ -30,8 +30,9 @@ from distsgd.lab.faults.plan import FaultPlan
 from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import Planner
 from distsgd.parallel.pool.pool import Work, WorkerPool
-from distsgd.parallel.transport.interface import Address, BufferLayout, ServerGone
-from distsgd.parallel.transport.service import serve
+from distsgd.parallel.service import serve
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Address, ServerGone
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import FakeWorker, block_gradient, small_blocks

@@ -14,7 +14,8 @@ import distsgd_workers  # noqa: F401 -- a process that has not loaded it yet has
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.on_ray import examine_ray
-from distsgd.run.trainer import WORKER
+
+WORKER = "distsgd_workers.gradient_worker:GradientWorker"
 
 
 def module(directory: Path, name: str) -> None:

@@ -7,29 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from distsgd.data.blocks import Block
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.launch import local_thread
 from distsgd.parallel.launch.local_thread import train_in_process
-from distsgd.parallel.messages import ComputeRequest, WorkerSpec
 from distsgd.parallel.server.spec import Status
+from distsgd.parallel.worker import BlockRows
 from distsgd.store.run_directory import RunDirectory
-from tests.fakes import FakeWorker
+from tests.fakes import FakeBlocks
 from tests.unit.parallel.server.test_server import TOTAL_STEPS, server_spec
 
 GO, AT_STEP_2 = threading.Event(), threading.Event()
 
 
-class HeldWorker(FakeWorker):
+class HeldWorker(FakeBlocks):
     """At step 2 it waits to be let go."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        super().__init__(spec.sampler, self._hold)
-
-    @staticmethod
-    def _hold(order: ComputeRequest) -> None:
-        if order.step == 2:
+    def read(self, rows: BlockRows, buffer: int) -> tuple[int, Block]:
+        if rows.step == 2:
             AT_STEP_2.set()
             assert GO.wait(60)
+        return super().read(rows, buffer)
 
 
 @pytest.fixture

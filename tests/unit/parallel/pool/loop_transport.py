@@ -13,7 +13,8 @@ from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import SERVER, Planner
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.transport.interface import BufferLayout, Event, Joined, Lost, Reported
+from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import Event, Joined, Lost, Replied
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import FakeWorker, block_gradient, small_blocks
 from tests.oracles import tree_over
@@ -72,7 +73,7 @@ class LoopTransport:
     def partials(self, worker: int) -> Array:
         return self.slots[worker]
 
-    def end(self, worker: int) -> None:
+    def kill(self, worker: int) -> None:
         self.happened.append([Lost(worker, "ended")])
 
     def close(self) -> None:
@@ -80,7 +81,7 @@ class LoopTransport:
 
 
 def answers(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-    transport.happened.append([Reported(worker, transport.workers[worker].compute(order))])
+    transport.happened.append([Replied(worker, transport.workers[worker].compute(order))])
 
 
 def answers_after(seconds: float) -> Fate:
@@ -88,7 +89,7 @@ def answers_after(seconds: float) -> Fate:
 
     def fate(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
         report = transport.workers[worker].compute(order)
-        transport.delayed.append((seconds, Reported(worker, report)))
+        transport.delayed.append((seconds, Replied(worker, report)))
 
     return fate
 
@@ -102,7 +103,7 @@ def dies_and_comes_back(transport: LoopTransport, worker: int, _order: ComputeRe
 
 
 def answers_and_dies(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-    report = Reported(worker, transport.workers[worker].compute(order))
+    report = Replied(worker, transport.workers[worker].compute(order))
     transport.happened.append([report, Lost(worker, "killed")])
 
 
@@ -116,9 +117,9 @@ def answers_late_ones_first(transport: LoopTransport, worker: int, order: Comput
         wrong._replace(last=order.last + 1),
         wrong._replace(kind=RequestKind.EVALUATE),
     ]
-    transport.happened.append([Reported(worker, report)])
-    transport.happened += [[Reported(worker, late)] for late in stale]
-    transport.happened.append([Reported(99, report)])
+    transport.happened.append([Replied(worker, report)])
+    transport.happened += [[Replied(worker, late)] for late in stale]
+    transport.happened.append([Replied(99, report)])
 
 
 def is_silent(_transport: LoopTransport, _worker: int, _order: ComputeRequest) -> None:

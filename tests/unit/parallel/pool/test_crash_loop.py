@@ -11,8 +11,9 @@ import pytest
 from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.messages import ComputeRequest, RequestKind, WorkerSpec
+from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.crash_loop import FILE, CrashLoopGuard, namer
+from distsgd.parallel.worker import WorkerSpec
 from tests.fakes import small_blocks
 
 SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
@@ -69,7 +70,7 @@ def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
 
 def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
     model = Model([Dense(2)], "quadratic", (3,))
-    name = namer(WorkerSpec(tmp_path, model, SAMPLER, "float32", 0, False, True))
+    name = namer(WorkerSpec(tmp_path, model, SAMPLER, "float32", 0, False, True, 0))
     text = name(order(0, 1, step=1))
     block = SAMPLER.partition(1).blocks[0]
     assert text.startswith("blocks 0 to 0 of step 1 (rows ")

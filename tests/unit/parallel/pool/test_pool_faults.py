@@ -14,7 +14,7 @@ from distsgd.parallel.messages import ComputeRequest
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.pool import LOOK_S, WorkerPool
 from distsgd.parallel.pool.stragglers import END_AFTER_S
-from distsgd.parallel.transport.interface import Joined, Reported
+from distsgd.parallel.transport.interface import Joined, Replied
 from tests.fakes import FakeWorker
 from tests.unit.parallel.pool.loop_transport import (
     SAMPLER,
@@ -129,7 +129,7 @@ def spoiled(**change: Any) -> Fate:
             fields = {name: value for name, value in change.items() if name != "gradient"}
             nodes = tuple(node._replace(**fields) for node in report.nodes)
             report = report._replace(nodes=nodes)
-        transport.happened.append([Reported(worker, report)])
+        transport.happened.append([Replied(worker, report)])
 
     return fate
 
@@ -138,7 +138,7 @@ def one_node_too_many(transport: LoopTransport, worker: int, order: ComputeReque
     report = transport.workers[worker].compute(order)
     if worker == 1 and order.step == 1:
         report = report._replace(nodes=(*report.nodes, report.nodes[0]))
-    transport.happened.append([Reported(worker, report)])
+    transport.happened.append([Replied(worker, report)])
 
 
 def crew_that_says(count: int, fate: Fate) -> tuple[WorkerPool, list[str]]:
@@ -179,8 +179,8 @@ class Diverged(FakeWorker):
 
 def test_loss_that_is_no_number_here_too_is_nobodys_fault() -> None:
     pool, said = crew_that_says(3, spoiled(loss_sum=float("nan")))
-    pool._own._worker = Diverged(SAMPLER)
-    pool._own._worker.attach(pool.weights, pool._own._slots)
+    pool._own._handler = Diverged(SAMPLER)
+    pool._own._handler.attach(pool.weights, pool._own._slots)
     pool.gather(work(0))
     assert np.isnan(pool.gather(work(1)).sums.loss_sum)
     assert said == []
@@ -199,7 +199,7 @@ def test_blocks_that_kill_whoever_computes_them_are_named_by_the_next_incarnatio
 
     pool, _ = crew_of(2, fate)
     pool.crash_loop = CrashLoopGuard(tmp_path / "suspects.json")
-    pool._own._worker = Mortal(SAMPLER)
+    pool._own._handler = Mortal(SAMPLER)
     with pytest.raises(SystemExit):
         pool.gather(work(0))
     again, _ = crew_of(3, fate)

@@ -17,14 +17,15 @@ from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerSpec
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.server import server as server_module
 from distsgd.parallel.server.metrics import KEYS
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import Outcome, PoolSpec, ServerSpec
 from distsgd.parallel.server.training import UpdateSpec
-from distsgd.parallel.transport.service import serve
+from distsgd.parallel.service import serve
+from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.digest import DigestLog
 from distsgd.store.evaluations import EvaluationLog
@@ -40,7 +41,9 @@ Before = Callable[[ComputeRequest], None]
 
 def server_spec(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> ServerSpec:
     return ServerSpec(
-        worker=WorkerSpec(Path("no data"), MODEL, SAMPLER, "float32", 0, False, True),
+        worker=WorkerSpec(
+            Path("no data"), MODEL, SAMPLER, "float32", 0, False, True, NUM_TEST_ROWS
+        ),
         update=UpdateSpec(
             RULES[rule](),
             Cosine(0.05, total_steps=TOTAL_STEPS),

@@ -1,0 +1,189 @@
+"""A worker's side of a step: sample, read, compute each block, fold the tree.
+
+Between transport and worker in the loop: a request names blocks, the worker computes one at a time,
+and the sums of the subtrees that are complete go back. It keeps nothing between requests but rows
+that were read ahead, so that any process may be asked for any block, at any time, again.
+
+Legend: P parameters, S slots.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distsgd import __version__
+from distsgd.base.arrays import Array
+from distsgd.base.named import find_object
+from distsgd.data.blocks import Block, Partition
+from distsgd.errors import ConfigError
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.numerics import probe
+from distsgd.parallel.tree import Sums, fold, joins
+from distsgd.parallel.worker import BlockRows, Seen, Viewer, Worker, WorkerSpec
+
+MakeWorker = Callable[[WorkerSpec], Worker]  # A worker's class.
+OnPhase = Callable[[str, int], None]
+
+
+def _is_unwatched(_phase: str, _step: int) -> None:
+    """No observer."""
+
+
+class Handler(Protocol):
+    """What answers requests: a `Runner`, or what stands around one."""
+
+    def describe(self, worker: int) -> WorkerInfo:
+        """Which process computes, with what, on which data; `worker` is its number in the run."""
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        """From now on, read the weights and write partials here."""
+
+    def compute(self, request: ComputeRequest) -> ComputeReply:
+        """Compute the blocks of `request` and leave their sums in the first slots."""
+
+    def prefetch(self, request: ComputeRequest) -> None:
+        """Read rows of the step after `request`, while the server has other things to do."""
+
+
+class Runner:
+    """Answers requests with what `worker` computes.
+
+    Args:
+        worker: Computes a block.
+        spec: The run.
+        on_phase: Called as ``on_phase(phase, step)``: "before_read" and "after_compute" around the
+            blocks of a training step, "during_evaluation" before those of held-out rows.
+    """
+
+    def __init__(
+        self, worker: Worker, spec: WorkerSpec, *, on_phase: OnPhase = _is_unwatched
+    ) -> None:
+        self._worker, self._spec, self._on_phase = worker, spec, on_phase
+        self._row_order = spec.sampler.row_order(worker.prefetch)
+        most_rows = spec.sampler.blocking.block_rows
+        self._numbers_2N = np.zeros((2, most_rows), np.int64)
+        self._draws = (partial(self._draw, 0), partial(self._draw, 1))
+        self._current = 0
+        self._ahead: tuple[tuple[bool, int, Block], Any] | None = None  # In the other buffer.
+        self._weights_P: Array = np.empty(0)
+        self._slots: list[Array] = []
+
+    def describe(self, worker: int) -> WorkerInfo:
+        """Which process computes, with what, on which data; `worker` is its number in the run."""
+        bits, data = probe(self._spec.dtype), self._worker.data_digest
+        return WorkerInfo(worker, __version__, os.getpid(), bits, data)
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        """From now on, read the weights and write partials here."""
+        # The same views at every step: a worker may keep what it has prepared for one.
+        self._weights_P, self._slots = weights_P, list(slots_SP)
+
+    def compute(self, request: ComputeRequest) -> ComputeReply:
+        """Compute the blocks of `request` and leave their sums in the first slots."""
+        is_test, step = request.kind is RequestKind.EVALUATE, request.step
+        self._on_phase("during_evaluation" if is_test else "before_read", step)
+        started, read_s = perf_counter(), 0.0
+        partition = self._partition(step, is_test=is_test)
+        blocks = partition.blocks[request.first : request.last]
+        slots = self._slots if request.kind is RequestKind.GRADIENT else None
+        worker, weights_P = self._worker, self._weights_P
+
+        def leaf(i: int, slot: int) -> Sums:
+            nonlocal read_s
+            reading = perf_counter()
+            batch = self._read((is_test, step, blocks[i]))
+            read_s += perf_counter() - reading
+            return worker.compute(batch, weights_P, None if slots is None else slots[slot])
+
+        def join(left: Sums, right: Sums, slot: int) -> Sums:
+            if slots is not None:
+                np.add(slots[slot], slots[slot + 1], out=slots[slot])
+            return left.joined(right)
+
+        pops = joins(partition.separators[request.first : request.last + 1]).pops
+        nodes = tuple(fold(pops, leaf, join))
+        compute_us = (perf_counter() - started - read_s) * 1e6
+        if not is_test:
+            self._on_phase("after_compute", step)
+        return ComputeReply(*request[:5], read_s * 1e6, compute_us, nodes)
+
+    def prefetch(self, request: ComputeRequest) -> None:
+        """Read the first block that is to be expected of the step after `request`."""
+        if request.next_first < request.next_last:
+            is_test, step = request.kind is RequestKind.EVALUATE, request.step + 1
+            key = (is_test, step, self._partition(step, is_test=is_test).blocks[request.next_first])
+            self._ahead = None  # Its buffer is about to be overwritten.
+            self._ahead = (key, self._fill(1 - self._current, key))
+
+    def view(self, step: int) -> Seen:
+        """Look at all rows of training step `step`; no slot is written.
+
+        Raises:
+            ConfigError: The worker shows nothing.
+        """
+        worker = self._worker
+        if not isinstance(worker, Viewer):
+            raise ConfigError(
+                [f"{type(worker).__name__} shows nothing of a step; give it a method view"]
+            )
+        seen = [
+            worker.view(self._fill(self._current, (False, step, block)), self._weights_P)
+            for block in self._partition(step, is_test=False).blocks
+        ]
+        return Seen(*(np.concatenate(arrays) for arrays in zip(*seen, strict=True)))
+
+    def _partition(self, step: int, *, is_test: bool) -> Partition:
+        sampler = self._spec.sampler
+        if is_test:
+            return sampler.blocking.evaluation(self._spec.num_test_rows)
+        return sampler.partition(step)
+
+    def _read(self, key: tuple[bool, int, Block]) -> Any:
+        """The rows of a block; in the other buffer, if they were read ahead."""
+        if self._ahead is None or self._ahead[0] != key:
+            return self._fill(self._current, key)
+        batch, self._ahead = self._ahead[1], None
+        self._current = 1 - self._current
+        return batch
+
+    def _fill(self, buffer: int, key: tuple[bool, int, Block]) -> Any:
+        is_test, step, block = key
+        rows = BlockRows(step, block, self._draws[buffer], is_test=is_test)
+        return self._worker.read(rows, buffer)
+
+    def _draw(self, buffer: int, rows: BlockRows) -> NDArray[np.int64]:
+        _, first, last = rows.block
+        numbers_N = self._numbers_2N[buffer, : last - first]
+        if rows.is_test:
+            numbers_N[:] = np.arange(first, last)
+        else:
+            self._row_order.rows_inplace(rows.step, first, last, numbers_N)
+            # A sum over rows in stored order is as good as any, and shards are read front to back.
+            numbers_N.sort()
+        return numbers_N
+
+
+def make_runner(
+    worker: str | MakeWorker, spec: WorkerSpec, *, on_phase: OnPhase = _is_unwatched
+) -> Runner:
+    """The runner of a worker class, or of one named ``module:class``, in this process.
+
+    Raises:
+        ConfigError: There is no such class, or it does not make a worker.
+    """
+    made = (find_object(worker) if isinstance(worker, str) else worker)(spec)
+    missing = [name for name in ("read", "compute", "prefetch") if not hasattr(made, name)]
+    if missing:
+        problem = (
+            f"the worker {worker} has no {', '.join(missing)}; derive it from "
+            "distsgd.parallel.block_worker:BlockWorker (set [parallel] worker)"
+        )
+        raise ConfigError([problem])
+    return Runner(made, spec, on_phase=on_phase)
