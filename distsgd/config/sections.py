@@ -272,7 +272,12 @@ class ParallelSection(Section):
         int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
     ] = 256
     worker: Annotated[
-        Name, key("the class that computes a block", "module:class (derive it from BlockWorker)")
+        str,
+        key(
+            "the class that computes a block",
+            "module:class, which each process can import",
+            pattern=r"^[\w.]+:[\w.]+$",
+        ),
     ] = "distsgd_workers.gradient_worker:GradientWorker"
     assignment: Annotated[
         Literal["autotune", "all"],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distsgd.config import TrainConfig
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.runner import make_runner
+from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_view import OnStep
@@ -37,15 +37,19 @@ def server_spec(config: TrainConfig, run: Path, *, cache_dir: Path) -> ServerSpe
 
 
 def train_with_threads(
-    spec: ServerSpec, *, stop_after: int | None = None, on_step: OnStep | None = None
+    spec: ServerSpec,
+    *,
+    stop_after: int | None = None,
+    on_step: OnStep | None = None,
+    worker: str | MakeWorker = GradientWorker,
 ) -> Outcome:
     """Train with as many workers as `spec` says, each in a thread, over the transport it names."""
     with one_blas_thread():
-        server = ParameterServer(spec, partial(make_runner, GradientWorker), on_step=on_step)
+        server = ParameterServer(spec, partial(make_runner, worker), on_step=on_step)
         pool = [
             threading.Thread(
                 target=serve,
-                args=(make_runner(GradientWorker, spec.worker), server.address(), number),
+                args=(make_runner(worker, spec.worker), server.address(), number),
                 daemon=True,
             )
             for number in range(spec.pool.num_workers)

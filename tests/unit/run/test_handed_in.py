@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DataSet
-from distsgd.errors import ClusterError, ConfigError, DataError, DistSGDError, ModelError, RunError
-from distsgd.run import trainer
+from distsgd.errors import ConfigError, DataError, DistSGDError, ModelError, RunError
 from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import Trainer
 
@@ -253,15 +254,14 @@ def test_a_refused_start_does_not_stand_in_its_own_way(
 
 @pytest.mark.parametrize("was_there", [True, False])
 def test_a_run_that_cannot_be_launched_is_as_if_it_had_never_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, was_there: bool
+    tmp_path: Path, *, was_there: bool
 ) -> None:
     if was_there:
         (tmp_path / "run").mkdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "WORKER", "nowhere:Nothing")
-        for _ in range(2):
-            with pytest.raises(ClusterError, match="cannot be loaded"):
-                Trainer(config(), data=(X, Y), run_dir=tmp_path / "run").fit()
+    missing = config(parallel={"worker": "nowhere:Nothing"})
+    for _ in range(2):
+        with pytest.raises(ConfigError, match='"nowhere:Nothing" cannot be found'):
+            Trainer(missing, data=(X, Y), run_dir=tmp_path / "run").fit()
     assert not (tmp_path / "run").exists()
     assert Trainer(config(), data=(X, Y), run_dir=tmp_path / "run").fit().metrics["steps"] == 3
 
@@ -269,13 +269,18 @@ def test_a_run_that_cannot_be_launched_is_as_if_it_had_never_begun(
 def test_a_run_that_has_made_steps_is_kept_when_it_cannot_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    Trainer(config(), data=(X, Y), run_dir=run).fit()
+    (tmp_path / "going_worker.py").write_text(
+        "from distsgd_workers.gradient_worker import GradientWorker as Here"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run, own = tmp_path / "run", config(parallel={"worker": "going_worker:Here"})
+    Trainer(own, data=(X, Y), run_dir=run).fit()
     (run / "result.json").unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "WORKER", "nowhere:Nothing")
-        with pytest.raises(ClusterError):
-            Trainer(config(), data=(X, Y), run_dir=run, resume="auto").fit()
+    (tmp_path / "going_worker.py").unlink()
+    monkeypatch.delitem(sys.modules, "going_worker")
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match="cannot be found"):
+        Trainer(own, data=(X, Y), run_dir=run, resume="auto").fit()
     assert SavedRun.load(run).checkpoint.step == 3
 
 

@@ -1,0 +1,35 @@
+"""A worker of one's own in processes that Ray starts: found by its name, with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.program import Program, digest_alone, settings
+
+pytestmark = pytest.mark.timeout(240)
+
+OWN_WORKER = '''
+from distsgd_workers.gradient_worker import GradientWorker
+
+
+class Halved(GradientWorker):
+    """Its gradients are half as long, so that its runs cannot be taken for the built-in ones."""
+
+    def compute_block(self, batch, weights_P, gradient_P):
+        result = super().compute_block(batch, weights_P, gradient_P)
+        if gradient_P is not None:
+            gradient_P *= 0.5
+        return result
+'''
+
+
+def test_own_worker_gives_the_same_bits_in_processes_of_ray(place: Path) -> None:
+    (place / "own_worker.py").write_text(OWN_WORKER)
+    own = ("parallel.worker=own_worker:Halved", "parallel.plan=all", "train.epochs=1")
+    alone = digest_alone(place, *own)
+    assert alone != digest_alone(place, "parallel.plan=all", "train.epochs=1")
+    code, found, said = Program(place, "--workers", "2", *settings(*own)).result()
+    assert code == 0, said
+    assert (found["num_workers"], found["weights_digest"]) == (2, alone)
