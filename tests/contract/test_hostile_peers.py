@@ -37,10 +37,10 @@ SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
 LAYOUT = BufferLayout(21, most_nodes(SAMPLER.most_leaves), "float32")
 SECRET = bytes(range(32))
 PATIENCE_S = 20.0
-ORDER = ComputeRequest(1, RequestKind.GRADIENT, 0, 0, 1, 0, 0)
-REPORT = ComputeReply(*ORDER[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
+REQUEST = ComputeRequest(1, RequestKind.GRADIENT, 0, 0, 1, 0, 0)
+REPLY = ComputeReply(*REQUEST[:5], 1.0, 2.0, (Sums(1, 0.5, 0, 0.0, 0.0),))
 DESCRIPTION = FakeWorker(SAMPLER).describe(0)
-HEAD_BYTES = len(REPORT.pack()) - struct.calcsize("<qdqdd")
+HEAD_BYTES = len(REPLY.pack()) - struct.calcsize("<qdqdd")
 
 pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="needs memfd (Linux)")
 Raw = Callable[[bytes], None]
@@ -117,9 +117,9 @@ def assert_still_serves(transport: SharedMemoryTransport | ZeroMQTransport) -> N
         honest = Peer(transport, stack)
         for fd in honest.join():
             os.close(fd)
-        transport.send(0, ORDER)
-        honest.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
-        assert honest.until(Replied) == Replied(0, REPORT)
+        transport.send(0, REQUEST)
+        honest.say(REPLY.pack(), bytes(LAYOUT.weights_bytes))
+        assert honest.until(Replied) == Replied(0, REPLY)
         assert transport.partials(0).shape[1] == LAYOUT.num_parameters
 
 
@@ -152,40 +152,40 @@ def test_hello_that_is_none_lets_nobody_in(peer: Peer, hello: bytes) -> None:
 
 
 REPORTS = {
-    "cut in the head": REPORT.pack()[:7],
-    "cut in a node": REPORT.pack()[:-3],
-    "more nodes than it has": REPORT.pack()[: HEAD_BYTES - 2]
+    "cut in the head": REPLY.pack()[:7],
+    "cut in a node": REPLY.pack()[:-3],
+    "more nodes than it has": REPLY.pack()[: HEAD_BYTES - 2]
     + struct.pack("<H", 65_535)
-    + REPORT.pack()[HEAD_BYTES:],
-    "no kind of work": REPORT.pack()[:4] + b"\x77" + REPORT.pack()[5:],
+    + REPLY.pack()[HEAD_BYTES:],
+    "no kind of work": REPLY.pack()[:4] + b"\x77" + REPLY.pack()[5:],
     "noise": bytes(range(200)),
 }
 
 
-@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
-def test_report_that_is_none_ends_its_worker_alone(peer: Peer, report: bytes) -> None:
+@pytest.mark.parametrize("reply", REPORTS.values(), ids=REPORTS)
+def test_reply_that_is_none_ends_its_worker_alone(peer: Peer, reply: bytes) -> None:
     peer.join()
-    peer.transport.send(0, ORDER)
-    peer.say(report, bytes(LAYOUT.weights_bytes))
+    peer.transport.send(0, REQUEST)
+    peer.say(reply, bytes(LAYOUT.weights_bytes))
     lost = peer.until(Lost)
     assert isinstance(lost, Lost)
-    assert "report" in lost.reason
+    assert "reply" in lost.reason
     assert not any(isinstance(event, Replied) for event in peer.events)
     assert_still_serves(peer.transport)
 
 
-def test_report_nobody_asked_for_ends_its_worker_alone(peer: Peer) -> None:
+def test_reply_nobody_asked_for_ends_its_worker_alone(peer: Peer) -> None:
     peer.join()
-    peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
+    peer.say(REPLY.pack(), bytes(LAYOUT.weights_bytes))
     assert peer.until(Lost) == Lost(0, UNASKED)
     assert_still_serves(peer.transport)
 
 
-def test_flood_of_reports_counts_once_for_each_order(peer: Peer) -> None:
+def test_flood_of_replies_counts_once_for_each_request(peer: Peer) -> None:
     peer.join()
-    peer.transport.send(0, ORDER)
+    peer.transport.send(0, REQUEST)
     for _ in range(50):
-        peer.say(REPORT.pack(), bytes(LAYOUT.weights_bytes))
+        peer.say(REPLY.pack(), bytes(LAYOUT.weights_bytes))
     assert peer.until(Lost) == Lost(0, UNASKED)
     assert sum(isinstance(event, Replied) for event in peer.events) == 1
     assert_still_serves(peer.transport)
@@ -215,8 +215,8 @@ def test_zmq_message_longer_than_any_of_ours_is_not_taken(stack: ExitStack) -> N
     stack.callback(transport.close)
     peer = Peer(transport, stack)
     peer.join()
-    transport.send(0, ORDER)
-    peer.say(REPORT.pack(), bytes(64 << 20))
+    transport.send(0, REQUEST)
+    peer.say(REPLY.pack(), bytes(64 << 20))
     assert isinstance(peer.until(Lost), Lost)
     assert_still_serves(transport)
 

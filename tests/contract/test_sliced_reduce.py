@@ -15,6 +15,7 @@ from distsgd.base.arrays import Array
 from distsgd.data.blocks import Block
 from distsgd.optim.chunks import CHUNK_LENGTH
 from distsgd.optim.clip import squared_norm
+from distsgd.parallel.gradient_sum import SliceReducer
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind
 from distsgd.parallel.pool import sliced_reduce
 from distsgd.parallel.pool.autotuner import Planner
@@ -124,9 +125,9 @@ def test_range_of_a_worker_that_does_not_answer_is_summed_by_the_server(
     hall.serve(2)
     send = hall.transport.send_reduce
 
-    def lose_the_first(worker: int, order: ReduceRequest) -> None:
+    def lose_the_first(worker: int, request: ReduceRequest) -> None:
         if worker:
-            send(worker, order)
+            send(worker, request)
 
     monkeypatch.setattr(hall.transport, "send_reduce", lose_the_first)
     monkeypatch.setattr(sliced_reduce, "PATIENCE_FLOOR_S", 1.0)
@@ -135,18 +136,18 @@ def test_range_of_a_worker_that_does_not_answer_is_summed_by_the_server(
     assert not hall.has_summed(0)
 
 
-def test_worker_that_dies_between_its_report_and_the_sum_costs_nothing_else(
+def test_worker_that_dies_between_its_reply_and_the_sum_costs_nothing_else(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hall = Hall(stack, 4, monkeypatch)
     hall.serve(3)
     send = hall.transport.send_reduce
 
-    def die_first(worker: int, order: ReduceRequest) -> None:
-        if worker == 0 and order.step == 0:
+    def die_first(worker: int, request: ReduceRequest) -> None:
+        if worker == 0 and request.step == 0:
             hall.transport._drop(hall.transport._peers[0], "killed")
         else:
-            send(worker, order)
+            send(worker, request)
 
     monkeypatch.setattr(hall.transport, "send_reduce", die_first)
     assert hall.is_right(hall.gather(0), 0)
@@ -171,7 +172,7 @@ def test_worker_that_sums_what_is_no_number_is_ended(
         ]
 
     monkeypatch.setattr(hall.transport, "wait", spoil)
-    monkeypatch.setattr(hall.transport, "end", ended.append)
+    monkeypatch.setattr(hall.transport, "kill", ended.append)
     assert hall.is_right(hall.gather(0), 0)
     assert ended == [1]
     assert any("worker 1 summed wrong at step 0" in line for line in hall.said)
@@ -193,13 +194,16 @@ def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitSta
     stack.callback(second.close)
     first.slots[0], second.slots[1] = 2.0, 3.0
     transport.send_reduce(1, ReduceRequest(1, 0, 1, 3, (PartialRef(0, 0, 0), PartialRef(1, 1, 1))))
-    assert second.receive(0.2) is None
+    assert isinstance(second, SharedMemoryChannel)
+    request = second.receive(PATIENCE_S)
+    assert isinstance(request, ReduceRequest)
+    partials = second.partials(request)
+    second.reply(SliceReducer("float32").reduce(request, partials, out=second.reduced_slice))
     (event,) = transport.wait(PATIENCE_S)
     assert event == (1, ReduceReply(1, 0, 1, 3, (25.0 * CHUNK_LENGTH,) * 2))
     found = transport.reduced_slice(1)
     assert not found[:CHUNK_LENGTH].any()
     assert (found[CHUNK_LENGTH : 3 * CHUNK_LENGTH] == 5.0).all()
-    assert isinstance(second, SharedMemoryChannel)
     assert not second._others[0].flags.writeable
     with pytest.raises(PermissionError):
         mmap.mmap(transport._peers[0].slots_fd, LAYOUT.slots_bytes)
@@ -211,15 +215,15 @@ def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitSta
 @pytest.mark.parametrize(
     "words", [b"", b"\0" * 5, ReduceReply(1, 0, 0, 3, (1.0, 2.0, 3.0)).pack()[:-1]]
 )
-def test_words_that_are_no_report_of_a_sum_are_refused(words: bytes) -> None:
+def test_words_that_are_no_reply_of_a_sum_are_refused(words: bytes) -> None:
     with pytest.raises(ValueError, match="are no reply"):
         ReduceReply.unpack(words)
 
 
 def test_words_of_a_sum_come_back_as_they_were() -> None:
-    order = ReduceRequest(3, 1 << 40, 5, 9, (PartialRef(0, 1, 0), PartialRef(7, 0, 2)))
-    assert ReduceRequest.unpack(order.pack()) == order
-    report = ReduceReply(3, 1 << 40, 5, 7, (0.1, 1e300))
-    assert ReduceReply.unpack(report.pack()) == report
-    assert report._replace(last=9).answers(order)
-    assert not report.answers(order)
+    request = ReduceRequest(3, 1 << 40, 5, 9, (PartialRef(0, 1, 0), PartialRef(7, 0, 2)))
+    assert ReduceRequest.unpack(request.pack()) == request
+    reply = ReduceReply(3, 1 << 40, 5, 7, (0.1, 1e300))
+    assert ReduceReply.unpack(reply.pack()) == reply
+    assert reply._replace(last=9).answers(request)
+    assert not reply.answers(request)

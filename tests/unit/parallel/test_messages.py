@@ -12,7 +12,7 @@ from distsgd.parallel.tree import Sums
 
 UINT32 = st.integers(0, 2**32 - 1)
 FLOAT = st.floats(allow_nan=False)
-ORDERS = st.builds(
+REQUESTS = st.builds(
     ComputeRequest,
     UINT32,
     st.sampled_from(RequestKind),
@@ -23,7 +23,7 @@ ORDERS = st.builds(
     UINT32,
 )
 SUMS = st.builds(Sums, st.integers(0, 2**63 - 1), FLOAT, st.integers(0, 2**63 - 1), FLOAT, FLOAT)
-REPORTS = st.builds(
+REPLIES = st.builds(
     ComputeReply,
     UINT32,
     st.sampled_from(RequestKind),
@@ -36,47 +36,47 @@ REPORTS = st.builds(
 )
 
 
-@given(order=ORDERS)
-def test_order_comes_back_from_its_bytes(order: ComputeRequest) -> None:
-    back = ComputeRequest.unpack(order.pack())
-    assert back == order
+@given(request=REQUESTS)
+def test_request_comes_back_from_its_bytes(request: ComputeRequest) -> None:
+    back = ComputeRequest.unpack(request.pack())
+    assert back == request
     assert type(back.kind) is RequestKind
 
 
-@given(report=REPORTS)
-def test_report_comes_back_from_its_bytes(report: ComputeReply) -> None:
-    back = ComputeReply.unpack(report.pack())
-    assert back == report
+@given(reply=REPLIES)
+def test_reply_comes_back_from_its_bytes(reply: ComputeReply) -> None:
+    back = ComputeReply.unpack(reply.pack())
+    assert back == reply
     assert type(back.kind) is RequestKind
 
 
-@given(report=REPORTS, data=st.data())
-def test_report_cut_short_is_refused(report: ComputeReply, data: st.DataObject) -> None:
-    packed = report.pack()
+@given(reply=REPLIES, data=st.data())
+def test_reply_cut_short_is_refused(reply: ComputeReply, data: st.DataObject) -> None:
+    packed = reply.pack()
     with pytest.raises(ValueError, match="are no reply"):
         ComputeReply.unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
 @given(noise=st.binary(max_size=200))
 @example(noise=bytes(35))
-def test_noise_is_a_report_or_a_value_error(noise: bytes) -> None:
+def test_noise_is_a_reply_or_a_value_error(noise: bytes) -> None:
     with suppress(ValueError):
         assert isinstance(ComputeReply.unpack(noise), ComputeReply)
 
 
-def test_report_answers_its_order_only() -> None:
-    order = ComputeRequest(1, RequestKind.GRADIENT, 7, 2, 5, 0, 3)
-    report = ComputeReply(1, RequestKind.GRADIENT, 7, 2, 5, 1.0, 2.0, ())
-    assert report.answers(order)
-    assert report.answers(order._replace(next_last=9))
+def test_reply_answers_its_request_only() -> None:
+    request = ComputeRequest(1, RequestKind.GRADIENT, 7, 2, 5, 0, 3)
+    reply = ComputeReply(1, RequestKind.GRADIENT, 7, 2, 5, 1.0, 2.0, ())
+    assert reply.answers(request)
+    assert reply.answers(request._replace(next_last=9))
     others = [
-        order._replace(incarnation=2),
-        order._replace(kind=RequestKind.EVALUATE),
-        order._replace(step=6),
-        order._replace(first=1),
-        order._replace(last=6),
+        request._replace(incarnation=2),
+        request._replace(kind=RequestKind.EVALUATE),
+        request._replace(step=6),
+        request._replace(first=1),
+        request._replace(last=6),
     ]
-    assert not any(report.answers(other) for other in others)
+    assert not any(reply.answers(other) for other in others)
 
 
 def test_description_comes_back_from_its_bytes() -> None:
