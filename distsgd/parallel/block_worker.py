@@ -117,11 +117,13 @@ class BlockWorker(ABC):
 
     def read(self, rows: BlockRows, buffer: int) -> Batch:
         """The rows of a block, gathered from the shards."""
-        count, numbers_N = len(rows), rows.numbers()
+        _, first, last = rows.block
+        count = last - first
         batch = self._batches.get((buffer, count))
         if batch is None:
             batch = self._batches[buffer, count] = _first_rows(self._arrays[buffer], count)
-        batch.is_test, batch.row_numbers_N = rows.is_test, numbers_N
+        batch.is_test, numbers_N = rows.is_test, batch.row_numbers_N
+        rows.numbers_inplace(numbers_N)
         split = self.data.test if rows.is_test else self.data.train
         split.gather_inplace(
             numbers_N,
@@ -199,7 +201,7 @@ def _arrays(spec: WorkerSpec, buffer: int) -> Batch:
         target=np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype),
         x_squared_norms_N=np.zeros(most, dtype) if spec.per_sample else None,
         keys_N=np.zeros(most, np.uint64) if model.has_keys else None,
-        row_numbers_N=np.zeros(0, np.int64),
+        row_numbers_N=np.zeros(most, np.int64),
     )
 
 
@@ -214,5 +216,5 @@ def _first_rows(arrays: Batch, count: int) -> Batch:
         target=arrays.target[:count],
         x_squared_norms_N=None if norms_N is None else norms_N[:count],
         keys_N=None if keys_N is None else keys_N[:count],
-        row_numbers_N=arrays.row_numbers_N,
+        row_numbers_N=arrays.row_numbers_N[:count],
     )

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.base.named import find_object
-from distsgd.data.blocks import Block, Partition
+from distsgd.data.blocks import Partition
 from distsgd.errors import ConfigError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
 from distsgd.parallel.numerics import probe
@@ -67,11 +65,8 @@ class Runner:
     ) -> None:
         self._worker, self._spec, self._on_phase = worker, spec, on_phase
         self._row_order = spec.sampler.row_order(worker.prefetch)
-        most_rows = spec.sampler.blocking.block_rows
-        self._numbers_2N = np.zeros((2, most_rows), np.int64)
-        self._draws = (partial(self._draw, 0), partial(self._draw, 1))
         self._current = 0
-        self._ahead: tuple[tuple[bool, int, Block], Any] | None = None  # In the other buffer.
+        self._ahead: tuple[BlockRows, Any] | None = None  # In the other buffer.
         self._weights_P: Array = np.empty(0)
         self._slots: list[Array] = []
 
@@ -93,12 +88,12 @@ class Runner:
         partition = self._partition(step, is_test=is_test)
         blocks = partition.blocks[request.first : request.last]
         slots = self._slots if request.kind is RequestKind.GRADIENT else None
-        worker, weights_P = self._worker, self._weights_P
+        worker, weights_P, order = self._worker, self._weights_P, self._row_order
 
         def leaf(i: int, slot: int) -> Sums:
             nonlocal read_s
             reading = perf_counter()
-            batch = self._read((is_test, step, blocks[i]))
+            batch = self._read(BlockRows(is_test, step, blocks[i], order))
             read_s += perf_counter() - reading
             return worker.compute(batch, weights_P, None if slots is None else slots[slot])
 
@@ -118,9 +113,10 @@ class Runner:
         """Read the first block that is to be expected of the step after `request`."""
         if request.next_first < request.next_last:
             is_test, step = request.kind is RequestKind.EVALUATE, request.step + 1
-            key = (is_test, step, self._partition(step, is_test=is_test).blocks[request.next_first])
+            block = self._partition(step, is_test=is_test).blocks[request.next_first]
+            rows = BlockRows(is_test, step, block, self._row_order)
             self._ahead = None  # Its buffer is about to be overwritten.
-            self._ahead = (key, self._fill(1 - self._current, key))
+            self._ahead = (rows, self._worker.read(rows, 1 - self._current))
 
     def view(self, step: int) -> Seen:
         """Look at all rows of training step `step`; no slot is written.
@@ -133,10 +129,10 @@ class Runner:
             raise ConfigError(
                 [f"{type(worker).__name__} shows nothing of a step; give it a method view"]
             )
-        seen = [
-            worker.view(self._fill(self._current, (False, step, block)), self._weights_P)
-            for block in self._partition(step, is_test=False).blocks
-        ]
+        seen = []
+        for block in self._partition(step, is_test=False).blocks:
+            rows = BlockRows(False, step, block, self._row_order)
+            seen.append(worker.view(worker.read(rows, self._current), self._weights_P))
         return Seen(*(np.concatenate(arrays) for arrays in zip(*seen, strict=True)))
 
     def _partition(self, step: int, *, is_test: bool) -> Partition:
@@ -145,29 +141,13 @@ class Runner:
             return sampler.blocking.evaluation(self._spec.num_test_rows)
         return sampler.partition(step)
 
-    def _read(self, key: tuple[bool, int, Block]) -> Any:
+    def _read(self, rows: BlockRows) -> Any:
         """The rows of a block; in the other buffer, if they were read ahead."""
-        if self._ahead is None or self._ahead[0] != key:
-            return self._fill(self._current, key)
+        if self._ahead is None or self._ahead[0] != rows:
+            return self._worker.read(rows, self._current)
         batch, self._ahead = self._ahead[1], None
         self._current = 1 - self._current
         return batch
-
-    def _fill(self, buffer: int, key: tuple[bool, int, Block]) -> Any:
-        is_test, step, block = key
-        rows = BlockRows(step, block, self._draws[buffer], is_test=is_test)
-        return self._worker.read(rows, buffer)
-
-    def _draw(self, buffer: int, rows: BlockRows) -> NDArray[np.int64]:
-        _, first, last = rows.block
-        numbers_N = self._numbers_2N[buffer, : last - first]
-        if rows.is_test:
-            numbers_N[:] = np.arange(first, last)
-        else:
-            self._row_order.rows_inplace(rows.step, first, last, numbers_N)
-            # A sum over rows in stored order is as good as any, and shards are read front to back.
-            numbers_N.sort()
-        return numbers_N
 
 
 def make_runner(

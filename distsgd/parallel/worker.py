@@ -9,7 +9,6 @@ Legend: N samples, O outputs, P parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,11 +18,9 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.data.blocks import Block
-from distsgd.data.sampler import Sampler
+from distsgd.data.sampler import RowOrder, Sampler
 from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
-
-Draw = Callable[["BlockRows"], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class WorkerSpec:
     num_test_rows: int
 
 
-class BlockRows:
+class BlockRows(NamedTuple):
     """Which rows make up a block.
 
     Attributes:
@@ -48,23 +45,29 @@ class BlockRows:
         step: The step that they are drawn for.
         block: Its number and places in the mini-batch. What is random in a block may be keyed by
             the step with these, or with the row, and by nothing else.
+        order: Which training row has which place.
     """
 
-    __slots__ = ("_draw", "block", "is_test", "step")
+    is_test: bool
+    step: int
+    block: Block
+    order: RowOrder
 
-    def __init__(self, step: int, block: Block, draw: Draw, *, is_test: bool) -> None:
-        self.step, self.block, self.is_test = step, block, is_test
-        self._draw = draw
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        _, first, last = self.block
+        return last - first
 
-    def __len__(self) -> int:
-        return self.block.last - self.block.first
-
-    def numbers(self) -> NDArray[np.int64]:
-        """Draw them: row numbers of the split, ascending, int64 ``[N]``.
-
-        Overwritten when rows are drawn for the same buffer again.
-        """
-        return self._draw(self)
+    def numbers_inplace(self, numbers_N: NDArray[np.int64]) -> None:
+        """Write their numbers in the split, ascending; int64 ``[N]``."""
+        _, first, last = self.block
+        if self.is_test:
+            numbers_N[:] = np.arange(first, last)
+        else:
+            self.order.rows_inplace(self.step, first, last, numbers_N)
+            # A sum over rows in stored order is as good as any, and shards are read front to back.
+            numbers_N.sort()
 
 
 class Seen(NamedTuple):
@@ -116,7 +119,7 @@ class Worker(Protocol):
 
 
 @runtime_checkable
-class Viewer(Protocol):
+class Viewer(Worker, Protocol):
     """A worker that can also show what a step looks like from inside."""
 
     def view(self, batch: Any, weights_P: Array) -> Seen:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsgd.data.blocks import Block, Blocking, Partition, separators_of
-from distsgd.parallel.tree import Sums, joins, most_nodes
+from distsgd.parallel.tree import Sums, fold, joins, most_nodes
 from tests.oracles import tree_over
 
 
@@ -38,14 +38,14 @@ def whole_tree(blocks: Sequence[Block]) -> str:
 
 def run_stack(nodes: list[str], edges: tuple[int, ...]) -> list[str]:
     """What a stack leaves of `nodes`."""
-    stack: list[str] = []
     schedule = joins(edges)
-    for node, pops in zip(nodes, schedule.pops, strict=True):
-        stack.append(node)
-        assert len(stack) <= schedule.depth
-        for _ in range(pops):
-            right = stack.pop()
-            stack[-1] = f"({stack[-1]}+{right})"
+
+    def leaf(i: int, height: int) -> str:
+        assert height < schedule.depth
+        return nodes[i]
+
+    stack = fold(schedule.pops, leaf, lambda left, right, _: f"({left}+{right})")
+    assert len(schedule.pops) == len(nodes)
     assert len(stack) == schedule.num_left
     return stack
 
@@ -112,3 +112,21 @@ def test_sums_add_and_keep_the_largest_norm() -> None:
     left, right = Sums(3, 1.5, 2, 4.0, 3.0), Sums(1, 0.25, 1, 9.0, 9.0)
     assert left.joined(right) == Sums(4, 1.75, 3, 13.0, 9.0)
     assert right.joined(left) == left.joined(right)
+
+
+def test_fold_makes_each_node_at_the_height_at_which_it_is_joined() -> None:
+    rooms = [""] * 3
+
+    def leaf(i: int, height: int) -> int:
+        rooms[height] = "abcde"[i]
+        return height
+
+    def join(left: int, right: int, height: int) -> int:
+        assert (left, right) == (height, height + 1)
+        rooms[height] = f"({rooms[height]}{rooms[right]})"
+        return height
+
+    # A stack in three rooms, as slots are: nothing is moved from one to another but by a join.
+    pops = joins(separators_of([0, 1, 2, 3, 4])).pops
+    assert fold(pops, leaf, join) == [0]
+    assert rooms[0] == "(((ab)(cd))e)"

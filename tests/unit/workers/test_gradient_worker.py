@@ -295,7 +295,7 @@ def test_prefetched_block_is_used_and_only_for_its_order(make_setting: Settings)
     worker, slots_SP = setting.worker()
     worker.prefetch(setting.request(RequestKind.GRADIENT, 0))
     assert worker._ahead is not None
-    assert worker._ahead[0] == (False, 1, setting.blocks(RequestKind.GRADIENT, 1)[0])
+    assert worker._ahead[0][:3] == (False, 1, setting.blocks(RequestKind.GRADIENT, 1)[0])
     worker.compute(setting.request(RequestKind.EVALUATE, 1))
     assert worker._ahead is not None
     reply = worker.compute(setting.request(RequestKind.GRADIENT, 1))
