@@ -45,7 +45,7 @@ class LayerReading(NamedTuple):
         inputs: What came in: the activations ``a`` of the layer before.
         weighted_input: ``z = a @ W + b``; None unless the program was made with ``keep_all=True``,
             since activations otherwise work in place.
-        delta: ``∂C/∂z`` of each sample's own cost, the error δ of the layer.
+        delta: ``∂L/∂z`` of each sample's own loss, the δ of the layer.
     """
 
     inputs: Array
@@ -57,22 +57,22 @@ class ParameterUse(NamedTuple):
     """A place where a parameter enters a gate, and the gradient that came back there."""
 
     gate: Gate
-    site: OpContext
+    context: OpContext
     position: int
     has_samples: tuple[bool, ...]
     grad: Array | None
 
     def sample_gradients(self) -> Array:
         """Each sample's own gradient by the parameter, by the gate's rule for one row."""
-        site, grad = self.site, grad_or_ones(self.grad, self.site)
-        found = np.empty((len(grad), *site.inputs[self.position].shape), grad.dtype)
+        context, grad = self.context, grad_or_ones(self.grad, self.context)
+        found = np.empty((len(grad), *context.inputs[self.position].shape), grad.dtype)
         for n, out in enumerate(found):
             row = slice(n, n + 1)
             inputs = tuple(
                 array[row] if has_samples else array
-                for array, has_samples in zip(site.inputs, self.has_samples, strict=True)
+                for array, has_samples in zip(context.inputs, self.has_samples, strict=True)
             )
-            alone = OpContext(inputs, np.empty_like(site.output[row]), np.empty)
+            alone = OpContext(inputs, np.empty_like(context.output[row]), np.empty)
             operations = self.gate.stage_forward(alone)
             operations += self.gate.stage_backward(alone, self.position, grad[row], out)
             for operation in operations:
@@ -141,9 +141,9 @@ class BoundProgram:
         """
         found = [parameter for parameter in self._uses if parameter.rpartition(".")[0] == name]
         use = self._only_use(found[0] if found else name)
-        delta = grad_or_ones(use.grad, use.site)
-        z = use.site.output if self._keep_all else None
-        return LayerReading(inputs=use.site.inputs[0], weighted_input=z, delta=delta)
+        delta = grad_or_ones(use.grad, use.context)
+        z = use.context.output if self._keep_all else None
+        return LayerReading(inputs=use.context.inputs[0], weighted_input=z, delta=delta)
 
     def sample_gradients(self, parameter: str) -> Array:
         """Each sample's own gradient by a parameter, ``[N, *shape]``, after a backward.

@@ -42,7 +42,7 @@ class Backward:
 
     Attributes:
         nodes: The circuit, in the order in which it was computed.
-        sites: Where each node works.
+        contexts: Where each node works.
         destinations: Where the gradient of a value is wanted; overwritten.
         allocate: Where all other memory comes from.
         gradients: Filled by `stage`: the gradient of each value that was passed (None stands for
@@ -50,7 +50,7 @@ class Backward:
     """
 
     nodes: Sequence[Node]
-    sites: Sequence[OpContext]
+    contexts: Sequence[OpContext]
     destinations: Mapping[int, Array]
     allocate: Allocate
     keep_all: bool
@@ -75,31 +75,31 @@ class Backward:
             # The first input comes last: it may take over the memory of the output's gradient.
             for index in range(len(node.inputs) - 1, -1, -1):
                 if node.inputs[index] in wanted:
-                    operations += self._stage_input(node, self.sites[position], index)
+                    operations += self._stage_input(node, self.contexts[position], index)
             staged.append((position, operations))
         return staged
 
-    def _stage_input(self, node: Node, site: OpContext, index: int) -> list[Operation]:
+    def _stage_input(self, node: Node, context: OpContext, index: int) -> list[Operation]:
         value, grad = node.inputs[index], self.gradients[node.output]
         if value in self.gradients:  # another branch was here before: add to it
-            term = self.allocate(site.inputs[index].shape, site.output.dtype)
+            term = self.allocate(context.inputs[index].shape, context.output.dtype)
             so_far = self.gradients[value]
             assert so_far is not None
             return [
-                *node.gate.stage_backward(site, index, grad, term),
+                *node.gate.stage_backward(context, index, grad, term),
                 partial(np.add, so_far, term, so_far),
             ]
         if value in self.destinations:
             out = self.destinations[value]
         elif grad is not None and self._may_take_over(node):
             if isinstance(node.gate, Reshape):
-                self.gradients[value] = grad.reshape(site.inputs[0].shape)
+                self.gradients[value] = grad.reshape(context.inputs[0].shape)
                 return []
             out = grad
         else:
-            out = self.allocate(site.inputs[index].shape, site.output.dtype)
+            out = self.allocate(context.inputs[index].shape, context.output.dtype)
         self.gradients[value] = out
-        return node.gate.stage_backward(site, index, grad, out)
+        return node.gate.stage_backward(context, index, grad, out)
 
     def _may_take_over(self, node: Node) -> bool:
         if self.keep_all or node.output in self.destinations:

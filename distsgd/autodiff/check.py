@@ -1,4 +1,4 @@
-"""A gradient checker: any function that returns a cost and its gradient, in float64.
+"""A gradient checker: any function that returns a loss and its gradient, in float64.
 
 No I/O here.
 """
@@ -19,7 +19,7 @@ from distsgd.autodiff.conversion import shown
 from distsgd.autodiff.variable import Variable
 from distsgd.errors import ModelError
 
-CostAndGradient = Callable[[NDArray[np.float64]], tuple[ArrayLike, ArrayLike]]
+LossAndGradient = Callable[[NDArray[np.float64]], tuple[ArrayLike, ArrayLike]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class GradientCheck:
 
 
 def check_gradient(
-    function: CostAndGradient,
+    function: LossAndGradient,
     x: ArrayLike,
     *,
     step: float = 1e-4,
@@ -53,10 +53,10 @@ def check_gradient(
 
     Chance is the same in each call: the states of Python's `random`, of `numpy.random` and of
     `generator` are restored before it, and once more at the end, so that a check leaves no trace.
-    Raises `ModelError` where the function gives something else than a cost and a gradient.
+    Raises `ModelError` where the function gives something else than a loss and a gradient.
 
     Args:
-        function: From an array like `x`, float64, to the cost (one number) and its gradient (the
+        function: From an array like `x`, float64, to the loss (one number) and its gradient (the
             shape of `x`).
         x: Where to check; not changed. Integers are taken as float64.
         step: The h of the differences.
@@ -68,7 +68,7 @@ def check_gradient(
     """
     if not callable(function):
         raise ModelError(
-            f"the function is {shown(function)}; must be callable, from x to a cost and a gradient"
+            f"the function is {shown(function)}; must be callable, from x to a loss and a gradient"
         )
     point = np.array(Variable(x).value, np.float64)
     _check_settings(step, tolerance)
@@ -76,7 +76,7 @@ def check_gradient(
 
         def call(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             restore()
-            return _cost_and_gradient(function(at.copy()))
+            return _loss_and_gradient(function(at.copy()))
 
         return _check(call, point, step, tolerance)
 
@@ -97,13 +97,13 @@ def _check(
         passed=True, index=(), numerical=0.0, analytical=0.0, relative_difference=-1.0
     )
     for index in np.ndindex(point.shape):
-        costs = []
+        losses = []
         for sign in (1.0, -1.0):
             moved = point.copy()
             moved[index] += sign * step
-            costs.append(call(moved)[0])
+            losses.append(call(moved)[0])
         found = _compare(
-            index, (costs[0] - costs[1]) / (2.0 * step), float(gradient[index]), tolerance
+            index, (losses[0] - losses[1]) / (2.0 * step), float(gradient[index]), tolerance
         )
         if not found.passed:
             return found
@@ -113,7 +113,7 @@ def _check(
 
 
 def assert_gradient(
-    function: CostAndGradient,
+    function: LossAndGradient,
     x: ArrayLike,
     *,
     step: float = 1e-4,
@@ -122,7 +122,12 @@ def assert_gradient(
 ) -> None:
     """Raises `ModelError` with the first bad index and both values, unless all is well.
 
-    Arguments are those of `check_gradient`.
+    Args:
+        function: As for `check_gradient`, and so are the others.
+        x: Where.
+        step: The h of the central difference.
+        tolerance: Largest relative difference.
+        generator: What `function` draws from, put back before each call.
     """
     found = check_gradient(function, x, step=step, tolerance=tolerance, generator=generator)
     if not found.passed:
@@ -160,25 +165,25 @@ def _check_settings(step: float, tolerance: float) -> None:
             raise ModelError(f"{name} is {value!r}; must be a number above 0")
 
 
-def _cost_and_gradient(answer: Any) -> tuple[float, NDArray[np.float64]]:
+def _loss_and_gradient(answer: Any) -> tuple[float, NDArray[np.float64]]:
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ModelError(
-            f"the function gave {type(answer).__name__}; must give a cost and its gradient "
-            "(return cost, tape.gradient(cost, x))"
+            f"the function gave {type(answer).__name__}; must give a loss and its gradient "
+            "(return loss, tape.gradient(loss, x))"
         )
-    cost, gradient = answer
+    loss, gradient = answer
     if gradient is None:
         raise ModelError(
-            "the gradient is None; must be an array (the cost does not depend on a Variable that "
+            "the gradient is None; must be an array (the loss does not depend on a Variable that "
             "the tape watches)"
         )
-    return _one_number(cost), np.asarray(Variable(gradient).value, np.float64)
+    return _one_number(loss), np.asarray(Variable(gradient).value, np.float64)
 
 
-def _one_number(cost: ArrayLike) -> float:
-    array = np.asarray(Variable(cost).value, np.float64)
+def _one_number(loss: ArrayLike) -> float:
+    array = np.asarray(Variable(loss).value, np.float64)
     if array.size != 1:
-        raise ModelError(f"the cost has shape {array.shape}; must be one number (sum it)")
+        raise ModelError(f"the loss has shape {array.shape}; must be one number (sum it)")
     return float(array.reshape(()))
 
 

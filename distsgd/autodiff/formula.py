@@ -68,7 +68,7 @@ class _Step(NamedTuple):
 
 def stage_formula(
     formula: Callable[..., Any],
-    site: OpContext,
+    context: OpContext,
     out: Array,
     *,
     arrays: Mapping[str, Array],
@@ -77,12 +77,12 @@ def stage_formula(
     """Operations that write what `formula` gives into `out`.
 
     Intermediate results take memory that is free by then: `out` itself where that is not the memory
-    of an array still to be read, or buffers of the site, as few as the formula needs.
+    of an array still to be read, or buffers of the context, as few as the formula needs.
 
     Args:
         formula: A function of arrays by name that uses ufuncs and operators only, or a ufunc. Of
             its parameters, those that are not in `arrays` are attributes of `settings`.
-        site: Whose buffers are used.
+        context: Whose buffers are used.
         out: Overwritten; may be the very memory of one of `arrays`.
         arrays: What the formula may read, by name; never written, but for `out`.
         settings: The gate.
@@ -98,7 +98,7 @@ def stage_formula(
     assert steps[-1].result is result, "a formula has a step that it does not use"
     shared = [term for name, term in given.items() if np.may_share_memory(arrays[name], out)]
     free_from = max((i for i, step in enumerate(steps) if step.reads(shared)), default=0)
-    memory = _Memory(site, out)
+    memory = _Memory(context, out)
     operations: list[Operation] = []
     for i, step in enumerate(steps):
         spent = [
@@ -122,8 +122,8 @@ def stage_formula(
 class _Memory:
     """Where the intermediate results of a formula lie."""
 
-    def __init__(self, site: OpContext, out: Array) -> None:
-        self._site, self._out = site, out
+    def __init__(self, context: OpContext, out: Array) -> None:
+        self._site, self._out = context, out
         self._places: dict[Term, Array] = {}
 
     def of(self, term: Term) -> Array:

@@ -221,7 +221,21 @@ def convolution(
     stride: int = 1,
     padding: Padding = "valid",
 ) -> Variable:
-    """Each place's patch times a kernel ``[rows, columns, C, O]``; see `Convolution`."""
+    """Each place's patch of an image times a kernel, as one gate.
+
+    Args:
+        x_NHWC: Images: samples, rows, columns, channels.
+        kernel: ``[rows, columns, C, O]``.
+        bias_O: Added at each place, where given.
+        stride: Pixels from one place to the next, 1 or more.
+        padding: "valid": places inside the image only; "same": zeros around it.
+
+    Returns:
+        ``[N, places down, places across, O]``.
+
+    Raises:
+        ModelError: Shapes do not fit, or the kernel is larger than the image.
+    """
     operands = (x_NHWC, kernel) if bias_O is None else (x_NHWC, kernel, bias_O)
     return apply(Convolution(stride, padding), *operands)
 
@@ -232,12 +246,32 @@ def max_pool(x_NHWC: Operand, size: int) -> Variable:
 
 
 def layer_norm(x: Operand, gain_C: Operand, bias_C: Operand, *, epsilon: float = 1e-5) -> Variable:
-    """``x`` with mean 0 and variance 1 along the last axis, times the gain, plus the bias."""
+    """``x`` with mean 0 and variance 1 along the last axis, times the gain, plus the bias.
+
+    Args:
+        x: ``[N, ..., C]``, two axes or more.
+        gain_C: One number for each of the last axis.
+        bias_C: The same.
+        epsilon: Added to the variance, so that its root can be divided by.
+
+    Returns:
+        The shape and dtype of `x`.
+    """
     return apply(LayerNormalisation(epsilon), x, gain_C, bias_C)
 
 
 def dropout(x: Operand, key_N: Operand, rate: float, *, layer: int = 0) -> Variable:
-    """`x` with numbers left out by the rows' keys (uint64), the others larger to make up for it."""
+    """`x` with numbers left out by the rows' keys, the others larger to make up for it.
+
+    Args:
+        x: ``[N, ...]``.
+        key_N: A whole number for each row, taken as uint64; the same keys leave the same out.
+        rate: Share left out, at least 0 and below 1.
+        layer: Number of the layer: others leave out others for the same keys.
+
+    Raises:
+        ModelError: Keys are no whole numbers, or not one for each row.
+    """
     keys = key_N
     if not isinstance(key_N, Variable):
         given = np.asarray(key_N)

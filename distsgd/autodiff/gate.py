@@ -43,7 +43,7 @@ class OpContext:
         """The array of that name, the same each time: a backward finds what the forward wrote.
 
         Args:
-            name: Any word; the site's own.
+            name: Any word; the context's own.
             shape: Shape of the array; its content is undefined at first.
             dtype: The output's dtype unless given.
         """
@@ -61,6 +61,8 @@ class OpContext:
 class Gate:
     """An operation with a local gradient; subclasses are frozen and hold only their settings.
 
+    One that works number by number is two formulas: see `distsgd.autodiff.Elementwise`.
+
     A gate of one's own says the shape of its output, and fills arrays that it is given; `apply`
     puts it on the tape like any other:
 
@@ -73,18 +75,18 @@ class Gate:
     ...     def output_shape(self, *shapes):
     ...         return shapes[0]
     ...
-    ...     def stage_forward(self, site):  # y = ln(1 + exp(x))
-    ...         return [partial(np.logaddexp, 0.0, site.inputs[0], site.output)]
+    ...     def stage_forward(self, context):  # y = ln(1 + exp(x))
+    ...         return [partial(np.logaddexp, 0.0, context.inputs[0], context.output)]
     ...
-    ...     def stage_backward(self, site, index, grad, out):  # dy/dx = 1 - exp(-y)
-    ...         d = grad_or_ones(grad, site)
-    ...         return [lambda: np.multiply(d, -np.expm1(-site.output), out)]
-    >>> def cost_and_gradient(x):
+    ...     def stage_backward(self, context, index, grad, out):  # dy/dx = 1 - exp(-y)
+    ...         d = grad_or_ones(grad, context)
+    ...         return [lambda: np.multiply(d, -np.expm1(-context.output), out)]
+    >>> def loss_and_gradient(x):
     ...     x = Variable(x)
     ...     with GradientTape() as tape:
-    ...         cost = (apply(Softplus(), x) ** 2).sum()
-    ...     return cost, tape.gradient(cost, x)
-    >>> check_gradient(cost_and_gradient, [[-1.0, 0.0], [0.5, 3.0]]).passed
+    ...         loss = (apply(Softplus(), x) ** 2).sum()
+    ...     return loss, tape.gradient(loss, x)
+    >>> check_gradient(loss_and_gradient, [[-1.0, 0.0], [0.5, 3.0]]).passed
     True
 
     The methods that start with `stage` run nothing: they return zero-argument operations that work
@@ -117,9 +119,9 @@ class Gate:
         dtype = np.result_type(*dtypes)
         return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
-    def output_view(self, site_input: Array) -> Array | None:
+    def output_view(self, array: Array) -> Array | None:
         """The output as a view of the only input, for gates that move nothing, else None."""
-        del site_input
+        del array
         return None
 
     def check_values(self, *inputs: Array) -> None:
@@ -128,25 +130,25 @@ class Gate:
         Asked where a gate runs at once; a program, whose steps must cost nothing more, never asks.
         """
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        """Operations that fill ``site.output`` from ``site.inputs``."""
-        del site
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        """Operations that fill ``context.output`` from ``context.inputs``."""
+        del context
         raise self._missing("stage_forward")
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         """Operations that write the vector-Jacobian product by input `index` into `out`.
 
         For an input that all samples share (a weight) this is the gradient summed over the samples.
 
         Args:
-            site: Where the gate stands.
+            context: Where the gate stands.
             index: Which input; only those that the gate can differentiate by.
             grad: Gradient of the root by the output, the output's shape; None stands for ones.
             out: The input's shape; overwritten. May be `grad`'s memory when `in_place` is set.
         """
-        del site, index, grad, out
+        del context, index, grad, out
         raise self._missing("stage_backward")
 
     def _missing(self, method: str) -> ModelError:
@@ -162,7 +164,7 @@ class Gate:
 
     def stage_squared_norms(
         self,
-        site: OpContext,
+        context: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -173,14 +175,14 @@ class Gate:
         Exact and without those gradients. Raises `ModelError` where a gate has no such rule.
 
         Args:
-            site: Where the gate stands; its first input and its output have a row for each sample.
+            context: Where the gate stands; its first input and its output have a row a sample.
             parameters: Which inputs are parameters.
             grad: Gradient of each sample's own loss by the output; None stands for ones.
             out: Shape ``[N]``; overwritten.
             input_squared_norms: ``[N]``, the squared norm of each row of the first input where it
                 is known already.
         """
-        del site, parameters, grad, out, input_squared_norms
+        del context, parameters, grad, out, input_squared_norms
         raise ModelError(
             f"gate {self.name!r} has no exact rule for per-sample gradient norms; build the "
             "layer from an affine gate, "
@@ -188,9 +190,9 @@ class Gate:
         )
 
 
-def grad_or_ones(grad: Array | None, site: OpContext) -> Array:
-    """The gradient by the site's output; ones of its shape where None stands for them."""
-    return np.ones(site.output.shape, site.output.dtype) if grad is None else grad
+def grad_or_ones(grad: Array | None, context: OpContext) -> Array:
+    """The gradient by the context's output; ones of its shape where None stands for them."""
+    return np.ones(context.output.shape, context.output.dtype) if grad is None else grad
 
 
 def constant(number: float, dtype: DTypeLike) -> Array:

@@ -190,7 +190,7 @@ class _Staging:
         self._circuit, self._arena = circuit, arena
         self._values: dict[int, Array] = dict(circuit.constants)
         self._squared_norms: dict[int, Array] = {}
-        self._sites: list[OpContext] = []
+        self._contexts: list[OpContext] = []
         self._forward: list[Operation] = []
         self._has_norms = False
 
@@ -216,11 +216,11 @@ class _Staging:
                 output = self._arena.allocate(
                     shape, node.gate.output_dtype(*(array.dtype for array in inputs))
                 )
-            site = OpContext(inputs, output, self._arena.allocate)
+            context = OpContext(inputs, output, self._arena.allocate)
             if view is None:
-                self._forward += node.gate.stage_forward(site)
+                self._forward += node.gate.stage_forward(context)
             self._values[node.output] = output
-            self._sites.append(site)
+            self._contexts.append(context)
 
     def finish(
         self, destinations: Mapping[int, Array], *, with_norms: bool, keep_all: bool
@@ -228,7 +228,7 @@ class _Staging:
         circuit, values = self._circuit, self._values
         backward = Backward(
             circuit.nodes,
-            self._sites,
+            self._contexts,
             destinations,
             self._arena.allocate,
             keep_all=keep_all,
@@ -256,8 +256,10 @@ class _Staging:
             unreached.append(norms_N)
         operations += [partial(array.fill, 0) for array in unreached]
         steps = tuple(
-            OpRecord(node.gate.name, site.inputs, site.output, backward.gradients.get(node.output))
-            for node, site in zip(circuit.nodes, self._sites, strict=True)
+            OpRecord(
+                node.gate.name, context.inputs, context.output, backward.gradients.get(node.output)
+            )
+            for node, context in zip(circuit.nodes, self._contexts, strict=True)
         )
         uses = self._parameter_uses(backward.gradients, destinations)
         return BoundProgram(
@@ -279,12 +281,12 @@ class _Staging:
             uses[name] = [
                 ParameterUse(
                     node.gate,
-                    site,
+                    context,
                     index,
                     tuple(n in with_samples for n in node.inputs),
                     gradients[node.output],
                 )
-                for node, site in zip(circuit.nodes, self._sites, strict=True)
+                for node, context in zip(circuit.nodes, self._contexts, strict=True)
                 for index, used in enumerate(node.inputs)
                 if used == value and value in destinations and node.output in gradients
             ]
@@ -293,16 +295,16 @@ class _Staging:
     def _stage_squared_norms(
         self, position: int, gradients: Mapping[int, Array | None], norms_N: Array
     ) -> list[Operation]:
-        node, site = self._circuit.nodes[position], self._sites[position]
+        node, context = self._circuit.nodes[position], self._contexts[position]
         numbers = self._circuit.parameters.values()
         parameters = frozenset(index for index, value in enumerate(node.inputs) if value in numbers)
         if not parameters:
             return []
         is_first = not self._has_norms
         self._has_norms = True
-        out_N = norms_N if is_first else site.buffer("squared_norms", norms_N.shape)
+        out_N = norms_N if is_first else context.buffer("squared_norms", norms_N.shape)
         known = self._squared_norms.get(node.inputs[0])
         operations = node.gate.stage_squared_norms(
-            site, parameters, gradients[node.output], out_N, known
+            context, parameters, gradients[node.output], out_N, known
         )
         return operations if is_first else [*operations, partial(np.add, norms_N, out_N, norms_N)]

@@ -59,7 +59,7 @@ class GradientTape:
     ) -> None:
         self.check_values = check_values
         self.nodes: list[Node] = []
-        self.sites: list[OpContext] = []
+        self.contexts: list[OpContext] = []
         self.variables: list[Variable] = []
         self._numbers: dict[int, int] = {}
         self._tracked: set[int] = set()
@@ -105,17 +105,24 @@ class GradientTape:
         return self._watches_accessed and variable.watched and variable.dtype.kind == "f"
 
     def record(
-        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: OpContext
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, context: OpContext
     ) -> bool:
-        """Takes down one gate, if it depends on anything watched; says whether it did."""
+        """Takes down one gate, if it depends on anything watched; says whether it did.
+
+        Args:
+            gate: What was computed.
+            inputs: What went in.
+            output: What came out.
+            context: The gate's arrays.
+        """
         if not self._keep_unwatched and not any(self.sees(v) for v in inputs):
             return False
         numbers = tuple(self.number(variable) for variable in inputs)
         number = self.number(output)
         self._tracked.add(number)
         self.nodes.append(Node(gate, numbers, number))
-        self.sites.append(site)
-        self._seen.note(site.inputs)
+        self.contexts.append(context)
+        self._seen.note(context.inputs)
         return True
 
     def tracks(self, variable: Variable) -> bool:
@@ -172,7 +179,7 @@ class GradientTape:
         self._is_spent = not self._persistent
         reached = self._fill_inplace(targets, seeds, destinations)
         if not self._persistent:
-            self.sites.clear()
+            self.contexts.clear()
         going_on = [tape for tape in open_tapes.get() if tape is not self or self._persistent]
         is_seen = any(tape.tracks(target) for tape in going_on for target in targets)
 
@@ -204,18 +211,18 @@ class GradientTape:
         """
         self._check_not_spent()
         made = {node.output for node in self.nodes}
-        for node, site in zip(self.nodes, self.sites, strict=True):
-            for number, array in zip(node.inputs, site.inputs, strict=True):
+        for node, context in zip(self.nodes, self.contexts, strict=True):
+            for number, array in zip(node.inputs, context.inputs, strict=True):
                 if number not in made and self.variables[number].value is not array:
                     raise ModelError(
                         "a Variable was given another array by x.value = numbers after it was "
                         "recorded; must be changed in place (write x.value[...] = numbers)"
                     )
-        for node, site in zip(self.nodes, self.sites, strict=True):
+        for node, context in zip(self.nodes, self.contexts, strict=True):
             if self.check_values:
-                node.gate.check_values(*site.inputs)
-            if node.gate.output_view(site.inputs[0]) is None:
-                for operation in node.gate.stage_forward(site):
+                node.gate.check_values(*context.inputs)
+            if node.gate.output_view(context.inputs[0]) is None:
+                for operation in node.gate.stage_forward(context):
                     operation()
         self._seen.renew()
 
@@ -242,11 +249,11 @@ class GradientTape:
                 roots[number] = destinations.get(number, zeros)
             roots[number] += target.dtype.type(1) if seed is None else seed
         backward = Backward(
-            self.nodes, self.sites, destinations, np.empty, keep_all=True, gradients={**roots}
+            self.nodes, self.contexts, destinations, np.empty, keep_all=True, gradients={**roots}
         )
         for position, operations in backward.stage():
             if operations and self.nodes[position].gate.reads_inputs:
-                self._seen.check(self.sites[position].inputs)
+                self._seen.check(self.contexts[position].inputs)
             for operation in operations:
                 operation()
         return backward.gradients

@@ -30,7 +30,7 @@ class Recorder(Protocol):
     check_values: bool
 
     def record(
-        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, site: OpContext
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, context: OpContext
     ) -> bool:
         """Takes down one gate, if it depends on anything watched; says whether it did."""
 
@@ -237,14 +237,14 @@ def apply(gate: Gate, *operands: Operand) -> Variable:
         output = np.empty(shape, gate.output_dtype(*(a.dtype for a in arrays)))
     if all(tape.check_values for tape in tapes):
         gate.check_values(*arrays)
-    site = OpContext(arrays, output, np.empty)
+    context = OpContext(arrays, output, np.empty)
     if not is_view:
-        for operation in gate.stage_forward(site):
+        for operation in gate.stage_forward(context):
             operation()
     is_watched = any(variable.watched for variable in variables)
     result = Variable(output, watched=is_watched, dtype=output.dtype)
     for tape in tapes:
-        if tape.record(gate, variables, result, site):
+        if tape.record(gate, variables, result, context):
             result.fix()
     return result
 

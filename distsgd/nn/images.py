@@ -29,7 +29,16 @@ from distsgd.nn.layers import BIAS, ElementwiseName, Layer, activation_setting
 class Convolution(Layer):
     """``activation(patches @ weight + bias)`` at each place of a square kernel.
 
-    The weight is ``[kernel, kernel, channels before, channels]``.
+    Images of rows x columns x channels become such. The weight is ``[kernel, kernel, channels
+    before, channels]``.
+
+    Attributes:
+        channels: Outputs at each place.
+        kernel: Its rows and columns.
+        stride: Pixels from one place to the next.
+        padding: "valid": places inside the image only; "same": zeros around it.
+        activation: Applied to the outputs; one that works number by number.
+        bias: Whether b is added.
     """
 
     channels: Annotated[int, count("number of output channels")]

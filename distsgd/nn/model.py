@@ -207,7 +207,17 @@ class Model:
     def program(
         self, max_rows: int, dtype: DTypeLike, *, per_sample: bool, keep_all: bool = False
     ) -> Program:
-        """Forward and backward over at most `max_rows` samples, static; see `Program`."""
+        """Forward and backward over at most `max_rows` samples, static; see `Program`.
+
+        Args:
+            max_rows: Most samples that can be bound, 1 or more.
+            dtype: float32 or float64: of inputs, parameters and all that is computed.
+            per_sample: Whether `backward` gives exact per-sample squared norms.
+            keep_all: Whether every value and gradient stays readable, at the cost of memory.
+
+        Raises:
+            ModelError: An argument cannot be used, or a layer has no per-sample norms.
+        """
 
         def sample_losses(
             parameters: Mapping[str, Variable],

@@ -27,27 +27,27 @@ class LeakyRelu(Gate):
     def output_shape(self, *shapes: Any) -> Any:
         return shapes[0]
 
-    def stage_forward(self, site: OpContext) -> Any:
-        return [lambda: np.multiply(site.inputs[0], self.slope(site), site.output)]
+    def stage_forward(self, context: OpContext) -> Any:
+        return [lambda: np.multiply(context.inputs[0], self.slope(context), context.output)]
 
-    def stage_backward(self, site: OpContext, index: int, grad: Any, out: Any) -> Any:
+    def stage_backward(self, context: OpContext, index: int, grad: Any, out: Any) -> Any:
         del index  # it has one input
-        return [lambda: np.multiply(grad_or_ones(grad, site), self.slope(site), out)]
+        return [lambda: np.multiply(grad_or_ones(grad, context), self.slope(context), out)]
 
-    def slope(self, site: OpContext) -> Any:
-        return np.where(site.inputs[0] > 0, 1.0, 0.1)
+    def slope(self, context: OpContext) -> Any:
+        return np.where(context.inputs[0] > 0, 1.0, 0.1)
 
 
 class WrongCube(Gate):
     def output_shape(self, *shapes: Any) -> Any:
         return shapes[0]
 
-    def stage_forward(self, site: OpContext) -> Any:
-        return [partial(np.power, site.inputs[0], 3, site.output)]
+    def stage_forward(self, context: OpContext) -> Any:
+        return [partial(np.power, context.inputs[0], 3, context.output)]
 
-    def stage_backward(self, site: OpContext, index: int, grad: Any, out: Any) -> Any:
+    def stage_backward(self, context: OpContext, index: int, grad: Any, out: Any) -> Any:
         del index, grad
-        return [partial(np.square, site.inputs[0], out)]
+        return [partial(np.square, context.inputs[0], out)]
 
 
 def cost_of(gate: Gate) -> Any:
@@ -77,8 +77,8 @@ def test_gate_that_lacks_a_method_is_told_which() -> None:
         def output_shape(self, *shapes: Any) -> Any:
             return shapes[0]
 
-        def stage_forward(self, site: OpContext) -> Any:
-            return [partial(np.multiply, site.inputs[0], 0.5, site.output)]
+        def stage_forward(self, context: OpContext) -> Any:
+            return [partial(np.multiply, context.inputs[0], 0.5, context.output)]
 
     x = Variable([1.0, 2.0])
     with GradientTape() as tape:

@@ -171,15 +171,18 @@ class Softmax(Gate):
         del shapes, per_sample
         return True
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x_NO, y_NO = site.inputs[0], site.output
-        exp_ON, sum_N = site.buffer("exp", x_NO.shape[::-1]), site.buffer("sum", x_NO.shape[:1])
-        largest_N = site.buffer("largest", x_NO.shape[:1])
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x_NO, y_NO = context.inputs[0], context.output
+        exp_ON, sum_N = (
+            context.buffer("exp", x_NO.shape[::-1]),
+            context.buffer("sum", x_NO.shape[:1]),
+        )
+        largest_N = context.buffer("largest", x_NO.shape[:1])
         shift, exponentials, total = stage_shifted_exponentials(x_NO, exp_ON, largest_N, sum_N)
         return [*shift, exponentials, total, partial(np.divide, exp_ON, sum_N, y_NO.T)]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         """``y·(d - Σ y·d)``, with all d less that of the largest y.
 
@@ -187,10 +190,10 @@ class Softmax(Gate):
         would be a difference of nearly equal numbers.
         """
         del index
-        y_NO, d_NO = site.output, grad_or_ones(grad, site)
+        y_NO, d_NO = context.output, grad_or_ones(grad, context)
         rows, num_outputs = len(out), out.shape[1]
-        mean_N1, own_N1 = site.buffer("mean", (rows, 1)), site.buffer("own", (rows, 1))
-        place_N = site.buffer("place", (rows,), np.int64)
+        mean_N1, own_N1 = context.buffer("mean", (rows, 1)), context.buffer("own", (rows, 1))
+        place_N = context.buffer("place", (rows,), np.int64)
         row_start_N = np.arange(rows, dtype=np.int64) * num_outputs
         return [
             partial(np.argmax, y_NO, 1, place_N),

@@ -62,26 +62,35 @@ class Raise(Elementwise):
     name: ClassVar[str] = "raise"
     reads_output: ClassVar[bool] = True
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        return [partial(np.power, *site.inputs, site.output)]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        return [partial(np.power, *context.inputs, context.output)]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        x, y = site.inputs
-        into, finish = stage_summed_to(site, f"grad_{index}", out)
-        slope, d = site.buffer(f"slope_{index}", site.output.shape), grad_or_ones(grad, site)
+        x, y = context.inputs
+        into, finish = stage_summed_to(context, f"grad_{index}", out)
+        slope, d = (
+            context.buffer(f"slope_{index}", context.output.shape),
+            grad_or_ones(grad, context),
+        )
         if index == 1:
-            log, is_above = site.buffer("log", x.shape), site.buffer("is_above", x.shape, np.bool_)
+            log, is_above = (
+                context.buffer("log", x.shape),
+                context.buffer("is_above", x.shape, np.bool_),
+            )
             return [
                 partial(np.greater, x, constant(0, x.dtype), is_above),
                 partial(log.fill, 0),
                 partial(np.log, x, log, where=is_above),
-                partial(np.multiply, site.output, log, slope),
+                partial(np.multiply, context.output, log, slope),
                 partial(np.multiply, d, slope, into),
                 *finish,
             ]
-        rest, is_flat = site.buffer("rest", y.shape), site.buffer("is_flat", y.shape, np.bool_)
+        rest, is_flat = (
+            context.buffer("rest", y.shape),
+            context.buffer("is_flat", y.shape, np.bool_),
+        )
         one = constant(1, y.dtype)
         return [
             partial(np.subtract, y, one, rest),
@@ -105,23 +114,26 @@ class Where(Elementwise):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return Gate.output_dtype(self, *dtypes[1:])
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        holds, x, y = site.inputs
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        holds, x, y = context.inputs
         return [
-            partial(np.copyto, site.output, y),
-            partial(np.copyto, site.output, x, where=holds),
+            partial(np.copyto, context.output, y),
+            partial(np.copyto, context.output, x, where=holds),
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        into, finish = stage_summed_to(site, f"grad_{index}", out)
-        holds, counts = site.inputs[0], site.buffer(f"counts_{index}", site.output.shape, np.bool_)
+        into, finish = stage_summed_to(context, f"grad_{index}", out)
+        holds, counts = (
+            context.inputs[0],
+            context.buffer(f"counts_{index}", context.output.shape, np.bool_),
+        )
         return [
             partial(np.copyto, counts, holds)
             if index == 1
             else partial(np.logical_not, holds, counts),
             partial(into.fill, 0),
-            partial(np.copyto, into, grad_or_ones(grad, site), where=counts),
+            partial(np.copyto, into, grad_or_ones(grad, context), where=counts),
             *finish,
         ]

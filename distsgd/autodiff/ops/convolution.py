@@ -103,12 +103,12 @@ class Convolution(Gate):
         del shapes
         return per_sample[0] and not any(per_sample[1:])
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x_NHWC, kernel, *bias_O = site.inputs
-        shape, y_NSO = site.output.shape, _flat_places(site.output)
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x_NHWC, kernel, *bias_O = context.inputs
+        shape, y_NSO = context.output.shape, _flat_places(context.output)
         rows, columns = self._axes(x_NHWC.shape, kernel.shape)
-        operations, padded = _stage_padded(site, rows, columns)
-        patches = site.buffer("patches", (*shape[:3], *kernel.shape[:3]))
+        operations, padded = _stage_padded(context, rows, columns)
+        patches = context.buffer("patches", (*shape[:3], *kernel.shape[:3]))
         w_KO = kernel.reshape(-1, shape[3])
         flat_NSK = patches.reshape(*y_NSO.shape[:2], len(w_KO))
         for piece in _pieces(len(x_NHWC), patches[0].nbytes):
@@ -122,29 +122,31 @@ class Convolution(Gate):
         return operations
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        d_NHWO = grad_or_ones(grad, site)
+        d_NHWO = grad_or_ones(grad, context)
         if index == 0:
-            return self._stage_input_gradient(site, d_NHWO, out)
+            return self._stage_input_gradient(context, d_NHWO, out)
         if index == 1:
-            if site.holds("kernel_gradient"):  # The norms were asked for, and left it here.
-                return [partial(np.copyto, out, site.buffer("kernel_gradient", out.shape))]
-            return _stage_kernel_gradient(site, d_NHWO, out, None)
+            if context.holds("kernel_gradient"):  # The norms were asked for, and left it here.
+                return [partial(np.copyto, out, context.buffer("kernel_gradient", out.shape))]
+            return _stage_kernel_gradient(context, d_NHWO, out, None)
         d_MO = d_NHWO.reshape(-1, d_NHWO.shape[3])
         return [partial(np.dot, np.ones(len(d_MO), d_MO.dtype), d_MO, out)]
 
-    def _stage_input_gradient(self, site: OpContext, d_NHWO: Array, out: Array) -> list[Operation]:
-        kernel, shape = site.inputs[1], out.shape
+    def _stage_input_gradient(
+        self, context: OpContext, d_NHWO: Array, out: Array
+    ) -> list[Operation]:
+        kernel, shape = context.inputs[1], out.shape
         rows, columns = self._axes(shape, kernel.shape)
         w_OK = kernel.reshape(-1, kernel.shape[3]).T
         zeros = rows.before + rows.behind + columns.before + columns.behind
         wide = (shape[1] + rows.before + rows.behind, shape[2] + columns.before + columns.behind)
-        into = site.buffer("padded_grad", (shape[0], *wide, shape[3])) if zeros else out
+        into = context.buffer("padded_grad", (shape[0], *wide, shape[3])) if zeros else out
         patch_bytes = math.prod(d_NHWO.shape[1:3]) * w_OK.shape[1] * out.itemsize
         pieces = _pieces(shape[0], patch_bytes)
         most = pieces[0].stop
-        patches = site.buffer("patch_grads", (most, *d_NHWO.shape[1:3], *kernel.shape[:3]))
+        patches = context.buffer("patch_grads", (most, *d_NHWO.shape[1:3], *kernel.shape[:3]))
         operations: list[Operation] = [partial(into.fill, 0)]
         for piece in pieces:
             own = patches[: piece.stop - piece.start]
@@ -160,7 +162,7 @@ class Convolution(Gate):
 
     def stage_squared_norms(
         self,
-        site: OpContext,
+        context: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -168,15 +170,15 @@ class Convolution(Gate):
     ) -> list[Operation]:
         """Squared norms of each sample's kernel gradient and of its bias gradient, added."""
         del input_squared_norms
-        d_NHWO = grad_or_ones(grad, site)
+        d_NHWO = grad_or_ones(grad, context)
         operations: list[Operation] = []
         if 1 in parameters:
-            into = site.buffer("kernel_gradient", site.inputs[1].shape)
-            operations += _stage_kernel_gradient(site, d_NHWO, into, out)
+            into = context.buffer("kernel_gradient", context.inputs[1].shape)
+            operations += _stage_kernel_gradient(context, d_NHWO, into, out)
         if 2 in parameters:
-            d_NSO, sum_NO = _flat_places(d_NHWO), site.buffer("bias_grads", d_NHWO.shape[::3])
+            d_NSO, sum_NO = _flat_places(d_NHWO), context.buffer("bias_grads", d_NHWO.shape[::3])
             ones_1S = np.ones((1, d_NSO.shape[1]), d_NSO.dtype)
-            norm_N = site.buffer("bias_norms", out.shape) if operations else out
+            norm_N = context.buffer("bias_norms", out.shape) if operations else out
             operations += [
                 # A product with ones: several times as fast as a sum along the middle axis.
                 partial(np.matmul, ones_1S, d_NSO, sum_NO[:, None]),
@@ -188,7 +190,7 @@ class Convolution(Gate):
 
 
 def _stage_kernel_gradient(
-    site: OpContext, d_NHWO: Array, out: Array, squared_norms_N: Array | None
+    context: OpContext, d_NHWO: Array, out: Array, squared_norms_N: Array | None
 ) -> list[Operation]:
     """The kernel's gradient, sample by sample and added; with each one's squared norm if wanted.
 
@@ -197,10 +199,10 @@ def _stage_kernel_gradient(
     d_NSO, outputs = _flat_places(d_NHWO), d_NHWO.shape[3]
     size = out.size // outputs
     places = d_NHWO.shape[:3]
-    patches = site.buffer("patches", (*places, *out.shape[:3])).reshape(*d_NSO.shape[:2], size)
+    patches = context.buffer("patches", (*places, *out.shape[:3])).reshape(*d_NSO.shape[:2], size)
     pieces = _pieces(len(d_NSO), out.nbytes)
-    own_NKO = site.buffer("kernel_grads", (pieces[0].stop, size, outputs))
-    sum_P, term_P = out.reshape(-1), site.buffer("kernel_term", (out.size,))
+    own_NKO = context.buffer("kernel_grads", (pieces[0].stop, size, outputs))
+    sum_P, term_P = out.reshape(-1), context.buffer("kernel_term", (out.size,))
     operations: list[Operation] = []
     for piece in pieces:
         count = piece.stop - piece.start
@@ -233,17 +235,17 @@ def _inner(padded: Array, rows: _Axis, columns: _Axis) -> Array:
     return padded[:, rows.before : height - rows.behind, columns.before : width - columns.behind]
 
 
-def _stage_padded(site: OpContext, rows: _Axis, columns: _Axis) -> tuple[list[Operation], Array]:
+def _stage_padded(context: OpContext, rows: _Axis, columns: _Axis) -> tuple[list[Operation], Array]:
     """The images with their zeros around them, and what fills that; the images where no zeros are.
 
     The border is filled each time: other bindings of a program use the same memory.
     """
-    x_NHWC = site.inputs[0]
+    x_NHWC = context.inputs[0]
     num, height, width, channels = x_NHWC.shape
     if not (rows.before or rows.behind or columns.before or columns.behind):
         return [], x_NHWC
     wide = (height + rows.before + rows.behind, width + columns.before + columns.behind)
-    padded = site.buffer("padded", (num, *wide, channels))
+    padded = context.buffer("padded", (num, *wide, channels))
     operations: list[Operation] = [
         partial(border.fill, 0) for border in _borders(padded, rows, columns) if border.size
     ]
@@ -293,25 +295,25 @@ class MaxPool(Gate):
             for i, j in np.ndindex(self.size, self.size)
         ]
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        y = site.output
-        first, *others = self._windows(site.inputs[0], y.shape)
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        y = context.output
+        first, *others = self._windows(context.inputs[0], y.shape)
         return [
             partial(np.copyto, y, first),
             *(partial(np.maximum, y, other, out=y) for other in others),
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        y, d = site.output, grad_or_ones(grad, site)
-        is_free = site.buffer("is_free", y.shape, np.bool_)
-        is_largest = site.buffer("is_largest", y.shape, np.bool_)
+        y, d = context.output, grad_or_ones(grad, context)
+        is_free = context.buffer("is_free", y.shape, np.bool_)
+        is_largest = context.buffer("is_largest", y.shape, np.bool_)
         operations: list[Operation] = [partial(is_free.fill, True)]
         if (y.shape[1] * self.size, y.shape[2] * self.size) != out.shape[1:3]:
             operations.append(partial(out.fill, 0))
-        windows = self._windows(site.inputs[0], y.shape)
+        windows = self._windows(context.inputs[0], y.shape)
         for x, into in zip(windows, self._windows(out, y.shape), strict=True):
             operations += [
                 partial(np.equal, x, y, is_largest),

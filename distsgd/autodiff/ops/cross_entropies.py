@@ -37,16 +37,22 @@ class SoftmaxCrossEntropy(ClassLoss):
     fused_activation: ClassVar[Literal["softmax", "sigmoid"] | None] = "softmax"
     compares_probabilities: ClassVar[bool] = True
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        z_NO, class_N = site.inputs
-        loss_N, (num_rows, num_classes) = site.output, z_NO.shape
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        z_NO, class_N = context.inputs
+        loss_N, (num_rows, num_classes) = context.output, z_NO.shape
         exp_ON, sum_N = (
-            site.buffer("exp", (num_classes, num_rows)),
-            site.buffer("sum", class_N.shape),
+            context.buffer("exp", (num_classes, num_rows)),
+            context.buffer("sum", class_N.shape),
         )
-        others_N, own_N = site.buffer("others", class_N.shape), site.buffer("own", class_N.shape)
-        gap_N, scratch_N = site.buffer("gap", class_N.shape), site.buffer("scratch", class_N.shape)
-        position_N = site.buffer("position", class_N.shape, np.int64)
+        others_N, own_N = (
+            context.buffer("others", class_N.shape),
+            context.buffer("own", class_N.shape),
+        )
+        gap_N, scratch_N = (
+            context.buffer("gap", class_N.shape),
+            context.buffer("scratch", class_N.shape),
+        )
+        position_N = context.buffer("position", class_N.shape, np.int64)
         shift, exponentials, total = stage_shifted_exponentials(z_NO, exp_ON, scratch_N, others_N)
         flat = exp_ON.reshape(-1)
         return [
@@ -62,11 +68,11 @@ class SoftmaxCrossEntropy(ClassLoss):
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        exp_ON, rows = site.buffer("exp", out_NO.shape[::-1]), out_NO.shape[:1]
-        others_N, sum_N = site.buffer("others", rows), site.buffer("sum", rows)
-        minus_N = site.buffer("scratch", rows)
-        position_N = site.buffer("position", rows, np.int64)
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        exp_ON, rows = context.buffer("exp", out_NO.shape[::-1]), out_NO.shape[:1]
+        others_N, sum_N = context.buffer("others", rows), context.buffer("sum", rows)
+        minus_N = context.buffer("scratch", rows)
+        position_N = context.buffer("position", rows, np.int64)
         return [
             partial(np.negative, others_N, minus_N),
             partial(np.put, exp_ON.reshape(-1), position_N, minus_N, "clip"),
@@ -99,16 +105,16 @@ class SoftTargetCrossEntropy(SampleLoss):
                 "1)"
             )
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
+    def stage_forward(self, context: OpContext) -> list[Operation]:
         """``Σ t·(ln Σ exp(z - max) + max - z)``: no term is below 0, so that nothing cancels."""
-        z_NO, t_NO = site.inputs
+        z_NO, t_NO = context.inputs
         shape, rows = z_NO.shape, z_NO.shape[:1]
-        shifted_NO, exp_NO = site.buffer("shifted", shape), site.buffer("exp", shape)
-        largest_N1, rest_N = site.buffer("largest", (*rows, 1)), site.buffer("rest", rows)
-        position_N = site.buffer("position", rows, np.intp)
-        total_N, gap_N = site.buffer("total", rows), site.buffer("gap", rows)
-        sum_N, one = site.buffer("sum", rows), constant(1, z_NO.dtype)
-        loss_N, is_out_NO = site.output, site.buffer("is_out", shape, np.bool_)
+        shifted_NO, exp_NO = context.buffer("shifted", shape), context.buffer("exp", shape)
+        largest_N1, rest_N = context.buffer("largest", (*rows, 1)), context.buffer("rest", rows)
+        position_N = context.buffer("position", rows, np.intp)
+        total_N, gap_N = context.buffer("total", rows), context.buffer("gap", rows)
+        sum_N, one = context.buffer("sum", rows), constant(1, z_NO.dtype)
+        loss_N, is_out_NO = context.output, context.buffer("is_out", shape, np.bool_)
         row_start_N = np.arange(rows[0], dtype=np.intp) * shape[1]
         return [
             partial(np.maximum.reduce, z_NO, 1, None, largest_N1, keepdims=True),
@@ -121,7 +127,7 @@ class SoftTargetCrossEntropy(SampleLoss):
             partial(np.add.reduce, exp_NO, 1, None, rest_N),
             partial(np.put, exp_NO, position_N, constant(1, exp_NO.dtype)),
             partial(np.add.reduce, t_NO, 1, total_N.dtype, total_N),
-            *stage_log_of_sum(one, rest_N, loss_N, total=sum_N, log=site.buffer("log", rows)),
+            *stage_log_of_sum(one, rest_N, loss_N, total=sum_N, log=context.buffer("log", rows)),
             partial(np.multiply, loss_N, total_N, loss_N),
             # A masked output is minus infinity, and no number where its target 0 is multiplied.
             partial(np.equal, t_NO, constant(0, t_NO.dtype), is_out_NO),
@@ -131,12 +137,12 @@ class SoftTargetCrossEntropy(SampleLoss):
             partial(np.subtract, loss_N, gap_N, loss_N),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        t_NO, rows = site.inputs[1], out_NO.shape[:1]
-        exp_NO, rest_N = site.buffer("exp", out_NO.shape), site.buffer("rest", rows)
-        total_N, scale_N = site.buffer("total", rows), site.buffer("scale", rows)
-        sum_N, top_N = site.buffer("sum", rows), site.buffer("gap", rows)
-        position_N = site.buffer("position", rows, np.intp)
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        t_NO, rows = context.inputs[1], out_NO.shape[:1]
+        exp_NO, rest_N = context.buffer("exp", out_NO.shape), context.buffer("rest", rows)
+        total_N, scale_N = context.buffer("total", rows), context.buffer("scale", rows)
+        sum_N, top_N = context.buffer("sum", rows), context.buffer("gap", rows)
+        position_N = context.buffer("position", rows, np.intp)
         return [
             partial(np.divide, total_N, sum_N, scale_N),
             partial(np.multiply, exp_NO, scale_N[:, None], out_NO),
@@ -165,10 +171,10 @@ class SigmoidCrossEntropy(NumberLoss):
     compares_probabilities: ClassVar[bool] = True
     target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        z_NO, t_NO = site.inputs
+    def stage_sums(self, context: OpContext) -> list[Operation]:
+        z_NO, t_NO = context.inputs
         e_NO, log_NO, a_NO, b_NO = (
-            site.buffer(name, z_NO.shape) for name in ("e", "log", "a", "b")
+            context.buffer(name, z_NO.shape) for name in ("e", "log", "a", "b")
         )
         return [
             partial(np.abs, z_NO, e_NO),
@@ -182,14 +188,14 @@ class SigmoidCrossEntropy(NumberLoss):
             partial(np.negative, b_NO, b_NO),
             partial(np.maximum, a_NO, b_NO, out=a_NO),
             partial(np.add, log_NO, a_NO, log_NO),
-            partial(np.add.reduce, log_NO, 1, None, site.output),
+            partial(np.add.reduce, log_NO, 1, None, context.output),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        z_NO, t_NO = site.inputs
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        z_NO, t_NO = context.inputs
         shape, one = out_NO.shape, constant(1, out_NO.dtype)
-        e_NO, r_NO, above_NO = (site.buffer(name, shape) for name in ("e", "log", "a"))
-        is_above = site.buffer("is_above", shape, np.bool_)
+        e_NO, r_NO, above_NO = (context.buffer(name, shape) for name in ("e", "log", "a"))
+        is_above = context.buffer("is_above", shape, np.bool_)
         return [
             partial(np.add, e_NO, one, r_NO),
             partial(np.divide, e_NO, r_NO, r_NO),
@@ -216,11 +222,11 @@ class CrossEntropy(NumberLoss):
     output_domain: ClassVar[Domain] = UNIT_INTERVAL
     target_domain: ClassVar[Domain] = UNIT_INTERVAL
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        a_NO, e_NO = site.inputs
+    def stage_sums(self, context: OpContext) -> list[Operation]:
+        a_NO, e_NO = context.inputs
         shape, one = a_NO.shape, constant(1, a_NO.dtype)
-        minus_NO, of_rest_NO = site.buffer("minus", shape), site.buffer("of_rest", shape)
-        total_NO, log_NO = site.buffer("total", shape), site.buffer("log", shape)
+        minus_NO, of_rest_NO = context.buffer("minus", shape), context.buffer("of_rest", shape)
+        total_NO, log_NO = context.buffer("total", shape), context.buffer("log", shape)
         floor = smallest(a_NO)
         return [
             partial(np.negative, a_NO, minus_NO),
@@ -232,14 +238,16 @@ class CrossEntropy(NumberLoss):
             partial(np.multiply, log_NO, e_NO, log_NO),
             partial(np.add, log_NO, of_rest_NO, log_NO),
             partial(np.negative, log_NO, log_NO),
-            stage_row_sums(log_NO, site),
+            stage_row_sums(log_NO, context),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """``(1 - E)/(1 - a) - E/a``."""
-        a_NO, e_NO = site.inputs
+        a_NO, e_NO = context.inputs
         one, tiny = constant(1, out_NO.dtype), constant(np.finfo(out_NO.dtype).tiny, out_NO.dtype)
-        of_rest_NO, divisor_NO = (site.buffer(name, out_NO.shape) for name in ("of_rest", "total"))
+        of_rest_NO, divisor_NO = (
+            context.buffer(name, out_NO.shape) for name in ("of_rest", "total")
+        )
         return [
             partial(np.subtract, one, a_NO, divisor_NO),
             partial(np.maximum, divisor_NO, tiny, out=divisor_NO),

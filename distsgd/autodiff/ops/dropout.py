@@ -60,30 +60,32 @@ class Dropout(Gate):
         del shapes
         return all(per_sample)
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x, key_N = site.inputs
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x, key_N = context.inputs
         num_units = math.prod(x.shape[1:])
         pairs = -(-num_units // 2)
-        bits, spare = (site.buffer(name, (len(x), pairs), np.uint64) for name in ("bits", "spare"))
+        bits, spare = (
+            context.buffer(name, (len(x), pairs), np.uint64) for name in ("bits", "spare")
+        )
         first = (self.layer << 32) + 1
         jumps = np.arange(first, first + pairs, dtype=np.uint64) * np.uint64(GOLDEN)
         halves = bits.view(np.uint32)[:, :num_units]
         dropped = min(round(self.rate * _STEPS), _STEPS - 1)
-        is_kept = site.buffer("is_kept", (len(x), num_units), np.bool_)
-        factor = site.buffer("factor", x.shape)
+        is_kept = context.buffer("is_kept", (len(x), num_units), np.bool_)
+        factor = context.buffer("factor", x.shape)
         scale = constant(_STEPS / (_STEPS - dropped), x.dtype)
         return [
             partial(np.add, key_N[:, None], jumps, bits),
             *stage_mixed(bits, spare),
             partial(np.greater_equal, halves, constant(dropped, np.uint32), is_kept),
             partial(np.multiply, is_kept.reshape(x.shape), scale, factor),
-            partial(np.multiply, x, factor, site.output),
+            partial(np.multiply, x, factor, context.output),
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         if index != 0:
             raise ModelError("dropout has no gradient by its keys; watch what goes in instead")
-        factor = site.buffer("factor", out.shape)
-        return [partial(np.multiply, grad_or_ones(grad, site), factor, out)]
+        factor = context.buffer("factor", out.shape)
+        return [partial(np.multiply, grad_or_ones(grad, context), factor, out)]

@@ -23,16 +23,16 @@ from distsgd.errors import ModelError
 Formula = Callable[..., Any]
 
 
-def stage_summed_to(site: OpContext, name: str, out: Array) -> tuple[Array, list[Operation]]:
+def stage_summed_to(context: OpContext, name: str, out: Array) -> tuple[Array, list[Operation]]:
     """Where to write a gradient so that it arrives in `out`, summed where that was repeated.
 
     Returns:
         The array to write (`out` itself where nothing was repeated), and what to run afterwards.
     """
-    full = site.output.shape
+    full = context.output.shape
     if out.shape == full:
         return out, []
-    gradient = site.buffer(name, full)
+    gradient = context.buffer(name, full)
     padded = (1,) * (len(full) - out.ndim) + out.shape
     repeated = tuple(axis for axis, size in enumerate(padded) if size != full[axis])
     into = out.reshape(padded)
@@ -94,28 +94,28 @@ class Elementwise(Gate):
             if has_samples
         )
 
-    def _inputs(self, site: OpContext) -> dict[str, Array]:
-        return dict(zip("x" if len(site.inputs) == 1 else "ab", site.inputs, strict=True))
+    def _inputs(self, context: OpContext) -> dict[str, Array]:
+        return dict(zip("x" if len(context.inputs) == 1 else "ab", context.inputs, strict=True))
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        arrays, operations = self._inputs(site), list[Operation]()
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        arrays, operations = self._inputs(context), list[Operation]()
         if self._keep:
-            kept = site.buffer("kept", site.output.shape)
-            operations += stage_formula(self._keep, site, kept, arrays=arrays, settings=self)
+            kept = context.buffer("kept", context.output.shape)
+            operations += stage_formula(self._keep, context, kept, arrays=arrays, settings=self)
             arrays["kept"] = kept
         return operations + stage_formula(
-            self._value, site, site.output, arrays=arrays, settings=self
+            self._value, context, context.output, arrays=arrays, settings=self
         )
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        arrays = self._inputs(site) | {"y": site.output, "d": grad_or_ones(grad, site)}
+        arrays = self._inputs(context) | {"y": context.output, "d": grad_or_ones(grad, context)}
         if self._keep:
-            arrays["kept"] = site.buffer("kept", site.output.shape)
-        into, finish = stage_summed_to(site, f"grad_{index}", out)
+            arrays["kept"] = context.buffer("kept", context.output.shape)
+        into, finish = stage_summed_to(context, f"grad_{index}", out)
         formula = self._gradients[index]
-        return stage_formula(formula, site, into, arrays=arrays, settings=self) + finish
+        return stage_formula(formula, context, into, arrays=arrays, settings=self) + finish
 
 
 class Negative(Elementwise, value=np.negative, gradient=lambda d: -d):

@@ -21,11 +21,13 @@ WIDE = 64
 LARGE = 16_384
 
 
-def stage_row_squared_norms(site: OpContext, name: str, x_NI: Array, out: Array) -> list[Operation]:
+def stage_row_squared_norms(
+    context: OpContext, name: str, x_NI: Array, out: Array
+) -> list[Operation]:
     """Operations that write the squared norm of each row of `x_NI` into `out`, shape ``[N]``."""
     if x_NI.shape[1] >= WIDE:
         return [partial(np.vecdot, x_NI, x_NI, out)]
-    square_NI = site.buffer(name, x_NI.shape)
+    square_NI = context.buffer(name, x_NI.shape)
     ones_I = np.ones(x_NI.shape[1], x_NI.dtype)
     return [partial(np.multiply, x_NI, x_NI, square_NI), partial(np.dot, square_NI, ones_I, out)]
 
@@ -85,15 +87,15 @@ class MatMul(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return _one_dtype(dtypes)
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x_NI, w_IO = _as_matrices(*site.inputs)
-        return [stage_product(x_NI, w_IO, site.output.reshape(len(x_NI), w_IO.shape[1]))]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x_NI, w_IO = _as_matrices(*context.inputs)
+        return [stage_product(x_NI, w_IO, context.output.reshape(len(x_NI), w_IO.shape[1]))]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        x_NI, w_IO = _as_matrices(*site.inputs)
-        d_NO = grad_or_ones(grad, site).reshape(len(x_NI), w_IO.shape[1])
+        x_NI, w_IO = _as_matrices(*context.inputs)
+        d_NO = grad_or_ones(grad, context).reshape(len(x_NI), w_IO.shape[1])
         if index == 0:
             return [_stage_input_gradient(d_NO, w_IO, out.reshape(x_NI.shape))]
         return [stage_product(x_NI.T, d_NO, out.reshape(w_IO.shape))]
@@ -104,15 +106,15 @@ class MatMul(Gate):
 
     def stage_squared_norms(
         self,
-        site: OpContext,
+        context: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
         input_squared_norms: Array | None,
     ) -> list[Operation]:
         assert parameters == {1}
-        d_NO = grad_or_ones(grad, site).reshape(len(out), -1)
-        return _stage_affine_squared_norms(site, (True, False), d_NO, out, input_squared_norms)
+        d_NO = grad_or_ones(grad, context).reshape(len(out), -1)
+        return _stage_affine_squared_norms(context, (True, False), d_NO, out, input_squared_norms)
 
 
 def _as_matrices(left: Array, right: Array) -> tuple[Array, Array]:
@@ -139,16 +141,16 @@ class Affine(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return _one_dtype(dtypes)
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x_NI, w_IO, b_O = site.inputs
-        z_NO = site.output
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x_NI, w_IO, b_O = context.inputs
+        z_NO = context.output
         return [stage_product(x_NI, w_IO, z_NO), partial(np.add, z_NO, b_O, z_NO)]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        x_NI, w_IO, _ = site.inputs
-        d_NO = grad_or_ones(grad, site)
+        x_NI, w_IO, _ = context.inputs
+        d_NO = grad_or_ones(grad, context)
         if index == 0:
             return [_stage_input_gradient(d_NO, w_IO, out)]
         if index == 1:
@@ -164,7 +166,7 @@ class Affine(Gate):
 
     def stage_squared_norms(
         self,
-        site: OpContext,
+        context: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -177,8 +179,8 @@ class Affine(Gate):
         Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv:1510.01799.
         """
         by = (1 in parameters, 2 in parameters)
-        d_NO = grad_or_ones(grad, site)
-        return _stage_affine_squared_norms(site, by, d_NO, out, input_squared_norms)
+        d_NO = grad_or_ones(grad, context)
+        return _stage_affine_squared_norms(context, by, d_NO, out, input_squared_norms)
 
 
 def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
@@ -188,23 +190,23 @@ def _stage_input_gradient(d_NO: Array, w_IO: Array, out_NI: Array) -> Operation:
 
 
 def _stage_affine_squared_norms(
-    site: OpContext,
+    context: OpContext,
     by_weight_and_bias: tuple[bool, bool],
     d_NO: Array,
     out: Array,
     input_squared_norms: Array | None,
 ) -> list[Operation]:
-    x_NI = site.inputs[0]
+    x_NI = context.inputs[0]
     by_weight, by_bias = by_weight_and_bias
-    operations = stage_row_squared_norms(site, "grad_squares", d_NO, out)
+    operations = stage_row_squared_norms(context, "grad_squares", d_NO, out)
     if not by_weight:
         return operations
     factor_N = input_squared_norms
     if factor_N is None:
-        factor_N = site.buffer("input_squared_norms", out.shape)
-        operations += stage_row_squared_norms(site, "input_squares", x_NI, factor_N)
+        factor_N = context.buffer("input_squared_norms", out.shape)
+        operations += stage_row_squared_norms(context, "input_squares", x_NI, factor_N)
     if by_bias:
-        factor_and_one_N = site.buffer("factor", out.shape)
+        factor_and_one_N = context.buffer("factor", out.shape)
         operations.append(partial(np.add, factor_N, constant(1, out.dtype), factor_and_one_N))
         factor_N = factor_and_one_N
     operations.append(partial(np.multiply, out, factor_N, out))

@@ -23,9 +23,9 @@ from distsgd.base.settings import Setting, keys_of
 from distsgd.errors import ModelError
 
 
-def stage_row_sums(x_NO: Array, site: OpContext) -> Operation:
+def stage_row_sums(x_NO: Array, context: OpContext) -> Operation:
     """The operation that writes the sum of each row as the losses."""
-    return partial(np.add.reduce, x_NO, 1, None, site.output)
+    return partial(np.add.reduce, x_NO, 1, None, context.output)
 
 
 class SampleLoss(Gate):
@@ -74,20 +74,20 @@ class SampleLoss(Gate):
         return all(per_sample)
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         if index != 0:
             raise ModelError(
                 f"{self.name} has no gradient by its targets; watch the outputs instead"
             )
-        operations = self.stage_gradient(site, out)
+        operations = self.stage_gradient(context, out)
         if grad is not None:
             operations.append(partial(np.multiply, out, grad[:, None], out))
         return operations
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """Operations that write the gradient of each sample's loss by its outputs."""
-        del site, out_NO
+        del context, out_NO
         raise self._missing("stage_gradient")
 
 
@@ -128,36 +128,38 @@ class NumberLoss(SampleLoss):
             cls._value, cls._gradient = staticmethod(value), staticmethod(gradient)
             cls.name = cls.__name__.lower()
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        return [*self.stage_sums(site), *self._stage_mean(site, site.output)]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        return [*self.stage_sums(context), *self._stage_mean(context, context.output)]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         # Not by `super()`, which a class made anew for its slots does not know.
         return [
-            *SampleLoss.stage_backward(self, site, index, grad, out),
-            *self._stage_mean(site, out),
+            *SampleLoss.stage_backward(self, context, index, grad, out),
+            *self._stage_mean(context, out),
         ]
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
+    def stage_sums(self, context: OpContext) -> list[Operation]:
         """Operations that write each sample's sum over its outputs."""
         if self._value is None:
             raise self._missing("stage_sums")
-        term_NO = site.buffer("term", site.inputs[0].shape)
-        return [*self._stage(self._value, site, term_NO), stage_row_sums(term_NO, site)]
+        term_NO = context.buffer("term", context.inputs[0].shape)
+        return [*self._stage(self._value, context, term_NO), stage_row_sums(term_NO, context)]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         if self._gradient is None:
             raise self._missing("stage_gradient")
-        return self._stage(self._gradient, site, out_NO)
+        return self._stage(self._gradient, context, out_NO)
 
-    def _stage(self, formula: Callable[..., Any], site: OpContext, out: Array) -> list[Operation]:
-        arrays = dict(zip("at", site.inputs, strict=True))
-        return stage_formula(formula, site, out, arrays=arrays, settings=self)
+    def _stage(
+        self, formula: Callable[..., Any], context: OpContext, out: Array
+    ) -> list[Operation]:
+        arrays = dict(zip("at", context.inputs, strict=True))
+        return stage_formula(formula, context, out, arrays=arrays, settings=self)
 
-    def _stage_mean(self, site: OpContext, out: Array) -> list[Operation]:
-        num_outputs = site.inputs[0].shape[1]
+    def _stage_mean(self, context: OpContext, out: Array) -> list[Operation]:
+        num_outputs = context.inputs[0].shape[1]
         if self.reduction == "sum" or num_outputs == 1:
             return []
         return [partial(np.divide, out, constant(num_outputs, out.dtype), out)]
@@ -199,18 +201,18 @@ class SquaredError(NumberLoss):
     factor: ClassVar[float] = 1.0
     name: ClassVar[str] = "squared_error"
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        error_NO, loss_N = site.buffer("error", site.inputs[0].shape), site.output
-        operations: list[Operation] = [partial(np.subtract, *site.inputs, error_NO)]
-        operations += stage_row_squared_norms(site, "squares", error_NO, loss_N)
+    def stage_sums(self, context: OpContext) -> list[Operation]:
+        error_NO, loss_N = context.buffer("error", context.inputs[0].shape), context.output
+        operations: list[Operation] = [partial(np.subtract, *context.inputs, error_NO)]
+        operations += stage_row_squared_norms(context, "squares", error_NO, loss_N)
         if self.factor != 1.0:
             operations.append(
                 partial(np.multiply, loss_N, constant(self.factor, loss_N.dtype), loss_N)
             )
         return operations
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        error_NO = site.buffer("error", out_NO.shape)
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        error_NO = context.buffer("error", out_NO.shape)
         return [partial(np.multiply, error_NO, constant(2.0 * self.factor, error_NO.dtype), out_NO)]
 
 
@@ -226,18 +228,20 @@ class MeanAbsolute(SampleLoss):
 
     name: ClassVar[str] = "mean_absolute"
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        error_NO, size_NO = (site.buffer(name, site.inputs[0].shape) for name in ("error", "size"))
-        loss_N = site.output
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        error_NO, size_NO = (
+            context.buffer(name, context.inputs[0].shape) for name in ("error", "size")
+        )
+        loss_N = context.output
         return [
-            partial(np.subtract, *site.inputs, error_NO),
+            partial(np.subtract, *context.inputs, error_NO),
             partial(np.abs, error_NO, size_NO),
-            stage_row_sums(size_NO, site),
+            stage_row_sums(size_NO, context),
             partial(np.divide, loss_N, constant(error_NO.shape[1], loss_N.dtype), loss_N),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        error_NO = site.buffer("error", out_NO.shape)
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        error_NO = context.buffer("error", out_NO.shape)
         return [
             partial(np.sign, error_NO, out_NO),
             partial(np.divide, out_NO, constant(out_NO.shape[1], out_NO.dtype), out_NO),
@@ -256,21 +260,21 @@ class Huber(NumberLoss):
     ] = 1.0
     name: ClassVar[str] = "huber"
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        shape, dtype = site.inputs[0].shape, site.output.dtype
-        error_NO, cut_NO = site.buffer("error", shape), site.buffer("cut", shape)
-        half_NO, delta = site.buffer("half", shape), constant(self.delta, dtype)
+    def stage_sums(self, context: OpContext) -> list[Operation]:
+        shape, dtype = context.inputs[0].shape, context.output.dtype
+        error_NO, cut_NO = context.buffer("error", shape), context.buffer("cut", shape)
+        half_NO, delta = context.buffer("half", shape), constant(self.delta, dtype)
         # With c, the error cut to ±delta, both branches are c·(ε - c/2), and the gradient is c.
         return [
-            partial(np.subtract, *site.inputs, error_NO),
+            partial(np.subtract, *context.inputs, error_NO),
             partial(np.clip, error_NO, -delta, delta, cut_NO),
             partial(np.multiply, cut_NO, constant(0.5, dtype), half_NO),
             partial(np.subtract, error_NO, half_NO, half_NO),
-            partial(np.vecdot, cut_NO, half_NO, site.output),
+            partial(np.vecdot, cut_NO, half_NO, context.output),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        return [partial(np.copyto, out_NO, site.buffer("cut", out_NO.shape))]
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        return [partial(np.copyto, out_NO, context.buffer("cut", out_NO.shape))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,11 +286,11 @@ class Hinge(ClassLoss):
 
     name: ClassVar[str] = "hinge"
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        a_NO, class_N = site.inputs
-        loss_N, one = site.output, constant(1, a_NO.dtype)
-        over_NO, own_N = site.buffer("over", a_NO.shape), site.buffer("own", loss_N.shape)
-        position_N = site.buffer("position", loss_N.shape, np.int64)
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        a_NO, class_N = context.inputs
+        loss_N, one = context.output, constant(1, a_NO.dtype)
+        over_NO, own_N = context.buffer("over", a_NO.shape), context.buffer("own", loss_N.shape)
+        position_N = context.buffer("position", loss_N.shape, np.int64)
         row_start_N = np.arange(len(a_NO), dtype=np.int64) * a_NO.shape[1]
         return [
             partial(np.add, row_start_N, class_N, position_N),
@@ -297,13 +301,13 @@ class Hinge(ClassLoss):
             partial(np.maximum, over_NO, constant(0, a_NO.dtype), out=over_NO),
             # The class itself is 1 over; it does not count.
             partial(np.put, over_NO, position_N, constant(0, a_NO.dtype), "clip"),
-            stage_row_sums(over_NO, site),
+            stage_row_sums(over_NO, context),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
-        over_NO = site.buffer("over", out_NO.shape)
-        position_N = site.buffer("position", out_NO.shape[:1], np.int64)
-        count_N = site.buffer("count", out_NO.shape[:1])
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
+        over_NO = context.buffer("over", out_NO.shape)
+        position_N = context.buffer("position", out_NO.shape[:1], np.int64)
+        count_N = context.buffer("count", out_NO.shape[:1])
         return [
             partial(np.sign, over_NO, out_NO),
             partial(np.add.reduce, out_NO, 1, None, count_N),

@@ -42,11 +42,14 @@ class LayerNormalisation(Gate):
         del shapes
         return per_sample == (True, False, False)
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x, gain_C, bias_C = site.inputs
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x, gain_C, bias_C = context.inputs
         size, dtype = x.shape[-1], x.dtype
-        x_MC, y_MC = x.reshape(-1, size), site.output.reshape(-1, size)
-        normal_MC, scale_M = site.buffer("normal", x_MC.shape), site.buffer("scale", x_MC.shape[:1])
+        x_MC, y_MC = x.reshape(-1, size), context.output.reshape(-1, size)
+        normal_MC, scale_M = (
+            context.buffer("normal", x_MC.shape),
+            context.buffer("scale", x_MC.shape[:1]),
+        )
         share_C = np.full(size, 1.0 / size, dtype)
         return [
             partial(np.dot, x_MC, share_C, scale_M),
@@ -62,27 +65,29 @@ class LayerNormalisation(Gate):
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        size = site.output.shape[-1]
-        d_MC = grad_or_ones(grad, site).reshape(-1, size)
-        normal_MC = site.buffer("normal", d_MC.shape)
+        size = context.output.shape[-1]
+        d_MC = grad_or_ones(grad, context).reshape(-1, size)
+        normal_MC = context.buffer("normal", d_MC.shape)
         if index == 0:
-            return self._stage_input_gradient(site, d_MC, out.reshape(-1, size))
+            return self._stage_input_gradient(context, d_MC, out.reshape(-1, size))
         ones_M = np.ones(len(d_MC), d_MC.dtype)
         if index == 2:
             return [partial(np.dot, ones_M, d_MC, out)]
-        product_MC = site.buffer("product", d_MC.shape)
+        product_MC = context.buffer("product", d_MC.shape)
         return [
             partial(np.multiply, d_MC, normal_MC, product_MC),
             partial(np.dot, ones_M, product_MC, out),
         ]
 
-    def _stage_input_gradient(self, site: OpContext, d_MC: Array, out_MC: Array) -> list[Operation]:
+    def _stage_input_gradient(
+        self, context: OpContext, d_MC: Array, out_MC: Array
+    ) -> list[Operation]:
         """``(g - mean(g) - x̂·mean(g·x̂)) · scale``, with g = d·gain and x̂ the normalised input."""
-        shape, gain_C = d_MC.shape, site.inputs[1]
-        normal_MC, scale_M = site.buffer("normal", shape), site.buffer("scale", shape[:1])
-        g_MC, mean_M = site.buffer("g", shape), site.buffer("mean", shape[:1])
+        shape, gain_C = d_MC.shape, context.inputs[1]
+        normal_MC, scale_M = context.buffer("normal", shape), context.buffer("scale", shape[:1])
+        g_MC, mean_M = context.buffer("g", shape), context.buffer("mean", shape[:1])
         share_C, share = (
             np.full(shape[1], 1.0 / shape[1], d_MC.dtype),
             constant(1.0 / shape[1], d_MC.dtype),
@@ -100,7 +105,7 @@ class LayerNormalisation(Gate):
 
     def stage_squared_norms(
         self,
-        site: OpContext,
+        context: OpContext,
         parameters: frozenset[int],
         grad: Array | None,
         out: Array,
@@ -108,19 +113,19 @@ class LayerNormalisation(Gate):
     ) -> list[Operation]:
         """A sample's gain gradient is ``Σ d·x̂`` over its rows, its bias gradient ``Σ d``."""
         del input_squared_norms
-        shape = site.output.shape
+        shape = context.output.shape
         inner = (shape[0], math.prod(shape[1:-1]), shape[-1])
-        d = grad_or_ones(grad, site).reshape(inner)
-        normal = site.buffer("normal", (inner[0] * inner[1], inner[2])).reshape(inner)
-        sum_NC, product = site.buffer("sample_sum", shape[:: len(shape) - 1]), None
+        d = grad_or_ones(grad, context).reshape(inner)
+        normal = context.buffer("normal", (inner[0] * inner[1], inner[2])).reshape(inner)
+        sum_NC, product = context.buffer("sample_sum", shape[:: len(shape) - 1]), None
         operations: list[Operation] = []
         for index in sorted(parameters):
             summed = d
             if index == 1:
-                product = site.buffer("sample_product", inner)
+                product = context.buffer("sample_product", inner)
                 operations.append(partial(np.multiply, d, normal, product))
                 summed = product
-            norm_N = site.buffer("sample_norm", out.shape) if operations[1:] else out
+            norm_N = context.buffer("sample_norm", out.shape) if operations[1:] else out
             operations += [
                 partial(np.add.reduce, summed, 1, None, sum_NC),
                 partial(np.vecdot, sum_NC, sum_NC, norm_N),

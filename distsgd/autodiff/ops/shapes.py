@@ -66,11 +66,11 @@ class Reduction(Gate):
         """How many numbers go into one."""
         return math.prod(shape[axis] for axis in self._reduced(len(shape)))
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x, axes = site.inputs[0], tuple(sorted(self._reduced(site.inputs[0].ndim)))
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x, axes = context.inputs[0], tuple(sorted(self._reduced(context.inputs[0].ndim)))
         if not axes:
-            return [partial(np.copyto, site.output, x)]
-        return [partial(self.ufunc.reduce, x, axes, None, site.output, keepdims=self.keepdims)]
+            return [partial(np.copyto, context.output, x)]
+        return [partial(self.ufunc.reduce, x, axes, None, context.output, keepdims=self.keepdims)]
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         del per_sample
@@ -86,11 +86,11 @@ class Sum(Reduction):
     reads_output: ClassVar[bool] = False
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         kept = self.kept_shape(out.shape)
-        return [partial(np.copyto, out, grad_or_ones(grad, site).reshape(kept))]
+        return [partial(np.copyto, out, grad_or_ones(grad, context).reshape(kept))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +101,20 @@ class Mean(Reduction):
     reads_inputs: ClassVar[bool] = False
     reads_output: ClassVar[bool] = False
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        count = constant(self.count(site.inputs[0].shape), site.output.dtype)
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        count = constant(self.count(context.inputs[0].shape), context.output.dtype)
         return [
-            *Reduction.stage_forward(self, site),
-            partial(np.divide, site.output, count, site.output),
+            *Reduction.stage_forward(self, context),
+            partial(np.divide, context.output, count, context.output),
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         kept = self.kept_shape(out.shape)
-        share = site.buffer("share", kept)
-        d, count = grad_or_ones(grad, site), constant(self.count(out.shape), share.dtype)
+        share = context.buffer("share", kept)
+        d, count = grad_or_ones(grad, context), constant(self.count(out.shape), share.dtype)
         return [partial(np.divide, d.reshape(kept), count, share), partial(np.copyto, out, share)]
 
 
@@ -131,16 +131,16 @@ class _Extreme(Reduction):
         return Reduction.output_shape(self, *shapes)
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        x, kept = site.inputs[0], self.kept_shape(out.shape)
+        x, kept = context.inputs[0], self.kept_shape(out.shape)
         axes = tuple(sorted(self._reduced(x.ndim)))
-        is_it, count = site.buffer("is_it", x.shape, np.bool_), site.buffer("count", kept)
-        share = site.buffer("share", kept)
-        d = grad_or_ones(grad, site).reshape(kept)
+        is_it, count = context.buffer("is_it", x.shape, np.bool_), context.buffer("count", kept)
+        share = context.buffer("share", kept)
+        d = grad_or_ones(grad, context).reshape(kept)
         return [
-            partial(np.equal, x, site.output.reshape(kept), is_it),
+            partial(np.equal, x, context.output.reshape(kept), is_it),
             partial(np.add.reduce, is_it, axes, count.dtype, count, keepdims=True),
             partial(np.divide, d, count, share),
             partial(np.multiply, is_it, share, out),
@@ -187,17 +187,17 @@ class Reshape(Gate):
             )
         return tuple(size // known if n == -1 else n for n in self.shape)
 
-    def output_view(self, site_input: Array) -> Array | None:
-        return site_input.reshape(self.output_shape(site_input.shape))
+    def output_view(self, array: Array) -> Array | None:
+        return array.reshape(self.output_shape(array.shape))
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        return [partial(np.copyto, site.output, site.inputs[0].reshape(site.output.shape))]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        return [partial(np.copyto, context.output, context.inputs[0].reshape(context.output.shape))]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        return [partial(np.copyto, out, grad_or_ones(grad, site).reshape(out.shape))]
+        return [partial(np.copyto, out, grad_or_ones(grad, context).reshape(out.shape))]
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         del per_sample
@@ -234,16 +234,16 @@ class Transpose(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x = site.inputs[0]
-        return [partial(np.copyto, site.output, x.transpose(self.order(x.ndim)))]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x = context.inputs[0]
+        return [partial(np.copyto, context.output, x.transpose(self.order(x.ndim)))]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
         turned = out.transpose(self.order(out.ndim))
-        return [partial(np.copyto, turned, grad_or_ones(grad, site))]
+        return [partial(np.copyto, turned, grad_or_ones(grad, context))]
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         del per_sample
@@ -268,15 +268,16 @@ class Stack(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
+    def stage_forward(self, context: OpContext) -> list[Operation]:
         return [
-            partial(np.copyto, site.output[place, ...], x) for place, x in enumerate(site.inputs)
+            partial(np.copyto, context.output[place, ...], x)
+            for place, x in enumerate(context.inputs)
         ]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        return [partial(np.copyto, out, grad_or_ones(grad, site)[index, ...])]
+        return [partial(np.copyto, out, grad_or_ones(grad, context)[index, ...])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,18 +309,18 @@ class Concatenate(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def _parts(self, site: OpContext, whole: Array) -> list[Array]:
-        ends = np.cumsum([x.shape[self.axis] for x in site.inputs])[:-1]
+    def _parts(self, context: OpContext, whole: Array) -> list[Array]:
+        ends = np.cumsum([x.shape[self.axis] for x in context.inputs])[:-1]
         return np.split(whole, ends, self.axis)
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        parts = self._parts(site, site.output)
-        return [partial(np.copyto, part, x) for part, x in zip(parts, site.inputs, strict=True)]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        parts = self._parts(context, context.output)
+        return [partial(np.copyto, part, x) for part, x in zip(parts, context.inputs, strict=True)]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
-        return [partial(np.copyto, out, self._parts(site, grad_or_ones(grad, site))[index])]
+        return [partial(np.copyto, out, self._parts(context, grad_or_ones(grad, context))[index])]
 
     def samples_stay_apart(self, shapes: tuple[Shape, ...], per_sample: tuple[bool, ...]) -> bool:
         return all(per_sample) and self.axis % len(shapes[0]) != 0

@@ -64,18 +64,18 @@ class Subscript(Gate):
     def output_dtype(self, *dtypes: np.dtype[Any]) -> np.dtype[Any]:
         return np.result_type(*dtypes)  # also whole numbers stay what they are
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        x = site.inputs[0]
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        x = context.inputs[0]
         if self._is_basic():
-            return [partial(np.copyto, site.output, self._window(x))]
+            return [partial(np.copyto, context.output, self._window(x))]
         taken = self._positions(x.shape)
-        return [partial(x.reshape(-1).take, taken, None, site.output, "clip")]
+        return [partial(x.reshape(-1).take, taken, None, context.output, "clip")]
 
     def stage_backward(
-        self, site: OpContext, index: int, grad: Array | None, out: Array
+        self, context: OpContext, index: int, grad: Array | None, out: Array
     ) -> list[Operation]:
         del index
-        d = grad_or_ones(grad, site)
+        d = grad_or_ones(grad, context)
         operations: list[Operation] = [partial(out.fill, 0)]
         if self._is_basic():
             return [*operations, partial(np.copyto, self._window(out), d)]

@@ -1,4 +1,4 @@
-"""The circuit of a trained network for one row: what `distsgd.autodiff` draws."""
+"""The circuit of a trained network for one row: as `distsgd.lessons` draws it."""
 
 from __future__ import annotations
 

@@ -36,6 +36,12 @@ def draw_svg(
 ) -> str:
     """The circuit as a picture, from left to right; on each edge its value above, in green, and
     its gradient below, in red.
+
+    Args:
+        tape: A tape that was asked for no gradient yet, or a persistent one.
+        target: What was computed; gradients are those of its sum.
+        names: What variables are to be called.
+        digits: Of each number.
     """  # noqa: D205 -- one sentence, longer than a line.
     drawn = vertices(tape, target, names=names)
     places, passed = _layout(drawn)

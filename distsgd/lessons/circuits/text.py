@@ -91,6 +91,12 @@ def draw_text(
 
     Where branches meet, a value's gradient is the sum of those on the edges that leave it.
 
+    Args:
+        tape: A tape that was asked for no gradient yet, or a persistent one.
+        target: What was computed; gradients are those of its sum.
+        names: What variables are to be called.
+        digits: Of each number.
+
     >>> x, y, z = (Variable(number) for number in (-2.0, 5.0, -4.0))
     >>> with GradientTape() as tape:
     ...     f = (x + y) * z
@@ -126,15 +132,15 @@ def draw_text(
 
 
 def _edges(tape: GradientTape, position: int, gradients: Mapping[int, Array]) -> Iterator[Edge]:
-    node, site = tape.nodes[position], tape.sites[position]
+    node, context = tape.nodes[position], tape.contexts[position]
     grad = gradients.get(node.output)
     for index, number in enumerate(node.inputs):
         gradient = None
         if grad is not None and number in gradients:
-            gradient = np.empty(site.inputs[index].shape, site.output.dtype)
-            for operation in node.gate.stage_backward(site, index, grad, gradient):
+            gradient = np.empty(context.inputs[index].shape, context.output.dtype)
+            for operation in node.gate.stage_backward(context, index, grad, gradient):
                 operation()
-        yield Edge(number, site.inputs[index], gradient)
+        yield Edge(number, context.inputs[index], gradient)
 
 
 def _needed(made: Mapping[int, Vertex], root: int) -> set[int]:

@@ -34,10 +34,10 @@ class Hellinger(NumberLoss):
     output_domain: ClassVar[Domain] = NOT_NEGATIVE
     target_domain: ClassVar[Domain] = NOT_NEGATIVE
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
-        a_NO, e_NO = site.inputs
-        root_NO, gap_NO = site.buffer("root", a_NO.shape), site.buffer("gap", a_NO.shape)
-        sum_NO, loss_N = site.buffer("sum", a_NO.shape), site.output
+    def stage_sums(self, context: OpContext) -> list[Operation]:
+        a_NO, e_NO = context.inputs
+        root_NO, gap_NO = context.buffer("root", a_NO.shape), context.buffer("gap", a_NO.shape)
+        sum_NO, loss_N = context.buffer("sum", a_NO.shape), context.output
         tiny = constant(np.finfo(loss_N.dtype).tiny, loss_N.dtype)
         return [
             partial(np.sqrt, a_NO, root_NO),
@@ -51,9 +51,9 @@ class Hellinger(NumberLoss):
             partial(np.multiply, loss_N, constant(math.sqrt(0.5), loss_N.dtype), loss_N),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """``(√a - √E) / (√2 √a)``."""
-        root_NO, gap_NO = site.buffer("root", out_NO.shape), site.buffer("gap", out_NO.shape)
+        root_NO, gap_NO = context.buffer("root", out_NO.shape), context.buffer("gap", out_NO.shape)
         scale = constant(math.sqrt(0.5), out_NO.dtype)
         least = constant(math.sqrt(smallest(out_NO)), out_NO.dtype)
         return [
@@ -73,11 +73,11 @@ class KullbackLeibler(NumberLoss):
     output_domain: ClassVar[Domain] = NOT_NEGATIVE
     target_domain: ClassVar[Domain] = NOT_NEGATIVE
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
+    def stage_sums(self, context: OpContext) -> list[Operation]:
         e_NO, part, term_NO = (
-            site.inputs[1],
-            _Quotient(site),
-            site.buffer("term", site.inputs[0].shape),
+            context.inputs[1],
+            _Quotient(context),
+            context.buffer("term", context.inputs[0].shape),
         )
         tail_NO, w_NO, d_NO = part.tail_NO, part.w_NO, part.d_NO
         operations = part.stage()
@@ -100,13 +100,13 @@ class KullbackLeibler(NumberLoss):
         return [
             *operations,
             partial(np.copyto, term_NO, tail_NO, where=part.is_near),
-            stage_row_sums(term_NO, site),
+            stage_row_sums(term_NO, context),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """``-E/a``; generalised ``(a - E)/a``."""
-        a_NO, e_NO = site.inputs
-        divisor_NO = site.buffer("tail", out_NO.shape)
+        a_NO, e_NO = context.inputs
+        divisor_NO = context.buffer("tail", out_NO.shape)
         tiny = constant(np.finfo(out_NO.dtype).tiny, out_NO.dtype)
         top = partial(np.subtract, a_NO, e_NO) if self.generalised else partial(np.negative, e_NO)
         return [
@@ -131,11 +131,11 @@ class ItakuraSaito(NumberLoss):
     output_domain: ClassVar[Domain] = POSITIVE
     target_domain: ClassVar[Domain] = POSITIVE
 
-    def stage_sums(self, site: OpContext) -> list[Operation]:
+    def stage_sums(self, context: OpContext) -> list[Operation]:
         a_NO, part, term_NO = (
-            site.inputs[0],
-            _Quotient(site),
-            site.buffer("term", site.inputs[0].shape),
+            context.inputs[0],
+            _Quotient(context),
+            context.buffer("term", context.inputs[0].shape),
         )
         tail_NO, w_NO, d_NO = part.tail_NO, part.w_NO, part.d_NO
         # Far: d/a - ln(E/a). Near the same is w·(d/a - tail), as d/a - 2w is w·d/a.
@@ -146,12 +146,12 @@ class ItakuraSaito(NumberLoss):
             partial(np.subtract, d_NO, tail_NO, tail_NO),
             partial(np.multiply, tail_NO, w_NO, tail_NO),
             partial(np.copyto, term_NO, tail_NO, where=part.is_near),
-            stage_row_sums(term_NO, site),
+            stage_row_sums(term_NO, context),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """``(a - E) / a²``, divided twice, since a² may underflow."""
-        a_NO, e_NO = site.inputs
+        a_NO, e_NO = context.inputs
         return [
             partial(np.subtract, a_NO, e_NO, out_NO),
             partial(np.divide, out_NO, a_NO, out_NO),
@@ -160,7 +160,7 @@ class ItakuraSaito(NumberLoss):
 
 
 class _Quotient:
-    """What the divergences share: E/a by its parts, over buffers of the site.
+    """What the divergences share: E/a by its parts, over buffers of the context.
 
     Attributes:
         d_NO: ``E - a``.
@@ -171,12 +171,12 @@ class _Quotient:
         is_near: Is E/a from 1/2 to 2?
     """
 
-    def __init__(self, site: OpContext) -> None:
-        self._inputs, shape = site.inputs, site.inputs[0].shape
+    def __init__(self, context: OpContext) -> None:
+        self._inputs, shape = context.inputs, context.inputs[0].shape
         self.d_NO, self.w_NO, self.tail_NO, self.log_NO, self._root_NO = (
-            site.buffer(name, shape) for name in ("d", "w", "tail", "quotient_log", "root")
+            context.buffer(name, shape) for name in ("d", "w", "tail", "quotient_log", "root")
         )
-        self.is_near = site.buffer("is_near", shape, np.bool_)
+        self.is_near = context.buffer("is_near", shape, np.bool_)
 
     def stage(self) -> list[Operation]:
         a_NO, e_NO = self._inputs

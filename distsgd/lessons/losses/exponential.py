@@ -26,22 +26,25 @@ class Exponential(SampleLoss):
     ] = 1.0
     name: ClassVar[str] = "exponential"
 
-    def stage_forward(self, site: OpContext) -> list[Operation]:
-        loss_N = site.output
-        error_NO, tau = site.buffer("error", site.inputs[0].shape), constant(self.tau, loss_N.dtype)
-        growth_N = site.buffer("growth", loss_N.shape)
+    def stage_forward(self, context: OpContext) -> list[Operation]:
+        loss_N = context.output
+        error_NO, tau = (
+            context.buffer("error", context.inputs[0].shape),
+            constant(self.tau, loss_N.dtype),
+        )
+        growth_N = context.buffer("growth", loss_N.shape)
         return [
-            partial(np.subtract, *site.inputs, error_NO),
+            partial(np.subtract, *context.inputs, error_NO),
             partial(np.vecdot, error_NO, error_NO, growth_N),
             partial(np.divide, growth_N, tau, growth_N),
             partial(np.exp, growth_N, growth_N),
             partial(np.multiply, growth_N, tau, loss_N),
         ]
 
-    def stage_gradient(self, site: OpContext, out_NO: Array) -> list[Operation]:
+    def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
         """``2 (a - E) · exp(…)``."""
-        error_NO = site.buffer("error", out_NO.shape)
-        growth_N = site.buffer("growth", out_NO.shape[:1])
+        error_NO = context.buffer("error", out_NO.shape)
+        growth_N = context.buffer("growth", out_NO.shape[:1])
         return [
             partial(np.multiply, error_NO, growth_N[:, None], out_NO),
             partial(np.multiply, out_NO, constant(2, out_NO.dtype), out_NO),

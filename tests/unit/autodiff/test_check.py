@@ -85,7 +85,7 @@ def test_check_restores_chance_where_the_function_fails() -> None:
 
 def test_check_refuses_what_is_no_cost_and_gradient() -> None:
     calls: list[tuple[Any, str]] = [
-        (lambda x: float(x.sum()), "gave float; must give a cost and its gradient"),
+        (lambda x: float(x.sum()), "gave float; must give a loss and its gradient"),
         (lambda x: (x, x, x), "gave tuple"),
         (lambda x: (float(x.sum()), None), "gradient is None"),
         (lambda x: ("one", x), "must be real numbers"),

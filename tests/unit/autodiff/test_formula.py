@@ -18,7 +18,7 @@ D = np.linspace(0.5, 2.0, 101).astype(np.float32)
 
 
 class Buffers:
-    """Counts what a site allocates."""
+    """Counts what a context allocates."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -33,12 +33,12 @@ def run(
 ) -> tuple[Array, int]:
     """What a formula wrote into `out`, run twice, and how many buffers it took."""
     buffers = Buffers()
-    site = OpContext((), out, buffers)
+    context = OpContext((), out, buffers)
     given = {name: array.copy() for name, array in arrays.items()}
     for _ in range(2):
         for name, array in arrays.items():
             array[...] = given[name]
-        for operation in stage_formula(formula, site, out, arrays=arrays, settings=settings):
+        for operation in stage_formula(formula, context, out, arrays=arrays, settings=settings):
             operation()
     return out, len(buffers.shapes)
 
