@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from distsgd.nn.model import Model
     from distsgd.parallel.server.step_view import StepView
     from distsgd.run.progress import Progress
-    from distsgd.run.trainer import Result, Trainer
+    from distsgd.run.run import Result
+    from distsgd.run.trainer import Trainer
 
 __version__ = "0.2.0"
 __all__ = [
@@ -36,7 +37,7 @@ _HOMES = {
     "GradientTape": "distsgd.autodiff.tape",
     "Model": "distsgd.nn.model",
     "Progress": "distsgd.run.progress",
-    "Result": "distsgd.run.trainer",
+    "Result": "distsgd.run.run",
     "StepView": "distsgd.parallel.server.step_view",
     "TrainConfig": "distsgd.config",
     "Trainer": "distsgd.run.trainer",

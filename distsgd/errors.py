@@ -212,7 +212,7 @@ class TrainingInterrupted(Interrupted):
         self.path, self.step, self.command = Path(path), step, command
 
     def __str__(self) -> str:
-        command = self.command or f'Trainer(config, run_dir="{self.path}", resume="auto").fit()'
+        command = self.command or f'Trainer(config, run_dir="{self.path}").fit(resume="auto")'
         return f"interrupted after step {self.step}, with a checkpoint; resume with: {command}"
 
 

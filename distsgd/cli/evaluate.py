@@ -33,9 +33,9 @@ def evaluate(
 ) -> None:
     """Measure a trained network on held-out rows, or on the rows of a file with labels."""
     with failures_as_json(as_json), stoppable():
-        from distsgd.run.evaluate import evaluate as measure
+        from distsgd.run.run import Run
 
-        found = measure(run, data, cache_dir=cache_directory(cache_dir), csv=csv or ())
+        found = Run.open(run).evaluate(data, cache_dir=cache_directory(cache_dir), csv=csv or ())
     if as_json:
         print_json(asdict(found))
         return

@@ -28,7 +28,7 @@ def predict(
 ) -> None:
     """Predict each row of a file: one row for each, in the same order, in a new Parquet file."""
     with stoppable(lambda: Interrupted(f"interrupted: {out} was not written")):
-        from distsgd.run.evaluate import predict as write_predictions
+        from distsgd.run.run import Run
 
-        rows = write_predictions(run, data, out, csv=csv or ())
+        rows = Run.open(run).write_predictions(data, out, csv=csv or ())
     say(f"wrote {rows:,} rows to {out}")

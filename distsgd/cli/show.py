@@ -126,7 +126,7 @@ def resume_command(run: RunDirectory, config: Mapping[str, Any]) -> str:
     if config.get("data", {}).get("path"):
         words = (run.config_path, "--run-dir", run.path, "--resume", "auto")
         return command_line("train", *words)
-    return f'Trainer(config, data=(x, y), run_dir="{run.path}", resume="auto").fit()'
+    return f'Trainer(config, data=(x, y), run_dir="{run.path}").fit(resume="auto")'
 
 
 def means(values: Sequence[float], width: int = _SPARK_WIDTH) -> list[float]:

@@ -45,7 +45,8 @@ from distsgd.errors import (
 if TYPE_CHECKING:
     from distsgd.config import TrainConfig
     from distsgd.run.progress import Progress
-    from distsgd.run.trainer import DryRun, Result
+    from distsgd.run.run import Run
+    from distsgd.run.trainer import DryRun
 
 
 _RECORDED = "config.json"  # The name of the configuration in a run directory.
@@ -160,14 +161,14 @@ def workers_count(typed: str) -> int | str:
 def show_dry_run(path: Path, request: Request) -> None:
     """Check the data and show the plan; Ray is not loaded."""
     config = read_config(path, request)
+    from distsgd.run.callbacks import Callback
     from distsgd.run.trainer import Trainer  # Here: errors above answer at once.
 
     plan = Trainer(
         config,
         run_dir=request.run_dir,
-        resume=request.resume,
         cache_dir=cache_directory(request.cache_dir),
-        on_message=say,
+        callbacks=[Callback(on_message=say)],
     ).plan()
     if request.as_json:
         print_json(asdict(plan))
@@ -207,7 +208,8 @@ def run(path: Path, request: Request) -> None:
         print_json(result.metrics)
 
 
-def _fit(config: TrainConfig, path: Path, request: Request) -> Result:
+def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
+    from distsgd.run.callbacks import Callback
     from distsgd.run.trainer import Trainer  # Here: errors in the configuration answer at once.
 
     signals: StopSignals
@@ -220,16 +222,13 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Result:
     trainer = Trainer(
         config,
         run_dir=request.run_dir,
-        resume=request.resume,
-        accept_numerics=request.accept_numerics,
         cache_dir=cache_directory(request.cache_dir),
-        on_progress=on_progress,
-        on_message=shown.message,
+        callbacks=[Callback(on_progress=on_progress, on_message=shown.message)],
     )
     signals = StopSignals(trainer.request_stop, shown.message)
     with signals, shown:
         try:
-            return trainer.fit()
+            return trainer.fit(resume=request.resume, accept_numerics=request.accept_numerics)
         except TrainingInterrupted as stopped:
             way_on = request.command(path, stopped.path)
             raise TrainingInterrupted(stopped.path, stopped.step, way_on) from None
@@ -254,7 +253,7 @@ def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     return values
 
 
-def _say_end(result: Result, source: str, cache_dir: Path | None) -> None:
+def _say_end(result: Run, source: str, cache_dir: Path | None) -> None:
     metrics = result.metrics
     accuracy, loss = metrics["test_accuracy"], metrics["test_loss"]
     say(

@@ -60,13 +60,12 @@ def _verified(
 ) -> Verification:
     if workers is not None and not (workers.isascii() and workers.isdigit()):
         raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
-    from distsgd.run.verify import verify as replay_and_compare
+    from distsgd.run.run import Run
 
     replay = _StoppableReplay(reporter(quiet=False))
     with replay.signals, replay.shown:
-        return replay_and_compare(
-            run,
-            num_workers=None if workers is None else int(workers),
+        return Run.open(run, on_message=replay.shown.message).verify(
+            num_workers=0 if workers is None else int(workers),
             accept_numerics=accept_numerics,
             on_message=replay.shown.message,
             on_progress=replay.look,

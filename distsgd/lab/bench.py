@@ -15,14 +15,13 @@ import numpy as np
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, Interrupted
-from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.launch.watch import Watch
 from distsgd.parallel.pool.autotuner import SERVER
 from distsgd.parallel.server.spec import Status
 from distsgd.run import run_files
+from distsgd.run.execution import execute
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.spec import RunSpec, make_run_spec
-from distsgd.store.run_directory import RunDirectory
 
 EMPTY_WORKER = "distsgd.lab.empty_worker:EmptyWorker"
 NUM_ROWS = 8192
@@ -100,16 +99,13 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
     """
     config = bench.config()
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
-        run = RunDirectory.create(Path(directory) / "run")
-        data = bench.data or prepare_synthetic(
-            bench, max(NUM_ROWS, 2 * bench.batch), run.path / "data"
-        )
+        place = Path(directory)
+        num_rows = max(NUM_ROWS, 2 * bench.batch)
+        data = bench.data or prepare_synthetic(bench, num_rows, place / "data")
         run_spec = make_run_spec(config, data, manifest_of(data))
-        run_files.write_beginning(run, run_spec, None)
+        run = run_files.begin(place / "run", run_spec, None)
         look = _Look(bench.seconds, watch)
-        address = config.parallel.address
-        spec = run_spec.server_spec(run.path, None)
-        outcome = launch(spec, config.parallel.worker, look, address=address)
+        outcome = execute(run, run_spec, look)
     if outcome.stopped_by == "request" and not look.has_asked:
         raise Interrupted("interrupted before enough steps were timed; nothing was measured")
     return _summary(bench, run_spec, look.readings)

@@ -138,7 +138,7 @@ def _reference(what: Soak, place: Path) -> Record:
     )
     if done.returncode:
         raise ClusterError(f"the run without faults ended with {done.returncode}: {done.stderr}")
-    return read_record(SavedRun.load(run))
+    return read_record(SavedRun.open(run))
 
 
 class _RoundOf:
@@ -228,7 +228,7 @@ class _RoundOf:
             yield f"it ended with {code}: {said.strip()}"
             return
         try:
-            found = read_record(SavedRun.load(self._run))
+            found = read_record(SavedRun.open(self._run))
         except DistSGDError as error:
             yield f"its record cannot be read: {error}"
             return

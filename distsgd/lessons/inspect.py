@@ -21,6 +21,7 @@ from distsgd.errors import ConfigError, DataError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.step_view import StepView
+from distsgd.run.evaluation import as_target
 from distsgd.run.label_check import label_problem
 from distsgd.run.replay import replayed
 from distsgd.run.resume import check_replay
@@ -57,7 +58,7 @@ def layer_weights(run: Path, layer: int | None = None) -> LayerWeights:
         ConfigError: The layer has none that take one row to one number each.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     views = saved.model.views(saved.weights_P)
     matrices = {name: array for name, array in views.items() if array.ndim == 2}
     known = ", ".join(name.split(".")[1] for name in matrices)
@@ -81,11 +82,11 @@ def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGra
         DataError: The rows cannot be used, or are not there.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     x_NI, target = labelled_rows(saved, data, first, last)
     names = saved.manifest.class_names
     labels = tuple(str(names[k]) for k in target) if names else ()
-    loss = _MeanLoss(saved, x_NI, as_wanted(saved, target))
+    loss = _MeanLoss(saved, x_NI, as_target(saved, target))
     with one_blas_thread():
         gradients_NI = loss.by_input(saved.weights_P)
     raw_NI = x_NI * saved.manifest.scale + saved.manifest.shift
@@ -133,7 +134,7 @@ def error_over_weight(
         NumericsError: This process computes other bits than those that made the run.
         ReplayInterrupted: It was stopped before the steps were made again.
     """
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     index = _index_of(saved, weight)
     data = saved.data(cache_dir)
     with one_blas_thread():
@@ -214,14 +215,6 @@ def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[A
     return x_NI, target
 
 
-def as_wanted(saved: SavedRun, target: NDArray[Any]) -> Array:
-    """Targets as the loss takes them: classes as ones among zeros where it wants numbers."""
-    if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
-        ones: Array = np.eye(saved.manifest.num_targets, dtype=saved.config.train.dtype)[target]
-        return ones
-    return target
-
-
 def _loss_on_training_rows(saved: SavedRun, data: Path) -> _MeanLoss:
     rows, manifest = DataSet.open(data).train, saved.manifest
     count = min(rows.num_rows, ERROR_ROWS)
@@ -232,7 +225,7 @@ def _loss_on_training_rows(saved: SavedRun, data: Path) -> _MeanLoss:
         np.empty(count, np.int64) if is_class else np.empty((count, manifest.num_targets), dtype)
     )
     rows.gather_range_inplace(0, count, x_NI=x_NI, target=target, squared_norms_N=None)
-    return _MeanLoss(saved, x_NI, as_wanted(saved, target))
+    return _MeanLoss(saved, x_NI, as_target(saved, target))
 
 
 class _MeanLoss:

@@ -40,8 +40,8 @@ def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[st
     if isinstance(data, tuple):
         if len(data) != 2:
             raise DataError(_NAME, f"is a tuple of {len(data)}; {_RULE}")
-        _check_same_index(*data)
-        return _arrays(_array("x", data[0]), _array("y", data[1]), config.data.labels)
+        check_same_index(*data)
+        return _arrays(as_array("x", data[0]), as_array("y", data[1]), config.data.labels)
     if isinstance(data, str | bytes | os.PathLike):
         raise DataError(_NAME, f"is {_shown(data)}; {_RULE} (name files in [data] path)")
     if isinstance(data, np.ndarray | list | dict) or data is None:
@@ -53,13 +53,9 @@ def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[st
 
 
 def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySource, tuple[str, ...]]:
-    _check_shapes(x_NI, y)
-    if x_NI.dtype.kind not in "biuf" or x_NI.dtype.itemsize > 8:
-        way_out = "give them as float32 or float64 (text and objects as numbers, or as a table)"
-        raise DataError(
-            _NAME, f"x holds {x_NI.dtype}; must be numbers of at most 64 bits, {way_out}"
-        )
-    source = arrays_source(x_NI.astype(np.uint8) if x_NI.dtype.kind == "b" else x_NI, y)
+    x_NI = as_features(x_NI)
+    label_columns(x_NI, y)
+    source = arrays_source(x_NI, y)
     made = source.schema.names[1:]
     names = labels or tuple(made)
     if len(names) == 1 and len(made) > 1:
@@ -74,24 +70,46 @@ def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySourc
     return MemorySource(table.rename_columns([_FEATURES, *names]), name=source.name), names
 
 
-def _check_shapes(x_NI: Array, y: Array) -> None:
+def as_features(x_NI: Array) -> Array:
+    """Features ``[N, I]`` that can be rows: numbers, at least one; booleans as 0 and 1.
+
+    Raises:
+        DataError: They have another shape, or are no numbers of at most 64 bits.
+    """
     if x_NI.ndim != 2:
         way_out = "x.reshape(len(x), -1) makes one row of each sample"
         way_out = "x[:, None] makes one column of them" if x_NI.ndim == 1 else way_out
         raise DataError(
             _NAME, f"x has shape {x_NI.shape}; must be [N, I], rows of features ({way_out})"
         )
+    if x_NI.size == 0:
+        rule = "there must be one row and feature or more"
+        raise DataError(_NAME, f"x has shape {x_NI.shape}; {rule}")
+    if x_NI.dtype.kind not in "biuf" or x_NI.dtype.itemsize > 8:
+        way_out = "give them as float32 or float64 (text and objects as numbers, or as a table)"
+        raise DataError(
+            _NAME, f"x holds {x_NI.dtype}; must be numbers of at most 64 bits, {way_out}"
+        )
+    return x_NI.astype(np.uint8) if x_NI.dtype.kind == "b" else x_NI
+
+
+def label_columns(x_NI: Array, y: Array) -> list[Array]:
+    """The columns of labels ``[N]`` or ``[N, K]`` of the rows `x_NI`.
+
+    Raises:
+        DataError: They have another shape.
+    """
     if y.ndim not in {1, 2}:
         raise DataError(_NAME, f"y has shape {y.shape}; must be [N] or [N, K], a label of each row")
     if len(x_NI) != len(y):
         rule = "both must have one row for each sample"
         raise DataError(_NAME, f"x has {len(x_NI)} rows and y has {len(y)}; {rule}")
-    if x_NI.size == 0 or y.size == 0:
-        shapes = f"x has shape {x_NI.shape} and y {y.shape}"
-        raise DataError(_NAME, f"{shapes}; there must be one row, feature and label or more")
+    if y.size == 0:
+        raise DataError(_NAME, f"y has shape {y.shape}; there must be one label or more")
+    return [y] if y.ndim == 1 else list(y.T)
 
 
-def _check_same_index(x: Any, y: Any) -> None:
+def check_same_index(x: Any, y: Any) -> None:
     """Refuse a frame and a series of other rows: they would meet by place, and not by index."""
     are_labelled = all(hasattr(getattr(one, "index", None), "equals") for one in (x, y))
     if are_labelled and not x.index.equals(y.index):
@@ -100,8 +118,8 @@ def _check_same_index(x: Any, y: Any) -> None:
         raise DataError(_NAME, f"{reason}; {way_out}")
 
 
-def _array(name: str, value: Any) -> Array:
-    """Anything that numpy can take as an array, without losing anything by it."""
+def as_array(name: str, value: Any) -> Array:
+    """Anything that numpy can take as an array, without losing anything by it. Raises DataError."""
     if hasattr(value, "toarray") and not hasattr(value, "__array__"):
         raise DataError(_NAME, f"{name} is sparse; give {name}.toarray(), if it fits into memory")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):

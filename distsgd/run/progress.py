@@ -1,4 +1,4 @@
-"""Where a run is, for whoever looks on: the server's status in the words of the trainer."""
+"""Where a run is: the server's status in the words of the trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from distsgd.run.spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is."""
+    """Where a run is.
+
+    Attributes:
+        step: Updates made.
+        total_steps: Of the whole run.
+        epoch: Passes over the rows.
+        total_epochs: Of the whole run.
+        train_loss: Mean over the rows of the present epoch; None before its first step.
+        test_loss: Of the last evaluation; None before the first.
+        test_accuracy: The same; None where the labels are no classes.
+        samples_per_s: Since this session of the run began.
+        seconds_left: At this rate; None while there is none yet.
+        num_workers: Worker processes that are connected.
+    """
 
     step: int
     total_steps: int | None
@@ -51,7 +64,10 @@ class PreparingWatch:
 
 
 class ProgressWatch:
-    """Turns the server's status into progress and messages, and a wish to stop into an answer."""
+    """Turns the server's status into progress and messages, and a wish to stop into an answer.
+
+    An error that a callback raises stops the run after its present step, and comes out of `end`.
+    """
 
     def __init__(
         self,
@@ -60,23 +76,32 @@ class ProgressWatch:
         say: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
-        self._blueprint, self._on_progress, self._say, self._stop = (
-            run_spec,
-            on_progress,
-            say,
-            stop,
-        )
+        self._run_spec, self._stop = run_spec, stop
+        self._on_progress, self._say = on_progress, say
+        self._error: Exception | None = None
 
     def __call__(self, status: Status) -> bool:
         """Show `status`; should the run stop now?"""
+        if self._error is None:
+            try:
+                self._show(status)
+            except Exception as error:  # noqa: BLE001 -- raised again when the run has ended.
+                self._error = error
+        return self._error is not None or self._stop.is_set()
+
+    def end(self) -> None:
+        """The run has ended; raises what a callback raised."""
+        if self._error is not None:
+            raise self._error
+
+    def _show(self, status: Status) -> None:
         for message in status.messages:
             self._say(message)
         if status.phase != "starting":
             self._on_progress(self._progress(status))
-        return self._stop.is_set()
 
     def _progress(self, status: Status) -> Progress:
-        total, sampler = self._blueprint.total_steps, self._blueprint.sampler
+        total, sampler = self._run_spec.total_steps, self._run_spec.sampler
         rate = status.num_samples / status.seconds if status.seconds else 0.0
         rows_left = (total - status.step) * sampler.batch_rows
         return Progress(

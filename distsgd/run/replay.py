@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted
-from distsgd.parallel.launch.launch import launch
-from distsgd.parallel.server.spec import Outcome
-from distsgd.parallel.server.step_view import OnStep
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import Observers, OnStep
 from distsgd.run import run_files
+from distsgd.run.execution import execute
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.saved import SavedRun
 from distsgd.run.spec import RunSpec
@@ -54,20 +55,21 @@ def replayed(
         DistSGDError: What `ParameterServer.train` raises.
     """
     with _room(saved.directory) as room:
-        run = RunDirectory.create(room / "run")
         given = run_files.read_initial_weights(saved.directory, run_spec)
-        run_files.write_beginning(run, run_spec, given)
-        # The schedule keeps the length of the whole run; only the loop ends earlier.
-        spec = replace(run_spec.server_spec(run.path, given), total_steps=num_steps)
-        spec = spec if evaluate else replace(spec, num_test_rows=0)
+        run = run_files.begin(room / "run", run_spec, given)
+
+        def shortened(spec: ServerSpec) -> ServerSpec:
+            # The schedule keeps the length of the whole run; only the loop ends earlier.
+            num_test_rows = spec.num_test_rows if evaluate else 0
+            return replace(spec, total_steps=num_steps, num_test_rows=num_test_rows)
+
         shown = replace(run_spec, total_steps=num_steps)
         watch = ProgressWatch(shown, on_progress, _silent, stop or threading.Event())
-        address = saved.config.parallel.address
-        outcome = launch(
-            spec, saved.config.parallel.worker, watch, address=address, on_step=on_step
-        )
+        observers = Observers(on_step=on_step)
+        outcome = execute(run, run_spec, watch, observers=observers, changed=shortened)
+        watch.end()
         _refuse_half(saved.directory, outcome, num_steps)
-        yield SavedRun.load(run.path)
+        yield SavedRun.open(run.path)
 
 
 def _silent(_: Any) -> None:
@@ -77,13 +79,13 @@ def _silent(_: Any) -> None:
 def _refuse_half(run: RunDirectory, outcome: Outcome, num_steps: int) -> None:
     """Raise what ended the replay, unless it came to the end that its configuration says."""
     if outcome.status == "interrupted":
-        raise ReplayInterrupted(run.path, outcome.step, num_steps)
+        raise ReplayInterrupted(run.path, outcome.steps, num_steps)
     if outcome.status == "diverged":
         advice = (
             f"the run {run.path} diverges here when it is computed again ({outcome.advice}), "
             f"though its record goes on to step {num_steps}; nothing else was found out about it"
         )
-        raise DivergedError(outcome.step, advice)
+        raise DivergedError(outcome.steps, advice)
 
 
 @contextmanager

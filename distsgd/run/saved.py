@@ -1,4 +1,7 @@
-"""A run as it lies on disk, read back: what evaluation, prediction and verification start from."""
+"""A run as it lies on disk, read back: what evaluation, prediction and verification start from.
+
+What can be done with it: `run`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from distsgd.base.arguments import path_argument
+from distsgd.base.arguments import call_argument, path_argument
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DirectoryLock
@@ -21,35 +25,47 @@ from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.run.spec import build_model
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
+from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, repr=False)
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class SavedRun:
     """A run with everything that takes raw rows to its outputs.
 
-    Statistics, class names, network, weights.
+    What changes while a run trains (checkpoint, weights, history, metrics) is read when it is first
+    asked for, and kept.
+
+    Attributes:
+        directory: Where everything lies.
+        config: That it was begun with.
+        manifest: Of its data: statistics for standardising, class names.
+        model: The network.
     """
 
     directory: RunDirectory
     config: TrainConfig
     manifest: Manifest
     model: Model
-    checkpoint: Checkpoint
-    _held: list[DirectoryLock] = field(default_factory=list, repr=False, compare=False)
-
-    def __repr__(self) -> str:
-        return f"SavedRun({str(self.directory.path)!r}, {self.model!r}, {self.checkpoint!r})"
+    _say: Say = field(default=_silent)
+    _held: list[DirectoryLock] = field(default_factory=list)
 
     @classmethod
-    def load(cls, run: Path, on_message: Say = lambda _: None) -> SavedRun:
-        """Read `run` with its newest checkpoint.
+    def open(cls, run: Path | str, *, on_message: Say = _silent) -> Self:
+        """The run at `run`, a directory.
+
+        Args:
+            run: As `train` printed it.
+            on_message: Called with each damaged checkpoint that is passed over.
 
         Raises:
-            RunError: It is no run, or nothing was trained yet.
-            CheckpointError: The weights are damaged.
+            RunError: It is no run, is damaged, or is of another version.
         """
         directory = RunDirectory.open(path_argument("run", run))
         config = recorded_config(directory)
@@ -60,10 +76,54 @@ class SavedRun:
                 directory.model_path,
                 "is not the network of config.json; one of them was changed, restore it",
             )
-        checkpoint = CheckpointStore(directory.checkpoints).latest(on_message)
-        if checkpoint is None:
-            raise RunError(run, _why_no_checkpoint(directory))
-        return cls(directory, config, manifest, model, checkpoint)
+        say = call_argument("on_message", on_message, _silent)
+        return cls(directory, config, manifest, model, say)
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The newest one.
+
+        Raises:
+            RunError: Nothing was trained yet, or the checkpoints are gone.
+            CheckpointError: All of them are damaged.
+        """
+        found = CheckpointStore(self.directory.checkpoints).latest(self._say)
+        if found is None:
+            raise RunError(self.path, _why_no_checkpoint(self.directory))
+        return found
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The newest weights by parameter name, of the run's dtype; each in its own shape.
+
+        Raises:
+            RunError, CheckpointError: As `checkpoint`.
+        """
+        return dict(self.checkpoint.arrays["weights"])
+
+    @cached_property
+    def history(self) -> Any:
+        """A pyarrow Table, a row for each `history_every` steps; see `distsgd.store.HistoryRow`.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        return read_history(self.directory.history)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """How it ended, as ``--json`` prints it; empty for a run that has not ended yet.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        ended = self.directory.result_path
+        return self.directory.read_json(ended) if ended.is_file() else {}
 
     @cached_property
     def weights_P(self) -> Array:  # noqa: N802 -- shape letters.
@@ -82,7 +142,7 @@ class SavedRun:
         named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
         return weights_vector(self.model, named, dtype, must_be_finite=False)
 
-    def data(self, cache_dir: Path | None = None) -> Path:
+    def data(self, cache_dir: Path | str | None = None) -> Path:
         """The prepared rows the run was trained on.
 
         Beside it, or in the cache, made again if need be; they stay there while this object lives.
@@ -90,6 +150,8 @@ class SavedRun:
         Raises:
             DataError: They are gone, or have changed.
         """
+        if cache_dir is not None:
+            cache_dir = path_argument("cache_dir", cache_dir)
         beside = self.directory.path / "data"
         if (beside / self.manifest.train_shards[0].file).is_file():
             return beside

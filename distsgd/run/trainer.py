@@ -6,14 +6,14 @@ It prepares the data, fixes the run, has it made, and says how it ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from distsgd.base.arguments import call_argument, path_argument, refuse
+from distsgd.base.arguments import path_argument, refuse
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DirectoryLock
@@ -25,35 +25,44 @@ from distsgd.errors import (
 )
 from distsgd.lab.faults.injection import Chaos, counted
 from distsgd.lab.faults.plan import FaultPlan
-from distsgd.nn.weights import in_short, weights_vector
-from distsgd.parallel.launch.launch import launch
-from distsgd.parallel.server.spec import Outcome, Status
-from distsgd.parallel.server.step_view import OnStep
+from distsgd.nn.weights import weights_vector
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec, Status
 from distsgd.run import run_files
+from distsgd.run.callbacks import Callback, Callbacks
+from distsgd.run.execution import execute
 from distsgd.run.label_check import check_labels
-from distsgd.run.progress import Progress, ProgressWatch
+from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume
+from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
-from distsgd.run.source import (
-    manifest_of,
-    prepared_arrays,
-    prepared_data,
-)
+from distsgd.run.source import manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_rule, make_run_spec
-from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
 
 
-def _silent(_: Any) -> None:
-    """Say nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would do."""
+    """What a run would do.
+
+    Attributes:
+        rows: Rows to train on.
+        test_rows: Rows that are held out.
+        features: Numbers a row has.
+        outputs: Of the network.
+        parameters: Of the network.
+        batch_size: Rows of a mini-batch.
+        steps_per_epoch: Updates in a pass over the rows.
+        steps: Updates in all.
+        shuffle: How mini-batches are drawn.
+        hot_bytes: Features that mini-batches are drawn from at a time.
+        blocks_per_step: Blocks that a mini-batch is cut into.
+        num_workers: Worker processes; 0 for none.
+        memory_per_process_bytes: About what a process needs.
+        warnings: What is allowed but probably not meant.
+    """
 
     rows: int
     test_rows: int
@@ -70,32 +79,43 @@ class DryRun:
     memory_per_process_bytes: int
     warnings: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Result:
-    """A finished run.
-
-    Weights by name, history (a pyarrow Table), the metrics of ``--json``, and where it lies.
-    """
-
-    weights: dict[str, Array]
-    history: Any
-    metrics: dict[str, Any]
-    path: Path
-
-    def __repr__(self) -> str:
-        ended = ", ".join(f"{key}={_short(self.metrics.get(key))}" for key in _ECHOED)
-        return (
-            f"Result({ended}, weights=<{in_short(self.weights)}>, history=<{len(self.history):,} "
-            f"rows of {self.history.num_columns} columns>, path={str(self.path)!r})"
+    @classmethod
+    def of(cls, run_spec: RunSpec) -> DryRun:
+        """What the run of `run_spec` would do."""
+        sampler, manifest, model = run_spec.sampler, run_spec.manifest, run_spec.model
+        return cls(
+            rows=manifest.train_rows,
+            test_rows=manifest.test_rows,
+            features=manifest.num_features,
+            outputs=model.num_outputs,
+            parameters=model.num_parameters,
+            batch_size=sampler.batch_rows,
+            steps_per_epoch=sampler.steps_per_epoch,
+            steps=run_spec.total_steps,
+            shuffle=str(sampler.describe()["shuffle"]),
+            hot_bytes=run_spec.hot_bytes(),
+            blocks_per_step=len(sampler.partition(0).blocks),
+            num_workers=run_spec.num_workers,
+            memory_per_process_bytes=run_spec.memory_per_process_bytes(),
+            warnings=run_spec.warnings(),
         )
 
 
-_ECHOED = ("status", "steps", "epochs", "train_loss", "test_loss", "test_accuracy", "seconds")
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What one call of `fit` asks for."""
 
+    resume: Resume
+    accept_numerics: bool
+    initial_weights: Mapping[str, Array] | None
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+    def __post_init__(self) -> None:
+        if not isinstance(self.resume, str) or self.resume not in get_args(Resume):
+            refuse("resume", self.resume, '"never" or "auto"')
+        if not isinstance(self.accept_numerics, bool):
+            refuse("accept_numerics", self.accept_numerics, "True or False")
+        if not isinstance(self.initial_weights, Mapping | None):
+            refuse("initial_weights", self.initial_weights, "arrays by parameter name, or None")
 
 
 class Trainer:
@@ -107,34 +127,25 @@ class Trainer:
             features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
             take); or a table (pyarrow, pandas, anything with Arrow's interface), of which
             ``[data] label`` and ``features`` name the columns.
-        initial_weights: By parameter name, instead of random ones.
+        callbacks: Called while the run is trained: see `Callback`.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
-        resume: "auto" goes on with a run that is there, or returns its result when it is finished.
-        accept_numerics: Whether a run goes on where this process computes other bits than the one
-            that trained it before; that is said, and stands in its run_files.
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
-        on_progress: Called about ten times a second.
-        on_message: Called with what a person should know.
-        on_step: Called with a `StepView` for every step, in order, before its update. Without
-            workers it is called in the thread that trains, and the run waits for it; on Ray in the
-            thread that called `fit`, a little behind the run. An error it raises ends the run, with
-            a checkpoint, and comes out of `fit`. A step that is made again after going back
-            (`on_divergence`) is seen again.
+
+    Attributes:
+        path: The run directory; None before there is one.
+
+    Raises:
+        ConfigError: An argument is nothing of its kind, or rows or labels are not named.
     """
 
-    def __init__(  # noqa: PLR0913 -- all but one are keywords that may be left out.
+    def __init__(
         self,
         config: TrainConfig,
         *,
         data: object = None,
-        initial_weights: Mapping[str, Array] | None = None,
+        callbacks: Sequence[Callback] = (),
         run_dir: Path | str | None = None,
-        resume: Resume = "never",
-        accept_numerics: bool = False,
         cache_dir: Path | str | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_message: Callable[[str], None] | None = None,
-        on_step: OnStep | None = None,
     ) -> None:
         if not isinstance(config, TrainConfig):
             raise ConfigError(
@@ -145,24 +156,14 @@ class Trainer:
         make_rule(config)  # So that what is wrong with it is told before rows are read.
         self._config = config
         self._data = data
-        self._initial_weights = initial_weights
+        self._callbacks = Callbacks(callbacks)
+        self._say = self._callbacks.message
         self._run_dir = None if run_dir is None else path_argument("run_dir", run_dir).absolute()
-        if not isinstance(resume, str) or resume not in get_args(Resume):
-            refuse("resume", resume, '"never" or "auto"')
-        if not isinstance(initial_weights, Mapping | None):
-            refuse("initial_weights", initial_weights, "arrays by parameter name, or None")
-        self._resume: Resume = resume
-        if not isinstance(accept_numerics, bool):
-            refuse("accept_numerics", accept_numerics, "True or False")
-        self._accept_numerics = accept_numerics
         self._cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
         self._held: list[DirectoryLock] = []
-        self._on_progress = call_argument("on_progress", on_progress, _silent)
-        self._say = call_argument("on_message", on_message, _silent)
-        self._on_step = None if on_step is None else call_argument("on_step", on_step, on_step)
         self._stop = threading.Event()
         self._has_begun = False
-        self.path: Path | None = None  # The run directory, once it is there.
+        self.path: Path | None = None
 
     def request_stop(self) -> bool:
         """End the run after its present step, with a checkpoint; callable from a signal handler.
@@ -182,27 +183,28 @@ class Trainer:
             ConfigError: The configuration cannot be run.
             DataError: The data cannot be used.
         """
-        run_spec = self._blueprint(self._prepared_files())
-        sampler = run_spec.sampler
-        return DryRun(
-            rows=run_spec.manifest.train_rows,
-            test_rows=run_spec.manifest.test_rows,
-            features=run_spec.manifest.num_features,
-            outputs=run_spec.model.num_outputs,
-            parameters=run_spec.model.num_parameters,
-            batch_size=sampler.batch_rows,
-            steps_per_epoch=sampler.steps_per_epoch,
-            steps=run_spec.total_steps,
-            shuffle=str(sampler.describe()["shuffle"]),
-            hot_bytes=run_spec.hot_bytes(),
-            blocks_per_step=len(sampler.partition(0).blocks),
-            num_workers=run_spec.num_workers,
-            memory_per_process_bytes=run_spec.memory_per_process_bytes(),
-            warnings=run_spec.warnings(),
-        )
+        if self._data is not None:
+            raise ConfigError(["a plan is made for files; arrays are checked by fit()"])
+        return DryRun.of(self._spec_of(self._prepared_files()))
 
-    def fit(self) -> Result:
+    def fit(
+        self,
+        *,
+        resume: Resume = "never",
+        accept_numerics: bool = False,
+        initial_weights: Mapping[str, Array] | None = None,
+    ) -> Run:
         """Train to the end; blocks.
+
+        Args:
+            resume: "auto" resumes a run that is there, or returns it when it is finished; it may be
+                called any number of times.
+            accept_numerics: Whether a run is resumed where this process computes other bits than
+                the one that trained it before; that is said, and stands in its record.
+            initial_weights: By parameter name, instead of random ones; of the parameters' shapes.
+
+        Returns:
+            The run, as `Run.open` reads it back.
 
         Raises:
             ConfigError, ModelError, RunError: Nothing was started.
@@ -210,39 +212,44 @@ class Trainer:
             ClusterError: Ray or a worker is missing, or computes other bits.
             DivergedError: The loss is no longer finite; the last good checkpoint is kept.
             TrainingInterrupted: It was asked to stop; the run can be resumed.
+            Exception: What a callback raised; a checkpoint was written before, if a step was made.
         """
+        start = _Start(resume, accept_numerics, initial_weights)
         try:
-            return self._fit()
+            return self._fit(start)
         finally:
             self._held.clear()
 
-    def _fit(self) -> Result:
+    def _fit(self, start: _Start) -> Run:
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
-        path, is_there = run_files.find_run(self._config, stem, self._run_dir, self._resume)
+        path, is_there = run_files.find_run(self._config, stem, self._run_dir, start.resume)
         while True:
-            if is_there and (finished := self._finished_by_others(RunDirectory.open(path))):
+            if is_there and (finished := self._finished_by_others(path)):
                 return finished
             try:
-                run_spec, run = self._open_run(path.absolute(), is_there=is_there)
+                run_spec, run = self._open_run(path.absolute(), start, is_there=is_there)
                 break
             except RunError:
-                if is_there or self._resume == "never" or not RunDirectory.is_run(path):
+                if is_there or start.resume == "never" or not RunDirectory.is_run(path):
                     raise
             # Another process began this run while its data were prepared here.
-            path, is_there = run_files.find_run(self._config, stem, path, self._resume)
+            path, is_there = run_files.find_run(self._config, stem, path, start.resume)
         for warning in run_spec.warnings():
             self._say(f"warning: {warning}")
         self.path = run.path
-        return self._ended(run, self._train(run_spec, run))
+        result = self._ended(run, self._train(run_spec, run))
+        self._callbacks.train_end(result)
+        return result
 
-    def _finished_by_others(self, run: RunDirectory) -> Result | None:
-        """The result of a run that has nothing left to do, or has not once it is free."""
+    def _finished_by_others(self, path: Path) -> Run | None:
+        """A run that has nothing left to do, or has not once it is free."""
+        run = RunDirectory.open(path)
         self._wait_until_free(run)
         metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
         if metrics.get("status") != "done":
             return None
         self._say(f"{run.path} is finished; nothing to do")
-        return _result(run, metrics)
+        return _with_weights(run)
 
     def _wait_until_free(self, run: RunDirectory) -> None:
         """Leave a run alone that another process trains; one that was killed lets go soon."""
@@ -254,40 +261,45 @@ class Trainer:
                 pass
 
     def _prepared_files(self) -> Path:
-        if self._data is not None:
-            raise ConfigError(["a plan is made for files; arrays are checked by fit()"])
         return prepared_data(
             self._config, cache_dir=self._cache_dir, on_message=self._say, held=self._held
         )
 
-    def _blueprint(self, data: Path) -> RunSpec:
+    def _spec_of(self, data: Path) -> RunSpec:
         run_spec = make_run_spec(self._config, data, manifest_of(data))
         check_labels(run_spec.model.loss, data)
         return run_spec
 
-    def _open_run(self, path: Path, *, is_there: bool) -> tuple[RunSpec, RunDirectory]:
+    def _open_run(
+        self, path: Path, start: _Start, *, is_there: bool
+    ) -> tuple[RunSpec, RunDirectory]:
         """Fix what the run is; on disk too, unless it is there already."""
         if self._data is None:
-            run_spec = self._blueprint(self._prepared_files())
-            return self._open_with(run_spec, path, is_there=is_there)
+            run_spec = self._spec_of(self._prepared_files())
+            return run_spec, self._open_with(run_spec, path, start, is_there=is_there)
         with run_files.beside(path) as staging:
             rows = prepared_arrays(self._config, self._data, staging / "data")
-            run_spec = replace(self._blueprint(rows), data=path / "data")
-            return self._open_with(run_spec, path, is_there=is_there, rows=rows)
+            run_spec = replace(self._spec_of(rows), data=path / "data")
+            return run_spec, self._open_with(run_spec, path, start, is_there=is_there, rows=rows)
 
     def _open_with(
-        self, run_spec: RunSpec, path: Path, *, is_there: bool, rows: Path | None = None
-    ) -> tuple[RunSpec, RunDirectory]:
+        self,
+        run_spec: RunSpec,
+        path: Path,
+        start: _Start,
+        *,
+        is_there: bool,
+        rows: Path | None = None,
+    ) -> RunDirectory:
         if not is_there:
-            return run_spec, run_files.begin(path, run_spec, self._first_weights(run_spec), rows)
+            weights_P = self._first_weights(run_spec, start.initial_weights)
+            return run_files.begin(path, run_spec, weights_P, rows)
         run = RunDirectory.open(path)
-        accepts = self._accept_numerics
-        check_resume(run, run_spec, accept_numerics=accepts, say=self._say)
-        return run_spec, run
+        check_resume(run, run_spec, accept_numerics=start.accept_numerics, say=self._say)
+        return run
 
-    def _first_weights(self, run_spec: RunSpec) -> Array | None:
-        """Start weights that were given, as one vector; None for random ones."""
-        given = self._initial_weights
+    def _first_weights(self, run_spec: RunSpec, given: Mapping[str, Array] | None) -> Array | None:
+        """Start weights that were given, as one vector ``[P]``; None for random ones."""
         if given is None and self._config.model.initial_weights:
             given = read_weights(Path(self._config.model.initial_weights))
         if given is None:
@@ -295,44 +307,49 @@ class Trainer:
         return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))
 
     def _train(self, run_spec: RunSpec, run: RunDirectory) -> Outcome:
-        spec = run_spec.server_spec(run.path, run_files.read_initial_weights(run, run_spec))
-        worker, address = self._config.parallel.worker, self._config.parallel.address
-        spec = replace(spec, chaos=self._chaos(run))
-        seen = ProgressWatch(run_spec, self._on_progress, self._say, self._stop)
+        seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop)
 
         def watch(status: Status) -> bool:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
             return seen(status)
 
+        def with_chaos(spec: ServerSpec) -> ServerSpec:
+            return replace(spec, chaos=self._chaos(run))
+
         try:
+            self._callbacks.train_start(Run.open(run.path))
             if run_spec.num_workers:
+                address = self._config.parallel.address
                 self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
-            return launch(spec, worker, watch, address=address, on_step=self._on_step)
+            observers = self._callbacks.observers()
+            outcome = execute(run, run_spec, watch, observers=observers, changed=with_chaos)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)
             raise
+        seen.end()
+        return outcome
 
     def _chaos(self, run: RunDirectory) -> Chaos | None:
         """Faults on purpose; a run that is made again to be verified has none."""
         faults = self._config.chaos.faults
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
-    def _ended(self, run: RunDirectory, outcome: Outcome) -> Result:
-        """The result that the server wrote; an error where the run did not come to its end."""
+    def _ended(self, run: RunDirectory, outcome: Outcome) -> Run:
+        """The run as it is written down; an error where it did not come to its end."""
         metrics = run.read_json(run.result_path)
         if "faults" in metrics:
             self._say(f"faults on purpose: {counted(metrics['faults'])}")
         if outcome.status == "diverged":
-            raise DivergedError(outcome.step, outcome.advice)
+            raise DivergedError(outcome.steps, outcome.advice or "")
         if outcome.status == "interrupted":
-            raise TrainingInterrupted(run.path, outcome.step)
+            raise TrainingInterrupted(run.path, outcome.steps)
         if outcome.advice:
             self._say(outcome.advice)
-        return _result(run, metrics)
+        return _with_weights(run)
 
 
-def _result(run: RunDirectory, metrics: dict[str, Any]) -> Result:
-    found = CheckpointStore(run.checkpoints).latest(_silent)
-    if found is None:
-        raise RunError(run.path, f"is finished, but {run_files.CHECKPOINTS_GONE}")
-    return Result(dict(found.arrays["weights"]), read_history(run.history), metrics, run.path)
+def _with_weights(run: RunDirectory) -> Run:
+    """A finished run, whose weights are there. Raises RunError."""
+    found = Run.open(run.path)
+    _ = found.checkpoint
+    return found

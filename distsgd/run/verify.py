@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.arguments import count_argument, path_argument
+from distsgd.base.arguments import call_argument, count_argument
 from distsgd.errors import VerificationError
 from distsgd.run.progress import Progress
 from distsgd.run.replay import replayed
@@ -44,55 +44,37 @@ class Record:
 
 
 def verify(
-    run: Path,
+    saved: SavedRun,
     *,
-    num_workers: int | None = None,
+    num_workers: int = 0,
     accept_numerics: bool = False,
-    on_message: Say = lambda _: None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_message: Say | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     cache_dir: Path | None = None,
 ) -> Verification:
-    """Make `run` again in a directory of its own and compare digests, history and weights. Blocks.
-
-    Args:
-        run: A run that has a checkpoint.
-        num_workers: 0 unless given: in this process.
-        accept_numerics: Whether it is made again also where this process computes other bits than
-            those that made it; that is said, and stands in the error where the record differs.
-        on_message: Called with what a person should know.
-        on_progress: Called about ten times a second while the steps are made.
-        stop: Set, it ends the work after the present step. Ctrl-C does so too.
-        cache_dir: Where prepared data are kept.
-
-    Raises:
-        VerificationError: The record differs; names the first step at which it does. No other
-            error says anything about the record.
-        ReplayInterrupted: It was stopped before all steps were made again.
-        DivergedError: The run diverges when it is made again, before the end of its record.
-        CheckpointError: What was saved is damaged.
-        NumericsError: This process computes other bits than those that made the run, and that is
-            not accepted.
-        RunError, DataError: The run or its data are not there any more.
-    """
-    saved = SavedRun.load(run, on_message)
-    num_workers = count_argument("num_workers", 0 if num_workers is None else num_workers)
-    cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
+    """Make `saved` again in a directory of its own and compare; see `Run.verify`. Blocks."""
+    num_workers = count_argument("num_workers", num_workers)
+    say = call_argument("on_message", on_message, _silent)
+    show = call_argument("on_progress", on_progress, _silent)
     recorded = read_record(saved)
-    run_spec = _blueprint(saved, saved.data(cache_dir), num_workers)
+    run_spec = _spec_of_replay(saved, saved.data(cache_dir), num_workers)
     doubts = check_replay(saved.directory, run_spec, accept_numerics=accept_numerics)
     for doubt in doubts:
-        on_message(f"WARNING: {run}: {doubt}")
-    on_message(f"making {recorded.steps} steps again")
-    replay = replayed(saved, run_spec, recorded.steps, on_progress=on_progress, stop=stop)
-    with replay as made:
+        say(f"WARNING: {saved.path}: {doubt}")
+    say(f"making {recorded.steps} steps again")
+    with replayed(saved, run_spec, recorded.steps, on_progress=show, stop=stop) as made:
         again = read_record(made)
     wrong = min(differences(recorded, again), default=None)
     if wrong is not None:
         step, what = wrong
         end = "; ".join(("nothing from there on can be trusted", *doubts))
-        raise VerificationError(run, step, f"{what}; {end}")
+        raise VerificationError(saved.path, step, f"{what}; {end}")
     return Verification(recorded.steps, len(recorded.digests))
+
+
+def _silent(_: object) -> None:
+    """Say nothing."""
 
 
 def read_record(saved: SavedRun) -> Record:
@@ -110,7 +92,7 @@ def read_record(saved: SavedRun) -> Record:
     )
 
 
-def _blueprint(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
+def _spec_of_replay(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
     parallel = saved.config.parallel.model_copy(
         update={"workers": num_workers, "assignment": "all"}
     )

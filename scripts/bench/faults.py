@@ -29,6 +29,8 @@ from distsgd.errors import TrainingInterrupted
 from distsgd.lab.bench import Bench, synthetic
 from distsgd.lab.faults.injection import FILE, FaultLog
 from distsgd.lab.processes import marked_processes
+from distsgd.run.callbacks import Callback
+from distsgd.run.progress import Progress
 from distsgd.run.trainer import Trainer
 from distsgd.store.history import read_history
 
@@ -86,12 +88,19 @@ def train(
     bench = Bench(layers, batch, workers, 0.0, overrides=(*overrides, f"chaos.faults=[{quoted}]"))
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
         run = Path(directory) / "run"
+
+        def stop_in_time(_: Progress) -> None:
+            if time.monotonic() > until:
+                trainer.request_stop()
+
+        def keep(message: str) -> None:
+            found.said.append((time.time(), message))
+
         trainer = Trainer(
             bench.config(),
             data=synthetic(max(8192, 2 * batch), layers),
             run_dir=run,
-            on_progress=lambda _: trainer.request_stop() if time.monotonic() > until else None,
-            on_message=lambda message: found.said.append((time.time(), message)),
+            callbacks=[Callback(on_progress=stop_in_time, on_message=keep)],
         )
         until = time.monotonic() + most_s
         with (

@@ -21,8 +21,9 @@ from blake3 import blake3
 
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
+from distsgd.run.callbacks import Callback
+from distsgd.run.run import Run
 from distsgd.run.run_files import read_weights
-from distsgd.run.saved import SavedRun
 from distsgd.run.trainer import Trainer
 from distsgd.store.digest import DigestLog
 from distsgd.store.evaluations import EvaluationLog
@@ -126,11 +127,10 @@ class KilledRun:
         trainer = Trainer(
             self.config,
             run_dir=self.place / run,
-            resume="auto",
             cache_dir=self.place / "cache",
-            on_message=say,
+            callbacks=[Callback(on_message=say)],
         )
-        return trainer.fit().metrics
+        return trainer.fit(resume="auto").metrics
 
     def copied(self) -> Path:
         """The killed run anew, to be damaged."""
@@ -156,7 +156,7 @@ def read_back(run: Path) -> None:
     EvaluationLog(directory.evaluations_path).read()
     if directory.result_path.exists():
         directory.read_json(directory.result_path)
-    saved = SavedRun.load(run)
+    saved = Run.open(run)
     assert np.isfinite(saved.weights_P).all()
     saved.data(run.parent / "cache")
 
@@ -209,7 +209,7 @@ def forged_safetensors(data: bytes, chance: np.random.Generator) -> bytes:
 def judge_weights(path: Path, killed: KilledRun) -> None:
     """Take a file as start weights, as the trainer does."""
     vector = weights_vector(
-        SavedRun.load(killed.place / "whole").model, read_weights(path), np.dtype("float32")
+        Run.open(killed.place / "whole").model, read_weights(path), np.dtype("float32")
     )
     assert np.isfinite(vector).all()
 

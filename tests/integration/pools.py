@@ -13,9 +13,10 @@ from pathlib import Path
 from distsgd.config import TrainConfig
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.runner import MakeWorker, make_runner
+from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import Outcome, ServerSpec
-from distsgd.parallel.server.step_view import OnStep
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import Observers, OnStep
 from distsgd.parallel.service import serve
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
@@ -45,7 +46,8 @@ def train_with_threads(
 ) -> Outcome:
     """Train with as many workers as `spec` says, each in a thread, over the transport it names."""
     with one_blas_thread():
-        server = ParameterServer(spec, partial(make_runner, worker), on_step=on_step)
+        make = partial(make_runner, worker)
+        server = ParameterServer(spec, make, observers=Observers(on_step=on_step))
         pool = [
             threading.Thread(
                 target=serve,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
-from distsgd.run.trainer import Result, Trainer
+from distsgd.run.run import Result
+from distsgd.run.trainer import Trainer
 
 Float64 = NDArray[np.float64]
 
@@ -37,4 +38,4 @@ def trained(
     """Gradient descent on one linear output from given weights."""
     config = linear_config(optimizer={"learning_rate": rate}, train={"steps": steps})
     start = {"layers.0.weight": weights_I.reshape(-1, 1)}
-    return Trainer(config, data=(x_NI, y_N), initial_weights=start, run_dir=run).fit()
+    return Trainer(config, data=(x_NI, y_N), run_dir=run).fit(initial_weights=start)

@@ -18,10 +18,12 @@ from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.server.step_view import StepView
+from distsgd.run.callbacks import Callback
+from distsgd.run.run import Result
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.spec import make_run_spec
-from distsgd.run.trainer import Result, Trainer
+from distsgd.run.trainer import Trainer
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
 from tests.integration.pools import SECRET, train_with_threads
@@ -102,12 +104,10 @@ def learn(lesson: Lesson, run: Path) -> Learnt:
     trainer = Trainer(
         lesson.config,
         data=lesson.arrays,
-        initial_weights=lesson.first_weights,
         run_dir=run,
-        on_step=views.append,
-        on_message=messages.append,
+        callbacks=[Callback(on_step=views.append, on_message=messages.append)],
     )
-    result = trainer.fit()
+    result = trainer.fit(initial_weights=lesson.first_weights)
     for num_workers, exchange in CREWS:
         again = run.with_name(f"{run.name}-{num_workers}-{exchange}")
         _hold_against(lesson, again, result, views, num_workers=num_workers, exchange=exchange)

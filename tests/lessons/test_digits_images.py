@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from distsgd.config import TrainConfig
 from distsgd.data.prepare.rows import read_rows
 from distsgd.lessons.inspect import input_gradients, layer_weights
-from distsgd.run.evaluate import evaluate
-from distsgd.run.trainer import Result, Trainer
+from distsgd.run.run import Result, Run
+from distsgd.run.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "distsgd" / "examples" / "digits.parquet"
@@ -38,7 +38,7 @@ def one_layer(
     )
     start = {"layers.0.weight": np.zeros((width, 10), np.float32)}
     cache = run.with_name("cache")
-    return Trainer(config, initial_weights=start, run_dir=run, cache_dir=cache).fit()
+    return Trainer(config, run_dir=run, cache_dir=cache).fit(initial_weights=start)
 
 
 def scores_by_class(
@@ -90,7 +90,7 @@ def test_one_layer_learns_the_images_by_a_squared_cost(tmp_path: Path, num_rows:
     data = first_rows(tmp_path, num_rows) if num_rows < 10_000 else MNIST
     keys: dict[str, Any] = {"label": "label", "width": 784, "rate": 0.01, "test_fraction": 0.2}
     run = one_layer(data, tmp_path / "run", **keys).path
-    accuracy = evaluate(run, cache_dir=tmp_path / "cache").test_accuracy
+    accuracy = Run.open(run).evaluate(cache_dir=tmp_path / "cache").test_accuracy
     assert accuracy is not None
     assert accuracy > {1000: 0.75, 10_000: 0.82}[num_rows]
     rows = read_rows(data, 0, num_rows)

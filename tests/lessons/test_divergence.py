@@ -13,9 +13,9 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError, RunError
 from distsgd.parallel.server.step_view import OnStep, StepView
-from distsgd.run.saved import SavedRun
-from distsgd.run.trainer import Result, Trainer
-from distsgd.run.verify import verify
+from distsgd.run.callbacks import Callback
+from distsgd.run.run import Result, Run
+from distsgd.run.trainer import Trainer
 from tests.lessons.little_runs import Lesson, bits_of, learn
 
 
@@ -46,12 +46,11 @@ def test_growth_without_bound_stops_and_names_the_rate(tmp_path: Path) -> None:
     trainer = Trainer(
         example.config,
         data=example.arrays,
-        initial_weights=example.first_weights,
         run_dir=tmp_path / "run",
-        on_step=seen.append,
+        callbacks=[Callback(on_step=seen.append)],
     )
     with pytest.raises(DivergedError, match=r"learning rate of 1, which is too high") as caught:
-        trainer.fit()
+        trainer.fit(initial_weights=example.first_weights)
     # 9^6 is below the million-fold, 9^7 above it.
     assert caught.value.step == 7
     assert [view.step for view in seen] == list(range(8))
@@ -84,11 +83,10 @@ def test_halving_answers_any_rate(rate: float, momentum: float, tmp_path: Path) 
         trainer = Trainer(
             example.config,
             data=example.arrays,
-            initial_weights=example.first_weights,
             run_dir=tmp_path / "run",
         )
         with pytest.raises(DivergedError, match="too high"):  # More than it is ever halved.
-            trainer.fit()
+            trainer.fit(initial_weights=example.first_weights)
         return
     assert learn(example, tmp_path / "run").errors[-1] < 1e-6
 
@@ -106,9 +104,9 @@ def test_run_stopped_anywhere_goes_on_to_the_same_bits(
         seen: list[StepView] = []
         stop = partial(_stop_after, seen, stop_at)
         with pytest.raises(InterruptedError):
-            _trainer(example, config, tmp_path / f"{stop_at}", stop).fit()
+            _trained(example, config, tmp_path / f"{stop_at}", stop)
         rest: list[StepView] = []
-        result = _trainer(example, config, tmp_path / f"{stop_at}", rest.append).fit()
+        result = _trained(example, config, tmp_path / f"{stop_at}", rest.append)
         assert result.metrics["weights_digest"] == whole.result.metrics["weights_digest"]
         assert (
             result.history.drop_columns(["seconds"]).to_pylist()
@@ -123,15 +121,11 @@ def _stop_after(seen: list[StepView], count: int, view: StepView) -> None:
     seen.append(view)
 
 
-def _trainer(example: Lesson, config: TrainConfig, run: Path, on_step: OnStep) -> Trainer:
-    return Trainer(
-        config,
-        data=example.arrays,
-        initial_weights=example.first_weights,
-        run_dir=run,
-        resume="auto",
-        on_step=on_step,
+def _trained(example: Lesson, config: TrainConfig, run: Path, on_step: OnStep) -> Result:
+    trainer = Trainer(
+        config, data=example.arrays, run_dir=run, callbacks=[Callback(on_step=on_step)]
     )
+    return trainer.fit(resume="auto", initial_weights=example.first_weights)
 
 
 def many_rows(rate: float, **train: Any) -> Lesson:
@@ -180,14 +174,13 @@ def test_lucky_first_row_is_no_reason_to_stop(tmp_path: Path) -> None:
     assert learnt.result.metrics["status"] == "done"
 
 
-def fit(example: Lesson, run: Path, **more: Any) -> Result:
+def fit(example: Lesson, run: Path, **hooks: Any) -> Result:
     return Trainer(
         example.config,
         data=example.arrays,
-        initial_weights=example.first_weights,
         run_dir=run,
-        **more,
-    ).fit()
+        callbacks=[Callback(**hooks)],
+    ).fit(initial_weights=example.first_weights)
 
 
 @pytest.mark.parametrize(("dtype", "steps"), [("float32", 100), ("float64", 400)])
@@ -204,12 +197,12 @@ def test_divergence_can_be_watched_to_its_end(dtype: str, steps: int, tmp_path: 
     assert learnt.result.metrics["advice"].startswith("diverged at step 7: the loss has grown to")
     told = [message for message in learnt.messages if "diverged at step 7" in message]
     assert told
-    assert verify(tmp_path / "run").steps == steps
+    assert Run.open(tmp_path / "run").verify().steps == steps
 
 
 def test_weights_that_are_lost_are_named_where_they_are_used(tmp_path: Path) -> None:
     fit(lesson(1.0, steps=100, on_divergence="continue", dtype="float32"), tmp_path / "run")
-    saved = SavedRun.load(tmp_path / "run")
+    saved = Run.open(tmp_path / "run")
     assert np.isnan(saved.recorded_weights_P).all()
     with pytest.raises(RunError, match="weights are no longer finite"):
         _ = saved.weights_P
@@ -224,8 +217,8 @@ def test_watched_divergence_stopped_anywhere_goes_on_to_the_same_bits(tmp_path: 
     for stop_at in (9, 57, 117):
         stop = partial(_stop_after, list[StepView](), stop_at)
         with pytest.raises(InterruptedError):
-            _trainer(example, config, tmp_path / f"{stop_at}", stop).fit()
-        result = _trainer(example, config, tmp_path / f"{stop_at}", lambda _: None).fit()
+            _trained(example, config, tmp_path / f"{stop_at}", stop)
+        result = _trained(example, config, tmp_path / f"{stop_at}", lambda _: None)
         assert result.metrics["weights_digest"] == whole.metrics["weights_digest"]
         assert result.metrics["advice"] == whole.metrics["advice"]
         rows, wanted = (r.history.drop_columns(["seconds"]).to_pylist() for r in (result, whole))

@@ -53,10 +53,10 @@ def learnt(run: Path, *, size: int | str, seed: int, epochs: int = EPOCHS) -> fl
     trainer = Trainer(
         config,
         data=(X, TARGETS),
-        initial_weights={"layers.0.weight": np.array([[-0.1]])},
         run_dir=run,
     )
-    return float(trainer.fit().weights["layers.0.weight"][0, 0])
+    result = trainer.fit(initial_weights={"layers.0.weight": np.array([[-0.1]])})
+    return float(result.weights["layers.0.weight"][0, 0])
 
 
 def test_cost_has_two_minima_and_a_barrier() -> None:

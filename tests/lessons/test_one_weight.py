@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distsgd.parallel.server.step_view import StepView
+from distsgd.run.callbacks import Callback
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore
 from tests.lessons.little_runs import Lesson, bits_of, learn
@@ -73,12 +74,11 @@ def test_run_that_has_ended_by_its_gradient_is_not_gone_on_with(tmp_path: Path) 
         trainer = Trainer(
             example.config,
             data=example.arrays,
-            initial_weights=example.first_weights,
             run_dir=tmp_path / "run",
-            resume="auto",
-            on_step=look,
+            callbacks=[Callback(on_step=look)],
         )
-        return str(trainer.fit().metrics["weights_digest"])
+        result = trainer.fit(resume="auto", initial_weights=example.first_weights)
+        return str(result.metrics["weights_digest"])
 
     whole = learn(example, tmp_path / "whole").result.metrics["weights_digest"]
     assert fit() == whole
@@ -100,21 +100,19 @@ def test_callback_that_raises_ends_the_run_at_its_step_with_a_checkpoint(tmp_pat
             raise BoomError
         seen.append(view)
 
-    def trainer() -> Trainer:
-        return Trainer(
+    def fit() -> None:
+        Trainer(
             example.config,
             data=example.arrays,
-            initial_weights=example.first_weights,
             run_dir=tmp_path / "run",
-            resume="auto",
-            on_step=look,
-        )
+            callbacks=[Callback(on_step=look)],
+        ).fit(resume="auto", initial_weights=example.first_weights)
 
     with pytest.raises(BoomError):
-        trainer().fit()
+        fit()
     assert CheckpointStore(tmp_path / "run" / "checkpoints").steps() == (7,)
     seen.append(seen[0])  # So that the callback goes on.
-    trainer().fit()
+    fit()
     del seen[7]
     whole = learn(example, tmp_path / "whole")
     assert [bits_of(view) for view in seen] == [bits_of(view) for view in whole.views]

@@ -47,7 +47,7 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
         6,
         (
             "interrupted after step 7, with a checkpoint; resume with: Trainer(config, "
-            'run_dir="runs/a", resume="auto").fit()'
+            'run_dir="runs/a").fit(resume="auto")'
         ),
     ),
     (

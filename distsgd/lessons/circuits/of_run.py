@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distsgd.autodiff.tape import GradientTape, Variable
-from distsgd.lessons.inspect import as_wanted, labelled_rows
+from distsgd.lessons.inspect import labelled_rows
+from distsgd.run.evaluation import as_target
 from distsgd.run.saved import SavedRun
 
 
@@ -26,7 +27,7 @@ def row_circuit(run: Path, data: Path, row: int) -> RowCircuit:
         DataError: The row cannot be used, or is not there.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.load(run)
+    saved = SavedRun.open(run)
     x_NI, target = labelled_rows(saved, data, row, row + 1)
     model = saved.model
     parameters = {
@@ -34,7 +35,7 @@ def row_circuit(run: Path, data: Path, row: int) -> RowCircuit:
         for name, view in model.views(saved.weights_P).items()
     }
     x = Variable(x_NI.reshape(-1, *model.input_shape), dtype=x_NI.dtype)
-    wanted = as_wanted(saved, target)
+    wanted = as_target(saved, target)
     goal = Variable(wanted, watched=False, dtype=wanted.dtype)
     with GradientTape() as tape:
         loss = model.loss.sample_losses(model.outputs(x, parameters), goal)

@@ -8,8 +8,9 @@ from distsgd.lab.faults.injection import DriverFaults
 from distsgd.parallel.launch.local_thread import train_in_process
 from distsgd.parallel.launch.watch import Watch
 from distsgd.parallel.runner import MakeWorker
-from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
-from distsgd.parallel.server.step_view import OnStep
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec, Status
+from distsgd.parallel.server.step_view import NO_OBSERVERS, Observers
 
 
 def launch(
@@ -18,13 +19,13 @@ def launch(
     watch: Watch,
     *,
     address: str,
-    on_step: OnStep | None = None,
+    observers: Observers = NO_OBSERVERS,
 ) -> Outcome:
     """Make the run: without workers in a thread of this process, else on the Ray at `address`.
 
-    Blocks. `on_step` is called for every step: without workers in the thread that trains, so that
-    the run waits for it and ends at the very step at which it raises an error; on Ray in this
-    thread, a little behind the run.
+    Blocks. `observers` are called with the events of the loop: without workers in the thread that
+    trains, so that the run waits for them and ends at the very step at which one raises an error;
+    on Ray in this thread, a little behind the run.
 
     `worker` is a class, or named ``module:class`` and found in each process that computes; a class
     without such a name (a notebook's, one made in a function) trains in this process only.
@@ -38,7 +39,7 @@ def launch(
     if spec.chaos:
         watch = _watched_by(DriverFaults(spec.chaos), watch)
     if not spec.pool.num_workers:
-        return train_in_process(spec, worker, watch, on_step=on_step)
+        return train_in_process(spec, worker, watch, observers=observers)
     name = worker if isinstance(worker, str) else name_of(worker)
     if name is None:
         problem = (
@@ -49,7 +50,7 @@ def launch(
         raise ConfigError([problem])
     from distsgd.parallel.launch.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
-    return train_on_ray(spec, name, watch, address=address, on_step=on_step)
+    return train_on_ray(spec, name, watch, address=address, observers=observers)
 
 
 def _watched_by(faults: DriverFaults, watch: Watch) -> Watch:

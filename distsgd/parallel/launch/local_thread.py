@@ -9,25 +9,30 @@ from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.launch.watch import LOOK_S, Watch
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.runner import MakeWorker, make_runner
+from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import Outcome, ServerSpec
-from distsgd.parallel.server.step_view import OnStep
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import NO_OBSERVERS, Observers
 
 STOP_TIMEOUT_S = 60.0
 
 
 def train_in_process(
-    spec: ServerSpec, worker: str | MakeWorker, watch: Watch, *, on_step: OnStep | None = None
+    spec: ServerSpec,
+    worker: str | MakeWorker,
+    watch: Watch,
+    *,
+    observers: Observers = NO_OBSERVERS,
 ) -> Outcome:
     """Train in a thread of this process; blocks, and calls `watch` now and then.
 
-    That thread calls `on_step` for every step.
+    That thread calls `observers` with the events of the loop, and waits for them.
 
     Raises:
         DistSGDError: What `ParameterServer.train` raises.
     """
     with one_blas_thread():
-        server = ParameterServer(spec, partial(make_runner, worker), on_step=on_step)
+        server = ParameterServer(spec, partial(make_runner, worker), observers=observers)
     thread = _TrainingThread(server)
     thread.start()
     try:

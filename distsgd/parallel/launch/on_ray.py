@@ -17,12 +17,18 @@ from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.session import session
 from distsgd.parallel.launch.supervisor import START_TIMEOUT_S, Supervisor
 from distsgd.parallel.launch.watch import Watch
-from distsgd.parallel.server.spec import Outcome, ServerSpec
-from distsgd.parallel.server.step_view import Delivery, OnStep
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import NO_OBSERVERS, Delivery, Observers
 
 
 def train_on_ray(
-    spec: ServerSpec, worker: str, watch: Watch, *, address: str, on_step: OnStep | None = None
+    spec: ServerSpec,
+    worker: str,
+    watch: Watch,
+    *,
+    address: str,
+    observers: Observers = NO_OBSERVERS,
 ) -> Outcome:
     """Train with a server actor and worker actors; blocks, and calls `watch` now and then.
 
@@ -31,9 +37,9 @@ def train_on_ray(
         worker: The worker class, as ``module:class``.
         watch: Whoever looks on.
         address: "local" for a Ray of our own, "auto" for the one that is there, or host:port.
-        on_step: Called for every step, in order, in this thread; the steps do not wait for it
-            unless it falls far behind. Where a server dies, views that it had not yet handed out
-            may be missing.
+        observers: Called with the events of the loop, in order, in this thread; the steps do not
+            wait for that unless it falls far behind. Where a server dies, events that it had not
+            yet handed out may be missing.
 
     Raises:
         ClusterError: Ray cannot be started or joined, or its processes do not come up or stay up.
@@ -48,10 +54,11 @@ def train_on_ray(
             host=joined.host,
             transport="zmq" if is_shared else spec.pool.transport,
         )
-        spec = replace(spec, pool=pool, is_watched=on_step is not None)
+        spec = replace(spec, pool=pool, observed=observers.observed)
         supervisor = Supervisor(joined, spec, worker)
         try:
-            return supervisor.run(watch, Delivery(on_step) if on_step else None)
+            delivery = Delivery(observers.notify) if observers.observed else None
+            return supervisor.run(watch, delivery)
         finally:
             supervisor.end()
 

@@ -16,7 +16,7 @@ from distsgd.parallel.launch.calls import named
 from distsgd.parallel.runner import Handler, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
-from distsgd.parallel.server.step_view import StepView, ViewQueue
+from distsgd.parallel.server.step_view import Event, EventQueue, Observers
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address
 from distsgd.parallel.worker import WorkerSpec
@@ -60,14 +60,19 @@ class WorkerActor:
 
 
 class ServerActor(ParameterServer):
-    """The server's process; views of its steps wait here for the driver to take them."""
+    """The server's process; events of its loop wait here for the driver to take them."""
 
     def __init__(self, spec: ServerSpec, worker: str, incarnation: int) -> None:
-        self._views = ViewQueue()
+        self._events = EventQueue()
         self._error: Exception | None = None
-        watched: dict[str, Any] = {"on_step": self._views.put} if spec.is_watched else {}
+        put: dict[str, Any] = dict.fromkeys(spec.observed, self._events.put)
         try:
-            super().__init__(spec, partial(make_runner, worker), incarnation=incarnation, **watched)
+            super().__init__(
+                spec,
+                partial(make_runner, worker),
+                incarnation=incarnation,
+                observers=Observers(**put),
+            )
         except SystemExit as error:
             self._error = ClusterError(f"the server cannot be started: {named(error)}")
         except Exception as error:  # noqa: BLE001 -- raised again to the first who asks.
@@ -83,11 +88,11 @@ class ServerActor(ParameterServer):
             raise self._error
         return super().address()
 
-    def take_views(self, timeout_s: float) -> list[StepView]:
-        """All views that wait, in order; blocks up to `timeout_s` seconds until there is one."""
-        return self._views.take(timeout_s)
+    def take_events(self, timeout_s: float) -> list[Event]:
+        """All events that wait, in order; blocks up to `timeout_s` seconds until there is one."""
+        return self._events.take(timeout_s)
 
-    def stop_views(self) -> None:
-        """Nobody looks any more: end after the present step, with a checkpoint."""
-        self._views.close()
+    def stop_events(self) -> None:
+        """Nothing observes any more: end after the present step, with a checkpoint."""
+        self._events.close()
         self.request_stop()

@@ -16,7 +16,8 @@ from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
 from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.watch import LOOK_S, Watch
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
-from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec, Status
 from distsgd.parallel.server.step_view import Delivery
 
 START_TIMEOUT_S = 120.0
@@ -122,9 +123,9 @@ class Supervisor:
         while True:
             has_ended = bool(self._calls.ended([training], 0))
             left_s = max(0.0, deadline - time.monotonic())
-            views = self._ask("take_views", "the views of steps", STATUS_TIMEOUT_S, left_s)
-            if not delivery.deliver(views, incarnation):
-                self._ask("stop_views", "the server to take the desired to stop", STOP_TIMEOUT_S)
+            events = self._ask("take_events", "the events of the run", STATUS_TIMEOUT_S, left_s)
+            if not delivery.deliver(events, incarnation):
+                self._ask("stop_events", "the server to take the wish to stop", STOP_TIMEOUT_S)
             if has_ended or not left_s:
                 return has_ended
 

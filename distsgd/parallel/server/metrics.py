@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from distsgd.parallel.server.spec import Outcome
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
-    """How a run ended; losses are means, null where they are no finite numbers."""
+class Outcome:
+    """How training ended; losses are means, None where they are no finite numbers.
+
+    Attributes:
+        run: The run directory.
+        status: "done", "interrupted" or "diverged".
+        stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
+            "gradient" below `stop_gradient_norm`; "request" or "divergence".
+        advice: What a person should know and change, if there is anything.
+        steps: Updates made.
+        epochs: Passes over the rows.
+        train_loss: Over the last epoch.
+        test_loss: Of the last evaluation.
+        test_accuracy: Of the last evaluation; None where the labels are no classes.
+        weights_digest: Of the weights at the end, in hexadecimal.
+        samples_per_s: In the last session of the run.
+        num_workers: Worker processes that were asked for.
+        seconds: Time spent training, in all sessions of the run.
+    """
 
     run: str
     status: str
@@ -29,26 +41,4 @@ class Metrics:
     seconds: float
 
 
-KEYS = tuple(field.name for field in fields(Metrics))
-
-
-def metrics_of(
-    outcome: Outcome, *, run: str, num_workers: int, faults: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """The plain values of `outcome`, with the `faults` on purpose where there were any ordered."""
-    ended = Metrics(
-        run=run,
-        status=outcome.status,
-        stopped_by=outcome.stopped_by,
-        advice=outcome.advice or None,
-        steps=outcome.step,
-        epochs=outcome.epoch,
-        train_loss=outcome.train_loss,
-        test_loss=outcome.test_loss,
-        test_accuracy=outcome.test_accuracy,
-        weights_digest=outcome.weights_digest,
-        samples_per_s=outcome.samples_per_s,
-        num_workers=num_workers,
-        seconds=outcome.seconds,
-    )
-    return asdict(ended) | ({} if faults is None else {"faults": list(faults)})
+KEYS = tuple(field.name for field in fields(Outcome))

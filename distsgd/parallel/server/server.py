@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 
 import numpy as np
@@ -31,11 +31,17 @@ from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.message_log import MessageLog
-from distsgd.parallel.server.metrics import metrics_of
+from distsgd.parallel.server.metrics import KEYS, Outcome
 from distsgd.parallel.server.run_logger import RunLogger
-from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
+from distsgd.parallel.server.spec import Ending, Phase, ServerSpec, Status, StoppedBy
 from distsgd.parallel.server.step_runner import StepRunner
-from distsgd.parallel.server.step_view import CallbackError, OnStep
+from distsgd.parallel.server.step_view import (
+    NO_OBSERVERS,
+    CallbackError,
+    EpochEnd,
+    Event,
+    Observers,
+)
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.transport import open_transport
 from distsgd.parallel.transport.buffers import BufferLayout
@@ -59,7 +65,7 @@ class ParameterServer:
         spec: The run.
         make_runner: Makes the runner with which it can compute by itself.
         incarnation: How often the run's server was started anew.
-        on_step: Called for every step, in the thread that trains.
+        observers: Called with the events of the loop, in the thread that trains.
     """
 
     def __init__(
@@ -68,11 +74,12 @@ class ParameterServer:
         make_runner: Callable[[WorkerSpec], Runner],
         *,
         incarnation: int = 0,
-        on_step: OnStep | None = None,
+        observers: Observers = NO_OBSERVERS,
     ) -> None:
         self._born_s = monotonic()
         self._spec = spec
         self._incarnation = incarnation
+        self._observers = observers
         self._messages = MessageLog()
         sampler, model, pool = spec.worker.sampler, spec.worker.model, spec.pool
         slots = most_nodes(sampler.most_leaves)
@@ -97,7 +104,7 @@ class ParameterServer:
             say=self._messages.add,
         )
         self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
-        self._step_runner = StepRunner(spec, self._pool, self._training, on_step)
+        self._step_runner = StepRunner(spec, self._pool, self._training, observers.on_step)
         self._faults = (
             ServerFaults(spec.chaos, lambda: self._pool.members, self._pool.process_of)
             if spec.chaos
@@ -162,7 +169,7 @@ class ParameterServer:
             RunError: Another process has the run.
             CheckpointError: Nothing that was saved can be used.
             ClusterError: Workers do not come, do not answer, or compute other bits.
-            Exception: What `on_step` raised; a checkpoint was written before.
+            Exception: What an observer raised; a checkpoint was written before.
         """
         spec = self._spec
         least = spec.pool.least_workers
@@ -199,16 +206,15 @@ class ParameterServer:
             return None
         self._messages.add(f"{run.path} is finished; nothing to do")
         try:
-            return Outcome.from_metrics(metrics)
+            return Outcome(**{key: metrics[key] for key in KEYS})
         except KeyError as missing:
             reason = f"has no {missing.args[0]}; restore it, or remove it to go on"
             raise RunError(run.result_path, reason) from None
 
     def _write_result(self, run: RunDirectory, outcome: Outcome) -> None:
-        chaos, num_workers = self._spec.chaos, self._spec.pool.num_workers
-        faults = chaos.log.names() if chaos else None
-        metrics = metrics_of(outcome, run=str(run.path), num_workers=num_workers, faults=faults)
-        run.write_json(run.result_path, metrics)
+        chaos = self._spec.chaos
+        faults = {"faults": chaos.log.names()} if chaos else {}
+        run.write_json(run.result_path, asdict(outcome) | faults)
 
     def _begin(self, run_logger: RunLogger) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
@@ -256,7 +262,7 @@ class ParameterServer:
 
     def _loop(self, run_logger: RunLogger) -> None:
         """The step loop."""
-        training, faults = self._training, self._faults
+        training, faults, spec = self._training, self._faults, self._spec
         while not self._is_at_end() and not self._stop.is_set():
             step = training.step
             row = self._step_runner.run_step(self._seconds)
@@ -265,7 +271,9 @@ class ParameterServer:
             run_logger.step_done(training, row)
             if faults is not None:
                 faults("after_apply", training.step)
-            if training.step % self._spec.evaluate_every_steps == 0:
+            if training.step % spec.update.steps_per_epoch == 0:
+                self._epoch_ended()
+            if training.step % spec.evaluate_every_steps == 0:
                 self._evaluate_if_due(run_logger)
             if run_logger.checkpoint_is_due(training.step):
                 self._phase = "saving"
@@ -288,8 +296,21 @@ class ParameterServer:
             self._faults("during_evaluation", training.step)
         partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
         root = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition))
-        run_logger.evaluated(self._evaluation_row(root), training, seconds=self._seconds())
+        row = self._evaluation_row(root)
+        run_logger.evaluated(row, training, seconds=self._seconds())
         self._phase = "training"
+        self._notify(row)
+
+    def _epoch_ended(self) -> None:
+        if self._observers.on_epoch_end is not None:
+            training = self._training
+            self._notify(EpochEnd(training.step, round(training.epoch), training.train_loss))
+
+    def _notify(self, event: Event) -> None:
+        try:
+            self._observers.notify(event)
+        except Exception as error:
+            raise CallbackError(error) from error
 
     def _evaluation_row(self, root: Root) -> EvaluationRow:
         sums, training = root.sums, self._training
@@ -309,17 +330,19 @@ class ParameterServer:
     def _outcome(self, status: Ending, stopped_by: StoppedBy, advice: str = "") -> Outcome:
         training, now = self._training, self.status()
         return Outcome(
-            status,
-            stopped_by,
-            advice,
-            training.step,
-            training.epoch,
-            _finite(training.train_loss),
-            _finite(now.test_loss),
-            now.test_accuracy,
-            weights_digest(training.weights),
-            now.num_samples / now.seconds if now.seconds else 0.0,
-            self._seconds(),
+            run=str(self._spec.record.run),
+            status=status,
+            stopped_by=stopped_by,
+            advice=advice or None,
+            steps=training.step,
+            epochs=training.epoch,
+            train_loss=_finite(training.train_loss),
+            test_loss=_finite(now.test_loss),
+            test_accuracy=now.test_accuracy,
+            weights_digest=weights_digest(training.weights),
+            samples_per_s=now.num_samples / now.seconds if now.seconds else 0.0,
+            num_workers=self._spec.pool.num_workers,
+            seconds=self._seconds(),
         )
 
 

@@ -1,10 +1,9 @@
-"""What a server is told before a run, and what it says during and after it. Plain data."""
+"""What a server is told before a run, and what it says during it. Plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 from distsgd.base.arrays import Array
 from distsgd.lab.faults.injection import Chaos
@@ -52,7 +51,7 @@ class ServerSpec:
     num_test_rows: int
     init: Literal["glorot", "he", "zeros"]
     initial_weights: Array | None = None  # [P]; instead of `init`.
-    is_watched: bool = False  # Does somebody want to see every step?
+    observed: tuple[str, ...] = ()  # The events that a driver wants to see: see `Observers`.
     chaos: Chaos | None = None  # Faults on purpose; no input to the bits.
     length: Length = "steps"  # What `total_steps` came from.
 
@@ -77,43 +76,3 @@ class Status:
     num_messages: int  # Of this incarnation so far.
     messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How training ended; losses are means, `seconds` counts all sessions of the run.
-
-    Attributes:
-        stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
-            "gradient" below `stop_gradient_norm`.
-        advice: What a person should know and change; "" where there is nothing.
-    """
-
-    status: Ending
-    stopped_by: StoppedBy
-    advice: str
-    step: int
-    epoch: float
-    train_loss: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    weights_digest: str
-    samples_per_s: float
-    seconds: float
-
-    @classmethod
-    def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
-        """What `metrics_of` was made from. Raises KeyError where a key is missing."""
-        return cls(
-            metrics["status"],
-            metrics["stopped_by"],
-            metrics["advice"] or "",
-            metrics["steps"],
-            metrics["epochs"],
-            metrics["train_loss"],
-            metrics["test_loss"],
-            metrics["test_accuracy"],
-            metrics["weights_digest"],
-            metrics["samples_per_s"],
-            metrics["seconds"],
-        )

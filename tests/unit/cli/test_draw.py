@@ -77,9 +77,9 @@ def test_steps_made_again_are_those_of_the_run(command: Command) -> None:
     import numpy as np
 
     from distsgd.lessons.inspect import steps_again
-    from distsgd.run.saved import SavedRun
+    from distsgd.run.run import Run
 
-    saved = SavedRun.load(Path("run"))
+    saved = Run.open(Path("run"))
     weights_TP = steps_again(saved, saved.data(), max_steps=100)
     assert len(weights_TP) == 24
     assert np.array_equal(weights_TP[-1], saved.weights_P)

@@ -12,7 +12,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.nn import LOSSES, find_loss
-from distsgd.run.evaluate import predict
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 
 CHANCE = np.random.default_rng(0)
@@ -40,7 +40,8 @@ def predictions(
     Trainer(config, data=(X, labels), run_dir=tmp_path / "run").fit()
     rows = pa.table({"x": pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 3)})
     pq.write_table(rows, tmp_path / "rows.parquet")
-    predict(tmp_path / "run", tmp_path / "rows.parquet", tmp_path / "said.parquet")
+    run = Run.open(tmp_path / "run")
+    run.write_predictions(tmp_path / "rows.parquet", tmp_path / "said.parquet")
     return pq.read_table(tmp_path / "said.parquet")
 
 

@@ -16,7 +16,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DataSet
 from distsgd.errors import ConfigError, DataError, DistSGDError, ModelError, RunError
-from distsgd.run.saved import SavedRun
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 
 X = np.arange(12.0).reshape(6, 2) % 5
@@ -138,7 +138,7 @@ def test_trainer_takes_arrays_and_tables(kind: str, tmp_path: Path) -> None:
 def test_table_features_are_those_of_the_configuration(tmp_path: Path) -> None:
     chosen = config(data={"features": ["b"]})
     Trainer(chosen, data=TABLE, run_dir=tmp_path / "run").fit()
-    assert SavedRun.load(tmp_path / "run").manifest.columns == ("b",)
+    assert Run.open(tmp_path / "run").manifest.columns == ("b",)
 
 
 def test_a_table_and_a_file_of_it_give_the_same_weights(tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "labels without an axis": ((X, 1), r"y has shape \(\); must be \[N\] or \[N, K\]"),
     "labels of three axes": ((X, Y[:, None, None]), r"y has shape \(6, 1, 1\)"),
     "fewer labels": ((X, Y[:-1]), "x has 6 rows and y has 5"),
-    "no rows": ((X[:0], Y[:0]), r"x has shape \(0, 2\) and y \(0,\); there must be one row"),
+    "no rows": ((X[:0], Y[:0]), r"x has shape \(0, 2\); there must be one row"),
     "no features in rows": ((X[:, :0], Y), r"x has shape \(6, 0\)"),
-    "no label in rows": ((X, Y[:, None][:, :0]), r"y \(6, 0\)"),
+    "no label in rows": ((X, Y[:, None][:, :0]), r"y has shape \(6, 0\)"),
     "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), r"numpy cannot take as an array"),
     "sparse": ((Sparse(), Y), r"x is sparse; give x\.toarray\(\)"),
     "masked": ((np.ma.masked_less(X, 1.0), Y), "x has masked values; fill them in"),
@@ -280,8 +280,8 @@ def test_a_run_that_has_made_steps_is_kept_when_it_cannot_go_on(
     monkeypatch.delitem(sys.modules, "going_worker")
     importlib.invalidate_caches()
     with pytest.raises(ConfigError, match="cannot be found"):
-        Trainer(own, data=(X, Y), run_dir=run, resume="auto").fit()
-    assert SavedRun.load(run).checkpoint.step == 3
+        Trainer(own, data=(X, Y), run_dir=run).fit(resume="auto")
+    assert Run.open(run).checkpoint.step == 3
 
 
 def test_a_run_goes_on_with_its_own_rows_only(tmp_path: Path) -> None:
@@ -290,9 +290,9 @@ def test_a_run_goes_on_with_its_own_rows_only(tmp_path: Path) -> None:
     (run / "result.json").unlink()
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(RunError, match="was made with other data"):
-        Trainer(config(), data=(X + 1, Y), run_dir=run, resume="auto").fit()
+        Trainer(config(), data=(X + 1, Y), run_dir=run).fit(resume="auto")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    assert Trainer(config(), data=(X, Y), run_dir=run, resume="auto").fit().metrics["steps"] == 3
+    assert Trainer(config(), data=(X, Y), run_dir=run).fit(resume="auto").metrics["steps"] == 3
 
 
 def test_what_a_killed_start_left_does_not_stand_in_the_way(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from distsgd.data.prepare.prepare import prepare
 from distsgd.errors import ConfigError, DataError
 from distsgd.lessons.inspect import input_gradients
 from distsgd.nn import LOSSES, find_loss
-from distsgd.run.evaluate import evaluate
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 
 RULES = {
@@ -164,10 +164,10 @@ def test_new_rows_are_refused_at_evaluation(
     trainer(config(loss, path=str(files["good"])), tmp_path).fit()
     says = rf"bad\.parquet: column 'y', row 13: label .* must be {RULES[loss]}"
     with pytest.raises(DataError, match=says):
-        evaluate(tmp_path / "run", files["bad"])
+        Run.open(tmp_path / "run").evaluate(files["bad"])
     with pytest.raises(DataError, match=says):
         input_gradients(tmp_path / "run", files["bad"], first=0, last=20)
-    assert evaluate(tmp_path / "run", files["good"]).rows == 20
+    assert Run.open(tmp_path / "run").evaluate(files["good"]).rows == 20
 
 
 def test_one_hot_beside_a_loss_without_0_is_refused_before_any_data() -> None:

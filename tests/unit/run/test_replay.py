@@ -21,9 +21,8 @@ from distsgd.errors import (
     VerificationError,
 )
 from distsgd.run.progress import Progress
-from distsgd.run.saved import SavedRun
-from distsgd.run.trainer import Result, Trainer
-from distsgd.run.verify import verify
+from distsgd.run.run import Run
+from distsgd.run.trainer import Trainer
 from tests.hostile.test_bad_disk import files_of_at_most
 
 STEPS = 300
@@ -62,11 +61,11 @@ def change_digest(run: Path, number: int) -> None:
 
 def test_sound_run_holds_and_a_changed_one_names_the_step(run: Path) -> None:
     seen: list[Progress] = []
-    assert verify(run, on_progress=seen.append).steps == STEPS
+    assert Run.open(run).verify(on_progress=seen.append).steps == STEPS
     assert {now.total_steps for now in seen} == {STEPS}
     change_digest(run, 7)
     with pytest.raises(VerificationError, match="step 7 is the first that is wrong") as found:
-        verify(run)
+        Run.open(run).verify()
     assert (found.value.step, found.value.exit_code) == (7, 3)
 
 
@@ -79,7 +78,7 @@ def test_stop_that_comes_after_the_last_step_hides_no_verdict(run: Path) -> None
 
     change_digest(run, 1)
     with pytest.raises(VerificationError, match="step 1 "):
-        verify(run, stop=stop, on_progress=at_end)
+        Run.open(run).verify(stop=stop, on_progress=at_end)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def test_stopped_replay_gives_no_verdict_even_on_a_wrong_record(long_run: Path) 
     stop = threading.Event()
     stop.set()
     with pytest.raises(ReplayInterrupted, match="nothing was found out") as found:
-        verify(long_run, stop=stop)
+        Run.open(long_run).verify(stop=stop)
     assert found.value.exit_code == 6
     assert found.value.step < 20000
 
@@ -121,7 +120,7 @@ def test_what_breaks_a_replay_comes_out_as_what_it_is(
             raise raised
 
     with pytest.raises((error, VerificationError)) as found:
-        verify(long_run, on_progress=look)
+        Run.open(long_run).verify(on_progress=look)
     assert found.type is error
     assert seen[0] < 20000
 
@@ -132,7 +131,7 @@ def test_replay_that_diverges_says_so_and_where(run: Path) -> None:
     config["optimizer"]["learning_rate"] = 1e30
     file.write_text(json.dumps(config))
     with pytest.raises(DivergedError, match="diverges here when it is computed again") as found:
-        verify(run)
+        Run.open(run).verify()
     assert found.value.exit_code == 5
     assert found.value.step < STEPS
 
@@ -141,19 +140,19 @@ def test_replay_without_its_rows_is_no_verdict(run: Path) -> None:
     for file in (run / "data").glob("*.arrow"):
         file.unlink()
     with pytest.raises(DataError, match="holds the rows of this run no more"):
-        verify(run)
+        Run.open(run).verify()
 
 
 def test_replay_without_room_names_the_disk_and_the_way_out(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with files_of_at_most(2000), pytest.raises(DiskError, match="TMPDIR") as found:
-        verify(run)
+        Run.open(run).verify()
     assert str(run) in found.value.reason
     assert list(tmp_path.iterdir()) == [run]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(DiskError, match=r"nowhere.*TMPDIR") as found:
-        verify(run)
+        Run.open(run).verify()
     assert found.value.exit_code == 4
 
 
@@ -161,13 +160,13 @@ def test_run_that_came_to_rest_is_replayed_to_its_rest(tmp_path: Path) -> None:
     at_rest = CONFIG.with_overrides(["train.stop_gradient_norm=1e9"])
     result = Trainer(at_rest, data=ROWS, run_dir=tmp_path / "run").fit()
     assert (result.metrics["stopped_by"], result.metrics["steps"]) == ("gradient", 1)
-    assert verify(tmp_path / "run").steps == 1
+    assert Run.open(tmp_path / "run").verify().steps == 1
 
 
 def test_objects_of_a_notebook_are_short(trained: Path) -> None:
-    result = Trainer(CONFIG, data=ROWS, run_dir=trained, resume="auto").fit()
-    assert isinstance(result, Result)
-    saved = SavedRun.load(trained)
+    result = Trainer(CONFIG, data=ROWS, run_dir=trained).fit(resume="auto")
+    assert isinstance(result, Run)
+    saved = Run.open(trained)
     for one in (result, saved, saved.manifest, saved.checkpoint):
         assert type(one).__name__ in repr(one)
         assert len(repr(one)) < 500

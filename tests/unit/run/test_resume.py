@@ -12,9 +12,10 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import CheckpointError, NumericsError, RunError
 from distsgd.parallel.server.step_view import StepView
+from distsgd.run.callbacks import Callback
 from distsgd.run.resume import ACCEPTED
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
-from distsgd.run.verify import verify
 
 STEPS = 12
 CONFIG = TrainConfig.from_dict(
@@ -34,8 +35,8 @@ class _StoppedError(Exception):
     """Ends a run at a given step."""
 
 
-def trainer(run: Path, **options: Any) -> Trainer:
-    return Trainer(CONFIG, data=ROWS, run_dir=run, **options)
+def trainer(run: Path, **hooks: Any) -> Trainer:
+    return Trainer(CONFIG, data=ROWS, run_dir=run, callbacks=[Callback(**hooks)])
 
 
 def change(run: Path, **values: Any) -> None:
@@ -67,9 +68,9 @@ def elsewhere(tmp_path: Path) -> Path:
 def test_other_numerics_are_refused_unless_told(elsewhere: Path) -> None:
     before = environment(elsewhere)
     with pytest.raises(NumericsError, match=r"kernel Elsewhere \(now .*--accept-numerics"):
-        trainer(elsewhere, resume="auto").fit()
+        trainer(elsewhere).fit(resume="auto")
     with pytest.raises(NumericsError, match="kernel Elsewhere"):
-        verify(elsewhere)
+        Run.open(elsewhere).verify()
     assert environment(elsewhere) == before
 
 
@@ -80,15 +81,9 @@ def test_accepted_numerics_are_said_and_written_down_once(elsewhere: Path) -> No
         if view.step == 6:
             raise _StoppedError
 
-    first = trainer(
-        elsewhere,
-        resume="auto",
-        accept_numerics=True,
-        on_message=said.append,
-        on_step=stop,
-    )
+    first = trainer(elsewhere, on_message=said.append, on_step=stop)
     with pytest.raises(_StoppedError):
-        first.fit()
+        first.fit(resume="auto", accept_numerics=True)
     assert [text for text in said if "WARNING" in text and "kernel Elsewhere" in text]
     found = environment(elsewhere)
     assert found["numerics"] == profile
@@ -96,16 +91,16 @@ def test_accepted_numerics_are_said_and_written_down_once(elsewhere: Path) -> No
     assert entry["after_step"] >= 1
     assert entry["numerics"]["probe"] != "other bits"
     # From now on this is the profile of the run: nothing needs to be accepted again.
-    result = trainer(elsewhere, resume="auto").fit()
+    result = trainer(elsewhere).fit(resume="auto")
     assert result.metrics["steps"] == STEPS
     assert environment(elsewhere)[ACCEPTED] == [entry]
 
 
 def test_verify_of_accepted_numerics_says_why_a_record_may_differ(elsewhere: Path) -> None:
-    trainer(elsewhere, resume="auto", accept_numerics=True).fit()
+    trainer(elsewhere).fit(resume="auto", accept_numerics=True)
     said: list[str] = []
     # Only the profile's name was changed, not the arithmetic: all holds.
-    assert verify(elsewhere, accept_numerics=True, on_message=said.append).steps == STEPS
+    assert Run.open(elsewhere).verify(accept_numerics=True, on_message=said.append).steps == STEPS
     assert [text for text in said if "made again under another" in text]
     assert [text for text in said if "went on under another" in text]
 
@@ -113,14 +108,14 @@ def test_verify_of_accepted_numerics_says_why_a_record_may_differ(elsewhere: Pat
 def test_damaged_record_of_numerics_is_named(elsewhere: Path) -> None:
     change(elsewhere, **{ACCEPTED: {"after_step": 1}})
     with pytest.raises(RunError, match=ACCEPTED):
-        trainer(elsewhere, resume="auto", accept_numerics=True).fit()
+        trainer(elsewhere).fit(resume="auto", accept_numerics=True)
     change(elsewhere, **{ACCEPTED: [], "numerics": 3})
     with pytest.raises(RunError, match="numerics is no object"):
-        verify(elsewhere, accept_numerics=True)
+        Run.open(elsewhere).verify(accept_numerics=True)
 
 
 def test_wrong_record_under_accepted_numerics_names_the_profile(elsewhere: Path) -> None:
-    trainer(elsewhere, resume="auto", accept_numerics=True).fit()
+    trainer(elsewhere).fit(resume="auto", accept_numerics=True)
     (elsewhere / "digests.jsonl").unlink()
     with pytest.raises(CheckpointError, match=r"step 1 is the first.*went on under another"):
-        verify(elsewhere, accept_numerics=True)
+        Run.open(elsewhere).verify(accept_numerics=True)

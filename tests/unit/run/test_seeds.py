@@ -12,10 +12,9 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.cache_entries import Cleared, clear
 from distsgd.data.dataset import DataSet
-from distsgd.run.evaluate import evaluate
-from distsgd.run.saved import SavedRun
-from distsgd.run.trainer import Result, Trainer
-from distsgd.run.verify import verify
+from distsgd.run.callbacks import Callback
+from distsgd.run.run import Result, Run
+from distsgd.run.trainer import Trainer
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_seeds_of_a_sweep_share_one_entry_and_its_test_rows(
     first = train(config, tmp_path, "first", "train.seed=0")
     other = train(config, tmp_path, "other", "train.seed=1")
     assert len(entries(tmp_path)) == 1
-    assert SavedRun.load(first.path).manifest == SavedRun.load(other.path).manifest
+    assert Run.open(first.path).manifest == Run.open(other.path).manifest
     assert first.metrics["weights_digest"] != other.metrics["weights_digest"]
 
 
@@ -82,8 +81,7 @@ def test_the_cached_data_of_a_run_are_in_use_until_it_has_ended(
         config,
         run_dir=tmp_path / "run",
         cache_dir=tmp_path / "cache",
-        on_message=clear_now,
-        on_step=clear_now,
+        callbacks=[Callback(on_message=clear_now, on_step=clear_now)],
     )
     trainer.fit()
     assert len(seen) >= 20
@@ -98,9 +96,9 @@ def test_runs_find_their_data_again(
 ) -> None:
     result = train(config, tmp_path, "run", "data.stratify=true", "train.seed=5")
     cache = tmp_path / ("cache" if is_cached else "elsewhere")
-    assert verify(result.path, cache_dir=cache).digests == 4
-    assert evaluate(result.path, cache_dir=cache).test_loss == result.metrics["test_loss"]
-    resumed = Trainer(
-        SavedRun.load(result.path).config, run_dir=result.path, cache_dir=cache, resume="auto"
-    ).fit()
+    run = Run.open(result.path)
+    assert run.verify(cache_dir=cache).digests == 4
+    assert run.evaluate(cache_dir=cache).test_loss == result.metrics["test_loss"]
+    again = Trainer(run.config, run_dir=result.path, cache_dir=cache)
+    resumed = again.fit(resume="auto")
     assert resumed.metrics == result.metrics

@@ -13,7 +13,8 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError
 from distsgd.run import trainer
-from distsgd.run.saved import SavedRun
+from distsgd.run.callbacks import Callback
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.run_directory import RunDirectory
 
@@ -30,8 +31,8 @@ def test_arrays_without_names_train_and_resume(tmp_path: Path) -> None:
     rows = np.arange(8.0).reshape(4, 2), np.arange(8.0).reshape(4, 2)
     result = Trainer(config, data=rows, run_dir=tmp_path / "run").fit()
     assert (result.metrics["steps"], result.metrics["stopped_by"]) == (3, "steps")
-    assert SavedRun.load(tmp_path / "run").manifest.labels == ("label_0", "label_1")
-    again = Trainer(config, data=rows, run_dir=tmp_path / "run", resume="auto").fit()
+    assert Run.open(tmp_path / "run").manifest.labels == ("label_0", "label_1")
+    again = Trainer(config, data=rows, run_dir=tmp_path / "run").fit(resume="auto")
     assert again.metrics == result.metrics
     with pytest.raises(ConfigError, match=r"data\.path is missing[^@]*data\.label is missing"):
         Trainer(config)
@@ -56,7 +57,10 @@ def test_start_that_is_interrupted_leaves_no_run(tmp_path: Path) -> None:
 
     rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
     trained = Trainer(
-        quadratic(workers=1), data=rows, run_dir=tmp_path / "run", on_message=interrupt
+        quadratic(workers=1),
+        data=rows,
+        run_dir=tmp_path / "run",
+        callbacks=[Callback(on_message=interrupt)],
     )
     with pytest.raises(KeyboardInterrupt):
         trained.fit()
@@ -65,14 +69,14 @@ def test_start_that_is_interrupted_leaves_no_run(tmp_path: Path) -> None:
 
 def test_finished_run_whose_checkpoints_are_gone_says_so(tmp_path: Path) -> None:
     rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
-    again = Trainer(quadratic(), data=rows, run_dir=tmp_path / "run", resume="auto")
-    again.fit()
+    again = Trainer(quadratic(), data=rows, run_dir=tmp_path / "run")
+    again.fit(resume="auto")
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*"):
         shutil.rmtree(checkpoint)
     with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
-        again.fit()
+        again.fit(resume="auto")
     with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
-        SavedRun.load(tmp_path / "run")
+        _ = Run.open(tmp_path / "run").weights
 
 
 @pytest.mark.parametrize(
@@ -105,11 +109,14 @@ def test_a_run_that_another_process_trains_is_left_alone(
     rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
     said: list[str] = []
     again = Trainer(
-        quadratic(), data=rows, run_dir=tmp_path / "run", resume="auto", on_message=said.append
+        quadratic(),
+        data=rows,
+        run_dir=tmp_path / "run",
+        callbacks=[Callback(on_message=said.append)],
     )
-    again.fit()
+    again.fit(resume="auto")
     (tmp_path / "run" / "result.json").unlink()
     # A lock belongs to whoever opened the file, so this process keeps itself out as well.
     with RunDirectory.open(tmp_path / "run").lock(0.0), pytest.raises(RunError, match="process"):
-        again.fit()
+        again.fit(resume="auto")
     assert any(f"process {os.getpid()} on" in text and "has this run" in text for text in said)

@@ -19,10 +19,10 @@ from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.server import server as server_module
-from distsgd.parallel.server.metrics import KEYS
+from distsgd.parallel.server.metrics import KEYS, Outcome
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import Outcome, PoolSpec, ServerSpec
+from distsgd.parallel.server.spec import PoolSpec, ServerSpec
 from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.service import serve
 from distsgd.parallel.worker import WorkerSpec
@@ -104,8 +104,8 @@ def test_run_goes_to_its_end_and_evaluates_at_epoch_ends_and_there(
 ) -> None:
     path = new_run()
     outcome = train(server_spec(path))
-    assert (outcome.status, outcome.advice, outcome.step) == ("done", "", TOTAL_STEPS)
-    assert outcome.epoch == TOTAL_STEPS / SAMPLER.steps_per_epoch
+    assert (outcome.status, outcome.advice, outcome.steps) == ("done", None, TOTAL_STEPS)
+    assert outcome.epochs == TOTAL_STEPS / SAMPLER.steps_per_epoch
     rows, digests, evaluations, _ = record_of(path)
     assert [row["step"] for row in rows] == list(range(2, TOTAL_STEPS + 1, 2))
     assert [row.step for row in digests] == list(range(1, TOTAL_STEPS + 1))
@@ -133,7 +133,7 @@ def test_run_stopped_after_any_step_goes_on_to_the_same_bits(
         path = new_run()
         stopped = train(server_spec(path, rule=rule), stop_in=step)
         is_last = step + 1 == TOTAL_STEPS
-        assert (stopped.status, stopped.step) == ("done" if is_last else "interrupted", step + 1)
+        assert (stopped.status, stopped.steps) == ("done" if is_last else "interrupted", step + 1)
         assert step + 1 in CheckpointStore(path / "checkpoints").steps()
         resumed = train(server_spec(path, rule=rule))
         assert resumed.status == "done"
@@ -289,8 +289,8 @@ def test_diverged_run_says_so_and_keeps_what_was_saved(new_run: Callable[[], Pat
     spec = server_spec(path)
     spec = replace(spec, record=replace(spec.record, checkpoint_every_steps=2))
     outcome = ParameterServer(spec, lambda asked: BadWorker(asked.sampler)).train()
-    assert (outcome.status, outcome.step) == ("diverged", 3)
-    assert "learning_rate" in outcome.advice
+    assert (outcome.status, outcome.steps) == ("diverged", 3)
+    assert "learning_rate" in str(outcome.advice)
     assert CheckpointStore(path / "checkpoints").steps() == (2,)
     assert train(spec).status == "done"
 
@@ -304,7 +304,7 @@ def test_weights_that_overflow_are_not_saved_as_the_end(new_run: Callable[[], Pa
     with np.errstate(over="ignore", invalid="ignore"):
         outcome = train(replace(spec, update=replace(spec.update, schedule=rates), total_steps=1))
     assert outcome.status == "diverged"
-    assert "no longer finite" in outcome.advice
+    assert "no longer finite" in str(outcome.advice)
     assert CheckpointStore(path / "checkpoints").steps() == ()
 
 
@@ -368,14 +368,14 @@ def test_result_is_written_before_the_run_is_let_go_of(new_run: Callable[[], Pat
     path = new_run()
     outcome = train(server_spec(path))
     metrics = json.loads(RunDirectory.open(path).result_path.read_text())
-    assert Outcome.from_metrics(metrics) == outcome
+    assert Outcome(**metrics) == outcome
     assert set(KEYS) == metrics.keys()
 
 
 def test_damaged_result_is_named_and_not_trained_over(new_run: Callable[[], Path]) -> None:
     path = new_run()
     RunDirectory.open(path).result_path.write_text('{"status": "done"}')
-    with pytest.raises(RunError, match=r"result\.json: has no stopped_by; restore it"):
+    with pytest.raises(RunError, match=r"result\.json: has no run; restore it"):
         train(server_spec(path))
 
 

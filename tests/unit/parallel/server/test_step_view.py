@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.server.step_view import MOST_WAITING, Delivery, StepView, ViewQueue
+from distsgd.parallel.server.step_view import (
+    MOST_WAITING,
+    Delivery,
+    EpochEnd,
+    Event,
+    EventQueue,
+    Observers,
+    StepView,
+)
+from distsgd.store.evaluations import EvaluationRow
 
 
 def view(step: int) -> StepView:
     return StepView(step, {}, np.zeros((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), 0.0)
 
 
-def test_views_come_out_in_order_through_a_full_queue() -> None:
-    queue, taken = ViewQueue(20.0), list[int]()
+def test_events_come_out_in_order_through_a_full_queue() -> None:
+    queue, taken = EventQueue(20.0), list[int]()
     steps = 5 * MOST_WAITING
 
     def put_all() -> None:
@@ -32,8 +41,8 @@ def test_views_come_out_in_order_through_a_full_queue() -> None:
     assert queue.take(0.0) == []
 
 
-def test_driver_that_does_not_take_views_is_named() -> None:
-    queue = ViewQueue(0.01)
+def test_driver_that_does_not_take_events_is_named() -> None:
+    queue = EventQueue(0.01)
     for step in range(MOST_WAITING):
         queue.put(view(step))
     with pytest.raises(WaitTimeoutError, match=rf"the driver .* before step {MOST_WAITING}"):
@@ -41,7 +50,7 @@ def test_driver_that_does_not_take_views_is_named() -> None:
 
 
 def test_closed_queue_forgets_and_never_waits() -> None:
-    queue = ViewQueue(0.01)
+    queue = EventQueue(0.01)
     for step in range(MOST_WAITING):
         queue.put(view(step))
     queue.close()
@@ -63,7 +72,7 @@ def test_steps_that_a_new_server_redoes_are_delivered_once() -> None:
 def test_callback_that_raises_is_left_alone_and_its_error_comes_out_at_the_end() -> None:
     seen: list[int] = []
 
-    def look(found: StepView) -> None:
+    def look(found: Event) -> None:
         seen.append(found.step)
         if found.step == 1:
             raise KeyError
@@ -74,3 +83,26 @@ def test_callback_that_raises_is_left_alone_and_its_error_comes_out_at_the_end()
     assert seen == [0, 1]
     with pytest.raises(KeyError):
         delivery.end()
+
+
+def test_events_of_one_step_that_a_new_server_redoes_are_delivered_once() -> None:
+    end, row = EpochEnd(2, 1, 0.5), EvaluationRow(2, 1.0, 0.5, None, 4)
+    seen: list[Event] = []
+    delivery = Delivery(seen.append)
+    assert delivery.deliver([view(1), end], 0)
+    assert delivery.deliver([view(0), view(1), end, row, view(2)], 1)
+    assert [type(event).__name__ for event in seen] == [
+        "StepView",
+        "EpochEnd",
+        "EvaluationRow",
+        "StepView",
+    ]
+
+
+def test_only_what_is_observed_is_called() -> None:
+    seen: list[EpochEnd] = []
+    observers = Observers(on_epoch_end=seen.append)
+    observers.notify(view(0))
+    observers.notify(EpochEnd(2, 1, 0.5))
+    assert observers.observed == ("on_epoch_end",)
+    assert seen == [EpochEnd(2, 1, 0.5)]
