@@ -1,7 +1,7 @@
 """distsgd: distributed data-parallel mini-batch SGD, the same bits for any number of workers.
 
 Public names are loaded when they are first used: importing the package loads neither numpy nor Ray
-nor Arrow.
+nor Arrow. What they are: `PUBLIC`.
 """
 
 from __future__ import annotations
@@ -10,46 +10,82 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distsgd import errors
+    from distsgd.autodiff.gate import Gate
     from distsgd.autodiff.tape import GradientTape, Variable
     from distsgd.config import TrainConfig
+    from distsgd.data.dataset import DataSet
+    from distsgd.data.prepare.options import PrepareOptions
+    from distsgd.data.prepare.prepare import prepare
     from distsgd.errors import DistSGDError
+    from distsgd.nn.layers import Layer
+    from distsgd.nn.losses import Loss
     from distsgd.nn.model import Model
-    from distsgd.parallel.server.step_view import StepView
+    from distsgd.optim.rules import UpdateRule
+    from distsgd.parallel.server.step_view import EpochEnd, StepView
+    from distsgd.parallel.transport.interface import Worker
+    from distsgd.run.callbacks import Callback
     from distsgd.run.progress import Progress
-    from distsgd.run.run import Result
+    from distsgd.run.run import Result, Run
     from distsgd.run.trainer import Trainer
 
 __version__ = "0.2.0"
 __all__ = [
+    "Callback",
+    "DataSet",
     "DistSGDError",
+    "EpochEnd",
+    "Gate",
     "GradientTape",
+    "Layer",
+    "Loss",
     "Model",
+    "PrepareOptions",
     "Progress",
     "Result",
+    "Run",
     "StepView",
     "TrainConfig",
     "Trainer",
+    "UpdateRule",
     "Variable",
+    "Worker",
+    "errors",
+    "prepare",
 ]
 
-_HOMES = {
-    "DistSGDError": "distsgd.errors",
-    "GradientTape": "distsgd.autodiff.tape",
-    "Model": "distsgd.nn.model",
-    "Progress": "distsgd.run.progress",
-    "Result": "distsgd.run.run",
-    "StepView": "distsgd.parallel.server.step_view",
-    "TrainConfig": "distsgd.config",
-    "Trainer": "distsgd.run.trainer",
-    "Variable": "distsgd.autodiff.tape",
+# Each public name: where it lies, and what it is.
+PUBLIC: dict[str, tuple[str, str]] = {
+    "Trainer": ("distsgd.run.trainer", "makes one run from a configuration"),
+    "TrainConfig": ("distsgd.config", "the configuration of a run, checked as a whole"),
+    "Run": ("distsgd.run.run", "a run, to predict, evaluate and verify with; what fit returns"),
+    "Result": ("distsgd.run.run", "another name of Run"),
+    "Callback": ("distsgd.run.callbacks", "what is called while a run is trained"),
+    "Progress": ("distsgd.run.progress", "where a run is, as on_progress gets it"),
+    "StepView": ("distsgd.parallel.server.step_view", "a step, as on_step gets it"),
+    "EpochEnd": ("distsgd.parallel.server.step_view", "an epoch, as on_epoch_end gets it"),
+    "Model": ("distsgd.nn.model", "layers and a loss over flat parameters"),
+    "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
+    "Loss": ("distsgd.nn.losses", "what a model is trained by"),
+    "UpdateRule": ("distsgd.optim.rules", "how a mean gradient moves the weights"),
+    "Worker": ("distsgd.parallel.transport.interface", "what computes blocks of rows"),
+    "GradientTape": ("distsgd.autodiff.tape", "records gates, gives gradients"),
+    "Variable": ("distsgd.autodiff.tape", "an array that a tape knows"),
+    "Gate": ("distsgd.autodiff.gate", "an operation with its derivative; the base of your own"),
+    "prepare": ("distsgd.data.prepare.prepare", "files or arrays into a prepared data set"),
+    "PrepareOptions": ("distsgd.data.prepare.options", "how rows are prepared"),
+    "DataSet": ("distsgd.data.dataset", "a prepared data set, memory-mapped"),
+    "errors": ("distsgd.errors", "every error, drawn as a tree"),
+    "DistSGDError": ("distsgd.errors", "the root of all errors"),
 }
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module = importlib.import_module(PUBLIC[name][0])
+    return module if name == "errors" else getattr(module, name)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -231,13 +231,21 @@ def environment(run_spec: RunSpec) -> dict[str, Any]:
         "distsgd": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "numerics": numerics.profile(run_spec.config.train.dtype).to_dict(),
         "data": str(run_spec.data),
         "data_digest": run_spec.manifest.digest,
         "sampler": run_spec.sampler.describe(),
         "command": sys.argv,
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: without workers, Ray need not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _check_format(run: RunDirectory) -> None:

@@ -98,8 +98,15 @@ def _alone_in_this_process() -> Iterator[None]:
 
 def _import_ray() -> Any:
     with errors_of_ray("importing Ray"):
-        import ray  # noqa: PLC0415 -- takes a second, and runs in this process need none.
-
+        try:
+            import ray  # noqa: PLC0415 -- takes a second, and runs in this process need none.
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise ClusterError(
+                "workers need Ray, which is not installed; install it (pip install ray), or train "
+                "in this process (set [parallel] workers = 0)"
+            ) from None
         return ray
 
 

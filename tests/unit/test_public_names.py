@@ -1,0 +1,66 @@
+"""Public names: all in one table, each documented with what its arrays are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import distsgd
+
+MOST_WITHOUT_ARGS = 3
+_ARRAYS = ("Array", "NDArray", "ndarray", "Float32", "Float64", "Int64")
+
+
+def members(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The public functions of a public name, but for those of the libraries it is made with."""
+    thing = getattr(distsgd, name)
+    if inspect.isfunction(thing):
+        yield name, thing
+    if not inspect.isclass(thing):
+        return
+    for attribute, value in inspect.getmembers(thing):
+        function: Any = value.fget if isinstance(value, property) else value
+        if inspect.ismethod(function):
+            function = function.__func__
+        is_ours = inspect.isfunction(function) and function.__module__.startswith("distsgd")
+        if is_ours and not attribute.startswith("_"):
+            yield f"{name}.{attribute}", function
+
+
+def num_parameters(function: Callable[..., Any]) -> int:
+    names = inspect.signature(function).parameters
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_the_table_lists_every_public_name() -> None:
+    assert sorted(distsgd.PUBLIC) == sorted(distsgd.__all__)
+    assert set(distsgd.PUBLIC) <= set(dir(distsgd))
+    assert all(meaning for _, meaning in distsgd.PUBLIC.values())
+
+
+@pytest.mark.parametrize("name", distsgd.__all__)
+def test_public_name_is_documented_with_its_methods(name: str) -> None:
+    assert inspect.getdoc(getattr(distsgd, name))
+    for place, function in members(name):
+        assert inspect.getdoc(function), place
+
+
+@pytest.mark.parametrize("name", distsgd.__all__)
+def test_what_takes_four_arguments_or_more_says_what_each_is(name: str) -> None:
+    for place, function in members(name):
+        if num_parameters(function) > MOST_WITHOUT_ARGS:
+            assert "Args:" in (inspect.getdoc(function) or "") or "See `" in str(
+                function.__doc__
+            ), place
+
+
+@pytest.mark.parametrize("name", distsgd.__all__)
+def test_what_takes_or_gives_arrays_says_their_shapes(name: str) -> None:
+    for place, function in members(name):
+        annotations = " ".join(map(str, function.__annotations__.values()))
+        if any(word in annotations for word in _ARRAYS):
+            doc = inspect.getdoc(function) or ""
+            assert "[" in doc or "shape" in doc or "see `" in doc.lower(), place
