@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from distsgd.nn.losses import Loss
     from distsgd.nn.model import Model
     from distsgd.optim.rules import UpdateRule
+    from distsgd.parallel.block_worker import BlockWorker
     from distsgd.parallel.server.step_view import EpochEnd, StepView
-    from distsgd.parallel.transport.interface import Worker
+    from distsgd.parallel.worker import Worker
     from distsgd.run.callbacks import Callback
     from distsgd.run.progress import Progress
     from distsgd.run.run import Result, Run
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "BlockWorker",
     "Callback",
     "DataSet",
     "DistSGDError",
@@ -68,7 +70,11 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),
     "UpdateRule": ("distsgd.optim.rules", "how a mean gradient moves the weights"),
-    "Worker": ("distsgd.parallel.transport.interface", "what computes blocks of rows"),
+    "BlockWorker": (
+        "distsgd.parallel.block_worker",
+        "computes blocks of prepared rows; the base of your own",
+    ),
+    "Worker": ("distsgd.parallel.worker", "what computes blocks of rows"),
     "GradientTape": ("distsgd.autodiff.tape", "records gates, gives gradients"),
     "Variable": ("distsgd.autodiff.tape", "an array that a tape knows"),
     "Gate": ("distsgd.autodiff.gate", "an operation with its derivative; the base of your own"),

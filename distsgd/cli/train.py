@@ -44,9 +44,9 @@ from distsgd.errors import (
 
 if TYPE_CHECKING:
     from distsgd.config import TrainConfig
+    from distsgd.run.dry_run import DryRun
     from distsgd.run.progress import Progress
     from distsgd.run.run import Run
-    from distsgd.run.trainer import DryRun
 
 
 _RECORDED = "config.json"  # The name of the configuration in a run directory.

@@ -158,7 +158,7 @@ def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
     """
     parallel = saved.config.parallel.model_copy(update={"workers": 0})
     config = saved.config.model_copy(update={"parallel": parallel})
-    run_spec = make_run_spec(config, data, saved.manifest)
+    run_spec = make_run_spec(config, data, saved.manifest, saved.own)
     check_replay(saved.directory, run_spec)
     steps = max(1, min(max_steps, saved.checkpoint.step))
     before: dict[int, Array] = {}  # A step that is made twice counts as it was made last.

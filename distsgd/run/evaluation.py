@@ -21,6 +21,7 @@ from distsgd.parallel.runner import make_runner
 from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.run.label_check import label_problem
 from distsgd.run.new_rows import NewRows
+from distsgd.run.own_code import check_found_again
 from distsgd.run.saved import SavedRun
 from distsgd.run.spec import make_run_spec
 
@@ -44,11 +45,13 @@ def evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
         data: Its prepared rows.
     """
     with one_blas_thread():
-        run_spec = make_run_spec(saved.config, data, saved.manifest)
+        if saved.own.worker is None:
+            check_found_again(saved.directory, "worker")
+        run_spec = make_run_spec(saved.config, data, saved.manifest, saved.own)
         layout = BufferLayout(saved.model.num_parameters, 1, saved.config.train.dtype)
         pool = WorkerPool(
             layout,
-            make_runner(saved.config.parallel.worker, run_spec.worker_spec()),
+            make_runner(run_spec.worker, run_spec.worker_spec()),
             transport=None,
             planner=Planner("all"),
             incarnation=0,

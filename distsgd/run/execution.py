@@ -37,5 +37,5 @@ def execute(
     """
     initial_weights = read_initial_weights(run, run_spec)
     spec = changed(run_spec.server_spec(run.path, initial_weights))
-    parallel = run_spec.config.parallel
-    return launch(spec, parallel.worker, watch, address=parallel.address, observers=observers)
+    address = run_spec.config.parallel.address
+    return launch(spec, run_spec.worker, watch, address=address, observers=observers)

@@ -69,7 +69,7 @@ def replayed(
         outcome = execute(run, run_spec, watch, observers=observers, changed=shortened)
         watch.end()
         _refuse_half(saved.directory, outcome, num_steps)
-        yield SavedRun.open(run.path)
+        yield SavedRun.of(run_spec, run)
 
 
 def _silent(_: Any) -> None:

@@ -31,6 +31,7 @@ from distsgd.data.manifest import MANIFEST_FILE
 from distsgd.errors import ConfigError, RunError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
+from distsgd.run import own_code
 from distsgd.run.spec import RunSpec
 from distsgd.store.run_directory import RunDirectory
 
@@ -182,7 +183,7 @@ def write_beginning(
         if initial_weights is not None:
             named = run_spec.model.views(initial_weights)
             write_bytes_atomic(run.path / INITIAL_WEIGHTS, save(named))
-        run.write_json(run.model_path, run_spec.model.to_dict())
+        run.write_json(run.model_path, own_code.described(run_spec.model))
         run.write_json(run.environment_path, environment(run_spec))
         run.write_json(run.config_path, run_spec.config.to_dict())
 
@@ -237,6 +238,7 @@ def environment(run_spec: RunSpec) -> dict[str, Any]:
         "data_digest": run_spec.manifest.digest,
         "sampler": run_spec.sampler.describe(),
         "command": sys.argv,
+        own_code.RECORD: own_code.record(run_spec.config, run_spec.own),
     }
 
 

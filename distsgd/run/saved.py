@@ -21,9 +21,10 @@ from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.errors import DataError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
+from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
 from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
 from distsgd.run.source import manifest_of, prepared_data
-from distsgd.run.spec import build_model
+from distsgd.run.spec import RunSpec, build_model
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.history import read_history
 from distsgd.store.run_directory import RunDirectory
@@ -47,12 +48,14 @@ class SavedRun:
         config: That it was begun with.
         manifest: Of its data: statistics for standardising, class names.
         model: The network.
+        own: What was handed in without a name, where the run was trained in this process.
     """
 
     directory: RunDirectory
     config: TrainConfig
     manifest: Manifest
     model: Model
+    own: OwnCode = NO_OWN_CODE
     _say: Say = field(default=_silent)
     _held: list[DirectoryLock] = field(default_factory=list)
 
@@ -69,6 +72,7 @@ class SavedRun:
         """
         directory = RunDirectory.open(path_argument("run", run))
         config = recorded_config(directory)
+        check_found_again(directory, "model")
         manifest = manifest_of(directory.path / "data")
         model = build_model(config, manifest.num_features)
         if directory.read_json(directory.model_path) != model.to_dict():
@@ -77,7 +81,13 @@ class SavedRun:
                 "is not the network of config.json; one of them was changed, restore it",
             )
         say = call_argument("on_message", on_message, _silent)
-        return cls(directory, config, manifest, model, say)
+        return cls(directory, config, manifest, model, _say=say)
+
+    @classmethod
+    def of(cls, run_spec: RunSpec, directory: RunDirectory) -> Self:
+        """The run that was just begun in `directory`, or trained there."""
+        spec = run_spec
+        return cls(directory, spec.config, spec.manifest, spec.model, spec.own)
 
     @property
     def path(self) -> Path:

@@ -26,11 +26,13 @@ from distsgd.nn.model import Model
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
+from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec
 from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
+from distsgd.run.own_code import NO_OWN_CODE, OwnCode
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 PROCESS_BYTES = 150 << 20
@@ -50,6 +52,12 @@ class RunSpec:
     frozen: Frozen | None
     total_steps: int
     length: Length
+    own: OwnCode = NO_OWN_CODE
+
+    @property
+    def worker(self) -> str | MakeWorker:
+        """The worker class, or its ``module:class``."""
+        return self.own.worker or self.config.parallel.worker
 
     @property
     def num_workers(self) -> int:
@@ -201,8 +209,16 @@ class RunSpec:
         return tuple(found)
 
 
-def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpec:
+def make_run_spec(
+    config: TrainConfig, data: Path, manifest: Manifest, own: OwnCode = NO_OWN_CODE
+) -> RunSpec:
     """Hold the configuration against the data.
+
+    Args:
+        config: Of the run.
+        data: Its prepared rows.
+        manifest: Of `data`.
+        own: What was handed in and is not named in `config`.
 
     Raises:
         DataError: The labels are classes, and all the same.
@@ -225,7 +241,7 @@ def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpe
     if manifest.label_kind == "class":
         # Before the network: of one class no number of outputs is right.
         check_two_classes(manifest.sources[0].name, manifest.labels[0], manifest.class_names)
-    model = build_model(config, manifest.num_features)
+    model = own.model or build_model(config, manifest.num_features)
     if model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
         names = f" ({shown(manifest.class_names)})" if manifest.class_names else ""
@@ -239,9 +255,9 @@ def make_run_spec(config: TrainConfig, data: Path, manifest: Manifest) -> RunSpe
     problems += unknown
     if problems:
         raise ConfigError(problems)
-    sampler, rule = _sampler(config, manifest), make_rule(config)
+    sampler, rule = _sampler(config, manifest), own.rule or make_rule(config)
     total_steps, length = _total_steps(config, sampler.steps_per_epoch)
-    return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length)
+    return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length, own)
 
 
 def make_rule(config: TrainConfig) -> UpdateRule | SearchRule:

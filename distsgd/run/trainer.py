@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -25,13 +25,19 @@ from distsgd.errors import (
 )
 from distsgd.lab.faults.injection import Chaos, counted
 from distsgd.lab.faults.plan import FaultPlan
+from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
+from distsgd.optim.rules import UpdateRule
+from distsgd.optim.search import SearchRule
+from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Status
 from distsgd.run import run_files
 from distsgd.run.callbacks import Callback, Callbacks
+from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import execute
 from distsgd.run.label_check import check_labels
+from distsgd.run.own_code import check_features, check_own_code, with_handed_in
 from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume
 from distsgd.run.run import Run
@@ -41,64 +47,6 @@ from distsgd.run.spec import RunSpec, make_rule, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a run would do.
-
-    Attributes:
-        rows: Rows to train on.
-        test_rows: Rows that are held out.
-        features: Numbers a row has.
-        outputs: Of the network.
-        parameters: Of the network.
-        batch_size: Rows of a mini-batch.
-        steps_per_epoch: Updates in a pass over the rows.
-        steps: Updates in all.
-        shuffle: How mini-batches are drawn.
-        hot_bytes: Features that mini-batches are drawn from at a time.
-        blocks_per_step: Blocks that a mini-batch is cut into.
-        num_workers: Worker processes; 0 for none.
-        memory_per_process_bytes: About what a process needs.
-        warnings: What is allowed but probably not meant.
-    """
-
-    rows: int
-    test_rows: int
-    features: int
-    outputs: int
-    parameters: int
-    batch_size: int
-    steps_per_epoch: int
-    steps: int
-    shuffle: str
-    hot_bytes: int
-    blocks_per_step: int
-    num_workers: int
-    memory_per_process_bytes: int
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, run_spec: RunSpec) -> DryRun:
-        """What the run of `run_spec` would do."""
-        sampler, manifest, model = run_spec.sampler, run_spec.manifest, run_spec.model
-        return cls(
-            rows=manifest.train_rows,
-            test_rows=manifest.test_rows,
-            features=manifest.num_features,
-            outputs=model.num_outputs,
-            parameters=model.num_parameters,
-            batch_size=sampler.batch_rows,
-            steps_per_epoch=sampler.steps_per_epoch,
-            steps=run_spec.total_steps,
-            shuffle=str(sampler.describe()["shuffle"]),
-            hot_bytes=run_spec.hot_bytes(),
-            blocks_per_step=len(sampler.partition(0).blocks),
-            num_workers=run_spec.num_workers,
-            memory_per_process_bytes=run_spec.memory_per_process_bytes(),
-            warnings=run_spec.warnings(),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +70,16 @@ class Trainer:
     """Makes one run.
 
     Args:
-        config: The whole configuration.
+        config: The whole configuration; also as plain values (`TrainConfig.from_dict`).
         data: Instead of the files that `config` names, which need not name any then: ``(x, y)``,
             features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
             take); or a table (pyarrow, pandas, anything with Arrow's interface), of which
             ``[data] label`` and ``features`` name the columns.
+        model: Instead of ``[model]``, which `config` need not have then where it is plain values.
+            Of ``input_shape`` ``(I,)``, the features of a row.
+        worker: The class that computes blocks (see `BlockWorker`), or its ``module:class``.
+        rule: An `UpdateRule`, a frozen dataclass of its settings; or its class or ``module:class``.
+            The learning rate is that of ``[optimizer]``.
         callbacks: Called while the run is trained: see `Callback`.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
@@ -135,28 +88,36 @@ class Trainer:
         path: The run directory; None before there is one.
 
     Raises:
-        ConfigError: An argument is nothing of its kind, or rows or labels are not named.
+        ConfigError: An argument is nothing of its kind, or rows or labels are not named; or
+            something handed in has no name by which workers find it.
+
+    What is handed in is written down by its name, ``module:qualname``, with its settings and a
+    digest of its source, and found by that in workers, on resume and by `Run.verify`. What has no
+    such name (a notebook's class, one made in a function) trains with ``workers = 0`` only, must
+    be handed in again to resume, and cannot be verified.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainConfig | Mapping[str, Any],
         *,
         data: object = None,
+        model: Model | None = None,
+        worker: MakeWorker | str | None = None,
+        rule: UpdateRule | SearchRule | type | str | None = None,
         callbacks: Sequence[Callback] = (),
         run_dir: Path | str | None = None,
         cache_dir: Path | str | None = None,
     ) -> None:
-        if not isinstance(config, TrainConfig):
-            raise ConfigError(
-                [f"config is {config!r}; must be a TrainConfig (use TrainConfig.from_toml(path))"]
-            )
+        config, own = with_handed_in(config, model=model, worker=worker, rule=rule)
         if data is None and (missing := config.missing_sources()):
             raise ConfigError(missing)
-        make_rule(config)  # So that what is wrong with it is told before rows are read.
+        if own.rule is None:
+            make_rule(config)  # So that what is wrong with it is told before rows are read.
         self._config = config
         self._data = data
         self._callbacks = Callbacks(callbacks)
+        self._own = replace(own, callbacks=tuple(map(type, callbacks)))
         self._say = self._callbacks.message
         self._run_dir = None if run_dir is None else path_argument("run_dir", run_dir).absolute()
         self._cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
@@ -237,7 +198,8 @@ class Trainer:
         for warning in run_spec.warnings():
             self._say(f"warning: {warning}")
         self.path = run.path
-        result = self._ended(run, self._train(run_spec, run))
+        outcome = self._train(run_spec, run)
+        result = self._ended(Run.of(run_spec, run), outcome)
         self._callbacks.train_end(result)
         return result
 
@@ -249,7 +211,7 @@ class Trainer:
         if metrics.get("status") != "done":
             return None
         self._say(f"{run.path} is finished; nothing to do")
-        return _with_weights(run)
+        return _with_weights(Run.open(run.path))
 
     def _wait_until_free(self, run: RunDirectory) -> None:
         """Leave a run alone that another process trains; one that was killed lets go soon."""
@@ -266,7 +228,9 @@ class Trainer:
         )
 
     def _spec_of(self, data: Path) -> RunSpec:
-        run_spec = make_run_spec(self._config, data, manifest_of(data))
+        manifest = manifest_of(data)
+        check_features(self._own, manifest.num_features)
+        run_spec = make_run_spec(self._config, data, manifest, self._own)
         check_labels(run_spec.model.loss, data)
         return run_spec
 
@@ -295,6 +259,8 @@ class Trainer:
             weights_P = self._first_weights(run_spec, start.initial_weights)
             return run_files.begin(path, run_spec, weights_P, rows)
         run = RunDirectory.open(path)
+        for doubt in check_own_code(run, self._own):
+            self._say(f"WARNING: {run.path}: {doubt}")
         check_resume(run, run_spec, accept_numerics=start.accept_numerics, say=self._say)
         return run
 
@@ -317,7 +283,7 @@ class Trainer:
             return replace(spec, chaos=self._chaos(run))
 
         try:
-            self._callbacks.train_start(Run.open(run.path))
+            self._callbacks.train_start(Run.of(run_spec, run))
             if run_spec.num_workers:
                 address = self._config.parallel.address
                 self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
@@ -334,11 +300,10 @@ class Trainer:
         faults = self._config.chaos.faults
         return Chaos(FaultPlan.parse(faults), run.path) if faults else None
 
-    def _ended(self, run: RunDirectory, outcome: Outcome) -> Run:
+    def _ended(self, run: Run, outcome: Outcome) -> Run:
         """The run as it is written down; an error where it did not come to its end."""
-        metrics = run.read_json(run.result_path)
-        if "faults" in metrics:
-            self._say(f"faults on purpose: {counted(metrics['faults'])}")
+        if "faults" in run.metrics:
+            self._say(f"faults on purpose: {counted(run.metrics['faults'])}")
         if outcome.status == "diverged":
             raise DivergedError(outcome.steps, outcome.advice or "")
         if outcome.status == "interrupted":
@@ -348,8 +313,7 @@ class Trainer:
         return _with_weights(run)
 
 
-def _with_weights(run: RunDirectory) -> Run:
+def _with_weights(run: Run) -> Run:
     """A finished run, whose weights are there. Raises RunError."""
-    found = Run.open(run.path)
-    _ = found.checkpoint
-    return found
+    _ = run.checkpoint
+    return run

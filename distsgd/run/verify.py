@@ -13,6 +13,7 @@ from typing import Any
 
 from distsgd.base.arguments import call_argument, count_argument
 from distsgd.errors import VerificationError
+from distsgd.run.own_code import check_own_code, refuse_workers
 from distsgd.run.progress import Progress
 from distsgd.run.replay import replayed
 from distsgd.run.resume import check_replay
@@ -57,9 +58,12 @@ def verify(
     num_workers = count_argument("num_workers", num_workers)
     say = call_argument("on_message", on_message, _silent)
     show = call_argument("on_progress", on_progress, _silent)
+    if num_workers:
+        refuse_workers(saved.own, num_workers)
     recorded = read_record(saved)
     run_spec = _spec_of_replay(saved, saved.data(cache_dir), num_workers)
     doubts = check_replay(saved.directory, run_spec, accept_numerics=accept_numerics)
+    doubts += check_own_code(saved.directory, saved.own)
     for doubt in doubts:
         say(f"WARNING: {saved.path}: {doubt}")
     say(f"making {recorded.steps} steps again")
@@ -97,7 +101,7 @@ def _spec_of_replay(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
         update={"workers": num_workers, "assignment": "all"}
     )
     config = saved.config.model_copy(update={"parallel": parallel})
-    return make_run_spec(config, data, saved.manifest)
+    return make_run_spec(config, data, saved.manifest, saved.own)
 
 
 def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:

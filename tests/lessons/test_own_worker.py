@@ -20,8 +20,8 @@ from distsgd.errors import ConfigError, ModelError, RunError
 from distsgd.parallel.block_worker import Batch, BlockResult, BlockWorker
 from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.worker import WorkerSpec
+from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
-from distsgd.run.verify import verify
 from distsgd.store.history import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
@@ -79,7 +79,7 @@ def test_own_worker_trains_in_this_process_and_can_be_verified(place: Path) -> N
     np.testing.assert_allclose(bias_O, [0.5], atol=0.1)
     history = read_history(place / "run" / "history").to_pydict()
     assert history["train_loss"][-1] < history["train_loss"][0]
-    assert verify(place / "run").steps == result.metrics["steps"]
+    assert Run.open(place / "run").verify().steps == result.metrics["steps"]
 
 
 @pytest.mark.parametrize("transport", ["shared_memory", "zmq"])
@@ -94,7 +94,7 @@ def test_own_worker_gives_the_same_bits_for_any_number_of_workers(
         changed = config(
             data={"path": str(place / "rows.parquet"), "test_fraction": 0.2},
             train={"epochs": 3},
-            parallel={"workers": workers, "plan": "all", "exchange": transport},
+            parallel={"workers": workers, "assignment": "all", "transport": transport},
         )
         if workers:
             spec = server_spec(changed, place / f"run{workers}", cache_dir=place / "cache")
@@ -110,7 +110,7 @@ def test_run_is_not_resumed_with_another_worker(place: Path) -> None:
     Trainer(config(), data=rows(), run_dir=place / "run").fit()
     other = config(parallel={"worker": "distsgd_workers.gradient_worker:GradientWorker"})
     with pytest.raises(RunError, match=r"parallel\.worker"):
-        Trainer(other, data=rows(), run_dir=place / "run", resume="auto").fit()
+        Trainer(other, data=rows(), run_dir=place / "run").fit(resume="auto")
 
 
 def trains_with(worker: Any, place: Path, **sections: dict[str, Any]) -> None:

@@ -96,7 +96,18 @@ def test_configurations_give_our_error_for_anything() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["data", "run_dir", "cache_dir", "callbacks", "initial_weights", "resume", "accept_numerics"],
+    [
+        "data",
+        "model",
+        "worker",
+        "rule",
+        "run_dir",
+        "cache_dir",
+        "callbacks",
+        "initial_weights",
+        "resume",
+        "accept_numerics",
+    ],
 )
 def test_trainer_gives_our_error_for_anything(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
