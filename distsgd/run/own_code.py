@@ -45,7 +45,7 @@ class OwnCode:
     num_features: int | None = None  # That a model which was handed in is made for.
 
     def nameless(self) -> dict[str, object]:
-        """Those that are there, by what they are."""
+        """Those that were handed in, by what they are."""
         found = {"model": self.model, "worker": self.worker, "rule": self.rule}
         return {what: thing for what, thing in found.items() if thing is not None}
 
@@ -235,7 +235,7 @@ def check_own_code(run: RunDirectory, own: OwnCode = NO_OWN_CODE) -> tuple[str, 
         )
     changed = [entry for entry in recorded if _source_digest(entry["name"]) != entry["source"]]
     unsure = [
-        f"the {what} {shown} was handed in without a name: nobody can say whether it is the same"
+        f"the {what} {shown} was handed in without a name: it cannot be compared with that before"
         for what, shown in sorted(lacking.items())
     ]
     return (

@@ -40,7 +40,7 @@ def replayed(
     """The first `num_steps` steps of `saved` computed again; blocks. It is gone after the ``with``.
 
     Args:
-        saved: A run whose data are there.
+        saved: A run whose data can be read.
         run_spec: Of the same run, with the workers that compute it now.
         num_steps: At most those of its newest checkpoint.
         on_progress: Called about ten times a second.
@@ -50,7 +50,7 @@ def replayed(
 
     Raises:
         ReplayInterrupted: It was asked to stop.
-        DivergedError: The loss stopped being finite, where the record of the run goes on.
+        DivergedError: The loss stopped being finite, before the end of its record.
         DiskError: There is no room for what is computed again.
         DistSGDError: What `ParameterServer.train` raises.
     """
@@ -83,14 +83,14 @@ def _refuse_half(run: RunDirectory, outcome: Outcome, num_steps: int) -> None:
     if outcome.status == "diverged":
         advice = (
             f"the run {run.path} diverges here when it is computed again ({outcome.advice}), "
-            f"though its record goes on to step {num_steps}; nothing else was found out about it"
+            f"though its record continues to step {num_steps}; nothing else was found out about it"
         )
         raise DivergedError(outcome.steps, advice)
 
 
 @contextmanager
 def _room(run: RunDirectory) -> Iterator[Path]:
-    """A temporary directory; what the disk refuses in it says so, and how to go on."""
+    """A temporary directory; what the disk refuses in it says so, and the way out."""
     try:
         room = tempfile.TemporaryDirectory(prefix="distsgd-replay-", ignore_cleanup_errors=True)
     except OSError as error:

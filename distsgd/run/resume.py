@@ -1,7 +1,7 @@
-"""What a run that is there is held against before it goes on, or is made again.
+"""What is compared before an existing run is resumed, or made again.
 
 Other data are never taken. Another numerics profile gives other bits: it is refused unless told,
-and a run that went on under one says so in its record.
+and a run that was resumed under one says so in its record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]
-ACCEPTED = "accepted_numerics"  # Profiles that a run went on under, in its environment.json.
+ACCEPTED = "accepted_numerics"  # Profiles that a run was resumed under, in its environment.json.
 
 
 def check_replay(
@@ -40,14 +40,14 @@ def check_replay(
         raise _refused(run, changed)
     doubts = [f"it is made again under another numerics profile: {changed}"] if changed else []
     doubts += [
-        f"it went on under another numerics profile after step {entry['after_step']}"
+        f"it was resumed under another numerics profile after step {entry['after_step']}"
         for entry in _accepted(run, recorded)
     ]
     return tuple(doubts)
 
 
 def check_resume(run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool, say: Say) -> None:
-    """Before `run` goes on from its last checkpoint; what is accepted is written into its record.
+    """Before `run` is resumed from its last checkpoint; its record gets what is accepted.
 
     Raises:
         RunError: The data have changed.
@@ -66,8 +66,8 @@ def check_resume(run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool,
     if not accept_numerics:
         raise _refused(run, changed)
     say(
-        f"WARNING: {run.path} goes on after step {after} under another numerics profile, so that "
-        f"other bits come out than without the break: {changed}; environment.json says so"
+        f"WARNING: {run.path} is resumed after step {after} under another numerics profile, so "
+        f"that other bits come out than without the break: {changed}; environment.json says so"
     )
     entry = {
         "after_step": after,

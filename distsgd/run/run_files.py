@@ -1,4 +1,4 @@
-"""What is written into a run before it trains, and which run a configuration goes on with."""
+"""What is written into a run before it trains, and which run a configuration resumes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RUNS = "runs"
 RUN_FORMAT = 3
 CHECKPOINTS_GONE = "its checkpoints are gone; restore them, or train into another --run-dir"
 INITIAL_WEIGHTS = "initial_weights.safetensors"
-_HOLDS_A_RUN = "holds a run already; go on with --resume auto, or choose another --run-dir"
+_HOLDS_A_RUN = "holds a run already; resume it (--resume auto), or choose another --run-dir"
 _BEGINNING = frozenset(
     {
         "lock",
@@ -54,14 +54,14 @@ _BEGINNING = frozenset(
         INITIAL_WEIGHTS,
     }
 )
-LOCK_TIMEOUT_S = 30.0  # Whoever makes the same run writes a few small files.
+LOCK_TIMEOUT_S = 30.0  # Another process that begins the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
 
 def find_run(
     config: TrainConfig, stem: str, wanted: Path | None, resume: Resume
 ) -> tuple[Path, bool]:
-    """The directory of this run, and whether it is there already.
+    """The directory of this run, and whether it exists already.
 
     Without a directory of one's own, a resume finds the newest run of the same configuration under
     ``runs/``.
@@ -70,7 +70,7 @@ def find_run(
         config: Of the run.
         stem: What its data are called; what no shell takes plainly (a glob's ``*``) is left out.
         wanted: The directory that was asked for.
-        resume: "auto" goes on with a run that is there.
+        resume: "auto" resumes a run that exists.
 
     Raises:
         RunError: The directory holds a run, and is not to be resumed, or belongs to another
@@ -93,8 +93,8 @@ def find_run(
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A private directory beside that of a run; in the end it is gone, and what was made for it."""
+def staging_beside(path: Path) -> Iterator[Path]:
+    """A private directory next to that of a run; removed in the end, with what was made for it."""
     made = [parent for parent in path.parents if not parent.exists()]
     try:
         with as_run_error(path.parent):
@@ -226,7 +226,7 @@ def read_weights(file: Path) -> dict[str, Array]:
 
 
 def environment(run_spec: RunSpec) -> dict[str, Any]:
-    """What decides about the bits beside the configuration, and what helps to read the record."""
+    """What decides about the bits besides the configuration, and what helps to read the record."""
     return {
         "format": RUN_FORMAT,
         "distsgd": __version__,

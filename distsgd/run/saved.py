@@ -155,19 +155,19 @@ class SavedRun:
     def data(self, cache_dir: Path | str | None = None) -> Path:
         """The prepared rows the run was trained on.
 
-        Beside it, or in the cache, made again if need be; they stay there while this object lives.
+        In its directory, or in the cache, made again if need be; they stay while this object lives.
 
         Raises:
             DataError: They are gone, or have changed.
         """
         if cache_dir is not None:
             cache_dir = path_argument("cache_dir", cache_dir)
-        beside = self.directory.path / "data"
-        if (beside / self.manifest.train_shards[0].file).is_file():
-            return beside
+        in_run = self.directory.path / "data"
+        if (in_run / self.manifest.train_shards[0].file).is_file():
+            return in_run
         if not self.config.data.paths:
             raise DataError(
-                beside,
+                in_run,
                 "holds the rows of this run no more (they were handed in as arrays); restore it",
             )
         found = Path(self.config.data.paths[0])

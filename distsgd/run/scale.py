@@ -15,6 +15,7 @@ def scale(run: Path, num_workers: int) -> int:
         How many were wanted before.
 
     Raises:
-        RunError: There is no run, nobody on this machine trains it on Ray, or the number cannot be.
+        RunError: There is no run, no process of this machine trains it on Ray, or the number is
+            none that can be.
     """
     return DesiredWorkers(RunDirectory.open(run).path).ask(num_workers)

@@ -1,6 +1,6 @@
 """From ``[data]`` to a prepared data set.
 
-A directory that is one already, the cache, or arrays beside the run.
+A directory that is one already, the cache, or arrays in the run's directory.
 """
 
 from __future__ import annotations

@@ -212,13 +212,7 @@ class RunSpec:
 def make_run_spec(
     config: TrainConfig, data: Path, manifest: Manifest, own: OwnCode = NO_OWN_CODE
 ) -> RunSpec:
-    """Hold the configuration against the data.
-
-    Args:
-        config: Of the run.
-        data: Its prepared rows.
-        manifest: Of `data`.
-        own: What was handed in and is not named in `config`.
+    """Hold the configuration against the prepared `data`; `own` is what it does not name.
 
     Raises:
         DataError: The labels are classes, and all the same.

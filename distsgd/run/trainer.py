@@ -158,7 +158,7 @@ class Trainer:
         """Train to the end; blocks.
 
         Args:
-            resume: "auto" resumes a run that is there, or returns it when it is finished; it may be
+            resume: "auto" resumes a run that exists, or returns it when it is finished; it may be
                 called any number of times.
             accept_numerics: Whether a run is resumed where this process computes other bits than
                 the one that trained it before; that is said, and stands in its record.
@@ -183,18 +183,18 @@ class Trainer:
 
     def _fit(self, start: _Start) -> Run:
         stem = "arrays" if self._data is not None else Path(self._config.data.paths[0]).stem
-        path, is_there = run_files.find_run(self._config, stem, self._run_dir, start.resume)
+        path, exists = run_files.find_run(self._config, stem, self._run_dir, start.resume)
         while True:
-            if is_there and (finished := self._finished_by_others(path)):
+            if exists and (finished := self._finished_by_others(path)):
                 return finished
             try:
-                run_spec, run = self._open_run(path.absolute(), start, is_there=is_there)
+                run_spec, run = self._open_run(path.absolute(), start, exists=exists)
                 break
             except RunError:
-                if is_there or start.resume == "never" or not RunDirectory.is_run(path):
+                if exists or start.resume == "never" or not RunDirectory.is_run(path):
                     raise
             # Another process began this run while its data were prepared here.
-            path, is_there = run_files.find_run(self._config, stem, path, start.resume)
+            path, exists = run_files.find_run(self._config, stem, path, start.resume)
         for warning in run_spec.warnings():
             self._say(f"warning: {warning}")
         self.path = run.path
@@ -234,17 +234,15 @@ class Trainer:
         check_labels(run_spec.model.loss, data)
         return run_spec
 
-    def _open_run(
-        self, path: Path, start: _Start, *, is_there: bool
-    ) -> tuple[RunSpec, RunDirectory]:
-        """Fix what the run is; on disk too, unless it is there already."""
+    def _open_run(self, path: Path, start: _Start, *, exists: bool) -> tuple[RunSpec, RunDirectory]:
+        """Fix what the run is; on disk too, unless it exists already."""
         if self._data is None:
             run_spec = self._spec_of(self._prepared_files())
-            return run_spec, self._open_with(run_spec, path, start, is_there=is_there)
-        with run_files.beside(path) as staging:
+            return run_spec, self._open_with(run_spec, path, start, exists=exists)
+        with run_files.staging_beside(path) as staging:
             rows = prepared_arrays(self._config, self._data, staging / "data")
             run_spec = replace(self._spec_of(rows), data=path / "data")
-            return run_spec, self._open_with(run_spec, path, start, is_there=is_there, rows=rows)
+            return run_spec, self._open_with(run_spec, path, start, exists=exists, rows=rows)
 
     def _open_with(
         self,
@@ -252,10 +250,10 @@ class Trainer:
         path: Path,
         start: _Start,
         *,
-        is_there: bool,
+        exists: bool,
         rows: Path | None = None,
     ) -> RunDirectory:
-        if not is_there:
+        if not exists:
             weights_P = self._first_weights(run_spec, start.initial_weights)
             return run_files.begin(path, run_spec, weights_P, rows)
         run = RunDirectory.open(path)
@@ -314,6 +312,6 @@ class Trainer:
 
 
 def _with_weights(run: Run) -> Run:
-    """A finished run, whose weights are there. Raises RunError."""
+    """A finished run, with its weights read. Raises RunError."""
     _ = run.checkpoint
     return run

@@ -86,11 +86,11 @@ class Observers:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """The names of those that are there."""
+        """The names of those that are set."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
     def notify(self, event: Event) -> None:
-        """Call the one that observes such events, if it is there."""
+        """Call the one that observes such events, if any."""
         if isinstance(event, StepView):
             call: Callable[..., None] | None = self.on_step
         else:

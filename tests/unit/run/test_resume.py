@@ -102,7 +102,7 @@ def test_verify_of_accepted_numerics_says_why_a_record_may_differ(elsewhere: Pat
     # Only the profile's name was changed, not the arithmetic: all holds.
     assert Run.open(elsewhere).verify(accept_numerics=True, on_message=said.append).steps == STEPS
     assert [text for text in said if "made again under another" in text]
-    assert [text for text in said if "went on under another" in text]
+    assert [text for text in said if "was resumed under another" in text]
 
 
 def test_damaged_record_of_numerics_is_named(elsewhere: Path) -> None:
@@ -117,5 +117,5 @@ def test_damaged_record_of_numerics_is_named(elsewhere: Path) -> None:
 def test_wrong_record_under_accepted_numerics_names_the_profile(elsewhere: Path) -> None:
     trainer(elsewhere).fit(resume="auto", accept_numerics=True)
     (elsewhere / "digests.jsonl").unlink()
-    with pytest.raises(CheckpointError, match=r"step 1 is the first.*went on under another"):
+    with pytest.raises(CheckpointError, match=r"step 1 is the first.*was resumed under another"):
         Run.open(elsewhere).verify(accept_numerics=True)
