@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distsgd.autodiff.tape import GradientTape, Variable
     from distsgd.config import TrainConfig
     from distsgd.data.dataset import DataSet
-    from distsgd.data.prepare.options import PrepareOptions
+    from distsgd.data.options import PrepareOptions
     from distsgd.data.prepare.prepare import prepare
     from distsgd.errors import DistSGDError
     from distsgd.nn.layers import Layer
@@ -79,7 +79,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Variable": ("distsgd.autodiff.tape", "an array that a tape knows"),
     "Gate": ("distsgd.autodiff.gate", "an operation with its derivative; the base of your own"),
     "prepare": ("distsgd.data.prepare.prepare", "files or arrays into a prepared data set"),
-    "PrepareOptions": ("distsgd.data.prepare.options", "how rows are prepared"),
+    "PrepareOptions": ("distsgd.data.options", "how rows are prepared"),
     "DataSet": ("distsgd.data.dataset", "a prepared data set, memory-mapped"),
     "errors": ("distsgd.errors", "every error, drawn as a tree"),
     "DistSGDError": ("distsgd.errors", "the root of all errors"),

@@ -277,6 +277,7 @@ def _names(config: TrainConfig) -> Iterator[tuple[str, str]]:
         ("worker", config.parallel.worker),
         ("rule", config.optimizer.type),
         ("sampler", config.batch.sampler),
+        ("loss", config.model.loss),
     )
     for what, name in named:
         if ":" in name and not _is_ours(name.partition(":")[0]):
