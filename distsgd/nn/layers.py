@@ -89,9 +89,10 @@ class Layer:
         raise NotImplementedError
 
     def numbers_per_sample(self, input_shape: Shape) -> int:
-        """About how many numbers training holds for one sample; an activation has its slopes."""
-        per_output = self.numbers_per_output + (getattr(self, "activation", None) is not None)
-        return per_output * math.prod(self.output_shape(input_shape))
+        """About how many numbers training holds for one sample; an activation has its own."""
+        gate = ACTIVATIONS.get(getattr(self, "activation", None) or "")
+        held = gate.numbers_held() if isinstance(gate, Elementwise) else gate is not None
+        return (self.numbers_per_output + held) * math.prod(self.output_shape(input_shape))
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         """Its output for all samples."""

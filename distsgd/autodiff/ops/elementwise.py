@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from distsgd.autodiff.formula import arguments_of, stage_formula
 from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, grad_or_ones
@@ -93,6 +94,23 @@ class Elementwise(Gate):
             for shape, has_samples in zip(shapes, per_sample, strict=True)
             if has_samples
         )
+
+    def numbers_held(self) -> int:
+        """How many numbers training holds for each of its output, besides those that come in.
+
+        Those of its buffers; and the output and its gradient, unless it works in place.
+        """
+        size_bytes = [0 if self.in_place else 8]
+
+        def allocate(shape: Shape, dtype: DTypeLike) -> Array:
+            size_bytes.append(np.dtype(dtype).itemsize)
+            return np.empty(shape, dtype)
+
+        x, d = np.zeros(1, np.float32), np.zeros(1, np.float32)
+        context = OpContext((x,), x if self.in_place else np.empty_like(x), allocate)
+        self.stage_forward(context)
+        self.stage_backward(context, 0, d, d if self.in_place else np.empty_like(d))
+        return -(-sum(size_bytes) // x.itemsize)
 
     def _inputs(self, context: OpContext) -> dict[str, Array]:
         return dict(zip("x" if len(context.inputs) == 1 else "ab", context.inputs, strict=True))

@@ -277,6 +277,8 @@ def test_model_refuses_incomplete_descriptions_and_unknown_activations() -> None
     "layers",
     [
         [Dense(512, "relu"), Dense(512, "sigmoid"), Dense(10)],
+        [Dense(512, "tanh"), Dense(512, "tanh"), Dense(10)],
+        [Dense(512, "gelu"), Activation("gelu"), Dense(10)],
         [Dense(512), Tanh(), LayerNorm(), Dropout(0.5), Dense(10)],
         [Reshape((28, 28, 1)), Convolution(16, 3), MaxPool(2), Flatten(), Dense(10)],
         [
