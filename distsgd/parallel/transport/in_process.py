@@ -44,6 +44,10 @@ class InProcessTransport:
         assert worker == self._worker_id
         return self._slots
 
+    def pid(self, worker: int) -> int | None:  # noqa: ARG002 -- none of its own.
+        """None: it has no process of its own."""
+        return None
+
     def kill(self, worker: int) -> None:
         """Nothing: a worker that computes while it is sent a request cannot be late."""
 

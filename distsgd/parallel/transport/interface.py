@@ -99,6 +99,9 @@ class Transport(Protocol):
         Shape ``[S, P]``, one row for each of its nodes; read only.
         """
 
+    def pid(self, worker: int) -> int | None:
+        """The process of `worker` on this node; None where the kernel does not vouch for it."""
+
     def kill(self, worker: int) -> None:
         """End the process of `worker`, which does not answer; it shows as `Lost`."""
 

@@ -179,9 +179,10 @@ class SharedMemoryTransport:
         """Where `worker` leaves the ranges it sums; shape ``[P]``."""
         return self._peers[worker].reduced_slice
 
-    def pid(self, worker: int) -> int:
-        """The process at the other end, as the kernel says."""
-        return credentials(self._peers[worker].connection)[0]
+    def pid(self, worker: int) -> int | None:
+        """The process at the other end, as the kernel says; None where it is hidden or gone."""
+        peer = self._peers.get(worker)
+        return None if peer is None else credentials(peer.connection)[0] or None
 
     def kill(self, worker: int) -> None:
         """Kill the process at the other end, which holds the run's secret and so is the run's."""

@@ -113,6 +113,10 @@ class ZeroMQTransport:
         """The gradient sums that came with the worker's last reply; shape ``[nodes, P]``."""
         return self._partials[worker]
 
+    def pid(self, worker: int) -> int | None:  # noqa: ARG002 -- whichever worker it is.
+        """None: a process at the other end of a network is not known."""
+        return None
+
     def kill(self, worker: int) -> None:
         """Hang up: its process may be on another node, where its own timeout ends it."""
         identity = self._identities.get(worker)
