@@ -15,8 +15,7 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.pool.autotuner import Planner
-from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.runner import make_runner
 from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.run.label_check import label_problem
@@ -53,9 +52,7 @@ def evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
             layout,
             make_runner(run_spec.worker, run_spec.worker_spec()),
             transport=None,
-            planner=Planner("all"),
-            incarnation=0,
-            step_timeout_s=math.inf,
+            settings=PoolSettings("all", step_timeout_s=math.inf),
         )
         np.copyto(pool.weights, saved.weights_P)
         partition = run_spec.sampler.blocking.evaluation(saved.manifest.test_rows)

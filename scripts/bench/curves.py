@@ -115,7 +115,7 @@ class MemoryWatch:
     def __call__(self, status: Status) -> bool:
         """Look; never wants to stop."""
         for message in status.messages:
-            if found := re.search(r"worker \d+ is there \(process (\d+)\)", message):
+            if found := re.search(r"worker \d+ has joined \(process (\d+)\)", message):
                 self._pids.add(int(found[1]))
         if status.phase == "training":
             self.most_bytes = max([self.most_bytes, *map(anonymous_bytes, self._pids)])

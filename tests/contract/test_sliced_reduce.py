@@ -17,9 +17,8 @@ from distsgd.optim.chunks import CHUNK_LENGTH
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.gradient_sum import SliceReducer
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind
-from distsgd.parallel.pool import sliced_reduce
-from distsgd.parallel.pool.autotuner import Planner
-from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool import members, sliced_reduce
+from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport import connect, shared_memory
 from distsgd.parallel.transport.buffers import BufferLayout
@@ -45,7 +44,7 @@ class Hall:
         self, stack: ExitStack, num_processes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sliced_reduce, "WORTH_IT", 1)
-        monkeypatch.setattr(sliced_reduce, "PATIENCE_FLOOR_S", PATIENCE_S)
+        monkeypatch.setattr(members, "PATIENCE_FLOOR_S", PATIENCE_S)
         monkeypatch.setattr(sliced_reduce, "num_cores", lambda: num_processes)
         self.transport = SharedMemoryTransport(LAYOUT, secret=SECRET, incarnation=1)
         self.threads = stack.enter_context(ThreadPoolExecutor(8))
@@ -55,9 +54,7 @@ class Hall:
             LAYOUT,
             FakeWorker(SAMPLER),
             transport=self.transport,
-            planner=Planner("all"),
-            incarnation=1,
-            step_timeout_s=PATIENCE_S,
+            settings=PoolSettings("all", PATIENCE_S, incarnation=1),
             say=self.said.append,
         )
         self.pool.weights[:] = np.linspace(-1.0, 1.0, LAYOUT.num_parameters)
@@ -130,7 +127,7 @@ def test_range_of_a_worker_that_does_not_answer_is_summed_by_the_server(
             send(worker, request)
 
     monkeypatch.setattr(hall.transport, "send_reduce", lose_the_first)
-    monkeypatch.setattr(sliced_reduce, "PATIENCE_FLOOR_S", 1.0)
+    monkeypatch.setattr(members, "PATIENCE_FLOOR_S", 1.0)
     assert hall.is_right(hall.gather(0), 0)
     assert any("worker 0 is late in summing at step 0" in line for line in hall.said)
     assert not hall.has_summed(0)
@@ -175,7 +172,7 @@ def test_worker_that_sums_what_is_no_number_is_ended(
     monkeypatch.setattr(hall.transport, "kill", ended.append)
     assert hall.is_right(hall.gather(0), 0)
     assert ended == [1]
-    assert any("worker 1 summed wrong at step 0" in line for line in hall.said)
+    assert any("worker 1, step 0: sent an invalid sum of a range" in line for line in hall.said)
 
 
 def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitStack) -> None:

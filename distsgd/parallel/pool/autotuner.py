@@ -1,9 +1,9 @@
-"""The plan: who computes a step. No input to the bits, only to the time.
+"""Assignments: who computes which blocks of a step. No input to the bits, only to the time.
 
-A step's blocks are shared among neighbours in lane order. How many processes a step is worth, and
-whether they should spin between two messages, is found out by trying: each candidate is timed on
-real steps (all give the same bits), the fastest is used, and all are tried again now and then, and
-when it becomes slow. Pure; the time comes in from outside.
+Each process gets a run of neighbouring blocks. How many processes a step is worth, and whether they
+should spin between two messages, is found out by trying: each candidate is timed on real steps (all
+give the same bits), the fastest is used, and all are tried again at growing intervals, and when it
+becomes slow. Pure; the time comes in from outside.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SERVER = -1  # The server's own process, as a worker among workers.
 TRIAL_STEPS = 6
 MOST_TRIAL_STEPS = 200
 FEWEST_TRIAL_STEPS = 3
-TRIAL_S = 0.03  # Shorter trials measure what the machine did beside.
+TRIAL_S = 0.03  # Shorter trials measure what else the machine did.
 LONG_TRIAL_S = 0.3
 BLOCKS_A_WORKER = 4  # An evaluation with fewer is not worth the signals.
 FIRST_INTERVAL_STEPS = 500
 LONGEST_INTERVAL_STEPS = 50_000
-SLOW_FACTOR = 2.0  # A step that takes so much longer than in the trial is slow.
+SLOW_FACTOR = 2.0  # A step is slow that takes so many times what it took in the trial.
 MOST_SLOW_STEPS = 32  # More than the others: then the machine is no longer what it was.
 
 
@@ -41,7 +41,7 @@ class Assignment(NamedTuple):
 def assignments(num_blocks: int, workers: tuple[int, ...]) -> tuple[Assignment, ...]:
     """Cut the blocks of a step into a run for each of `workers`.
 
-    Those who would have none are left out.
+    A worker that would have none is left out.
 
     >>> assignments(5, (0, 1))
     (Assignment(worker=0, first=0, last=2), Assignment(worker=1, first=2, last=5))
@@ -56,14 +56,14 @@ def assignments(num_blocks: int, workers: tuple[int, ...]) -> tuple[Assignment, 
 
 
 class Candidate(NamedTuple):
-    """Who computes a step, and whether they stay awake for the next: one core for each."""
+    """Who computes a step, and whether they spin until the next: each needs a core of its own."""
 
     workers: tuple[int, ...]
     spin: bool = False
 
 
 def with_and_without_spinning(workers: tuple[int, ...], cores: int) -> list[Candidate]:
-    """The ways for `workers`, with the server: they can stay awake where each has a core.
+    """The candidates for `workers`: they and the server can spin where each has a core.
 
     >>> with_and_without_spinning((-1, 0), 2)
     [Candidate(workers=(-1, 0), spin=False), Candidate(workers=(-1, 0), spin=True)]
@@ -74,27 +74,27 @@ def with_and_without_spinning(workers: tuple[int, ...], cores: int) -> list[Cand
     return [Candidate(workers), Candidate(workers, spin=True)] if fits else [Candidate(workers)]
 
 
-def pools(members: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
+def process_sets(workers: Sequence[int], num_blocks: int) -> list[tuple[int, ...]]:
     """The sets of processes worth trying for `num_blocks` blocks.
 
     The server alone, with workers, workers alone.
 
-    >>> pools([0, 1], 8)
+    >>> process_sets([0, 1], 8)
     [(-1,), (-1, 0), (0, 1)]
     """
     found: list[tuple[int, ...]] = [(SERVER,)]
     size = 2
-    while size <= num_blocks and size <= len(members) + 1:
-        found.append((SERVER, *members[: size - 1]))
-        if size <= len(members):
-            found.append(tuple(members[:size]))
-        size = len(members) if size < len(members) < 2 * size else 2 * size
+    while size <= num_blocks and size <= len(workers) + 1:
+        found.append((SERVER, *workers[: size - 1]))
+        if size <= len(workers):
+            found.append(tuple(workers[:size]))
+        size = len(workers) if size < len(workers) < 2 * size else 2 * size
     return found
 
 
 @dataclass(slots=True)
 class Autotuner:
-    """Chooses the fastest of the ways for steps of one number of blocks, by trying them in turn."""
+    """Finds the fastest of `candidates`, for steps of one number of blocks, by trying each."""
 
     candidates: list[Candidate]
     chosen: int = 0
@@ -110,7 +110,7 @@ class Autotuner:
 
     @property
     def candidate(self) -> Candidate:
-        """Who computes the next step, and how."""
+        """Who computes the next step."""
         return self.candidates[self.chosen]
 
     @property
@@ -162,67 +162,38 @@ def _is_enough(times: Sequence[float]) -> bool:
 AssignmentKind = Literal["autotune", "all"]
 
 
-class Planner:
-    """Who computes which blocks, for a changing pool.
+class Assigner:
+    """Who computes which blocks, for any set of workers; `kind` "all" uses all of them always.
 
-    `kind` "all" makes every worker work in every step that is fit to.
+    Args:
+        kind: How the processes of a step are chosen.
+        cores: As many processes can spin; None: as many as this machine has cores.
     """
 
     def __init__(self, kind: AssignmentKind, *, cores: int | None = None) -> None:
         self._kind = kind
         self._cores = cores or num_cores()
-        self._members: tuple[int, ...] = ()
         self._tuners: dict[tuple[tuple[int, ...], int], Autotuner] = {}
 
-    @property
-    def members(self) -> tuple[int, ...]:
-        """The workers that are there."""
-        return self._members
-
-    def set_members(self, members: Sequence[int]) -> None:
-        """Those who can be given work have changed; what was measured of each set is kept."""
-        self._members = tuple(sorted(members))
-
     def forget(self) -> None:
-        """Somebody is new: everything is measured again."""
+        """A worker is new: everything is measured again."""
         self._tuners.clear()
 
-    def assignments(self, num_blocks: int) -> tuple[Assignment, ...]:
-        """Who computes the next step of `num_blocks` blocks."""
-        if not self._members or not num_blocks:
-            return assignments(num_blocks, (SERVER,))
-        return assignments(num_blocks, self._tuner(num_blocks).candidate.workers)
-
-    def spin(self, num_blocks: int) -> bool:
-        """Should all of them, and the server, look for messages without falling asleep?"""
-        return bool(self._members and num_blocks) and self._tuner(num_blocks).candidate.spin
-
-    def assignments_unmeasured(self, num_blocks: int) -> tuple[Assignment, ...]:
-        """Who computes what comes too seldom to be measured: an evaluation."""
-        is_worth_it = self._kind == "all" or num_blocks >= BLOCKS_A_WORKER * len(self._members)
-        if self._members and is_worth_it:
-            return assignments(num_blocks, self._members)
-        return assignments(num_blocks, (SERVER,))
-
-    def observe(self, num_blocks: int, seconds: float) -> None:
-        """A step of `num_blocks` blocks took so long."""
-        if self._members:
-            self._tuner(num_blocks).observe(seconds)
-
-    def is_settled(self, num_blocks: int) -> bool:
-        """Is it known who best computes steps of `num_blocks` blocks?"""
-        plan = self._tuners.get((self._members, num_blocks))
-        return plan is None or plan.is_settled
-
-    def _tuner(self, num_blocks: int) -> Autotuner:
-        plan = self._tuners.get((self._members, num_blocks))
-        if plan is None:
-            is_all = self._kind == "all"
-            tried = [self._members] if is_all else pools(self._members, num_blocks)
+    def tuner(self, num_blocks: int, workers: tuple[int, ...]) -> Autotuner:
+        """What chooses who computes a step of `num_blocks` blocks where `workers` can be used."""
+        tuner = self._tuners.get((workers, num_blocks))
+        if tuner is None:
+            is_all = self._kind == "all" and workers
+            tried = [workers] if is_all else process_sets(workers, num_blocks)
             candidates = [
                 candidate
-                for workers in tried
-                for candidate in with_and_without_spinning(workers, self._cores)
+                for processes in tried
+                for candidate in with_and_without_spinning(processes, self._cores)
             ]
-            plan = self._tuners[self._members, num_blocks] = Autotuner(candidates)
-        return plan
+            tuner = self._tuners[workers, num_blocks] = Autotuner(candidates)
+        return tuner
+
+    def unmeasured(self, num_blocks: int, workers: tuple[int, ...]) -> Candidate:
+        """Who computes what comes too seldom to be measured: an evaluation."""
+        is_worth_it = self._kind == "all" or num_blocks >= BLOCKS_A_WORKER * len(workers)
+        return Candidate(workers if workers and is_worth_it else (SERVER,))

@@ -1,9 +1,9 @@
-"""Blocks on which processes died before anybody had computed them.
+"""Deaths that repeat at the same place end a run, and the place is named.
 
 A lost worker's blocks are computed by the server. Where it is the blocks that kill, the server dies
-as well, and the next incarnation would go the same way again: so the blocks are written down before
-the server touches them. Three deaths, and the run ends and names them. A small file in the run
-directory, written when a worker dies with blocks in hand and removed when they are computed.
+as well, and the next incarnation would take the same way again: so the blocks are written down
+before the server touches them, in a small file in the run directory that is removed when they are
+computed. `CrashLoopGuard` counts and is pure; `SuspectBlocks` has the file and the words.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,92 +25,111 @@ MAX_DEATHS = 3
 _MOST_ROWS_SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Suspect:
-    """Blocks ``first`` to ``last`` (excluded), and how many processes died on them."""
+class Suspect(NamedTuple):
+    """A place where processes die: `kind` of work, and blocks ``first`` to ``last`` (excluded)."""
 
     kind: int
     step: int
     first: int
     last: int
-    deaths: int
-
-
-def _name_plainly(order: ComputeRequest) -> str:
-    return f"blocks {order.first} to {order.last - 1} of step {order.step}"
+    deaths: int = 1
 
 
 class CrashLoopGuard:
-    """Counts deaths, also over incarnations of the server.
+    """Counts deaths in a row that have a place in common; `known` are those of before."""
 
-    Args:
-        path: Where to remember; None: only in this process.
-        name: What to call the blocks of an order.
+    def __init__(self, known: Suspect | None = None) -> None:
+        self._known = known
+
+    def died(self, place: Suspect) -> Suspect:
+        """A process died at `place`; which part of it has seen how many deaths by now.
+
+        It is a crash loop where `deaths` reaches `MAX_DEATHS`.
+        """
+        known = self._known
+        if known is not None and known[:2] == place[:2]:
+            first, last = max(place.first, known.first), min(place.last, known.last)
+            if first < last:
+                place = place._replace(first=first, last=last, deaths=known.deaths + 1)
+        self._known = place
+        return place
+
+    def cleared(self) -> None:
+        """The place was passed."""
+        self._known = None
+
+
+def _name_plainly(request: ComputeRequest) -> str:
+    return f"blocks {request.first} to {request.last - 1} of step {request.step}"
+
+
+class SuspectBlocks:
+    """Blocks on which processes died before any had computed them.
+
+    `name` names those of a request. Without `remember_in`, deaths count in this process only.
     """
 
-    def __init__(
-        self, path: Path | None = None, name: Callable[[ComputeRequest], str] = _name_plainly
-    ) -> None:
-        self._path, self.name = path, name
-        self._suspect = _read(path) if path else None
-        if self._suspect is not None:  # The last one to touch them was the server before this one.
-            self._suspect = replace(self._suspect, deaths=self._suspect.deaths + 1)
+    def __init__(self, name: Callable[[ComputeRequest], str] = _name_plainly) -> None:
+        self.name = name
+        self._guard = CrashLoopGuard()
+        self._path: Path | None = None
 
-    def died(self, order: ComputeRequest) -> None:
-        """A worker died with `order` in hand, and somebody else will try it.
+    def remember_in(self, path: Path) -> None:
+        """Count over incarnations of the server, by the file `path`; it holds the last one's."""
+        known = _read(path)
+        if known is not None:  # The last to touch these blocks was the server before this one.
+            known = known._replace(deaths=known.deaths + 1)
+        self._guard, self._path = CrashLoopGuard(known), path
+
+    def died(self, request: ComputeRequest) -> None:
+        """A worker died with `request` in hand, and another process will try it.
 
         Raises:
             ClusterError: It is the third death on the same blocks; names them.
         """
-        known, deaths = self._suspect, 1
-        first, last = order.first, order.last
-        if known is not None and (known.kind, known.step) == (order.kind, order.step):
-            both_first, both_last = max(first, known.first), min(last, known.last)
-            if both_first < both_last:
-                first, last, deaths = both_first, both_last, known.deaths + 1
-        self._suspect = _Suspect(int(order.kind), order.step, first, last, deaths)
-        if deaths >= MAX_DEATHS:
+        suspect = self._guard.died(Suspect(*map(int, request[1:5])))
+        if suspect.deaths >= MAX_DEATHS:
             self.cleared()
+            blocks = self.name(request._replace(first=suspect.first, last=suspect.last))
             raise ClusterError(
-                f"{deaths} processes died one after the other on "
-                f"{self.name(order._replace(first=first, last=last))}; what is durable is kept; "
-                "look at these rows, and at the memory of the nodes"
+                f"{suspect.deaths} processes died one after the other on {blocks}; what is durable "
+                "is kept; look at these rows, and at the memory of the nodes"
             )
         if self._path is not None:
             self._path.touch(mode=0o600)
             # No sync: it has to outlive a process, not the machine.
-            self._path.write_text(json.dumps(asdict(self._suspect)))
+            self._path.write_text(json.dumps(suspect._asdict()))
 
     def cleared(self) -> None:
-        """Somebody has computed them."""
-        self._suspect = None
+        """They were computed."""
+        self._guard.cleared()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> _Suspect | None:
+def _read(path: Path) -> Suspect | None:
     """What an incarnation that died has left; None where there is nothing that can be used."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        suspect = _Suspect(**json.loads(path.read_bytes()))
-        if all(type(value) is int and value >= 0 for value in asdict(suspect).values()):
+        suspect = Suspect(**json.loads(path.read_bytes()))
+        if all(type(number) is int and number >= 0 for number in suspect):
             return suspect
     return None
 
 
 def namer(spec: WorkerSpec) -> Callable[[ComputeRequest], str]:
-    """Names the blocks of an order of the run `spec`: step, and rows of the prepared data."""
+    """Names the blocks of a request of the run `spec`: step, and rows of the prepared data."""
 
-    def name(order: ComputeRequest) -> str:
-        if order.kind is RequestKind.EVALUATE:
-            return f"blocks {order.first} to {order.last - 1} of the test rows"
+    def name(request: ComputeRequest) -> str:
+        if request.kind is RequestKind.EVALUATE:
+            return f"blocks {request.first} to {request.last - 1} of the test rows"
         sampler = spec.sampler
-        blocks = sampler.partition(order.step).blocks[order.first : order.last]
+        blocks = sampler.partition(request.step).blocks[request.first : request.last]
         first, last = blocks[0].first, blocks[-1].last
         numbers = np.empty(last - first, np.int64)
-        sampler.row_order().rows_inplace(order.step, first, last, numbers)
+        sampler.row_order().rows_inplace(request.step, first, last, numbers)
         shown = ", ".join(map(str, numbers[:_MOST_ROWS_SHOWN]))
         hidden = len(numbers) - _MOST_ROWS_SHOWN
         more = f" and {hidden} more" if hidden > 0 else ""
-        return f"{_name_plainly(order)} (rows {shown}{more} of the prepared data)"
+        return f"{_name_plainly(request)} (rows {shown}{more} of the prepared data)"
 
     return name

@@ -1,7 +1,6 @@
 """The server's end of the tree: partials of all workers to the sum over the step.
 
-Third line of the step loop: ``root = tree_sum(partials)``. The workers' slots are read, never
-written.
+Third line of the step loop. The workers' slots are read, never written.
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ class Part:
     @property
     def is_finite(self) -> bool:
         """Are the sums numbers, and the gradients where there are any?"""
-        report = self.reply
-        if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in report.nodes):
+        reply = self.reply
+        if not all(isfinite(node.loss_sum + node.squared_norm_sum) for node in reply.nodes):
             return False
-        if report.kind is not RequestKind.GRADIENT:
+        if reply.kind is not RequestKind.GRADIENT:
             return True
-        return bool(np.isfinite(self.gradients[: len(report.nodes)]).all())
+        return bool(np.isfinite(self.gradients[: len(reply.nodes)]).all())
 
     def has_shape_of(self, other: Part) -> bool:
         """Are there as many nodes, over as many samples?"""
@@ -74,7 +73,7 @@ class Part:
 
 
 class Reduction:
-    """Goes on in the tree where the workers stopped; with the help of `shared`, if it is there."""
+    """Continues the tree where the workers stopped; `shared` sums large parts with their help."""
 
     def __init__(self, layout: BufferLayout, shared: SlicedReduce | None = None) -> None:
         self._layout, self._shared = layout, shared
@@ -85,18 +84,18 @@ class Reduction:
         """The root over `parts`, which stand in block order; `edges` are the blocks' separators.
 
         Raises:
-            WorkerError: A worker's report does not have the nodes that its blocks give.
+            WorkerError: A worker's reply does not have the nodes that its blocks give.
         """
         open_edges: tuple[int, ...] = ()
         for part in parts:
-            report = part.reply
-            schedule = joins(edges[report.first : report.last + 1])
-            if len(report.nodes) != schedule.num_left:
+            reply = part.reply
+            schedule = joins(edges[reply.first : reply.last + 1])
+            if len(reply.nodes) != schedule.num_left:
                 raise WorkerError(
                     part.worker,
-                    report.step,
-                    f"reported {len(report.nodes)} partials for blocks {report.first} to "
-                    f"{report.last}, which give {schedule.num_left}",
+                    reply.step,
+                    f"replied with {len(reply.nodes)} partials for blocks {reply.first} to "
+                    f"{reply.last}, which give {schedule.num_left}",
                 )
             open_edges = (*open_edges[:-1], *schedule.edges)
         pops = joins(open_edges).pops
@@ -120,8 +119,8 @@ class Reduction:
         else:
             found = self._own.sum_chunks(arrays, pops, chunks(len(room_P)), out=room_P)
         root.gradient_chunks, total = found.chunks, 0.0
-        for of_span in found.squared_norms:  # Not `sum`, which compensates since Python 3.12.
-            total += of_span
+        for of_chunk in found.squared_norms:  # Not `sum`, which compensates since Python 3.12.
+            total += of_chunk
         is_exact = keeps_digits(total, room_P.dtype)
         root.squared_norm = total if is_exact else squared_norm(root.gradient_sum)
 

@@ -24,9 +24,8 @@ from distsgd.errors import DivergedError, RunError
 from distsgd.lab.faults.injection import ServerFaults
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.pool import crash_loop
-from distsgd.parallel.pool.autotuner import Planner
-from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
-from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.crash_loop import SuspectBlocks, namer
+from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
@@ -45,7 +44,7 @@ from distsgd.parallel.server.step_view import (
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.transport import open_transport
 from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Address, SharingTransport
+from distsgd.parallel.transport.interface import Address
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.digest import weights_digest
@@ -91,16 +90,13 @@ class ParameterServer:
             if pool.num_workers
             else None
         )
+        self._suspects = SuspectBlocks(namer(spec.worker))
         self._pool = WorkerPool(
             layout,
             make_runner(spec.worker),
             transport=self._transport,
-            # Elsewhere, nobody can look for a message without falling asleep.
-            planner=Planner(
-                pool.assignment, cores=None if isinstance(self._transport, SharingTransport) else 1
-            ),
-            incarnation=incarnation,
-            step_timeout_s=pool.step_timeout_s,
+            settings=PoolSettings(pool.assignment, pool.step_timeout_s, incarnation),
+            suspects=self._suspects,
             say=self._messages.add,
         )
         self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
@@ -178,9 +174,7 @@ class ParameterServer:
             with run.lock(LOCK_TIMEOUT_S):
                 if (ended := self._ended_before(run)) is not None:
                     return ended
-                self._pool.crash_loop = CrashLoopGuard(
-                    run.path / crash_loop.FILE, namer(spec.worker)
-                )
+                self._suspects.remember_in(run.path / crash_loop.FILE)
                 self._run_logger = RunLogger(spec.record, spec.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._run_logger)

@@ -28,8 +28,7 @@ from distsgd.lab.faults.injection import (
 )
 from distsgd.lab.faults.plan import FaultPlan
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.autotuner import Planner
-from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import Address, ServerGone
@@ -204,9 +203,7 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
         LAYOUT,
         FakeWorker(SAMPLER),
         transport=transport,
-        planner=Planner("all"),
-        incarnation=0,
-        step_timeout_s=20.0,
+        settings=PoolSettings("all", 20.0),
     )
     plan = FaultPlan.parse([line])
     nursery = Nursery(transport.address, Chaos(plan, tmp_path), 3)

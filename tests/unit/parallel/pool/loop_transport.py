@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.autotuner import SERVER, Planner
-from distsgd.parallel.pool.pool import Work, WorkerPool
+from distsgd.parallel.pool.autotuner import SERVER, Assigner, Autotuner
+from distsgd.parallel.pool.crash_loop import SuspectBlocks
+from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import Event, Joined, Lost, Replied
@@ -37,7 +37,7 @@ class Clock:
 
 
 class LoopTransport:
-    """Fake workers in this process; `fate` decides about an order; the last answer comes first."""
+    """Fake workers in this process, each request with its `fate`; the last answer comes first."""
 
     def __init__(self, count: int, clock: Clock, *, fate: Fate) -> None:
         self.weights: Array = np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
@@ -56,8 +56,8 @@ class LoopTransport:
         fake.attach(self.weights, self.slots[worker])
         return Joined(worker, fake.describe(worker))
 
-    def send(self, worker: int, order: ComputeRequest) -> None:
-        self.fate(self, worker, order)
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        self.fate(self, worker, request)
 
     def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002
         if not self.happened and self.delayed:
@@ -73,6 +73,9 @@ class LoopTransport:
     def partials(self, worker: int) -> Array:
         return self.slots[worker]
 
+    def pid(self, worker: int) -> int | None:
+        return 1000 + worker
+
     def kill(self, worker: int) -> None:
         self.happened.append([Lost(worker, "ended")])
 
@@ -80,16 +83,16 @@ class LoopTransport:
         self.is_closed = True
 
 
-def answers(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-    transport.happened.append([Replied(worker, transport.workers[worker].compute(order))])
+def answers(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+    transport.happened.append([Replied(worker, transport.workers[worker].compute(request))])
 
 
 def answers_after(seconds: float) -> Fate:
-    """Time passes for each order."""
+    """Time passes for each request."""
 
-    def fate(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-        report = transport.workers[worker].compute(order)
-        transport.delayed.append((seconds, Replied(worker, report)))
+    def fate(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+        reply = transport.workers[worker].compute(request)
+        transport.delayed.append((seconds, Replied(worker, reply)))
 
     return fate
 
@@ -102,32 +105,38 @@ def dies_and_comes_back(transport: LoopTransport, worker: int, _order: ComputeRe
     transport.happened.append([Lost(worker, "killed"), transport.join(worker)])
 
 
-def answers_and_dies(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-    report = Replied(worker, transport.workers[worker].compute(order))
-    transport.happened.append([report, Lost(worker, "killed")])
+def answers_and_dies(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+    reply = Replied(worker, transport.workers[worker].compute(request))
+    transport.happened.append([reply, Lost(worker, "killed")])
 
 
-def answers_late_ones_first(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
+def answers_late_ones_first(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
     """Before its answer come those to another step and incarnation, and a stranger's."""
-    report = transport.workers[worker].compute(order)
-    wrong = report._replace(nodes=tuple(node._replace(loss_sum=-1.0) for node in report.nodes))
+    reply = transport.workers[worker].compute(request)
+    wrong = reply._replace(nodes=tuple(node._replace(loss_sum=-1.0) for node in reply.nodes))
     stale = [
-        wrong._replace(step=order.step + 1),
-        wrong._replace(incarnation=order.incarnation + 1),
-        wrong._replace(last=order.last + 1),
+        wrong._replace(step=request.step + 1),
+        wrong._replace(incarnation=request.incarnation + 1),
+        wrong._replace(last=request.last + 1),
         wrong._replace(kind=RequestKind.EVALUATE),
     ]
-    transport.happened.append([Replied(worker, report)])
+    transport.happened.append([Replied(worker, reply)])
     transport.happened += [[Replied(worker, late)] for late in stale]
-    transport.happened.append([Replied(99, report)])
+    transport.happened.append([Replied(99, reply)])
 
 
 def is_silent(_transport: LoopTransport, _worker: int, _order: ComputeRequest) -> None:
     pass
 
 
-def crew_of(
-    count: int, fate: Fate = answers, *, plan: Planner | None = None, clock: Clock | None = None
+def pool_of(
+    count: int,
+    fate: Fate = answers,
+    *,
+    assigner: Assigner | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    suspects: SuspectBlocks | None = None,
+    clock: Clock | None = None,
 ) -> tuple[WorkerPool, LoopTransport]:
     clock = clock or Clock()
     transport = LoopTransport(count, clock, fate=fate)
@@ -135,11 +144,13 @@ def crew_of(
         LAYOUT,
         FakeWorker(SAMPLER),
         transport=transport if count else None,
-        planner=plan or Planner("all"),
-        incarnation=1,
-        step_timeout_s=10.0,
+        settings=PoolSettings("all", 10.0, incarnation=1),
+        suspects=suspects,
+        say=say,
         clock=clock,
     )
+    if assigner is not None:
+        pool._assigner = assigner
     pool.wait_for_members(count, 5.0)
     pool.weights[:] = WEIGHTS
     return pool, transport
@@ -163,11 +174,11 @@ def expected_root(step: int) -> tuple[Array, Sums]:
     )
 
 
-class WithServer(Planner):
+class WithServer(Assigner):
     """Has the server and all workers compute in every step."""
 
     def __init__(self) -> None:
         super().__init__("all")
 
-    def set_members(self, members: Any) -> None:
-        super().set_members([SERVER, *members])
+    def tuner(self, num_blocks: int, workers: tuple[int, ...]) -> Autotuner:
+        return super().tuner(num_blocks, (SERVER, *workers))

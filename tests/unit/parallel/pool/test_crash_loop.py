@@ -12,66 +12,104 @@ from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.crash_loop import FILE, CrashLoopGuard, namer
+from distsgd.parallel.pool.crash_loop import (
+    FILE,
+    MAX_DEATHS,
+    CrashLoopGuard,
+    Suspect,
+    SuspectBlocks,
+    namer,
+)
 from distsgd.parallel.worker import WorkerSpec
 from tests.fakes import small_blocks
 
 SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
 
 
-def order(
+def request(
     first: int, last: int, step: int = 7, kind: RequestKind = RequestKind.GRADIENT
 ) -> ComputeRequest:
     return ComputeRequest(0, kind, step, first, last, 0, 0)
+
+
+def remembered(path: Path) -> SuspectBlocks:
+    suspects = SuspectBlocks()
+    suspects.remember_in(path)
+    return suspects
+
+
+def test_guard_counts_deaths_in_a_row_at_what_they_have_in_common() -> None:
+    guard = CrashLoopGuard()
+    assert guard.died(Suspect(1, 7, 0, 4)) == Suspect(1, 7, 0, 4, deaths=1)
+    assert guard.died(Suspect(1, 7, 2, 6)) == Suspect(1, 7, 2, 4, deaths=2)
+    assert guard.died(Suspect(1, 7, 3, 9)) == Suspect(1, 7, 3, 4, deaths=MAX_DEATHS)
+    assert guard.died(Suspect(1, 7, 4, 9)) == Suspect(1, 7, 4, 9, deaths=1)
+    guard.cleared()
+    assert guard.died(Suspect(1, 7, 4, 9)).deaths == 1
+    assert CrashLoopGuard(Suspect(0, 3, 0, 1, 2)).died(Suspect(0, 3, 0, 1)).deaths == MAX_DEATHS
+    assert CrashLoopGuard(Suspect(0, 3, 0, 1, 2)).died(Suspect(0, 4, 0, 1)).deaths == 1
 
 
 def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / FILE
-    CrashLoopGuard(path).died(order(0, 4))  # The server computes them next, and dies.
+    remembered(path).died(request(0, 4))  # The server computes them next, and dies.
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    again = CrashLoopGuard(path)
+    again = remembered(path)
     with pytest.raises(ClusterError, match=r"3 processes died .* blocks 2 to 3 of step 7"):
-        again.died(order(2, 6))
+        again.died(request(2, 6))
     assert not path.exists()
 
 
 def test_blocks_that_somebody_computed_are_no_suspects(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    crash_loop = CrashLoopGuard(path)
+    suspects = remembered(path)
     for _ in range(10):
-        crash_loop.died(order(0, 4))
-        crash_loop.cleared()
+        suspects.died(request(0, 4))
+        suspects.cleared()
     assert not path.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_blocks_steps_and_kinds_begin_anew() -> None:
-    crash_loop = CrashLoopGuard()
-    for one in (order(0, 2), order(2, 4), order(2, 4, 8), order(2, 4, 8, RequestKind.EVALUATE)):
-        crash_loop.died(one)
-    crash_loop.died(order(2, 4, 8, RequestKind.EVALUATE))
+    suspects = SuspectBlocks()
+    for one in (
+        request(0, 2),
+        request(2, 4),
+        request(2, 4, 8),
+        request(2, 4, 8, RequestKind.EVALUATE),
+    ):
+        suspects.died(one)
+    suspects.died(request(2, 4, 8, RequestKind.EVALUATE))
     with pytest.raises(ClusterError):
-        crash_loop.died(order(2, 4, 8, RequestKind.EVALUATE))
+        suspects.died(request(2, 4, 8, RequestKind.EVALUATE))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"kind": 1}', '{"kind":1,"step":-1,"first":0,"last":1,"deaths":9}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"kind": 1}',
+        '{"kind":1,"step":-1,"first":0,"last":1,"deaths":9}',
+        '{"kind":1,"step":7,"deaths":2}',
+    ],
 )
 def test_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    CrashLoopGuard(tmp_path / FILE).died(order(0, 4))
+    remembered(tmp_path / FILE).died(request(0, 4))
 
 
 def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
-    CrashLoopGuard(tmp_path / "gone" / FILE).cleared()
+    remembered(tmp_path / "gone" / FILE).cleared()
 
 
 def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
     model = Model([Dense(2)], "quadratic", (3,))
     name = namer(WorkerSpec(tmp_path, model, SAMPLER, "float32", 0, False, True, 0))
-    text = name(order(0, 1, step=1))
+    text = name(request(0, 1, step=1))
     block = SAMPLER.partition(1).blocks[0]
     assert text.startswith("blocks 0 to 0 of step 1 (rows ")
     numbers = text.partition("rows ")[2].partition(" of")[0].split(", ")
@@ -79,5 +117,5 @@ def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
     rows = np.empty(len(numbers), np.int64)
     SAMPLER.row_order().rows_inplace(1, block.first, block.last, rows)
     assert [int(number) for number in numbers] == rows.tolist()
-    assert "and 8 more" in name(order(0, len(SAMPLER.partition(0).blocks), step=0))
-    assert name(order(1, 3, kind=RequestKind.EVALUATE)) == "blocks 1 to 2 of the test rows"
+    assert "and 8 more" in name(request(0, len(SAMPLER.partition(0).blocks), step=0))
+    assert name(request(1, 3, kind=RequestKind.EVALUATE)) == "blocks 1 to 2 of the test rows"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.autotuner import MOST_TRIAL_STEPS, AssignmentKind, Planner, pools
+from distsgd.parallel.pool.autotuner import MOST_TRIAL_STEPS, Assigner, AssignmentKind, process_sets
+from distsgd.parallel.pool.members import SLOW_FLOOR_S, SLOW_STEPS
 from distsgd.parallel.pool.pool import LOOK_S, Work
-from distsgd.parallel.pool.stragglers import SLOW_FLOOR_S, SLOW_STEPS
 from distsgd.parallel.transport.interface import Lost
 from distsgd.parallel.tree import Sums, most_nodes
 from tests.fakes import NUM_TEST_ROWS, block_gradient
@@ -21,8 +21,8 @@ from tests.unit.parallel.pool.loop_transport import (
     answers,
     answers_after,
     answers_late_ones_first,
-    crew_of,
     expected_root,
+    pool_of,
     same,
     work,
 )
@@ -35,15 +35,15 @@ def test_the_fakes_show_every_change_of_order() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 7, 40])
 def test_root_is_the_same_bits_for_any_number_of_workers(count: int) -> None:
-    pool, _ = crew_of(count)
+    pool, _ = pool_of(count)
     for step in STEPS:
         assert same(pool.gather(work(step)), expected_root(step))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> None:
-    pool, _ = crew_of(
-        count, answers_after(0.9 * SLOW_FLOOR_S / count), plan=Planner("autotune", cores=9)
+def test_root_is_the_same_bits_by_every_way_of_the_autotuner(count: int) -> None:
+    pool, _ = pool_of(
+        count, answers_after(0.9 * SLOW_FLOOR_S / count), assigner=Assigner("autotune", cores=9)
     )
     tried = set()
     for _ in range(20 * MOST_TRIAL_STEPS):
@@ -52,16 +52,16 @@ def test_root_is_the_same_bits_by_every_way_of_a_measured_plan(count: int) -> No
         if pool.is_settled and len(tried) > 1:
             break
     assert pool.is_settled
-    assert tried == set(pools(range(count), len(SAMPLER.partition(0).blocks)))
+    assert tried == set(process_sets(range(count), len(SAMPLER.partition(0).blocks)))
 
 
-def test_worker_that_step_after_step_waits_for_rests() -> None:
-    def is_slow(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-        (answers if worker else answers_after(0.025))(transport, worker, order)
+def test_worker_for_which_step_after_step_waits_backs_off() -> None:
+    def is_slow(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+        (answers if worker else answers_after(0.025))(transport, worker, request)
 
-    pool, _ = crew_of(3, is_slow)
     said: list[str] = []
-    pool._membership._say = said.append
+    pool, _ = pool_of(3, is_slow, say=said.append)
+    said.clear()
     for _ in range(SLOW_STEPS + 1):
         assert same(pool.gather(work(0)), expected_root(0))
     assert pool.computed_by == (1, 2)
@@ -70,7 +70,7 @@ def test_worker_that_step_after_step_waits_for_rests() -> None:
 
 @pytest.mark.parametrize("has_server", [True, False])
 def test_stale_and_foreign_reports_are_not_looked_at(*, has_server: bool) -> None:
-    pool, _ = crew_of(3, answers_late_ones_first, plan=WithServer() if has_server else None)
+    pool, _ = pool_of(3, answers_late_ones_first, assigner=WithServer() if has_server else None)
     for step in STEPS:
         assert same(pool.gather(work(step)), expected_root(step))
 
@@ -79,7 +79,7 @@ def test_stale_and_foreign_reports_are_not_looked_at(*, has_server: bool) -> Non
 @pytest.mark.parametrize("leaves", [1, 8])
 def test_evaluation_sums_all_blocks_whatever_their_number(count: int, leaves: int) -> None:
     # Steps of one block mean two slots; 17 test blocks leave workers more nodes than that.
-    pool, transport = crew_of(count)
+    pool, transport = pool_of(count)
     partition = SAMPLER.blocking.evaluation(NUM_TEST_ROWS)
     slots = most_nodes(leaves)
     transport.slots = {worker: slots_SP[:slots] for worker, slots_SP in transport.slots.items()}
@@ -91,13 +91,13 @@ def test_evaluation_sums_all_blocks_whatever_their_number(count: int, leaves: in
 def test_worker_that_joins_in_the_middle_works_in_the_next_step() -> None:
     seen: list[tuple[int, int]] = []
 
-    def fates(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-        seen.append((order.step, worker))
-        if order.step == 0:
+    def fates(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+        seen.append((request.step, worker))
+        if request.step == 0:
             transport.happened.append([transport.join(1)])
-        answers(transport, worker, order)
+        answers(transport, worker, request)
 
-    pool, _ = crew_of(1, fates)
+    pool, _ = pool_of(1, fates)
     for step in (0, 1):
         assert same(pool.gather(work(step)), expected_root(step))
     assert seen == [(0, 0), (1, 0), (1, 1)]
@@ -106,7 +106,7 @@ def test_worker_that_joins_in_the_middle_works_in_the_next_step() -> None:
 @pytest.mark.parametrize("kind", ["all", "autotune"])
 def test_worker_that_joins_a_server_that_computes_alone_is_seen(kind: AssignmentKind) -> None:
     clock = Clock()
-    pool, transport = crew_of(1, plan=Planner(kind), clock=clock)
+    pool, transport = pool_of(1, assigner=Assigner(kind), clock=clock)
     transport.happened.append([Lost(0, "killed")])
     clock.now_s += LOOK_S
     pool.gather(work(0))
@@ -118,20 +118,20 @@ def test_worker_that_joins_a_server_that_computes_alone_is_seen(kind: Assignment
 
 
 def test_orders_name_the_blocks_that_a_worker_may_expect_next() -> None:
-    orders: list[ComputeRequest] = []
+    requests: list[ComputeRequest] = []
 
-    def fates(transport: LoopTransport, worker: int, order: ComputeRequest) -> None:
-        orders.append(order)
-        answers(transport, worker, order)
+    def fates(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
+        requests.append(request)
+        answers(transport, worker, request)
 
-    pool, _ = crew_of(2, fates)
+    pool, _ = pool_of(2, fates)
     for step in (0, 1):
         pool.gather(work(step))
-    assert [order[5:7] for order in orders[:2]] == [order[3:5] for order in orders[2:]]
+    assert [request[5:7] for request in requests[:2]] == [request[3:5] for request in requests[2:]]
 
 
 def test_root_can_be_read_until_the_next_step_and_workers_see_the_weights() -> None:
-    pool, transport = crew_of(3)
+    pool, transport = pool_of(3)
     root = pool.gather(work(0))
     pool.weights[:] = 0
     assert same(root, expected_root(0))
