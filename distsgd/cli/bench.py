@@ -13,8 +13,8 @@ def bench(
     *,
     layers: Annotated[str, typer.Option(help="Sizes of the network, input first.")] = "784,128,10",
     batch: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this one.")] = 2,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 3.0,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to measure.")] = 3.0,
     statistics: Annotated[
         Literal["none", "norms"], typer.Option(help="norms: with per-sample norms, as in a run.")
     ] = "norms",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distsgd.cli.options import CsvOption, given_path, grouped
 from distsgd.cli.terminal.messages import memory, print_facts, print_table, say
 from distsgd.cli.terminal.progress import reporter
+from distsgd.data.options import AskedLabelKind, Dtype, PrepareOptions, Standardise
+from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 from distsgd.errors import DataError
 
 if TYPE_CHECKING:
     from distsgd.data.check import CheckReport
     from distsgd.data.manifest import Manifest
-    from distsgd.data.options import PrepareOptions
 
 _MOST_COLUMNS = 100
 
@@ -25,9 +26,11 @@ data_app = typer.Typer(help="Prepare and check data.", no_args_is_help=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnOptions:
-    """Which columns are used, and as what."""
+    """Which columns are used, and how."""
 
-    label: Annotated[list[str], typer.Option(metavar="COLUMN", help="What to predict. Repeatable.")]
+    label: Annotated[
+        list[str], typer.Option(metavar="COLUMN", help="A column to predict. Repeatable.")
+    ]
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,29 +41,33 @@ class ColumnOptions:
     ] = None
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="No feature: a column or pattern. Repeatable."),
+        typer.Option(
+            metavar="COLUMN", help="A column or pattern to leave out of the features. Repeatable."
+        ),
     ] = None
-    label_kind: Annotated[
-        Literal["auto", "class", "number"], typer.Option(help="What labels are.")
-    ] = "auto"
+    label_kind: Annotated[AskedLabelKind, typer.Option(help="What the labels are.")] = "auto"
     standardise: Annotated[
-        Literal["mean_std", "min_max", "none"],
-        typer.Option(help="Each feature, by its statistics in the training rows."),
+        Standardise,
+        typer.Option(
+            help="How to standardise each feature, by its statistics in the training rows."
+        ),
     ] = "mean_std"
-    dtype: Annotated[Literal["float32", "float64"], typer.Option(help="Of all numbers.")] = (
-        "float32"
-    )
+    dtype: Annotated[Dtype, typer.Option(help="The type of all numbers.")] = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOptions:
     """Which rows are held out."""
 
-    test_fraction: Annotated[float, typer.Option(min=0.0, help="Of the rows, held out.")] = 0.0
+    test_fraction: Annotated[
+        float, typer.Option(min=0.0, help="Fraction of the rows to hold out.")
+    ] = 0.0
     stratify: Annotated[
-        bool, typer.Option("--stratify", help="Hold --test-fraction out of each class.")
+        bool, typer.Option("--stratify", help="Hold out --test-fraction of each class.")
     ] = False
-    split_seed: Annotated[int, typer.Option(min=0, help="Of the split and the order of rows.")] = 0
+    split_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split and of the order of the rows.")
+    ] = 0
 
 
 @data_app.command("prepare")
@@ -69,9 +76,7 @@ def data_prepare(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files or globs.")],
     *,
     columns: ColumnOptions,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", parser=given_path, help="The directory to make.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=given_path, help="The new directory.")],
     split: SplitOptions,
     csv: CsvOption = None,
 ) -> None:
@@ -98,8 +103,6 @@ def data_prepare(
 def _prepare_options(
     columns: ColumnOptions, split: SplitOptions, csv: list[str] | None
 ) -> PrepareOptions:
-    from distsgd.data.options import PrepareOptions
-    from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 
     return PrepareOptions(
         label=tuple(columns.label),
@@ -143,7 +146,6 @@ def data_check(
 ) -> None:
     """Read all of a file or prepared directory and say what is in it and what is wrong."""
     from distsgd.data.check import check
-    from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
 
     report = check(path, csv=with_given(DEFAULT_CSV, csv or ()))
     if report.manifest is not None:

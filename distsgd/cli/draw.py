@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _GRADIENT_IMAGES = 40
 
 draw_app = typer.Typer(
-    help="Draw a run or a file as a picture; needs matplotlib (the extra 'plots').",
+    help="Draw plots of a run and images of rows; needs matplotlib (the extra 'plots').",
     no_args_is_help=True,
 )
 
@@ -99,7 +99,7 @@ def input_gradient(
     rows: RowsOption = "0:10",
     shape: ShapeOption = None,
 ) -> None:
-    """Draw the gradient of each row's loss by its input, below the input."""
+    """Draw the gradient of each row's loss with respect to its input, below the input."""
     from distsgd.lessons.inspect import input_gradients
     from distsgd.lessons.pictures.images import draw_input_gradients
 
@@ -128,7 +128,7 @@ def loss(
     ] = 30,
     cache_dir: CacheDirOption = None,
 ) -> None:
-    """Draw the loss over one weight as a curve, with its slope and the steps that were taken."""
+    """Draw the loss as a curve over one weight, with its slope and the steps taken."""
     from distsgd.lessons.inspect import error_over_weight
     from distsgd.lessons.pictures.error_curve import Steps, draw_error_curve
 

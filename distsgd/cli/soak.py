@@ -20,11 +20,17 @@ def soak(
         ),
     ],
     *,
-    minutes: Annotated[float, typer.Option(min=0.0, help="No run starts after that.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which faults come when.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0.0, help="Start no run after so many minutes.")
+    ] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of which faults come when.")] = 0,
     rounds: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
-    faults: Annotated[int | None, typer.Option(min=1, help="No run starts after so many.")] = None,
-    one_in: Annotated[int, typer.Option(min=1, help="A fault at one in so many steps.")] = 100,
+    faults: Annotated[
+        int | None, typer.Option(min=1, help="Start no run after so many faults.")
+    ] = None,
+    one_in: Annotated[
+        int, typer.Option(min=1, help="Inject a fault at one in so many steps.")
+    ] = 100,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:

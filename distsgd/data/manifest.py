@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from blake3 import blake3
@@ -212,10 +212,10 @@ def _from_json(reader: ManifestReader) -> Manifest:
         columns=reader.texts("columns"),
         list_width=reader.optional_integer("list_width", least=1),
         labels=labels,
-        label_kind=reader.choice("label_kind", ("class", "number")),
+        label_kind=reader.choice("label_kind", get_args(LabelKind)),
         class_names=reader.class_names("class_names"),
-        dtype=reader.choice("dtype", ("float32", "float64")),
-        standardise=reader.choice("standardise", ("mean_std", "min_max", "none")),
+        dtype=reader.choice("dtype", get_args(Dtype)),
+        standardise=reader.choice("standardise", get_args(Standardise)),
         statistics=_statistics(reader.child("statistics")),
         split_seed=reader.integer("split_seed", least=0),
         test_fraction=reader.number("test_fraction"),

@@ -14,9 +14,9 @@ SHARD_BYTES = 64 << 20
 
 ClassName = str | int | bool
 LabelKind = Literal["class", "number"]
+AskedLabelKind = Literal["auto", "class", "number"]
 Standardise = Literal["mean_std", "min_max", "none"]
 Dtype = Literal["float32", "float64"]
-STANDARDISE: tuple[str, ...] = get_args(Standardise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PrepareOptions:
     label: tuple[str, ...]
     features: Literal["rest"] | tuple[str, ...] = "rest"
     exclude: tuple[str, ...] = ()
-    label_kind: Literal["auto", "class", "number"] = "auto"
+    label_kind: AskedLabelKind = "auto"
     test_fraction: float = 0.0
     stratify: bool = False
     test_sources: tuple[str, ...] = ()
@@ -77,9 +77,10 @@ def _problems(options: PrepareOptions) -> list[str]:
         if not holds:
             problems.append(f"{name} is {getattr(options, name)!r}; must be {must_be}")
 
-    rule("label_kind", options.label_kind in ("auto", "class", "number"), "auto, class or number")
-    rule("standardise", options.standardise in STANDARDISE, f"one of {', '.join(STANDARDISE)}")
-    rule("dtype", options.dtype in ("float32", "float64"), "float32 or float64")
+    rule("label_kind", options.label_kind in get_args(AskedLabelKind), "auto, class or number")
+    standardise = get_args(Standardise)
+    rule("standardise", options.standardise in standardise, f"one of {', '.join(standardise)}")
+    rule("dtype", options.dtype in get_args(Dtype), "float32 or float64")
     rule("csv", isinstance(options.csv, CsvSettings), "CsvSettings(separator=..., ...)")
     if isinstance(options.csv, CsvSettings):
         problems += [

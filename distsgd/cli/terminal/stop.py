@@ -49,7 +49,7 @@ class StopSignals:
     """While entered, signals become a request to stop; the old handlers come back after it.
 
     Args:
-        request_stop: Passes the wish on; False where nothing has begun that would end by itself.
+        request_stop: Asks the work to stop; False where nothing has begun that would end by itself.
         say: Called with what a person should know.
         kept: What is kept of the work so far, for the message.
     """
@@ -94,7 +94,7 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._asked and number == signal.SIGHUP:
-            return  # A shell and the kernel both say that a terminal has closed; it is one wish.
+            return  # A shell and the kernel both say that a terminal has closed; it counts once.
         if self._asked or not self._request_stop():
             raise KeyboardInterrupt
         self._asked = True

@@ -7,12 +7,12 @@ booleans only where no two texts of a file would become one class; else they are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distsgd.data.kinds import is_text
+from distsgd.data.options import AskedLabelKind, LabelKind
 from distsgd.data.prepare.labels import (
     MAX_CLASSES,
     boolean,
@@ -35,7 +35,7 @@ def typed_sources(
     sources: Sequence[TableSource],
     *,
     labels: Sequence[str] = (),
-    label_kind: Literal["auto", "class", "number"] = "auto",
+    label_kind: AskedLabelKind = "auto",
     on_message: Say,
 ) -> list[TableSource]:
     """These sources, the CSV files among them with one type a column, as all values allow.
@@ -65,7 +65,7 @@ def typed_sources(
 
 
 def as_trained(
-    sources: Sequence[TableSource], *, labels: Sequence[str], label_kind: Literal["class", "number"]
+    sources: Sequence[TableSource], *, labels: Sequence[str], label_kind: LabelKind
 ) -> list[TableSource]:
     """Sources as a run reads them: class labels of CSV files as text, to be held against classes.
 

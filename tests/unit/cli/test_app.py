@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[3] / "distsgd" / "examples"
-HEAVY = ("ray", "pyarrow", "numpy", "distsgd.config", "distsgd.run", "distsgd.data")
+HEAVY = ("ray", "pyarrow", "numpy", "distsgd.config", "distsgd.run", "distsgd.data.manifest")
 
 
 Command = Callable[..., tuple[int, str, str]]
