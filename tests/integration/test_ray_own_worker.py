@@ -27,9 +27,9 @@ class Halved(GradientWorker):
 
 def test_own_worker_gives_the_same_bits_in_processes_of_ray(place: Path) -> None:
     (place / "own_worker.py").write_text(OWN_WORKER)
-    own = ("parallel.worker=own_worker:Halved", "parallel.plan=all", "train.epochs=1")
+    own = ("parallel.worker=own_worker:Halved", "parallel.assignment=all", "train.epochs=1")
     alone = digest_alone(place, *own)
-    assert alone != digest_alone(place, "parallel.plan=all", "train.epochs=1")
+    assert alone != digest_alone(place, "parallel.assignment=all", "train.epochs=1")
     code, found, said = Program(place, "--workers", "2", *settings(*own)).result()
     assert code == 0, said
     assert (found["num_workers"], found["weights_digest"]) == (2, alone)
