@@ -6,6 +6,7 @@ A Ray is started only where Ray is under test.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,12 @@ def train_with_threads(
     stop_after: int | None = None,
     on_step: OnStep | None = None,
     worker: str | MakeWorker = GradientWorker,
+    meanwhile: Callable[[ParameterServer], None] | None = None,
 ) -> Outcome:
-    """Train with as many workers as `spec` says, each in a thread, over the transport it names."""
+    """Train with as many workers as `spec` says, each in a thread, over the transport it names.
+
+    `meanwhile` is called with the server in a thread of its own.
+    """
     with one_blas_thread():
         make = partial(make_runner, worker)
         server = ParameterServer(spec, make, observers=Observers(on_step=on_step))
@@ -59,7 +64,9 @@ def train_with_threads(
         for thread in pool:
             thread.start()
         if stop_after is not None:
-            threading.Thread(target=_stop_after, args=(server, stop_after), daemon=True).start()
+            meanwhile = partial(_stop_after, stop_after)
+        if meanwhile is not None:
+            threading.Thread(target=meanwhile, args=(server,), daemon=True).start()
         outcome = server.train()
         for thread in pool:
             thread.join(timeout=30)
@@ -67,7 +74,7 @@ def train_with_threads(
         return outcome
 
 
-def _stop_after(server: ParameterServer, step: int) -> None:
+def _stop_after(step: int, server: ParameterServer) -> None:
     while server.status().step < step and server.status().phase != "ended":
         pass
     server.request_stop()
