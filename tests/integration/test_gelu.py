@@ -122,7 +122,7 @@ def test_run_with_gelu_has_one_digest_for_any_workers(
         {"type": "dense", "units": 10},
     ]
     config = TrainConfig.from_dict(values).with_overrides(
-        ["train.steps=12", "train.epochs=9", "batch.size=64", "parallel.plan=all"]
+        ["train.steps=12", "train.epochs=9", "batch.size=64", "parallel.assignment=all"]
     )
     found = {}
     for workers in (0, 2):
