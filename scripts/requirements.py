@@ -104,7 +104,7 @@ def missing(extras: Sequence[str]) -> Iterator[str]:
         if found is None:
             yield f"{need.name}{wanted.specifier}, needed by {need.of}: not installed"
         elif not wanted.specifier.contains(found.version, prereleases=True):
-            yield f"{need.name}{wanted.specifier}, needed by {need.of}: {found.version} is there"
+            yield f"{need.name}{wanted.specifier}, needed by {need.of}: found {found.version}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: staged, synced, renamed.
+"""Files that exist whole or not at all: staged, synced, renamed.
 
 Blocks until the disk has the bytes. Whatever the operating system refuses becomes a `DiskError`, or
 where it is no fault of the disk a `RunError`, that names the path.
@@ -99,7 +99,7 @@ def decode_json(data: bytes) -> Any:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` with mode 0700 unless it is there; its parents are made as the system does.
+    """Make `path` with mode 0700 unless it exists; its parents are made as the system does.
 
     Raises:
         RunError: The operating system refuses.
@@ -112,13 +112,13 @@ def make_private_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A private staging directory beside `path` that takes its place if all goes well.
+    """A private staging directory next to `path` that takes its place if all goes well.
 
     Raises:
         DiskError: The operating system refuses; nothing is left.
     """
     path = path.absolute()
-    # Named before it is there: whatever interrupts the making of it leaves nothing.
+    # Named before it exists: whatever interrupts the making of it leaves nothing.
     staging = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with as_disk_error(path, "check the path and its permissions"):
@@ -153,7 +153,7 @@ def sync_directory(path: Path) -> None:
 
 
 def staging_path(path: Path) -> Path:
-    """A fresh name beside `path` that says it is no part of the run."""
+    """A fresh name next to `path` that says it is no part of the run."""
     return path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(6)}")
 
 

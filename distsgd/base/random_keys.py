@@ -43,7 +43,7 @@ def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:
     Returns:
         Shape ``[count]``, uint64, uniform over the whole range.
     """
-    assert len(key) <= 3, "the counter has room for three integers beside the position"
+    assert len(key) <= 3, "the counter has room for three integers and the position"
     counter = [0, *key, *([0] * (3 - len(key)))]
     philox_key = (seed & _MASK_64) | (int(purpose) << 64)
     return np.random.Philox(key=philox_key, counter=np.array(counter, np.uint64)).random_raw(count)

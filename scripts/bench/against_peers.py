@@ -1,9 +1,9 @@
 """Side by side: distsgd against PyTorch DDP, PyTorch, JAX and the machine's limit, in turn.
 
-Only ratios taken in one run count: every figure of ours is taken right beside its peer's, several
-times, and the ratio is the median of the pairs. Where DDP and one core are both asked for, one
-figure of two workers stands between both. With workers, ours run on a Ray that stays up, each with
-shards, a server and workers of its own; without, each is a command. Prints Markdown tables.
+Only ratios taken in one run count: every figure of ours is taken next in time to its peer's,
+several times, and the ratio is the median of the pairs. Where DDP and one core are both asked for,
+one figure of two workers stands between both. With workers, ours run on a Ray that stays up, each
+with shards, a server and workers of its own; without, each is a command. Prints Markdown tables.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How long a block takes, forward and backward, without and with per-sample norms.
 
-Beside each figure stands the same arithmetic in bare numpy, timed in turn, so that the ratios mean
+Next to each figure stands the same arithmetic in bare numpy, timed in turn, so that the ratios mean
 something on a busy machine. Run with one BLAS thread: OPENBLAS_NUM_THREADS=1 python
 scripts/bench/block.py --layers 784,128,10
 """

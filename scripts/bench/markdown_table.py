@@ -2,7 +2,7 @@
 
 
 class Table:
-    """Prints its head at once, and each row when it is there."""
+    """Prints its head at once, and each row when it is known."""
 
     def __init__(self, title: str, *columns: str) -> None:
         print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)

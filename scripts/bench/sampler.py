@@ -1,7 +1,7 @@
 """What mini-batches cost before a row is read: a step's rows, the next epoch, memory.
 
 Each figure is a median or a ratio within one process. Run it by the environment's Python, with
-nothing else going on.
+nothing else running.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A Ray of one's own that stays up between timings: `distsgd` starts one a run, which takes 4 s.
 
 Timed runs join it by its address; server, workers, shards and transport are those of any run. While
-nothing runs on it, it takes 3 % of a core: peers are timed beside that.
+nothing runs on it, it takes 3 % of a core: peers are timed with it running.
 """
 
 import contextlib

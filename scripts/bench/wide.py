@@ -1,4 +1,4 @@
-"""What columns cost: preparing tables of very many columns, beside pyarrow's reading of the file.
+"""What columns cost: preparing tables of very many columns, next to pyarrow's reading of the file.
 
 Processor seconds of one thread, since others may use the machine; the ratio is the figure. Run:
 .venv/bin/python scripts/bench/wide.py --columns 12500,25000,50000

@@ -208,7 +208,7 @@ def test_env_leaves_what_it_has_not_made(place: Place) -> None:
     place.install("wanted==0.5")
     code, said = place.env()
     assert code == 4
-    assert "wanted>=1, needed by distsgd: 0.5 is there" in said
+    assert "wanted>=1, needed by distsgd: found 0.5" in said
 
 
 def test_env_says_how_a_venv_without_pip_gets_one(place: Place) -> None:
