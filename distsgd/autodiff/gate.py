@@ -120,12 +120,12 @@ class Gate:
         return dtype if dtype.kind == "f" else np.dtype(np.float64)
 
     def output_view(self, array: Array) -> Array | None:
-        """The output as a view of the only input, for gates that move nothing, else None."""
+        """The output as a view of the only input, of any shape; None unless nothing is moved."""
         del array
         return None
 
     def check_values(self, *inputs: Array) -> None:
-        """Raises `ModelError` for numbers outside the gate's domain.
+        """Raises `ModelError` for numbers outside the gate's domain; inputs of any shape.
 
         Asked where a gate runs at once; a program, whose steps must cost nothing more, never asks.
         """

@@ -192,6 +192,7 @@ class GradientTape:
     def gradients(self, target: Variable) -> dict[int, Array]:
         """The gradient of the sum of `target` by every value that it depends on, by its number.
 
+        Each has the shape and dtype of its value.
         Unlike `gradient` it can be asked again and again, as long as `gradient` was not.
         """
         self._check_not_spent()

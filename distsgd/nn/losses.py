@@ -99,7 +99,12 @@ class Loss:
         return apply(self.gate, outputs_NO, target)
 
     def check_values(self, outputs_NO: Array, target: Array) -> None:
-        """Raises `ModelError` with the first output or target outside the loss's domain."""
+        """Raises `ModelError` with the first number outside the loss's domain.
+
+        Args:
+            outputs_NO: Raw outputs ``[N, O]``.
+            target: Class numbers ``[N]`` or numbers ``[N, O]``.
+        """
         outputs, targets = self._fitting(outputs_NO, target)
         self.gate.check_values(outputs.value, targets.value)
 

@@ -28,7 +28,7 @@ class UpdateRule(Protocol):
     """What the server needs of a rule; a rule itself holds no state."""
 
     def init(self, weights: Array) -> dict[str, Array]:
-        """State before the first step: arrays like `weights`, by name, which a checkpoint keeps."""
+        """State before the first step, which a checkpoint keeps: arrays by name, ``[P]``."""
         ...
 
     def update_inplace(

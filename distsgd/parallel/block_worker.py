@@ -111,8 +111,10 @@ class BlockWorker(ABC):
 
         Args:
             batch: The rows.
-            weights_P: Read only, of the run's dtype, in the order of ``spec.model.parameters``.
-            gradient_P: Overwritten; None where losses only are asked for.
+            weights_P: ``[P]``, of the run's dtype, in the order of ``spec.model.parameters``. Read
+                only.
+            gradient_P: ``[P]``, of the same dtype. Overwritten; None where only losses are asked
+                for.
         """
 
     def read(self, rows: BlockRows, buffer: int) -> Batch:
@@ -142,7 +144,7 @@ class BlockWorker(ABC):
         return batch
 
     def compute(self, batch: Batch, weights_P: Array, gradient_P: Array | None) -> Sums:
-        """The sums over a block.
+        """The sums over a block; see `Worker.compute`.
 
         Raises:
             ModelError: `compute_block` does not give what the run measures.

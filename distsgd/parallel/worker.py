@@ -104,9 +104,9 @@ class Worker(Protocol):
 
         Args:
             batch: What `read` returned.
-            weights_P: Read only; the values change between calls.
-            gradient_P: Overwritten with the sum over the samples, not the mean; None where losses
-                only are asked for.
+            weights_P: ``[P]``, of the run's dtype. Read only; the values change between calls.
+            gradient_P: ``[P]``, of the same dtype. Overwritten with the sum over the samples, not
+                the mean; None where losses only are asked for.
 
         Returns:
             The number of samples, the float64 sum of their losses; of held-out rows also how many
