@@ -6,8 +6,10 @@ Nothing heavy is imported here: ``--help`` loads neither ray nor numpy nor pyarr
 import difflib
 import re
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -25,7 +27,7 @@ from distsgd.cli.predict import predict
 from distsgd.cli.scale_to import scale_to
 from distsgd.cli.show import show
 from distsgd.cli.soak import soak
-from distsgd.cli.terminal.messages import print_failure, show_error
+from distsgd.cli.terminal.messages import print_failure, say, show_error
 from distsgd.cli.terminal.stop import signals_interrupt, stoppable
 from distsgd.cli.terminal.streams import lasting_streams
 from distsgd.cli.train import train
@@ -77,6 +79,10 @@ app.add_typer(draw_app, name="draw")
 
 def main() -> None:
     """Run the command line; an error of ours becomes one message and its exit code."""
+    # Code of one's own is named as module:name; what is installed comes before it.
+    with suppress(FileNotFoundError):
+        sys.path.append(str(Path.cwd()))
+    warnings.showwarning = _show_warning
     with errors_shown(), lasting_streams(), errors_shown():
         app()
 
@@ -93,8 +99,12 @@ def errors_shown() -> Iterator[None]:
         _end(error)
 
 
-def _end(error: DistSGDError) -> NoReturn:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """What `warnings.warn` says, as any other warning: an old name in a configuration."""
+    say(f"warning: {message}")
 
+
+def _end(error: DistSGDError) -> NoReturn:
     show_error(error)
     if "--json" in sys.argv[1:]:  # Perhaps before its command had read what was typed.
         print_failure(error)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from distsgd.config import TrainConfig
+from distsgd.parallel.block_worker import BlockWorker
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
     r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
 )
+PYTHON = [text for language, text in BLOCKS if language == "python"]
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 
 pytestmark = pytest.mark.timeout(240)
@@ -59,11 +63,36 @@ def test_the_commands_by_hand_run_and_both_runs_have_one_digest(tmp_path: Path) 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
     run("distsgd init digits", tmp_path)
-    (code,) = [text for language, text in BLOCKS if language == "python"]
-    (tmp_path / "example.py").write_text(code)
+    (tmp_path / "example.py").write_text(PYTHON[0])
     said = run("python example.py", tmp_path)
     assert re.search(r"^0\.9[6-9]", said, re.MULTILINE)
     assert "Verification(steps=460" in said
+
+
+def test_the_worker_is_the_one_in_the_docstring_and_trains(tmp_path: Path) -> None:
+    documented = (inspect.getdoc(BlockWorker) or "").splitlines()
+    code = textwrap.dedent("\n".join(line for line in documented if line.startswith("    ")))
+    shown = PYTHON[1].splitlines()
+    assert [line for line in shown if line] == code.splitlines()
+    assert len(code.splitlines()) <= 20
+    (tmp_path / "own_worker.py").write_text(PYTHON[1])
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(20)))
+    config = """
+        [data]
+        path = "rows.csv"
+        label = "y"
+        [model]
+        layers = [{type = "dense", units = 1}]
+        loss = "quadratic"
+        [batch]
+        size = 5
+        [parallel]
+        worker = "own_worker:MedianWorker"
+        workers = 0
+    """
+    (tmp_path / "rows.toml").write_text(config)
+    said = run("distsgd train rows.toml --run-dir run && distsgd verify run", tmp_path)
+    assert "train loss" in said
 
 
 def test_the_configuration_is_the_one_that_init_writes() -> None:
@@ -85,16 +114,16 @@ def test_four_values_of_the_example_are_not_the_defaults() -> None:
         "data": {key: shown["data"][key] for key in ("path", "label")},
         "model": {key: shown["model"][key] for key in ("layers", "loss")},
     }
+    default = TrainConfig.from_dict(needed, base=path.parent)
+    assert (default.optimizer.type, default.schedule.type) == ("sgd", "constant")
+    # Of another type, so with settings that those two do not have.
+    types = {name: {"type": shown[name]["type"]} for name in ("optimizer", "schedule")}
     example = TrainConfig.from_toml(path).to_dict()
-    default = TrainConfig.from_dict(needed, base=path.parent).to_dict()
     assert {
         f"{section}.{key}": value
-        for section, values in default.items()
+        for section, values in TrainConfig.from_dict(needed | types, base=path.parent)
+        .to_dict()
+        .items()
         for key, value in values.items()
         if value != example[section][key]
-    } == {
-        "data.test_fraction": 0.0,
-        "optimizer.type": "sgd",
-        "schedule.type": "constant",
-        "train.epochs": 10,
-    }
+    } == {"data.test_fraction": 0.0, "train.epochs": 10}

@@ -294,3 +294,17 @@ def test_want_of_memory_ends_with_four_and_no_traceback(
         raise MemoryError("Unable to allocate 8 TiB")
     assert end.value.code == 4
     assert "not enough memory here for this (Unable to allocate 8 TiB)" in capsys.readouterr().err
+
+
+def test_old_name_in_a_configuration_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text("[parallel]\nplan = 'all'\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "distsgd", "train", "old.toml", "--dry-run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "warning: parallel.plan is now parallel.assignment; the old name" in done.stderr
+    assert "FutureWarning" not in done.stderr
