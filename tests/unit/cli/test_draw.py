@@ -30,8 +30,8 @@ def trained(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("weights", "run"),
         ("weights", "run", "--layer", "1", "--shape", "8x8"),
         ("input-gradient", "run", "--data", "digits.parquet"),
-        ("error", "run", "--weight", "layers.1.weight[3,4]", "--steps", "5"),
-        ("error", "run", "--weight", "layers.1.bias[0]", "--steps", "1"),
+        ("loss", "run", "--weight", "layers.1.weight[3,4]", "--steps", "5"),
+        ("error", "run", "--weight", "layers.1.bias[0]", "--steps", "1"),  # The name before.
         ("histories", "run"),
         ("histories", "run", "run"),
     ],
