@@ -1,1 +1,1 @@
-"""Who computes a step: the plan, the workers that are there, the sum of what they give."""
+"""Who computes a step: the plan, the workers that are connected, the sum of what they give."""

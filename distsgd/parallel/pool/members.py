@@ -1,7 +1,7 @@
 """The members of a pool as a state machine: events and the time go in, decisions come out.
 
 Here it is decided who can be given work, which reply counts, whose blocks are computed again, who
-backs off and who is killed. No input to the bits: a block is the same bits whoever computes it.
+backs off and who is killed. No input to the bits: a block is the same bits wherever it is computed.
 No I/O, no waiting and no clock; `dispatcher` carries the decisions out.
 
 A request is late when it takes a stated factor longer than such requests have been taking. The
@@ -121,7 +121,7 @@ class Members:
 
     @property
     def is_waiting(self) -> bool:
-        """Is there a request that was neither answered nor given up?"""
+        """Is any request on its way, neither answered nor given up?"""
         return bool(self._asked)
 
     def expect(self, num_workers: int) -> None:
@@ -141,15 +141,14 @@ class Members:
 
     def ask(self, worker: int, request: ComputeRequest, *, num_rows: int, now_s: float) -> None:
         """`worker` is sent `request`, which is for `num_rows` rows."""
-        row_s = self._row_s.get(request.kind)
-        patience_s = math.inf if row_s is None else _patience_s(row_s * num_rows)
-        self._wait_for(worker, request, num_rows, now_s, patience_s)
+        expected_s = self._row_s.get(request.kind, math.inf) * num_rows
+        self._wait_for(worker, request, num_rows, now_s, expected_s)
 
     def ask_to_reduce(
         self, worker: int, request: ReduceRequest, *, expected_s: float, now_s: float
     ) -> None:
         """`worker` was sent `request`; the server took `expected_s` seconds for as much."""
-        self._wait_for(worker, request, 0, now_s, _patience_s(expected_s))
+        self._wait_for(worker, request, 0, now_s, expected_s)
 
     def next_deadline(self) -> float:
         """When `tick` will have something to decide; infinite where nothing is waited for."""
@@ -212,9 +211,10 @@ class Members:
         return (Say(f"worker {slow} is slow, seen at step {step}; {self._heir(slow)} its blocks"),)
 
     def _wait_for(
-        self, worker: int, request: Request, num_rows: int, now_s: float, patience_s: float
+        self, worker: int, request: Request, num_rows: int, now_s: float, expected_s: float
     ) -> None:
         assert worker not in self._asked
+        patience_s = max(PATIENCE_FLOOR_S, PATIENCE_FACTOR * expected_s)
         deadline_s = now_s + min(patience_s, self._step_timeout_s)
         self._asked[worker] = _Asked(request, num_rows, now_s, deadline_s)
 
@@ -284,11 +284,6 @@ class Members:
         """Who computes the blocks of `worker` now, and that it does."""
         has_others = any(other != worker for other in self.connected)
         return "others compute" if has_others else "the server computes"
-
-
-def _patience_s(expected_s: float) -> float:
-    """How long something may take that should take `expected_s` seconds."""
-    return max(PATIENCE_FLOOR_S, PATIENCE_FACTOR * expected_s)
 
 
 def _answers(event: Replied | Reduced, request: Request) -> bool:

@@ -24,7 +24,7 @@ from distsgd.parallel.pool.autotuner import (
     Candidate,
     assignments,
 )
-from distsgd.parallel.pool.crash_loop import SuspectBlocks
+from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.dispatcher import Dispatcher
 from distsgd.parallel.pool.members import Accept, Members, Recompute
 from distsgd.parallel.pool.phases import Phases
@@ -82,7 +82,7 @@ class WorkerPool:
         own: The server's own worker.
         transport: How workers are reached; None where the server computes alone.
         settings: See `PoolSettings`.
-        suspects: Where deaths are counted; None: a count of this pool's own.
+        crash_loop: Counts deaths; None: a guard of this pool's own.
         say: Takes a line for the user.
         clock: Seconds.
     """
@@ -94,7 +94,7 @@ class WorkerPool:
         *,
         transport: Transport | None,
         settings: PoolSettings,
-        suspects: SuspectBlocks | None = None,
+        crash_loop: CrashLoopGuard | None = None,
         say: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
@@ -108,7 +108,7 @@ class WorkerPool:
         self._own = InProcessTransport(layout, own, weights=self.weights, worker_id=SERVER)
         self._transport: Transport = transport or self._own
         self._incarnation = settings.incarnation
-        self._suspects = suspects or SuspectBlocks()
+        self._crash_loop = crash_loop or CrashLoopGuard()
         self._clock, self._looked_at_s = clock, clock()
         # Where memory is not shared, nothing can look for a message without falling asleep.
         sharing = transport if isinstance(transport, SharingTransport) else None
@@ -246,9 +246,9 @@ class WorkerPool:
         assert isinstance(request, ComputeRequest)
         if decision.reason == "late":
             return self._compute_here(request, parts)
-        self._suspects.died(request)
+        self._crash_loop.died(request)
         part = self._compute_here(request, parts)
-        self._suspects.cleared()
+        self._crash_loop.cleared()
         return part
 
     def _compute_here(self, request: ComputeRequest, parts: Sequence[Part]) -> Part:
@@ -282,6 +282,6 @@ class WorkerPool:
         again = self._compute_here(request, parts)
         again.keep()
         if again.is_finite and not (part.is_finite and part.has_shape_of(again)):
-            what = f"an invalid partial for {self._suspects.name(request)}"
+            what = f"an invalid partial for {self._crash_loop.name(request)}"
             self._dispatcher.carry_out(self._members.refute(part.worker, work.step, what))
         return again

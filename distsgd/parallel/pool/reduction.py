@@ -63,7 +63,7 @@ class Part:
         return bool(np.isfinite(self.gradients[: len(reply.nodes)]).all())
 
     def has_shape_of(self, other: Part) -> bool:
-        """Are there as many nodes, over as many samples?"""
+        """Has it as many nodes, over as many samples?"""
         own, others = self.reply.nodes, other.reply.nodes
         return [node.num_samples for node in own] == [node.num_samples for node in others]
 

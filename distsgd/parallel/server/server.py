@@ -24,7 +24,7 @@ from distsgd.errors import DivergedError, RunError
 from distsgd.lab.faults.injection import ServerFaults
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.pool import crash_loop
-from distsgd.parallel.pool.crash_loop import SuspectBlocks, namer
+from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.runner import Runner
@@ -90,13 +90,13 @@ class ParameterServer:
             if pool.num_workers
             else None
         )
-        self._suspects = SuspectBlocks(namer(spec.worker))
+        self._crash_loop = CrashLoopGuard(namer(spec.worker))
         self._pool = WorkerPool(
             layout,
             make_runner(spec.worker),
             transport=self._transport,
             settings=PoolSettings(pool.assignment, pool.step_timeout_s, incarnation),
-            suspects=self._suspects,
+            crash_loop=self._crash_loop,
             say=self._messages.add,
         )
         self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
@@ -174,7 +174,7 @@ class ParameterServer:
             with run.lock(LOCK_TIMEOUT_S):
                 if (ended := self._ended_before(run)) is not None:
                     return ended
-                self._suspects.remember_in(run.path / crash_loop.FILE)
+                self._crash_loop.remember_in(run.path / crash_loop.FILE)
                 self._run_logger = RunLogger(spec.record, spec.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._run_logger)

@@ -10,7 +10,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import SERVER, Assigner, Autotuner
-from distsgd.parallel.pool.crash_loop import SuspectBlocks
+from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport.buffers import BufferLayout
@@ -135,7 +135,7 @@ def pool_of(
     *,
     assigner: Assigner | None = None,
     say: Callable[[str], None] = lambda _: None,
-    suspects: SuspectBlocks | None = None,
+    crash_loop: CrashLoopGuard | None = None,
     clock: Clock | None = None,
 ) -> tuple[WorkerPool, LoopTransport]:
     clock = clock or Clock()
@@ -145,7 +145,7 @@ def pool_of(
         FakeWorker(SAMPLER),
         transport=transport if count else None,
         settings=PoolSettings("all", 10.0, incarnation=1),
-        suspects=suspects,
+        crash_loop=crash_loop,
         say=say,
         clock=clock,
     )

@@ -16,8 +16,7 @@ from distsgd.parallel.pool.crash_loop import (
     FILE,
     MAX_DEATHS,
     CrashLoopGuard,
-    Suspect,
-    SuspectBlocks,
+    Deaths,
     namer,
 )
 from distsgd.parallel.worker import WorkerSpec
@@ -32,22 +31,20 @@ def request(
     return ComputeRequest(0, kind, step, first, last, 0, 0)
 
 
-def remembered(path: Path) -> SuspectBlocks:
-    suspects = SuspectBlocks()
-    suspects.remember_in(path)
-    return suspects
-
-
-def test_guard_counts_deaths_in_a_row_at_what_they_have_in_common() -> None:
+def remembered(path: Path) -> CrashLoopGuard:
     guard = CrashLoopGuard()
-    assert guard.died(Suspect(1, 7, 0, 4)) == Suspect(1, 7, 0, 4, deaths=1)
-    assert guard.died(Suspect(1, 7, 2, 6)) == Suspect(1, 7, 2, 4, deaths=2)
-    assert guard.died(Suspect(1, 7, 3, 9)) == Suspect(1, 7, 3, 4, deaths=MAX_DEATHS)
-    assert guard.died(Suspect(1, 7, 4, 9)) == Suspect(1, 7, 4, 9, deaths=1)
-    guard.cleared()
-    assert guard.died(Suspect(1, 7, 4, 9)).deaths == 1
-    assert CrashLoopGuard(Suspect(0, 3, 0, 1, 2)).died(Suspect(0, 3, 0, 1)).deaths == MAX_DEATHS
-    assert CrashLoopGuard(Suspect(0, 3, 0, 1, 2)).died(Suspect(0, 4, 0, 1)).deaths == 1
+    guard.remember_in(path)
+    return guard
+
+
+def test_deaths_in_a_row_are_counted_at_what_their_places_have_in_common() -> None:
+    first = Deaths(1, 7, 0, 4).after(None)
+    assert first == Deaths(1, 7, 0, 4, deaths=1)
+    second = Deaths(1, 7, 2, 6).after(first)
+    assert second == Deaths(1, 7, 2, 4, deaths=2)
+    assert Deaths(1, 7, 3, 9).after(second) == Deaths(1, 7, 3, 4, deaths=MAX_DEATHS)
+    for elsewhere in (Deaths(1, 7, 4, 9), Deaths(1, 8, 2, 4), Deaths(2, 7, 2, 4)):
+        assert elsewhere.after(second) == elsewhere
 
 
 def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
@@ -62,28 +59,28 @@ def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
     assert not path.exists()
 
 
-def test_blocks_that_somebody_computed_are_no_suspects(tmp_path: Path) -> None:
+def test_blocks_that_somebody_computed_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    suspects = remembered(path)
+    guard = remembered(path)
     for _ in range(10):
-        suspects.died(request(0, 4))
-        suspects.cleared()
+        guard.died(request(0, 4))
+        guard.cleared()
     assert not path.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_blocks_steps_and_kinds_begin_anew() -> None:
-    suspects = SuspectBlocks()
+    guard = CrashLoopGuard()
     for one in (
         request(0, 2),
         request(2, 4),
         request(2, 4, 8),
         request(2, 4, 8, RequestKind.EVALUATE),
     ):
-        suspects.died(one)
-    suspects.died(request(2, 4, 8, RequestKind.EVALUATE))
+        guard.died(one)
+    guard.died(request(2, 4, 8, RequestKind.EVALUATE))
     with pytest.raises(ClusterError):
-        suspects.died(request(2, 4, 8, RequestKind.EVALUATE))
+        guard.died(request(2, 4, 8, RequestKind.EVALUATE))
 
 
 @pytest.mark.parametrize(

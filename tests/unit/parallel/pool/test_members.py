@@ -1,35 +1,24 @@
-"""Tables of events: what is decided about workers that join, answer, are late, slow or lost."""
+"""Tables of events: what is decided about workers that join, answer, are late or lost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from distsgd.errors import ClusterError, NumericsError
 from distsgd.parallel.messages import (
     ComputeReply,
     ComputeRequest,
-    PartialRef,
     ReduceReply,
-    ReduceRequest,
     RequestKind,
-    WorkerInfo,
 )
-from distsgd.parallel.pool.autotuner import SERVER
 from distsgd.parallel.pool.members import (
-    FIRST_BACKOFF_STEPS,
-    FORGIVEN_AFTER,
     KILL_AFTER_S,
-    LONGEST_BACKOFF_STEPS,
     PATIENCE_FACTOR,
     PATIENCE_FLOOR_S,
-    SLOW_FLOOR_S,
-    SLOW_STEPS,
     Accept,
     Decision,
     Kill,
@@ -40,38 +29,16 @@ from distsgd.parallel.pool.members import (
     Welcome,
 )
 from distsgd.parallel.transport.interface import Event, Joined, Lost, Reduced, Replied
-
-OWN = WorkerInfo(SERVER, "1", 1, "p", "d")
-TIMEOUT_S = 10.0
-
-
-def joined(worker: int) -> Joined:
-    return Joined(worker, WorkerInfo(worker, "1", 100 + worker, "p", "d"))
-
-
-def members_of(count: int) -> Members:
-    members = Members(OWN, step_timeout_s=TIMEOUT_S)
-    for worker in range(count):
-        members.handle(joined(worker), 0.0)
-    return members
-
-
-def request(
-    first: int = 0, last: int = 2, step: int = 7, kind: RequestKind = RequestKind.GRADIENT
-) -> ComputeRequest:
-    return ComputeRequest(1, kind, step, first, last, 0, 0)
-
-
-def reply(to: ComputeRequest) -> ComputeReply:
-    return ComputeReply(*to[:5], 0.0, 0.0, ())
-
-
-def sums(step: int = 7) -> ReduceRequest:
-    return ReduceRequest(1, step, 0, 2, (PartialRef(0, 0, 0), PartialRef(1, 0, 1)))
-
-
-def summed(to: ReduceRequest) -> ReduceReply:
-    return ReduceReply(*to[:4], (1.0, 2.0))
+from tests.unit.parallel.pool.member_events import (
+    TIMEOUT_S,
+    joined,
+    late,
+    members_of,
+    reply,
+    request,
+    summed,
+    sums,
+)
 
 
 @dataclass(frozen=True)
@@ -97,11 +64,6 @@ def decided(members: Members, stimulus: Event | Ask | str, now_s: float) -> Sequ
     else:
         members.ask_to_reduce(worker, asked, expected_s=stimulus.expected_s, now_s=now_s)
     return ()
-
-
-def late(worker: int, to: ComputeRequest) -> list[Decision]:
-    text = f"worker {worker} is late at step {to.step}; the server computes its blocks"
-    return [Say(text), Recompute(worker, to, "late")]
 
 
 A, B = request(0, 2), request(2, 4)
@@ -272,244 +234,3 @@ def test_worker_that_is_refuted_is_named_and_killed() -> None:
     assert isinstance(said, Say)
     assert said.text.startswith("worker 1, step 7: sent an invalid partial for blocks 0 to 1; ")
     assert killed == Kill(1)
-
-
-def be_late(members: Members, worker: int, step: int, *, answers: bool = True) -> None:
-    to = request(step=step)
-    members.ask(worker, to, num_rows=10, now_s=0.0)
-    assert list(members.tick(TIMEOUT_S)) == late(worker, to)
-    if answers:
-        members.handle(Replied(worker, reply(to)), TIMEOUT_S)
-
-
-def test_late_worker_gets_no_work_until_it_has_answered_and_backed_off() -> None:
-    members = members_of(2)
-    be_late(members, 1, 10, answers=False)
-    assert members.fit(10**9) == (0,)
-    members.handle(Replied(1, reply(request(step=10))), TIMEOUT_S)
-    assert members.fit(10 + FIRST_BACKOFF_STEPS - 1) == (0,)
-    assert members.fit(10 + FIRST_BACKOFF_STEPS) == (0, 1)
-
-
-def test_worker_late_in_summing_gets_no_work_until_it_has_answered_and_does_not_back_off() -> None:
-    members = members_of(2)
-    members.ask_to_reduce(1, sums(), expected_s=0.0, now_s=0.0)
-    members.tick(1.0)
-    assert members.fit(7) == (0,)
-    members.handle(Reduced(1, summed(sums())), 1.0)
-    assert members.fit(7) == (0, 1)
-
-
-def test_each_time_a_worker_is_late_it_backs_off_twice_as_long_up_to_a_limit() -> None:
-    members, step = members_of(1), 0
-    for power in range(30):
-        be_late(members, 0, step)
-        backoff = min(FIRST_BACKOFF_STEPS << power, LONGEST_BACKOFF_STEPS)
-        assert members.fit(step + backoff - 1) == ()
-        assert members.fit(step + backoff) == (0,)
-        step += backoff
-
-
-def test_what_was_long_ago_and_what_another_process_did_is_forgiven() -> None:
-    members = members_of(1)
-    for _ in range(3):
-        be_late(members, 0, 0)
-    long_after = 4 * FIRST_BACKOFF_STEPS + FORGIVEN_AFTER * 8 * FIRST_BACKOFF_STEPS + 1
-    be_late(members, 0, long_after)
-    assert members.fit(long_after + FIRST_BACKOFF_STEPS - 1) == ()
-    assert members.fit(long_after + FIRST_BACKOFF_STEPS) == (0,)
-    members.handle(joined(0), 0.0)
-    assert members.fit(long_after) == (0,)
-
-
-def took(members: Members, seconds: dict[int, float], step: int) -> Sequence[Decision]:
-    """Each process computes as many rows in its own time."""
-    for worker, its_s in seconds.items():
-        if worker == SERVER:
-            members.computed_here(reply(request(step=step))._replace(compute_us=1e6 * its_s))
-        else:
-            to = request(step=step)
-            members.ask(worker, to, num_rows=10, now_s=0.0)
-            members.handle(Replied(worker, reply(to)), its_s)
-    return members.step_done(step)
-
-
-def test_worker_for_which_step_after_step_waits_backs_off_and_a_single_delay_is_chance() -> None:
-    members = members_of(2)
-    slow, usual = {SERVER: 0.002, 0: 0.025, 1: 0.003}, {SERVER: 0.002, 0: 0.003, 1: 0.003}
-    for step in range(SLOW_STEPS - 1):
-        assert took(members, slow, step) == ()
-    assert took(members, usual, 7) == ()
-    for step in range(SLOW_STEPS - 1):
-        assert took(members, slow, step) == ()
-    assert took(members, slow, 20) == (
-        Say("worker 0 is slow, seen at step 20; others compute its blocks"),
-    )
-    assert members.fit(20 + FIRST_BACKOFF_STEPS - 1) == (1,)
-    assert members.fit(20 + FIRST_BACKOFF_STEPS) == (0, 1)
-    assert members.tick(1e9) == []
-    members.handle(Lost(1, "killed"), 0.0)
-    for step in range(SLOW_STEPS - 1):
-        took(members, {SERVER: 0.002, 0: 0.025}, step)
-    assert took(members, {SERVER: 0.002, 0: 0.025}, 30) == (
-        Say("worker 0 is slow, seen at step 30; the server computes its blocks"),
-    )
-
-
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        {},
-        {0: 9.0},
-        {0: SLOW_FLOOR_S, 1: 1e-6},
-        {0: 9.0, 1: 9.0},
-        {0: 9.0, 1: 3.0},
-        {SERVER: 9.0, 0: 0.1},
-    ],
-)
-def test_none_is_slow_alone_or_by_less_than_a_system_delays_a_step_or_where_all_are(
-    seconds: dict[int, float],
-) -> None:
-    members = members_of(2)
-    for step in range(3 * SLOW_STEPS):
-        assert took(members, seconds, step) == ()
-
-
-def test_times_of_one_step_are_not_held_against_those_of_the_next() -> None:
-    members = members_of(2)
-    for step in range(3 * SLOW_STEPS):
-        assert took(members, {step % 2: 9.0 if step % 2 else 0.1}, step) == ()
-
-
-def test_evaluations_are_not_looked_at_for_slow_workers() -> None:
-    members = members_of(2)
-    for step in range(SLOW_STEPS):
-        for worker, seconds in ((0, 9.0), (1, 0.1)):
-            to = request(step=step, kind=RequestKind.EVALUATE)
-            members.ask(worker, to, num_rows=10, now_s=0.0)
-            members.handle(Replied(worker, reply(to)), seconds)
-        assert members.step_done(step) == ()
-
-
-@dataclass
-class Workers:
-    """What workers owe a server: a model of all that can come in, in any order."""
-
-    members: Members = field(default_factory=lambda: members_of(3))
-    now_s: float = 0.0
-    step: int = 0
-    asked: dict[int, Request] = field(default_factory=dict)  # What must be decided, once each.
-    sent: dict[int, list[Event]] = field(default_factory=dict)  # Replies that may still come.
-    late_since_s: dict[int, float] = field(default_factory=dict)
-
-    def ask(self, kind: int) -> None:
-        """Each fit worker, for blocks or for a range to be summed."""
-        if self.members.is_waiting:
-            return
-        self.step += 1
-        fit = self.members.fit(self.step)
-        assert set(fit) <= set(self.members.connected)
-        assert not set(fit) & set(self.late_since_s)
-        for worker in fit:
-            to: Request
-            if kind < 3:
-                to = request(worker, worker + 1, self.step, RequestKind(kind + 1))
-                event: Event = Replied(worker, reply(to))
-                self.members.ask(worker, to, num_rows=3, now_s=self.now_s)
-            else:
-                to = sums(self.step)
-                event = Reduced(worker, summed(to))
-                self.members.ask_to_reduce(worker, to, expected_s=0.1, now_s=self.now_s)
-            self.asked[worker] = to
-            self.sent.setdefault(worker, []).append(event)
-
-    def decide(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            if isinstance(decision, Accept):
-                to = self.asked.pop(decision.worker)
-                if isinstance(to, ComputeRequest):
-                    assert isinstance(decision.reply, ComputeReply)
-                    assert decision.reply.answers(to)
-                else:
-                    assert isinstance(decision.reply, ReduceReply)
-                    assert decision.reply.answers(to)
-            elif isinstance(decision, Recompute):
-                assert self.asked.pop(decision.worker) == decision.request
-                if decision.reason == "late":
-                    self.late_since_s[decision.worker] = self.now_s
-            elif isinstance(decision, Kill):
-                assert self.now_s - self.late_since_s[decision.worker] > KILL_AFTER_S
-        assert self.members.is_waiting == bool(self.asked)
-
-    def hear(self, event: Event) -> None:
-        self.decide(self.members.handle(event, self.now_s))
-
-    def reply(self, worker: int, which: int) -> None:
-        """One of all replies that the worker ever owed, as often as it likes."""
-        events = self.sent.get(worker, [])
-        if events:
-            self.hear(events[which % len(events)])
-            self.late_since_s.pop(worker, None)
-
-    def lie(self, worker: int, which: int) -> None:
-        """A reply that differs from the right one in one number, or in its kind."""
-        to = self.asked.get(worker)
-        if to is None:
-            return
-        wrong: list[Event]
-        if isinstance(to, ComputeRequest):
-            right = reply(to)
-            changes = [
-                {name: getattr(to, name) + 1} for name in right._fields[:5] if name != "kind"
-            ]
-            wrong = [Replied(worker, right._replace(**change)) for change in changes]
-            wrong.append(Replied(worker, right._replace(kind=RequestKind(int(to.kind) % 3 + 1))))
-            wrong.append(Reduced(worker, ReduceReply(*to[:4], ())))
-        else:
-            done = summed(to)
-            changes = [{name: getattr(to, name) + 1} for name in done._fields[:4]]
-            wrong = [Reduced(worker, done._replace(**change)) for change in changes]
-            kind = RequestKind.GRADIENT
-            wrong.append(Replied(worker, reply(ComputeRequest(1, kind, *to[1:4], 0, 0))))
-        self.hear(wrong[which % len(wrong)])
-        assert self.asked[worker] == to
-
-
-ACTIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["ask", "reply", "reply", "lie", "lose", "join", "jump", "tick"]),
-        st.integers(0, 4),
-        st.integers(0, 30),
-    ),
-    max_size=80,
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(actions=ACTIONS)
-def test_no_interleaving_loses_a_block_accepts_two_replies_or_a_stale_one_or_does_not_end(
-    actions: list[tuple[str, int, int]],
-) -> None:
-    workers = Workers()
-    for action, worker, number in actions:
-        if action == "ask":
-            workers.ask(number % 4)
-        elif action == "reply":
-            workers.reply(worker, number)
-        elif action == "lie":
-            workers.lie(worker, number)
-        elif action == "jump":
-            workers.now_s += 0.01 * 1.4**number
-        elif action == "tick":
-            workers.decide(workers.members.tick(workers.now_s))
-        else:
-            is_lost = action == "lose"
-            workers.hear(Lost(worker, "killed") if is_lost else joined(worker))
-            workers.late_since_s.pop(worker, None)
-            assert (worker in workers.members.connected) is not is_lost
-    while workers.members.is_waiting:
-        num_open = len(workers.asked)
-        workers.now_s = max(workers.now_s, workers.members.next_deadline())
-        workers.decide(workers.members.tick(workers.now_s))
-        assert len(workers.asked) < num_open
-    assert workers.asked == {}

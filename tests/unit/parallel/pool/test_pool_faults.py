@@ -12,7 +12,7 @@ import pytest
 from distsgd.base.random_keys import Purpose, raw_integers
 from distsgd.errors import ClusterError, NumericsError, WaitTimeoutError
 from distsgd.parallel.messages import ComputeRequest
-from distsgd.parallel.pool.crash_loop import SuspectBlocks
+from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.members import KILL_AFTER_S
 from distsgd.parallel.pool.pool import LOOK_S, WorkerPool
 from distsgd.parallel.transport.interface import Joined, Replied
@@ -234,15 +234,15 @@ def test_blocks_that_kill_whoever_computes_them_are_named_by_the_next_incarnatio
     def fate(transport: LoopTransport, worker: int, request: ComputeRequest) -> None:
         (dies if request.first <= 5 < request.last else answers)(transport, worker, request)
 
-    def suspects() -> SuspectBlocks:
-        found = SuspectBlocks()
+    def guard() -> CrashLoopGuard:
+        found = CrashLoopGuard()
         found.remember_in(tmp_path / "suspects.json")
         return found
 
-    pool, _ = pool_of(2, fate, suspects=suspects())
+    pool, _ = pool_of(2, fate, crash_loop=guard())
     pool._own._handler = Mortal(SAMPLER)
     with pytest.raises(SystemExit):
         pool.gather(work(0))
-    again, _ = pool_of(3, fate, suspects=suspects())
+    again, _ = pool_of(3, fate, crash_loop=guard())
     with pytest.raises(ClusterError, match="3 processes died one after the other on blocks"):
         again.gather(work(0))
