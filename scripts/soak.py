@@ -1,8 +1,8 @@
-"""A stated number of faults, survived with the same bits: on the digits, and on synthetic rows.
+"""A stated number of injected faults, and the same bits: on the digits, and on synthetic rows.
 
 Half of them on each; 1 to 4 workers on a Ray of their own, killed, stopped, slowed down and cut off
 at random, and server and driver killed. Exit code 1 at the first round that gives another answer.
-The last line of each data set names the seed to go on with.
+The last line of each data set names the seed to continue with.
 """
 
 import argparse

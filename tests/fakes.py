@@ -17,7 +17,7 @@ from distsgd.data.sampler import BatchSampler, Sampler
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
-from distsgd.parallel.runner import Runner
+from distsgd.parallel.runner import OnPhase, Runner
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address
 from distsgd.parallel.tree import Sums
@@ -69,7 +69,10 @@ class FakeWorker(Runner):
     """Answers requests with `FakeBlocks`; `before` sees each request first."""
 
     def __init__(
-        self, sampler: Sampler, before: Callable[[ComputeRequest], None] = lambda _: None
+        self,
+        sampler: Sampler,
+        before: Callable[[ComputeRequest], None] = lambda _: None,
+        on_phase: OnPhase = lambda _phase, _step: None,
     ) -> None:
         spec = WorkerSpec(
             Path("no data"),
@@ -81,7 +84,7 @@ class FakeWorker(Runner):
             has_classes=False,
             num_test_rows=NUM_TEST_ROWS,
         )
-        super().__init__(FakeBlocks(spec), spec)
+        super().__init__(FakeBlocks(spec), spec, on_phase=on_phase)
         self._sampler, self._before = sampler, before
 
     def describe(self, worker: int) -> WorkerInfo:

@@ -27,8 +27,8 @@ class Named:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def make(self, *arguments: Any) -> Any:
-        """Call it, with `arguments` before its options.
+    def find(self, *arguments: Any) -> Any:
+        """The class or function itself, once it is seen to take `arguments` and the options.
 
         Raises:
             ConfigError: It cannot be found, or does not take such options.
@@ -41,7 +41,11 @@ class Named:
             raise ConfigError(
                 [f"{self.name} does not take the options {{{options}}}: {error} (edit them)"]
             ) from None
-        return found(*arguments, **self.options)
+        return found
+
+    def make(self, *arguments: Any) -> Any:
+        """Call it, with `arguments` before its options. Raises ConfigError, as `find`."""
+        return self.find(*arguments)(*arguments, **self.options)
 
 
 def find_object(name: str) -> Any:

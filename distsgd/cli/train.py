@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,7 +75,7 @@ class Request:
     ] = "never"
     accept_numerics: AcceptNumericsOption = False
     cache_dir: CacheDirOption = None
-    chaos: Annotated[
+    inject: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FAULT",
@@ -95,7 +95,7 @@ class Request:
         words += [] if run is None else ["--run-dir", run]
         words += ["--accept-numerics"] if self.accept_numerics else []
         words += [] if self.cache_dir is None else ["--cache-dir", self.cache_dir]
-        words += [word for fault in self.chaos or () for word in ("--chaos", fault)]
+        words += [word for fault in self.inject or () for word in ("--inject", fault)]
         words += ["--json"] if self.as_json else []
         words += ["--quiet"] if self.quiet else []
         return command_line("train", *words, "--resume", "auto")
@@ -109,11 +109,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the data and show the plan, no more.")
     ] = False,
+    chaos: Annotated[list[str] | None, typer.Option(hidden=True)] = None,  # house: old name
 ) -> None:
     """Train the network of a configuration.
 
     Ctrl-C ends it after the present step with a checkpoint, a second one at once; exit code 6.
     """
+    if chaos:  # house: old name
+        say("note: --chaos is now --inject; the old name is accepted until the next release")
+        request = replace(request, inject=[*(request.inject or ()), *chaos])  # house: old name
     if dry_run:
         show_dry_run(config, request)
     else:
@@ -125,8 +129,10 @@ def read_config(path: Path, request: Request) -> TrainConfig:
     from distsgd.config import TrainConfig
 
     typed = [*(request.overrides or ())]
-    if request.chaos:
-        typed.append(f"chaos.faults={json.dumps(request.chaos)}")
+    if request.inject:
+        from distsgd.lab.faults.injection import overrides
+
+        typed += overrides(request.inject)
     if request.workers is not None:
         typed.append(f"parallel.workers={workers_count(request.workers)}")
     config = _recorded(path) if path.name == _RECORDED else TrainConfig.from_toml(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import (
     BatchSection,
-    ChaosSection,
     DataSection,
     OptimizerSection,
     ParallelSection,
@@ -19,7 +19,6 @@ from distsgd.config.sections import (
 )
 from distsgd.data.sources.csv_settings import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
-from distsgd.lab.faults.plan import FaultPlan
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 
 
@@ -59,9 +58,9 @@ def disagreements(
     ]
 
 
-def parallel_disagreements(parallel: ParallelSection, chaos: ChaosSection) -> list[Problem]:
+def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:
     """The same for what is no input to the bits."""
-    return [*_about_workers(parallel), *_about_faults(parallel, chaos)]
+    return [*_about_workers(parallel), *_about_observer(parallel)]
 
 
 def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
@@ -74,21 +73,31 @@ def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
         yield Problem(("parallel.workers",), text)
 
 
-def _about_faults(parallel: ParallelSection, chaos: ChaosSection) -> Iterator[Problem]:
-    if not chaos.faults:
+def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:
+    """What the observer itself says of its options, before anything is started."""
+    named, keys = parallel.named_observer, ("parallel.observer", "parallel.observer_options")
+    if named is None:
+        if parallel.observer_options:
+            text = (
+                "parallel.observer_options is set without parallel.observer; there is no observer "
+                "to take them (set [parallel] observer, or remove observer_options)"
+            )
+            yield Problem(keys, text)
         return
     try:
-        plan = FaultPlan.parse(chaos.faults)
-    except ConfigError as error:
-        for text in error.problems:
-            yield Problem(("chaos.faults",), text)
+        json.dumps(parallel.observer_options)
+    except TypeError as error:
+        text = f"parallel.observer_options holds no plain values ({error}; edit them)"
+        yield Problem(keys, text)
         return
-    if plan.needs_workers and parallel.workers == 0:
-        text = (
-            "chaos.faults names workers and parallel.workers is 0; a run without workers can have "
-            "faults of the server and the driver only (set [parallel] workers, or change them)"
-        )
-        yield Problem(("chaos.faults", "parallel.workers"), text)
+    try:
+        found = named.find(None)  # In place of the context of a process.
+    except ConfigError as error:
+        yield from (Problem(keys, f"parallel.observer: {text}") for text in error.problems)
+        return
+    if check := getattr(found, "check", None):
+        for text in check(parallel.observer_options, has_workers=parallel.workers != 0):
+            yield Problem((*keys, "parallel.workers"), f"parallel.observer_options: {text}")
 
 
 def _about_test_rows(data: DataSection) -> Iterator[Problem]:

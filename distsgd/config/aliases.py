@@ -11,6 +11,7 @@ from distsgd.errors import ConfigError
 Raw = dict[str, Any]  # Tables by name, as in the file; values not yet checked.
 
 COORDINATE_SEARCH = "distsgd.lessons.coordinate_search:CoordinateSearch"
+INJECTION = "distsgd.lab.faults.injection:FaultInjection"
 TWO_STAGE = "distsgd.lessons.two_stage:TwoStageSampler.of"
 
 # From "table.key" to the name it has now, in the same table.
@@ -50,10 +51,31 @@ def _into_options(old: str, named: tuple[str, str], options: str) -> Callable[[R
     return move
 
 
+def _chaos_to_observer(raw: Raw) -> str:
+    """``[chaos] faults`` are the options of an observer; the old records name none of them."""
+    table, parallel = raw.get("chaos"), raw.get("parallel", {})
+    if not isinstance(table, dict) or table.keys() - {"faults"} or not isinstance(parallel, dict):
+        return ""
+    faults = raw.pop("chaos").get("faults", ())
+    known = parallel.get("observer")
+    if known not in (None, INJECTION):
+        text = f'chaos.faults is set with parallel.observer "{known}"; a run has one observer'
+        raise ConfigError([f"{text}, and faults are injected by one (remove one of the two)"])
+    if not faults and known is None:
+        return ""
+    raw["parallel"] = parallel | {"observer": INJECTION, "observer_options": {"faults": faults}}
+    return (
+        f'chaos.faults = [...] is now parallel.observer = "{INJECTION}" with observer_options = '
+        "{faults = [...]}, or --inject on the command line; the old name is accepted until the "
+        "next release"
+    )
+
+
 # What takes more than another name: changes `raw` in place, returns what to say, or "".
 MOVES: tuple[Callable[[Raw], str], ...] = (
     _into_options("optimizer.step_size", ("type", COORDINATE_SEARCH), "options"),
     _into_options("batch.pool", ("sampler", TWO_STAGE), "sampler_options"),
+    _chaos_to_observer,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from distsgd.base.named import Named
 from distsgd.config.composed import NAMED, ComposedSection, composed
 from distsgd.config.csv_section import CsvSection
 from distsgd.config.layers import Layer
@@ -301,6 +302,18 @@ class ParallelSection(Section):
             gt=0,
         ),
     ] = 60.0
+    observer: Annotated[
+        Name | None,
+        key("what is told of the phases of the loop", '"module:name" of an observer'),
+    ] = None
+    observer_options: Annotated[
+        dict[str, Any], key("what the observer is made with", "a table of plain values")
+    ] = Field(default_factory=dict)
+
+    @property
+    def named_observer(self) -> Named | None:
+        """The observer and its options; None where there is none."""
+        return None if self.observer is None else Named(self.observer, self.observer_options)
 
 
 class StatisticsSection(Section):
@@ -325,12 +338,3 @@ class CheckpointSection(Section):
     ] = 30.0
     every_steps: Annotated[int | None, count("steps between two checkpoints")] = None
     keep: Annotated[int, count("newest checkpoints kept, besides the best by test loss")] = 3
-
-
-class ChaosSection(Section):
-    """Fault injection: that a run survives what happens. No input to the bits."""
-
-    faults: Annotated[
-        tuple[Name, ...],
-        key("what shall happen", 'a list of faults, such as "kill worker every 50 steps"'),
-    ] = ()

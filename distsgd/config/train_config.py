@@ -16,7 +16,6 @@ from distsgd.config.problems import Problem, found_by, missing, unusable_overrid
 from distsgd.config.section import Section
 from distsgd.config.sections import (
     BatchSection,
-    ChaosSection,
     CheckpointSection,
     DataSection,
     ModelSection,
@@ -31,9 +30,16 @@ from distsgd.errors import ConfigError
 # What may differ between two goes at one run: none of it changes a bit of the weights.
 NO_INPUT_TO_THE_BITS = {
     "data": {"cache_size_gb"},
-    "parallel": {"workers", "assignment", "transport", "address", "step_timeout_s"},
+    "parallel": {
+        "workers",
+        "assignment",
+        "transport",
+        "address",
+        "step_timeout_s",
+        "observer",
+        "observer_options",
+    },
     "checkpoint": True,
-    "chaos": True,
 }
 _PATH_KEYS = (("data", "path"), ("data", "test_path"), ("model", "initial_weights"))
 
@@ -72,7 +78,6 @@ class TrainConfig(Section):
     parallel: ParallelSection = ParallelSection()
     statistics: StatisticsSection = StatisticsSection()
     checkpoint: CheckpointSection = CheckpointSection()
-    chaos: ChaosSection = ChaosSection()
 
     @classmethod
     def from_toml(cls, path: Path | str) -> Self:
@@ -235,7 +240,7 @@ def _disagreements(config: TrainConfig) -> list[Problem]:
         schedule=config.schedule,
         batch=config.batch,
         train=config.train,
-    ) + parallel_disagreements(config.parallel, config.chaos)
+    ) + parallel_disagreements(config.parallel)
 
 
 def _other_disagreements(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:

@@ -1,1 +1,1 @@
-"""Fault injection, soak, bench, doctor: what tries the house. Imported by the command line only."""
+"""Fault injection, soak, bench, doctor: tests and measurements. Only cli imports them."""

@@ -1,4 +1,4 @@
-"""How long a step takes: a real run on synthetic rows, looked at from outside while it goes on."""
+"""How long a step takes: a real run on synthetic rows, timed from outside."""
 
 from __future__ import annotations
 

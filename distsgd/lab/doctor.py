@@ -31,7 +31,7 @@ KERNELS = {
     "x86_64": ("Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids"),
     "aarch64": ("ARMV8", "NeoverseN1", "NeoverseV1"),
 }
-WORTH_A_CHANGE = 1.05  # Less is what the machine does beside.
+WORTH_A_CHANGE = 1.05  # Less is noise of the machine.
 _KERNEL = "OPENBLAS_CORETYPE"
 _THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 

@@ -1,4 +1,4 @@
-"""Processes as the kernel shows them: who carries a mark, what one needs. Linux only."""
+"""Processes as the kernel shows them: those with a mark, memory and open files. Linux only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def marked_processes(mark: str) -> dict[int, str]:
                 line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found[int(path.name)] = line.strip()
         except OSError:
-            continue  # It has ended meanwhile, or is somebody else's.
+            continue  # It has ended meanwhile, or belongs to another user.
     return found
 
 

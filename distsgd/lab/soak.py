@@ -1,8 +1,8 @@
-"""Hurting a run until something gives: random faults, random numbers of workers, one right answer.
+"""Soak test: random faults and random numbers of workers in run after run, one right answer.
 
-Each round trains the same configuration in processes of its own, under faults drawn from a seed and
-while the number of workers changes, and is then held against the run that nobody hurt: every step
-once and in order, every row once an epoch, the same losses, digests and weights, to the last bit.
+Each round trains the same configuration in processes of its own, with faults drawn from a seed and
+a changing number of workers, and is then compared with a run without faults: every step once and in
+order, every row once an epoch, the same losses, digests and weights, to the last bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 from distsgd.base.random_keys import Purpose, raw_integers
 from distsgd.errors import CheckpointError, ClusterError, DistSGDError, RunError
-from distsgd.lab.faults.injection import FILE, FaultLog, counted
+from distsgd.lab.faults import injection
+from distsgd.lab.faults.log import FILE, FaultLog, counted
 from distsgd.lab.processes import Gauge, marked_processes
 from distsgd.run.saved import SavedRun
 from distsgd.run.scale import scale
@@ -51,7 +52,7 @@ class Soak:
         overrides: As for ``train --set``.
         minutes: No round begins after that.
         rounds: At most so many; None: as many as there is time for.
-        faults: No round begins once so many were survived; None: as many as there is time for.
+        faults: No round begins after so many were injected; None: as many as there is time for.
         one_in: A random fault at one in so many steps.
         seed: Of the first round; the next round's is one more.
     """
@@ -84,7 +85,7 @@ def soak(what: Soak, *, on_message: Say = lambda _: None) -> list[Round]:
     """Make rounds until the time is over, or one gives another answer. Blocks.
 
     Raises:
-        ClusterError: The run that nobody hurts does not come to its end; says why.
+        ClusterError: The run without faults does not come to its end; says why.
     """
     place = Path(tempfile.mkdtemp(prefix="distsgd-soak-"))
     deadline = time.monotonic() + 60.0 * what.minutes
@@ -125,14 +126,17 @@ def _summary(now: Round) -> str:
 
 
 def _command(what: Soak, run: Path, *more: str) -> list[str]:
-    settings = [part for pair in (*what.overrides, *_SETTINGS) for part in ("--set", pair)]
     train = [sys.executable, "-m", "distsgd", "train", str(what.config), "--quiet", "--json"]
-    return [*train, "--run-dir", str(run), *settings, *more]
+    return [*train, "--run-dir", str(run), *_settings((*what.overrides, *_SETTINGS)), *more]
+
+
+def _settings(overrides: tuple[str, ...]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
 
 
 def _reference(what: Soak, place: Path) -> Record:
-    run = place / "undisturbed"
-    command = _command(what, run, "--workers", "0", "--set", "chaos.faults=[]")
+    run = place / "without-faults"
+    command = _command(what, run, "--workers", "0", *_settings(injection.overrides(())))
     done = subprocess.run(  # noqa: S603 -- this program.
         command, capture_output=True, text=True, check=False, timeout=ROUND_TIMEOUT_S
     )
@@ -156,10 +160,10 @@ class _RoundOf:
         """Train under faults, then compare."""
         started = time.monotonic()
         now = self._round
-        arguments = ["--chaos", f"random 1 in {self._what.one_in} steps seed {self._seed}"]
+        arguments = ["--inject", f"random 1 in {self._what.one_in} steps seed {self._seed}"]
         if next(self._numbers) % 3 == 0:
             step = next(self._numbers) % max(1, reference.steps)
-            arguments += ["--chaos", f"kill driver at step {step}"]
+            arguments += ["--inject", f"kill driver at step {step}"]
         workers = 1 + next(self._numbers) % MOST_WORKERS
         now.workers.append(workers)
         command = _command(self._what, self._run, "--workers", str(workers), *arguments)

@@ -23,14 +23,15 @@ from distsgd.data.blocks import Partition
 from distsgd.errors import ConfigError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
 from distsgd.parallel.numerics import probe
+from distsgd.parallel.observer import Phase
 from distsgd.parallel.tree import Sums, fold, joins
 from distsgd.parallel.worker import BlockRows, Seen, Viewer, Worker, WorkerSpec
 
 MakeWorker = Callable[[WorkerSpec], Worker]  # A worker's class.
-OnPhase = Callable[[str, int], None]
+OnPhase = Callable[[Phase, int], None]
 
 
-def _is_unwatched(_phase: str, _step: int) -> None:
+def _is_unwatched(_phase: Phase, _step: int) -> None:
     """No observer."""
 
 
@@ -56,8 +57,8 @@ class Runner:
     Args:
         worker: Computes a block.
         spec: The run.
-        on_phase: Called as ``on_phase(phase, step)``: "before_read" and "after_compute" around the
-            blocks of a training step, "during_evaluation" before those of held-out rows.
+        on_phase: An observer's: "before_read" and "after_compute" around the blocks of a training
+            step, "during_evaluation" and "after_evaluation" around those of held-out rows.
     """
 
     def __init__(
@@ -105,8 +106,7 @@ class Runner:
         pops = joins(partition.separators[request.first : request.last + 1]).pops
         nodes = tuple(fold(pops, leaf, join))
         compute_us = (perf_counter() - started - read_s) * 1e6
-        if not is_test:
-            self._on_phase("after_compute", step)
+        self._on_phase("after_evaluation" if is_test else "after_compute", step)
         return ComputeReply(*request[:5], read_s * 1e6, compute_us, nodes)
 
     def prefetch(self, request: ComputeRequest) -> None:

@@ -54,6 +54,7 @@ _BEGINNING = frozenset(
         INITIAL_WEIGHTS,
     }
 )
+_NOT_READ_AGAIN = {"parallel": ("observer", "observer_options"), "chaos": ("faults",)}
 LOCK_TIMEOUT_S = 30.0  # Another process that begins the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
@@ -189,14 +190,20 @@ def write_beginning(
 
 
 def recorded_config(run: RunDirectory) -> TrainConfig:
-    """The configuration that `run` was begun with.
+    """The configuration that `run` was begun with, but for its observer.
+
+    That one watched processes which have ended; a reader of the run need not have its module.
 
     Raises:
         RunError: It is damaged, or of a version that drew other mini-batches or knew other keys.
     """
     _check_format(run)
+    values = run.read_json(run.config_path)
+    for section, keys in _NOT_READ_AGAIN.items():
+        if isinstance(table := values.get(section), dict):
+            values[section] = {key: it for key, it in table.items() if key not in keys}
     try:
-        return TrainConfig.from_dict(run.read_json(run.config_path))
+        return TrainConfig.from_dict(values)
     except ConfigError as error:
         reason = f"cannot be run ({'; '.join(error.problems)}); restore it, or train anew"
         raise RunError(run.config_path, reason) from None

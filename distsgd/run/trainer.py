@@ -23,8 +23,6 @@ from distsgd.errors import (
     RunError,
     TrainingInterrupted,
 )
-from distsgd.lab.faults.injection import Chaos, counted
-from distsgd.lab.faults.plan import FaultPlan
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.rules import UpdateRule
@@ -277,8 +275,8 @@ class Trainer:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
             return seen(status)
 
-        def with_chaos(spec: ServerSpec) -> ServerSpec:
-            return replace(spec, chaos=self._chaos(run))
+        def observed(spec: ServerSpec) -> ServerSpec:
+            return replace(spec, observer=self._config.parallel.named_observer)
 
         try:
             self._callbacks.train_start(Run.of(run_spec, run))
@@ -286,22 +284,15 @@ class Trainer:
                 address = self._config.parallel.address
                 self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
             observers = self._callbacks.observers()
-            outcome = execute(run, run_spec, watch, observers=observers, changed=with_chaos)
+            outcome = execute(run, run_spec, watch, observers=observers, changed=observed)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)
             raise
         seen.end()
         return outcome
 
-    def _chaos(self, run: RunDirectory) -> Chaos | None:
-        """Faults on purpose; a run that is made again to be verified has none."""
-        faults = self._config.chaos.faults
-        return Chaos(FaultPlan.parse(faults), run.path) if faults else None
-
     def _ended(self, run: Run, outcome: Outcome) -> Run:
         """The run as it is written down; an error where it did not come to its end."""
-        if "faults" in run.metrics:
-            self._say(f"faults on purpose: {counted(run.metrics['faults'])}")
         if outcome.status == "diverged":
             raise DivergedError(outcome.steps, outcome.advice or "")
         if outcome.status == "interrupted":

@@ -1,8 +1,8 @@
 """What faults cost: a killed worker, a killed server, a slow worker, checkpoints, a killed run.
 
-Real runs on a Ray of their own, hurt on purpose, read from what they leave: history, log of faults,
-messages. Prints one line a figure, with its goal; takes about ten minutes. Give letters to take
-only some: python scripts/bench/faults.py a c
+Real runs on a Ray of their own, with injected faults, read from what they leave: history, log of
+faults, messages. Prints one line a figure, with its goal; takes about ten minutes. Give letters to
+take only some: python scripts/bench/faults.py a c
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from plain import without_inherited_kernel
 
 from distsgd.errors import TrainingInterrupted
 from distsgd.lab.bench import Bench, synthetic
-from distsgd.lab.faults.injection import FILE, FaultLog
+from distsgd.lab.faults.injection import overrides as injected
+from distsgd.lab.faults.log import FILE, FaultLog
 from distsgd.lab.processes import marked_processes
 from distsgd.run.callbacks import Callback
 from distsgd.run.progress import Progress
@@ -84,8 +85,7 @@ def train(
 ) -> Run:
     """Make a run, or as much of it as `most_s` seconds allow."""
     found = Run()
-    quoted = ", ".join(f'"{fault}"' for fault in faults)
-    bench = Bench(layers, batch, workers, 0.0, overrides=(*overrides, f"chaos.faults=[{quoted}]"))
+    bench = Bench(layers, batch, workers, 0.0, overrides=(*overrides, *injected(faults)))
     with tempfile.TemporaryDirectory(prefix="distsgd-bench-") as directory:
         run = Path(directory) / "run"
 
@@ -217,7 +217,7 @@ def killed_everything() -> Iterator[Figure]:
                         os.kill(pid, signal.SIGKILL)
             process.wait(MOST_WAIT_S)
             if newest:
-                gone_on.append(f"going on after step {newest}\n" in words.read_text())
+                gone_on.append(f"continuing after step {newest}\n" in words.read_text())
     yield Figure(
         "all processes killed: goes on after the newest checkpoint, every 1000 steps",
         f"{sum(gone_on)} of {len(gone_on)} times",

@@ -82,7 +82,7 @@ def test_each_signal_ends_training_with_a_checkpoint_and_a_command_that_goes_on(
     assert command[0] == "distsgd"
     assert command[-2:] == ["--resume", "auto"]
     process = started(*command[1:])
-    said_until(process.stderr, f"going on after step {values['steps']}")
+    said_until(process.stderr, f"continuing after step {values['steps']}")
     process.send_signal(number)
     code, again, _ = ended(process)
     assert code == 6

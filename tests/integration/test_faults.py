@@ -1,6 +1,6 @@
-"""Every row of the table of failures, on a real Ray: the bits of the run that nobody hurt.
+"""Every row of the table of failures, on a real Ray: the bits of the run without faults.
 
-Faults are told to the program as a user tells them; several share one start of Ray.
+Faults are injected as a user does it; several share one start of Ray.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ LOST_REPLIES = {  # In per cent, of the calls to actors.
 _DIGEST: dict[str, str] = {}
 
 
-def undisturbed(place: Path) -> str:
-    """The digest of the run that nobody hurts; computed once."""
+def without_faults(place: Path) -> str:
+    """The digest of the run without faults; computed once."""
     if "alone" not in _DIGEST:
         _DIGEST["alone"] = digest_alone(place, *STEPS)
     return _DIGEST["alone"]
 
 
-def chaos(*faults: str) -> list[str]:
-    return [part for fault in faults for part in ("--chaos", fault)]
+def inject(*faults: str) -> list[str]:
+    return [part for fault in faults for part in ("--inject", fault)]
 
 
 def start(place: Path, *arguments: str, workers: str = "2") -> Program:
@@ -52,7 +52,7 @@ def done(place: Path, program: Program) -> tuple[dict[str, Any], str]:
     """What came of it: it ended well, with the right bits, and left no process."""
     code, found, said = program.result(timeout_s=150)
     assert code == 0, said
-    assert found["weights_digest"] == undisturbed(place)
+    assert found["weights_digest"] == without_faults(place)
     wait_until(lambda: not program.processes(), 20, "all processes to end")
     return found, said
 
@@ -67,31 +67,33 @@ def test_workers_killed_in_every_phase_and_slow_and_dropped_change_no_bit(place:
         "kill worker at step 101 after_compute",
         "slow worker at step 1000 by 10 for 200 steps",
         "kill worker at step 3000 during_evaluation",
-        "kill worker at step 4000 before_apply",
+        "kill worker at step 4000 before_update",
         "drop worker at step 4500",
-        "kill worker at step 5000 after_apply",
+        "kill worker at step 5000 after_update",
         "kill worker at step 6000 during_checkpoint",
     ]
-    found, said = done(place, start(place, *chaos(*faults), workers="3"))
+    found, said = done(place, start(place, *inject(*faults), workers="3"))
     assert len(found["faults"]) == len(faults), found["faults"]
-    assert "faults on purpose: kill worker (6)" in said
+    assert "injected faults: kill worker (6)" in said
 
 
 def test_servers_killed_in_every_phase_change_no_bit(place: Path) -> None:
-    phases = ["before_apply", "after_apply", "during_checkpoint", "during_evaluation"]
+    phases = ["before_update", "after_update", "during_checkpoint", "during_evaluation"]
     faults = [f"kill server at step {1200 * i + 700} {phase}" for i, phase in enumerate(phases)]
-    found, said = done(place, start(place, *chaos(*faults)))
+    found, said = done(place, start(place, *inject(*faults)))
     assert len(found["faults"]) == len(faults)
     assert said.count("the server is back") == len(faults)
 
 
-def test_stopped_workers_are_outrun_and_ended_also_where_the_server_dies_too(place: Path) -> None:
+def test_stopped_workers_are_backed_up_and_ended_also_where_the_server_dies_too(
+    place: Path,
+) -> None:
     faults = [
         "stop worker 0 at step 500",
         "kill server at step 900",
         "stop worker 1 at step 1500 after_compute",
     ]
-    program = start(place, *chaos(*faults))
+    program = start(place, *inject(*faults))
     found, said = done(place, program)
     assert len(found["faults"]) == len(faults)
     assert "is late at step" in said
@@ -99,16 +101,16 @@ def test_stopped_workers_are_outrun_and_ended_also_where_the_server_dies_too(pla
 
 def test_run_whose_driver_kills_itself_goes_on_once(place: Path) -> None:
     faults = ["kill driver at step 2000", "kill worker at step 2500"]
-    program = start(place, *chaos(*faults))
+    program = start(place, *inject(*faults))
     program.process.communicate(timeout=100)
     assert program.process.returncode == -9
-    resumed = start(place, *chaos(*faults), "--resume", "auto")
+    resumed = start(place, *inject(*faults), "--resume", "auto")
     found, _ = done(place, resumed)
     assert found["faults"] == [faults[0], f"{faults[1]} before_read"]
     wait_until(lambda: not program.processes(), 120, "the killed run's processes to end")
 
 
-def test_number_of_workers_follows_a_wish_and_bounds(place: Path) -> None:
+def test_number_of_workers_follows_scale_to_and_bounds(place: Path) -> None:
     program = start(place, workers="1-3")
     wait_until(lambda: list((place / "run" / "checkpoints").glob("step-*")), 60, "a checkpoint")
     scale = [sys.executable, "-m", "distsgd", "scale-to", "run"]
@@ -128,7 +130,7 @@ def test_lost_replies_apply_every_update_once(place: Path, monkeypatch: pytest.M
 
 
 def test_server_that_waits_for_the_run_is_found_by_its_workers_afterwards(place: Path) -> None:
-    undisturbed(place)
+    without_faults(place)
     program = start(place)
     wait_until((place / "run" / "config.json").exists, 30, "the run")
     with (place / "run" / "lock").open("a+") as lock:

@@ -71,7 +71,7 @@ def test_a_killed_worker_and_a_killed_server_change_no_bit(place: Path) -> None:
     code, found, said = program.result()
     assert code == 0, said
     assert "is lost" in said
-    assert "going on after step" in said
+    assert "continuing after step" in said
     assert found["weights_digest"] == alone
     wait_until(lambda: not program.processes(), 20, "all processes to end")
 

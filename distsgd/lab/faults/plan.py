@@ -1,9 +1,9 @@
-"""Faults on purpose: who dies, stops, slows down or hangs up, at which step and where in it.
+"""A fault plan: which process dies, stops, slows down or disconnects, at which step and phase.
 
 A plan is data, read from one line a fault:
 
     kill worker every 50 steps                   any worker, at steps 50, 100, ...
-    stop worker 1 at step 30 after_compute       SIGSTOP, which nobody is told of
+    stop worker 1 at step 30 after_compute       SIGSTOP, of which no process is told
     slow worker 0 at step 10 by 10 for 200 steps
     drop worker at step 7                        its connection ends, its process lives
     kill server at step 100 during_checkpoint
@@ -11,7 +11,7 @@ A plan is data, read from one line a fault:
     random 1 in 100 steps seed 5                 any of these but the driver
 
 A step is the number of updates made so far; a fault is due at the first opportunity from then on.
-No I/O here and no clock; what carries a plan out is `chaos`. No input to the bits.
+No I/O here and no clock; `injection` carries a plan out. No input to the bits.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Target = Literal["worker", "server", "driver"]
 Phase = Literal[
     "before_read",
     "after_compute",
-    "before_apply",
-    "after_apply",
+    "before_update",
+    "after_update",
     "during_checkpoint",
     "during_evaluation",
 ]
@@ -43,7 +43,9 @@ GRAMMAR = (
 # A worker sees these itself; in the others the server acts on it.
 WORKER_PHASES: frozenset[Phase] = frozenset({"before_read", "after_compute", "during_evaluation"})
 SERVER_PHASES: frozenset[Phase] = frozenset(get_args(Phase)) - {"before_read", "after_compute"}
-_FIRST_PHASE: dict[Target, Phase] = {"worker": "before_read", "server": "after_apply"}
+# Names of phases before 0.3, accepted for one release.
+_OLD_PHASES = {"before_apply": "before_update", "after_apply": "after_update"}
+_FIRST_PHASE: dict[Target, Phase] = {"worker": "before_read", "server": "after_update"}
 DEFAULT_FACTOR = 10.0
 RANDOM_SLOW_STEPS = 20
 _CHUNK = 4096
@@ -64,8 +66,8 @@ class Fault:
 
     Attributes:
         action: "kill" (SIGKILL), "stop" (SIGSTOP), "slow", or "drop" (the connection).
-        target: Whom.
-        worker: Which worker; None: whichever comes first.
+        target: The process it befalls.
+        worker: Number of the worker; None: the first that comes to `phase`.
         step: From which step on; None where `every` says it.
         every: At each multiple of it.
         phase: Where in the step; None for the driver, which does not see steps from inside.
@@ -154,11 +156,11 @@ def _drawn(source: RandomFaults, step: int) -> Fault | None:
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """Faults and sources of random ones; empty unless told otherwise.
+    """Faults and sources of random ones; empty by default.
 
     >>> plan = FaultPlan().kill(worker=1, step=3, phase="after_compute").kill(server=True, step=9)
     >>> [str(fault) for fault in plan.faults]
-    ['kill worker 1 at step 3 after_compute', 'kill server at step 9 after_apply']
+    ['kill worker 1 at step 3 after_compute', 'kill server at step 9 after_update']
     >>> FaultPlan.parse(["slow worker 0 at step 10 by 4"]).faults[0].factor
     4.0
     """
@@ -186,7 +188,7 @@ class FaultPlan:
 
     def with_line(self, line: str) -> FaultPlan:
         """This plan and the fault in `line`. Raises ConfigError."""
-        words = " ".join(line.split())
+        words = " ".join(_OLD_PHASES.get(word, word) for word in line.split())
         if match := _RANDOM.match(words):
             one_in, seed = int(match[1]), int(match[2] or 0)
             if one_in:
@@ -210,7 +212,7 @@ class FaultPlan:
         step: int,
         phase: Phase | None = None,
     ) -> FaultPlan:
-        """And kill a worker, or the server."""
+        """This plan, and a worker or the server is killed."""
         target: Target = "server" if server else "worker"
         return self.with_fault(
             Fault(action="kill", target=target, worker=worker, step=step, phase=phase)
@@ -219,7 +221,7 @@ class FaultPlan:
     def stop(
         self, *, worker: int | None = None, step: int, phase: Phase | None = None
     ) -> FaultPlan:
-        """And stop a worker's process, which keeps its connection."""
+        """This plan, and a worker's process is stopped (SIGSTOP); it keeps its connection."""
         return self.with_fault(
             Fault(action="stop", target="worker", worker=worker, step=step, phase=phase)
         )
@@ -227,25 +229,25 @@ class FaultPlan:
     def slow(
         self, *, worker: int | None = None, step: int, factor: float, steps: int | None = None
     ) -> FaultPlan:
-        """And make a worker take `factor` times as long, for `steps` steps or for good."""
+        """This plan, and a worker takes `factor` times as long, for `steps` steps or for good."""
         fault = Fault(action="slow", target="worker", worker=worker, step=step)
         return self.with_fault(replace(fault, factor=factor, steps=steps))
 
     def drop(
         self, *, worker: int | None = None, step: int, phase: Phase | None = None
     ) -> FaultPlan:
-        """And end a worker's connection."""
+        """This plan, and a worker's connection ends."""
         return self.with_fault(
             Fault(action="drop", target="worker", worker=worker, step=step, phase=phase)
         )
 
     @property
     def needs_workers(self) -> bool:
-        """Does any fault befall a worker?"""
+        """Is any fault one of a worker?"""
         return bool(self.random) or any(fault.target == "worker" for fault in self.faults)
 
-    def due(self, target: Target, phase: Phase | None, *, since: int, step: int) -> Iterator[Due]:
-        """Faults of `target` in `phase` that may happen at `step`.
+    def due(self, target: Target, phase: str | None, *, since: int, step: int) -> Iterator[Due]:
+        """Faults of `target` in `phase` that may happen at `step`; other phases have none.
 
         Random ones are those of the steps after `since`, the last step that was asked for.
         """
@@ -306,4 +308,4 @@ def _check(fault: Fault) -> None:
 
 def _refused(line: str, problem: str) -> ConfigError:
     shown = line if len(line) <= 80 else f"{line[:77]}..."
-    return ConfigError([f'chaos.faults has "{shown}", which {problem}; write {GRAMMAR}'])
+    return ConfigError([f'faults has "{shown}", which {problem}; write {GRAMMAR}'])

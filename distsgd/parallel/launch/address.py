@@ -1,4 +1,4 @@
-"""Is there a cluster at an address? Known within seconds, before Ray itself is asked to join it.
+"""Does a cluster run at an address? Known within seconds, before Ray itself is asked to join it.
 
 No Ray is imported here, and none is started.
 """

@@ -1,9 +1,9 @@
-"""A program of its own: is there a Ray cluster at an address that this machine can join?
+"""A program of its own: does a Ray cluster run at an address, and can this machine join it?
 
 Ray's client knows neither deadline nor Ctrl-C while it connects, so a process that can be killed
 asks first. Run as a file, so that nothing of ours is imported: ``python -P ask_cluster.py ADDRESS
 SECONDS``. On standard output it tells, line by line, how far it has come (`MARK`, stage, text).
-Each stage has `SECONDS`; then the kernel ends the process.
+Each stage has ``SECONDS``; then the kernel ends the process.
 """
 
 from __future__ import annotations

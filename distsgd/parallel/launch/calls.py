@@ -48,7 +48,7 @@ class ActorUnavailable(ActorDied):
 
 
 class Calls:
-    """What a run asks of Ray while it goes on.
+    """What a run asks of Ray.
 
     Args:
         ray: The module.

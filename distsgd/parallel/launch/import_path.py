@@ -47,7 +47,7 @@ def refuse_shadowing(worker: str) -> None:
         if ours and other and ours != other:
             raise ClusterError(
                 f"{other} would hide the package {name} in {ours.parent} from the workers, since "
-                "Ray looks in the current directory and beside the script first; rename it, or "
+                "Ray looks in the current directory and that of the script first; rename it, or "
                 "take its directory off the path (start elsewhere, or change PYTHONPATH)"
             )
 

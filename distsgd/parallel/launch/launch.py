@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distsgd.base.named import name_of
 from distsgd.errors import ConfigError
-from distsgd.lab.faults.injection import DriverFaults
 from distsgd.parallel.launch.local_thread import train_in_process
 from distsgd.parallel.launch.watch import Watch
+from distsgd.parallel.observer import Observer, ObserverContext, make_observer
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Status
@@ -36,8 +36,9 @@ def launch(
         DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is
             missing.
     """
-    if spec.chaos:
-        watch = _watched_by(DriverFaults(spec.chaos), watch)
+    observer = make_observer(spec.observer, ObserverContext(role="driver", run=spec.record.run))
+    if observer is not None:
+        watch = _observed(watch, observer)
     if not spec.pool.num_workers:
         return train_in_process(spec, worker, watch, observers=observers)
     name = worker if isinstance(worker, str) else name_of(worker)
@@ -50,12 +51,12 @@ def launch(
         raise ConfigError([problem])
     from distsgd.parallel.launch.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
-    return train_on_ray(spec, name, watch, address=address, observers=observers)
+    return train_on_ray(spec, name, watch, address=address, observers=observers, observer=observer)
 
 
-def _watched_by(faults: DriverFaults, watch: Watch) -> Watch:
+def _observed(watch: Watch, observer: Observer) -> Watch:
     def look(status: Status) -> bool:
-        faults(status.step)
+        observer.on_phase("on_status", status.step)
         return watch(status)
 
     return look

@@ -42,7 +42,7 @@ def train_in_process(
     except BaseException as error:
         server.request_stop()
         if not thread.has_ended.wait(STOP_TIMEOUT_S):
-            waited_for = f"the present step to end, after an error in whoever looks on ({error})"
+            waited_for = f"the present step to end, after an error in a callback ({error})"
             raise WaitTimeoutError(waited_for, STOP_TIMEOUT_S) from error
         raise
     return thread.outcome()
@@ -82,7 +82,7 @@ class _TrainingThread(threading.Thread):
     def run(self) -> None:
         """Train."""
         try:
-            # As in a worker process, for as long as it computes, whoever waits for it.
+            # As in a worker process, for as long as it computes.
             with one_blas_thread():
                 self._outcome = self._server.train()
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.

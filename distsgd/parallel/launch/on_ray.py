@@ -17,6 +17,7 @@ from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.session import session
 from distsgd.parallel.launch.supervisor import START_TIMEOUT_S, Supervisor
 from distsgd.parallel.launch.watch import Watch
+from distsgd.parallel.observer import Observer
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec
 from distsgd.parallel.server.step_view import NO_OBSERVERS, Delivery, Observers
@@ -29,17 +30,19 @@ def train_on_ray(
     *,
     address: str,
     observers: Observers = NO_OBSERVERS,
+    observer: Observer | None = None,
 ) -> Outcome:
     """Train with a server actor and worker actors; blocks, and calls `watch` now and then.
 
     Args:
         spec: The run; its secret is made here.
         worker: The worker class, as ``module:class``.
-        watch: Whoever looks on.
-        address: "local" for a Ray of our own, "auto" for the one that is there, or host:port.
+        watch: Is shown where the run is.
+        address: "local" for a Ray of our own, "auto" for the one that runs here, or host:port.
         observers: Called with the events of the loop, in order, in this thread; the steps do not
             wait for that unless it falls far behind. Where a server dies, events that it had not
             yet handed out may be missing.
+        observer: The driver's.
 
     Raises:
         ClusterError: Ray cannot be started or joined, or its processes do not come up or stay up.
@@ -55,7 +58,7 @@ def train_on_ray(
             transport="zmq" if is_shared else spec.pool.transport,
         )
         spec = replace(spec, pool=pool, observed=observers.observed)
-        supervisor = Supervisor(joined, spec, worker)
+        supervisor = Supervisor(joined, spec, worker, observer=observer)
         try:
             delivery = Delivery(observers.notify) if observers.observed else None
             return supervisor.run(watch, delivery)

@@ -38,7 +38,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 # What would lead a Ray of our own elsewhere, or break its processes.
-_PUT_ASIDE = (
+_LEFT_OUT = (
     "RAY_ADDRESS",
     "RAY_REDIS_ADDRESS",
     "RAY_JOB_CONFIG_JSON_ENV_VAR",  # Inside a job: the environment of the cluster's processes.
@@ -61,7 +61,7 @@ def options(directory: Path, num_cpus: int) -> dict[str, Any]:
 
 def set_environment() -> None:
     """The settings for a local Ray, with a new token; see `environment_kept`."""
-    for name in _PUT_ASIDE:
+    for name in _LEFT_OUT:
         os.environ.pop(name, None)
     os.environ.update(_SETTINGS, RAY_AUTH_TOKEN=secrets.token_hex(32))
 

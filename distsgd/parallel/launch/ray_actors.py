@@ -1,18 +1,20 @@
 """What runs in the processes that Ray starts: plain classes, made actors in `supervisor`.
 
 An error in a constructor never leaves it: Ray would hand it on as text, after a restart or none.
-Whoever first asks for something gets it.
+The first call gets it.
 """
 
 from __future__ import annotations
 
 import socket
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from distsgd.base.named import Named
 from distsgd.errors import ClusterError
-from distsgd.lab.faults.injection import Chaos, FaultyWorker
 from distsgd.parallel.launch.calls import named
+from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.runner import Handler, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
@@ -39,8 +41,9 @@ class WorkerStartError(ClusterError):
 class WorkerActor:
     """A worker's process; the worker is made when it is first to serve."""
 
-    def __init__(self, spec: WorkerSpec, worker: str, chaos: Chaos | None = None) -> None:
-        self._spec, self._name, self._chaos = spec, worker, chaos
+    def __init__(self, spec: WorkerSpec, worker: str, *, run: Path, observer: Named | None) -> None:
+        self._spec, self._name = spec, worker
+        self._run, self._observer = run, observer
         self._handler: Handler | None = None
 
     def serve(self, address: Address, number: int) -> int:
@@ -51,12 +54,18 @@ class WorkerActor:
         """
         if self._handler is None:
             try:
-                made = make_runner(self._name, self._spec)
+                self._handler = self._make_handler(number)
             except (Exception, SystemExit) as error:
                 reason = f"{named(error)} ({_NEEDS})"
                 raise WorkerStartError(number, socket.gethostname(), reason) from error
-            self._handler = FaultyWorker(made, self._chaos) if self._chaos else made
         return serve(self._handler, address, number)
+
+    def _make_handler(self, number: int) -> Handler:
+        context = ObserverContext(role="worker", run=self._run, worker=number)
+        observer = make_observer(self._observer, context)
+        if observer is None:
+            return make_runner(self._name, self._spec)
+        return make_runner(self._name, self._spec, on_phase=observer.on_phase)
 
 
 class ServerActor(ParameterServer):
@@ -75,7 +84,7 @@ class ServerActor(ParameterServer):
             )
         except SystemExit as error:
             self._error = ClusterError(f"the server cannot be started: {named(error)}")
-        except Exception as error:  # noqa: BLE001 -- raised again to the first who asks.
+        except Exception as error:  # noqa: BLE001 -- raised again by the first call.
             self._error = error
 
     def address(self) -> Address:
@@ -93,6 +102,6 @@ class ServerActor(ParameterServer):
         return self._events.take(timeout_s)
 
     def stop_events(self) -> None:
-        """Nothing observes any more: end after the present step, with a checkpoint."""
+        """The events are no longer wanted: end after the present step, with a checkpoint."""
         self._events.close()
         self.request_stop()

@@ -83,7 +83,7 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def _alone_in_this_process() -> Iterator[None]:
-    """Refuse a second Ray beside that of another run, whose end would end it too."""
+    """Refuse a second Ray besides that of another run, whose end would end it too."""
     if not _OUR_RAY.acquire(blocking=False):
         raise ClusterError(
             "another run of this process has its Ray, and a process has one at a time; train one "
@@ -119,7 +119,7 @@ def _session(ray: Any, *, is_local: bool) -> Session:
 
 def _check_joined(ray: Any, address: str) -> None:
     """Refuse a Ray that this process has joined and that is not the one that is wanted."""
-    with errors_of_ray("looking at the Ray that is there"):
+    with errors_of_ray("looking at the Ray that runs here"):
         if ray.util.client.ray.is_connected():
             raise ClusterError(
                 "this process is connected to Ray by the client protocol (ray://), which has no "

@@ -16,6 +16,9 @@ from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
 from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.watch import LOOK_S, Watch
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
+from distsgd.parallel.messages import RequestKind
+from distsgd.parallel.observer import Observer
+from distsgd.parallel.pool.crash_loop import MAX_DEATHS, Deaths
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Status
 from distsgd.parallel.server.step_view import Delivery
@@ -24,17 +27,18 @@ START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 MOST_LOST_ANSWERS = 10
-MAX_SERVER_DEATHS = 3  # At one step: then it is the step, and not the machine.
 
 
 class Supervisor:
     """Keeps one server and its workers running until the run has ended.
 
     A dead worker's actor is started again by Ray, and told again whom to serve. A dead server is
-    started as a new incarnation that goes on from the last durable state; its workers follow it.
+    started as a new incarnation that continues from the last durable state; its workers follow it.
     """
 
-    def __init__(self, session: Session, spec: ServerSpec, worker: str) -> None:
+    def __init__(
+        self, session: Session, spec: ServerSpec, worker: str, *, observer: Observer | None = None
+    ) -> None:
         self._calls = Calls(session.ray)
         self._spec = spec
         self._worker = worker
@@ -42,37 +46,44 @@ class Supervisor:
         with errors_of_ray("preparing the processes of the run"):
             self._server_class, worker_class = _actor_classes(session, spec.pool.num_workers)
         self._worker_actors = WorkerActors(
-            self._calls, lambda: worker_class.remote(spec.worker, worker, spec.chaos)
+            self._calls,
+            lambda: worker_class.remote(
+                spec.worker, worker, run=spec.record.run, observer=spec.observer
+            ),
         )
-        self._wish = DesiredWorkers(spec.record.run)
+        self._desired = DesiredWorkers(spec.record.run)
         self._server: Any = None
         self._has_workers = False
-        self._ordered_deaths = self._count_ordered_deaths()
+        self._observer = observer
+        self._planned_deaths = self._count_planned_deaths()
         self._known_messages = 0  # Of the present server.
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
         """Run the server to its end, as often as it dies on the way."""
-        incarnation, deaths, last_step = 0, 0, -1
-        self._wish.begin(self._spec.pool.num_workers)
+        incarnation, furthest = 0, -1
+        died: Deaths | None = None
+        self._desired.begin(self._spec.pool.num_workers)
         while True:
-            step = last_step
+            step = furthest
             try:
                 training = self._start_server(incarnation)
                 while not self._has_ended(training, delivery, incarnation):
-                    self._follow_the_wish()
+                    self._follow_desired()
                     step = self._look(watch, step)
                 outcome = self._outcome(training)
                 self._look(watch, step)
             except ActorDied as death:
                 # Ray says so too where only its answer was lost: two must not train.
                 self._end_server()
-                if not self._was_ordered():
-                    deaths = deaths + 1 if step == last_step else 1
-                last_step, incarnation = step, incarnation + 1
-                if deaths >= MAX_SERVER_DEATHS:
-                    when = f"at step {step}" if step >= 0 else "before it was there"
+                # The step is that of the last look, some steps before the death.
+                furthest, incarnation = max(step, furthest), incarnation + 1
+                if self._was_planned():
+                    continue
+                died = Deaths(RequestKind.GRADIENT, furthest, 0, 1).after(died)
+                if died.deaths >= MAX_DEATHS:
+                    when = f"before step {furthest + 1}" if furthest >= 0 else "while it started"
                     raise ClusterError(
-                        f"the server died {deaths} times {when}: {death}; "
+                        f"the server died {died.deaths} times {when}: {death}; "
                         f"what is durable is kept, {_remedy(str(death))}"
                     ) from death
             else:
@@ -82,7 +93,7 @@ class Supervisor:
 
     def end(self) -> None:
         """End all processes of this run, also those that do not answer."""
-        self._wish.end()
+        self._desired.end()
         self._worker_actors.end()
         self._end_server()
 
@@ -110,7 +121,7 @@ class Supervisor:
             return self._server.train.remote()
 
     def _start_workers(self) -> None:
-        """Once; later, a desired says how many there are."""
+        """Once; from then on `DesiredWorkers` says how many there are."""
         if not self._has_workers:
             self._has_workers = True
             self._worker_actors.scale(self._spec.pool.num_workers)
@@ -125,7 +136,7 @@ class Supervisor:
             left_s = max(0.0, deadline - time.monotonic())
             events = self._ask("take_events", "the events of the run", STATUS_TIMEOUT_S, left_s)
             if not delivery.deliver(events, incarnation):
-                self._ask("stop_events", "the server to take the wish to stop", STOP_TIMEOUT_S)
+                self._ask("stop_events", "the server to take the request to stop", STOP_TIMEOUT_S)
             if has_ended or not left_s:
                 return has_ended
 
@@ -142,7 +153,7 @@ class Supervisor:
         return outcome
 
     def _look(self, watch: Watch, step: int) -> int:
-        """Show where the run is, and pass a desired to stop on; the step it is at."""
+        """Show where the run is, and pass a request to stop on; returns its step."""
         try:
             known = self._known_messages
             seen: Status = self._ask("status", "the server's status", STATUS_TIMEOUT_S, known)
@@ -157,11 +168,11 @@ class Supervisor:
         except KeyboardInterrupt:
             wants_stop = True
         if wants_stop:
-            self._ask("request_stop", "the server to take the desired to stop", STOP_TIMEOUT_S)
+            self._ask("request_stop", "the server to take the request to stop", STOP_TIMEOUT_S)
         return step
 
     def _look_at_workers(self, seen: Status) -> None:
-        """Send back those who came back; a run that has begun goes on without one that cannot.
+        """Send restarted workers to the server; a run that has begun continues without failed ones.
 
         Raises:
             WorkerStartError: A worker cannot be started, and the run waits for it.
@@ -170,13 +181,13 @@ class Supervisor:
         for failure in self._worker_actors.look(seen.members):
             if seen.phase == "starting":
                 raise failure
-            message = f"{failure}; the run goes on without it"
+            message = f"{failure}; the run continues without it"
             self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
 
-    def _follow_the_wish(self) -> None:
-        """Have as many workers as somebody wants by now."""
+    def _follow_desired(self) -> None:
+        """Have as many workers as are wanted by now."""
         try:
-            wanted = self._wish.changed()
+            wanted = self._desired.changed()
         except RunError as error:
             message, wanted = f"passed over: {error}", None
         else:
@@ -188,17 +199,16 @@ class Supervisor:
             self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, wanted)
             self._worker_actors.scale(wanted)
 
-    def _was_ordered(self) -> bool:
-        """Did the server die by a fault on purpose? Then it is not the step."""
-        before, self._ordered_deaths = self._ordered_deaths, self._count_ordered_deaths()
-        return before != self._ordered_deaths
+    def _was_planned(self) -> bool:
+        """Was the server's death the observer's doing? Then it is not the step."""
+        before, self._planned_deaths = self._planned_deaths, self._count_planned_deaths()
+        return before != self._planned_deaths
 
-    def _count_ordered_deaths(self) -> int:
-        chaos = self._spec.chaos
-        return sum("worker" not in entry for entry in chaos.log.read()) if chaos else 0
+    def _count_planned_deaths(self) -> int:
+        return 0 if self._observer is None else self._observer.planned_server_deaths()
 
     def _ask(self, method: str, waited_for: str, timeout_s: float, *arguments: Any) -> Any:
-        """Call a method that answers beside the loop; again where Ray lost the call or the answer.
+        """Call a method that answers during the loop; again where Ray lost the call or the answer.
 
         Each of them may be called twice.
         """
@@ -220,7 +230,7 @@ def _remedy(reason: str) -> str:
     if "never ran" in reason:
         return (
             "no process of the cluster got through to this one: has it the cluster's "
-            "RAY_AUTH_MODE and token, and is there a firewall between?"
+            "RAY_AUTH_MODE and token, and does a firewall stand between?"
         )
     return "look at the memory and the disk of its node"
 
@@ -231,7 +241,7 @@ def _actor_classes(session: Session, num_workers: int) -> tuple[Any, Any]:
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    # The server writes the run directory, so it stays on the node of whoever started the run.
+    # The server writes the run directory, so it stays on the driver's node.
     server_class = ray.remote(
         num_cpus=session.room.server_cpus(num_workers) if session.room else 1,
         max_restarts=0,

@@ -2,7 +2,7 @@
 
 As many as are wanted, each sent to the server again and again.
 
-How many are wanted can change while the run goes on: a small file in the run directory says it, and
+How many are wanted can change during the run: a small file in the run directory says it, and
 `distsgd scale-to` writes it. No input to the bits.
 """
 
@@ -31,7 +31,7 @@ MAX_START_DEATHS = 3  # Of a worker that was never there: then it is not the mac
 
 
 class DesiredWorkers:
-    """How many workers somebody wants, in the run directory; written by the driver and `ask`."""
+    """How many workers are wanted, in the run directory; written by the driver and `ask`."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / FILE
@@ -77,7 +77,7 @@ class DesiredWorkers:
         if not _is_alive(driver):
             raise RunError(
                 self._path.parent,
-                f"has no driver on this machine any more (it was {driver}); go on with --resume "
+                f"has no driver on this machine any more (it was {driver}); resume it by --resume "
                 "auto --workers N",
             )
         write_json_atomic(self._path, found | {"wanted": count})
@@ -93,7 +93,7 @@ class DesiredWorkers:
         return found
 
     def _changed(self) -> bool:
-        """Has somebody written since the last look?"""
+        """Has it been written since the last look?"""
         try:
             status = self._path.stat()
         except OSError:
@@ -151,7 +151,7 @@ class WorkerActors:
             self._drop(number)
 
     def serve(self, address: Address) -> None:
-        """There is a new server: send everybody there."""
+        """There is a new server: send all workers there."""
         self._address = address
         self._services.clear()
         for number in self._actors:

@@ -1,6 +1,6 @@
-"""What a server has to say, numbered, so that whoever looks on is told each message once.
+"""What a server has to say, numbered, so that each reader is told each message once.
 
-Bounded: a run that somebody hurts for days says many thousands of lines. No I/O here.
+Bounded: a run with faults for days says many thousands of lines. No I/O here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Workers compute, the server averages and updates.
     row = step_runner.run_step(seconds)    sample, gather, reduce, update: see `step_runner`
     run_logger.step_done(training, row)    history, digest; now and then a checkpoint
 
-A plain class: it becomes an actor in `cluster`, or runs in a thread of the caller's process.
+A plain class: it becomes an actor in `launch`, or runs in a thread of the caller's process.
 `train` blocks; all other methods may be called meanwhile, from another thread.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.errors import DivergedError, RunError
-from distsgd.lab.faults.injection import ServerFaults
 from distsgd.parallel.messages import RequestKind
+from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
@@ -52,9 +52,7 @@ from distsgd.store.evaluations import EvaluationRow
 from distsgd.store.run_directory import RunDirectory
 
 JOIN_TIMEOUT_S = 120.0
-LOCK_TIMEOUT_S = (
-    30.0  # A prompt resume after a killed driver overlaps the old server by about 1.5 s.
-)
+LOCK_TIMEOUT_S = 30.0  # A killed driver's server outlives it by about 1.5 s.
 
 
 class ParameterServer:
@@ -100,13 +98,18 @@ class ParameterServer:
             say=self._messages.add,
         )
         self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
-        self._step_runner = StepRunner(spec, self._pool, self._training, observers.on_step)
-        self._faults = (
-            ServerFaults(spec.chaos, lambda: self._pool.members, self._pool.process_of)
-            if spec.chaos
-            else None
+        self._observer = make_observer(
+            spec.observer,
+            ObserverContext(
+                role="server",
+                run=spec.record.run,
+                members=lambda: self._pool.members,
+                process_of=self._pool.process_of,
+            ),
         )
-        self._step_runner.faults = self._faults
+        self._step_runner = StepRunner(
+            spec, self._pool, self._training, on_step=observers.on_step, observer=self._observer
+        )
         self._run_logger: RunLogger | None = None
         self._stop = threading.Event()
         self._phase: Phase = "starting"
@@ -202,13 +205,16 @@ class ParameterServer:
         try:
             return Outcome(**{key: metrics[key] for key in KEYS})
         except KeyError as missing:
-            reason = f"has no {missing.args[0]}; restore it, or remove it to go on"
+            reason = f"has no {missing.args[0]}; restore it, or remove it to continue"
             raise RunError(run.result_path, reason) from None
 
     def _write_result(self, run: RunDirectory, outcome: Outcome) -> None:
-        chaos = self._spec.chaos
-        faults = {"faults": chaos.log.names()} if chaos else {}
-        run.write_json(run.result_path, asdict(outcome) | faults)
+        metrics, observer = asdict(outcome), self._observer
+        if observer is not None:
+            metrics = metrics | dict(observer.summary()) | metrics  # The run's own come first.
+            if report := observer.report():
+                self.note(report)
+        run.write_json(run.result_path, metrics)
 
     def _begin(self, run_logger: RunLogger) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
@@ -216,7 +222,7 @@ class ParameterServer:
         seconds = run_logger.resume(training, on_message=self._messages.add)
         if seconds is not None:
             self._seconds_before = seconds
-            self._messages.add(f"going on after step {training.step}")
+            self._messages.add(f"continuing after step {training.step}")
             return
         np.copyto(training.weights, self._first_weights())
         training.begin()
@@ -256,23 +262,23 @@ class ParameterServer:
 
     def _loop(self, run_logger: RunLogger) -> None:
         """The step loop."""
-        training, faults, spec = self._training, self._faults, self._spec
+        training, observer, spec = self._training, self._observer, self._spec
         while not self._is_at_end() and not self._stop.is_set():
             step = training.step
             row = self._step_runner.run_step(self._seconds)
             if training.step == step:
                 continue  # It went back; the same step is made again.
             run_logger.step_done(training, row)
-            if faults is not None:
-                faults("after_apply", training.step)
+            if observer is not None:
+                observer.on_phase("after_update", training.step)
             if training.step % spec.update.steps_per_epoch == 0:
                 self._epoch_ended()
             if training.step % spec.evaluate_every_steps == 0:
                 self._evaluate_if_due(run_logger)
             if run_logger.checkpoint_is_due(training.step):
                 self._phase = "saving"
-                if faults is not None:
-                    faults("during_checkpoint", training.step)
+                if observer is not None:
+                    observer.on_phase("during_checkpoint", training.step)
                 run_logger.save(training, seconds=self._seconds())
                 self._phase = "training"
 
@@ -286,8 +292,8 @@ class ParameterServer:
         if not spec.num_test_rows or done or (at_end and not self._is_at_end()):
             return
         self._phase = "evaluating"
-        if self._faults is not None:
-            self._faults("during_evaluation", training.step)
+        if self._observer is not None:
+            self._observer.on_phase("during_evaluation", training.step)
         partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
         root = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition))
         row = self._evaluation_row(root)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distsgd.base.arrays import Array
-from distsgd.lab.faults.injection import Chaos
+from distsgd.base.named import Named
 from distsgd.parallel.pool.autotuner import AssignmentKind
 from distsgd.parallel.pool.phases import Phases
 from distsgd.parallel.server.run_logger import LogSpec
@@ -52,13 +52,13 @@ class ServerSpec:
     init: Literal["glorot", "he", "zeros"]
     initial_weights: Array | None = None  # [P]; instead of `init`.
     observed: tuple[str, ...] = ()  # The events that a driver wants to see: see `Observers`.
-    chaos: Chaos | None = None  # Faults on purpose; no input to the bits.
+    observer: Named | None = None  # Of an `Observer`; no input to the bits.
     length: Length = "steps"  # What `total_steps` came from.
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a run is, for whoever looks on."""
+    """Where a run is."""
 
     phase: Phase
     step: int

@@ -1,10 +1,9 @@
 """One step of training, as the server makes it: what is asked of the workers, what becomes of it.
 
-    work = sampler.partition(step)   how many rows, cut into blocks
-    root = pool.gather(work)         gradient sums; or losses alone, for a search rule
-    row  = training.apply(root)      the mean, the update
+work = sampler.partition(step)   how many rows, cut into blocks
+root = pool.gather(work)         gradient sums; or losses alone, for a search rule
+row  = training.apply(root)      the mean, the update
 
-A callback sees each step before its update; without one, that is one comparison.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distsgd.base.arrays import Array
-from distsgd.lab.faults.injection import ServerFaults
 from distsgd.parallel.messages import RequestKind
+from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.server.loss_monitor import goes_somewhere, too_low
 from distsgd.parallel.server.spec import ServerSpec
@@ -27,12 +26,17 @@ class StepRunner:
     """Makes the steps of a run, one after the other; `on_step` sees each of them."""
 
     def __init__(
-        self, spec: ServerSpec, pool: WorkerPool, training: Training, on_step: OnStep | None
+        self,
+        spec: ServerSpec,
+        pool: WorkerPool,
+        training: Training,
+        *,
+        on_step: OnStep | None,
+        observer: Observer | None,
     ) -> None:
         self._spec, self._pool, self._training = spec, pool, training
-        self._on_step = on_step
+        self._on_step, self._observer = on_step, observer
         self._sampler = spec.worker.sampler
-        self.faults: ServerFaults | None = None
         self._before_last: Array | None = None
 
     def run_step(self, seconds: Callable[[], float]) -> HistoryRow | None:
@@ -40,8 +44,6 @@ class StepRunner:
 
         Raises:
             DivergedError: The loss grows without bound.
-            CallbackError: A callback has raised an error; the step was not made.
-            ClusterError: A worker did not answer, or gave an impossible answer.
         """
         training = self._training
         if training.step + 1 == self._spec.total_steps:
@@ -50,8 +52,8 @@ class StepRunner:
             return self._search(seconds)
         root = self._pool.gather(self._work(RequestKind.GRADIENT))
         self._notify(root.sums)
-        if self.faults is not None:
-            self.faults("before_apply", training.step)
+        if self._observer is not None:
+            self._observer.on_phase("before_update", training.step)
         return training.apply(root, seconds())
 
     def advice(self, first_weights: Callable[[], Array]) -> str:

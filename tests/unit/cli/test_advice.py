@@ -44,7 +44,7 @@ WISHES: list[dict[str, Any]] = [
     {},
     {"overrides": ["batch.size=64", 'data.label=["a b", "c\'d"]', "data.path=$HOME/`x`"]},
     {"workers": "1-4", "run_dir": Path("runs/my run"), "as_json": True, "quiet": True},
-    {"chaos": ["kill worker every 50 steps", "kill server at step 3"], "accept_numerics": True},
+    {"inject": ["kill worker every 50 steps", "kill server at step 3"], "accept_numerics": True},
     {"cache_dir": Path("my cache")},
     {"config": Path("-odd name.toml"), "run_dir": Path("/tmp/ü;rm")},  # noqa: S108 -- never made.
 ]
@@ -60,7 +60,7 @@ def test_command_that_goes_on_says_all_that_was_typed(wish: dict[str, Any]) -> N
     assert list(found["overrides"] or ()) == list(request.overrides or ())
     assert found["workers"] == request.workers
     assert found["run_dir"] == (request.run_dir or Path("runs/found"))
-    assert list(found["chaos"] or ()) == list(request.chaos or ())
+    assert list(found["inject"] or ()) == list(request.inject or ())
     assert found["cache_dir"] == request.cache_dir
     for flag in ("accept_numerics", "as_json", "quiet"):
         assert found[flag] == getattr(request, flag)
@@ -70,7 +70,7 @@ def test_command_that_goes_on_says_all_that_was_typed(wish: dict[str, Any]) -> N
 
 def test_request_holds_every_option_of_train() -> None:
     fields = set(inspect.signature(Request).parameters)
-    assert set(inspect.signature(train).parameters) == fields | {"config", "dry_run"}
+    assert set(inspect.signature(train).parameters) == fields | {"config", "dry_run", "chaos"}
     shown = inspect.getsource(Request.command)
     assert [name for name in fields - {"resume"} if f"self.{name}" not in shown] == []
 

@@ -46,6 +46,29 @@ def test_quiet_train_writes_nothing_but_the_object(command: Command) -> None:
     assert (code, values["steps"], err) == (0, 3, "")
 
 
+LATE = "kill server at step 100000"
+
+
+@pytest.mark.parametrize("option", ["--inject", "--chaos"])
+def test_injected_faults_are_told_at_the_end_and_the_old_option_says_the_new_one(
+    command: Command, option: str
+) -> None:
+    code, values, err = trained(command, "--set", "train.steps=3", option, LATE)
+    assert (code, values["steps"], values["faults"]) == (0, 3, [])
+    assert "injected faults: none" in err
+    assert ("--chaos is now --inject" in err) == (option == "--chaos")
+
+
+def test_fault_that_is_none_is_refused_before_a_run_is_there(
+    command: Command, tmp_path: Path
+) -> None:
+    words = ("--run-dir", "run", "--inject", "kill everybody", "--inject", LATE)
+    code, _, err = trained(command, *words)
+    assert code == 2
+    assert 'faults has "kill everybody", which cannot be read' in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_prints_the_plan_and_leaves_no_run(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("train", "digits.toml", "--dry-run", "--run-dir", "run")
     assert code == 0

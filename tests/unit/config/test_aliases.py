@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distsgd.config import TrainConfig, aliases
-from distsgd.config.aliases import with_new_names
+from distsgd.config.aliases import INJECTION, with_new_names
 from distsgd.errors import ConfigError
 
 VALUES: dict[str, Any] = {
@@ -56,3 +56,32 @@ def test_override_by_an_old_name_wins_over_the_file() -> None:
     config = TrainConfig.from_dict(VALUES | {"batch": {"size": 8}})
     with pytest.warns(FutureWarning, match=r"batch\.rows is now batch\.size"):
         assert config.with_overrides(["batch.rows=4"]).batch.size == 4
+
+
+FAULTS = ["kill server at step 3"]
+
+
+def test_old_table_of_faults_gives_the_observer_that_injects_them() -> None:
+    with pytest.warns(FutureWarning, match=r"chaos\.faults = .* is now parallel\.observer"):
+        old = TrainConfig.from_dict(VALUES | {"chaos": {"faults": FAULTS}})
+    parallel = {"observer": INJECTION, "observer_options": {"faults": FAULTS}}
+    assert old == TrainConfig.from_dict(VALUES | {"parallel": parallel})
+    with pytest.warns(FutureWarning):
+        none = old.with_overrides(["chaos.faults=[]"])
+    assert none.parallel.observer_options == {"faults": ()}
+
+
+@pytest.mark.parametrize("table", [{}, {"faults": []}])
+def test_old_table_without_faults_is_nothing(table: dict[str, Any]) -> None:
+    assert with_new_names({"batch": {"size": 8}, "chaos": table}) == {"batch": {"size": 8}}
+
+
+def test_old_table_of_faults_with_another_observer_is_refused() -> None:
+    values = {"chaos": {"faults": FAULTS}, "parallel": {"observer": "mine:Observer"}}
+    with pytest.raises(ConfigError, match="a run has one observer"):
+        with_new_names(values)
+
+
+def test_old_table_with_other_keys_is_told_as_unknown() -> None:
+    with pytest.raises(ConfigError, match="chaos is not known"):
+        TrainConfig.from_dict(VALUES | {"chaos": {"fault": []}})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distsgd.config import TrainConfig
+from distsgd.config import TrainConfig, aliases
 from distsgd.errors import ConfigError
 from distsgd.nn.described import LAYER_TYPES
 from distsgd.nn.names import quoted
@@ -256,21 +256,43 @@ def test_directory_in_place_of_the_file_is_a_configuration_error(tmp_path: Path)
         TrainConfig.from_toml(tmp_path)
 
 
+def injected(*faults: str) -> dict[str, Any]:
+    return {"observer": aliases.INJECTION, "observer_options": {"faults": [*faults]}}
+
+
+def test_every_line_that_is_no_fault_is_told_at_once_and_with_other_mistakes() -> None:
+    sections = {"parallel": injected("kill everybody", "nonsense"), "batch": {"size": 0}}
+    assert len(problems_of(least(**sections))) == 3
+
+
 @pytest.mark.parametrize(
     ("sections", "problem"),
     [
-        ({"chaos": {"faults": ["kill everybody"]}}, 'chaos.faults has "kill everybody", which'),
-        ({"chaos": {"fault": []}}, 'did you mean "faults"?'),
         (
-            {"chaos": {"faults": ["kill worker at step 1"]}, "parallel": {"workers": 0}},
+            {"parallel": injected("kill everybody")},
+            'parallel.observer_options: faults has "kill everybody", which',
+        ),
+        (
+            {"parallel": {"workers": 0} | injected("kill worker at step 1")},
             "names workers and parallel.workers is 0",
+        ),
+        (
+            {"parallel": {"observer": aliases.INJECTION, "observer_options": {"fault": []}}},
+            "FaultInjection does not take the options {fault = ()}",
+        ),
+        ({"parallel": {"observer": "no_such_module:Observer"}}, "cannot be found"),
+        ({"parallel": {"observer": "no name"}}, 'write it as "module:name"'),
+        ({"parallel": {"observer_options": {"faults": []}}}, "without parallel.observer"),
+        (
+            {"parallel": {"observer": aliases.INJECTION, "observer_options": {"faults": {1}}}},
+            "no plain values",
         ),
         ({"parallel": {"workers": [4, 1]}}, "the fewest come first"),
         ({"parallel": {"workers": [0, 1]}}, "[fewest, most] with fewest 1 or more"),
         ({"parallel": {"workers": [1, 2, 3]}}, "[fewest, most] with fewest 1 or more"),
     ],
 )
-def test_faults_and_bounds_that_cannot_be_are_refused(
+def test_observers_and_bounds_that_cannot_be_are_refused(
     sections: dict[str, Any], problem: str
 ) -> None:
     (text,) = problems_of(least(**sections))

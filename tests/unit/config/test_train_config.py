@@ -6,8 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
+from distsgd.base.named import Named
 from distsgd.config import DenseLayer, ModelSection, TrainConfig
 from distsgd.errors import ConfigError
+from distsgd.lab.faults.injection import NAME, overrides
 from distsgd.nn.described import LAYER_TYPES
 from distsgd.optim.rules import Nesterov
 from distsgd.optim.schedules import Step
@@ -175,19 +177,23 @@ def test_canonical_sees_what_the_bits_depend_on(override: str) -> None:
     assert config.with_overrides([override]).canonical() != config.canonical()
 
 
-def test_faults_and_workers_are_no_input_to_the_bits() -> None:
+def test_observer_and_workers_are_no_input_to_the_bits() -> None:
     plain = TrainConfig.from_dict(least())
-    hurt = plain.with_overrides(
-        ['chaos.faults=["kill worker every 50 steps"]', "parallel.workers=[1, 4]"]
+    faulty = plain.with_overrides(
+        [*overrides(["kill worker every 50 steps"]), "parallel.workers=[1, 4]"]
     )
-    assert hurt.parallel.workers == (1, 4)
-    assert hurt.canonical() == plain.canonical()
-    assert TrainConfig.from_dict(json.loads(json.dumps(hurt.to_dict()))) == hurt
+    assert faulty.parallel.workers == (1, 4)
+    assert faulty.parallel.named_observer == Named(
+        NAME, {"faults": ("kill worker every 50 steps",)}
+    )
+    assert faulty.canonical() == plain.canonical()
+    assert TrainConfig.from_dict(json.loads(json.dumps(faulty.to_dict()))) == faulty
+    assert plain.parallel.named_observer is None
 
 
 def test_faults_of_server_and_driver_need_no_workers() -> None:
     faults = ["kill server at step 1", "kill driver at step 2"]
-    TrainConfig.from_dict(least(chaos={"faults": faults}, parallel={"workers": 0}))
+    TrainConfig.from_dict(least(parallel={"workers": 0})).with_overrides(overrides(faults))
 
 
 def test_rows_that_are_handed_in_need_no_path_and_no_label() -> None:

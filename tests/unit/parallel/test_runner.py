@@ -121,7 +121,8 @@ def test_observer_hears_of_the_phases_around_the_blocks() -> None:
         runner.compute(request(7, kind))
     heard = [asked for asked in worker.asked if asked[0] not in ("read", "compute")]
     training = [("before_read", 7), ("after_compute", 7)]
-    assert heard == [*training, ("during_evaluation", 7), *training]
+    evaluation = [("during_evaluation", 7), ("after_evaluation", 7)]
+    assert heard == [*training, *evaluation, *training]
     assert worker.asked[0] == training[0]
 
 

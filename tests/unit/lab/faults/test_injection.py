@@ -1,11 +1,10 @@
-"""Faults are done: once, written down before, by real processes that die, stop, hang up."""
+"""Faults are injected: once, logged before, into real processes that die, stop, disconnect."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -16,18 +15,13 @@ import numpy as np
 import pytest
 
 from distsgd.base.arrays import Array
+from distsgd.base.named import Named, name_of
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.errors import CheckpointError
-from distsgd.lab.faults.injection import (
-    FILE,
-    Chaos,
-    DriverFaults,
-    FaultLog,
-    FaultyWorker,
-    ServerFaults,
-)
-from distsgd.lab.faults.plan import FaultPlan
+from distsgd.config import aliases
+from distsgd.lab.faults.injection import NAME, FaultInjection
+from distsgd.lab.faults.log import FILE, FaultLog
 from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.observer import Observer, ObserverContext
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.buffers import BufferLayout
@@ -47,81 +41,33 @@ def order(step: int, kind: RequestKind = RequestKind.GRADIENT) -> ComputeRequest
     return ComputeRequest(0, kind, step, 0, 2, 0, 0)
 
 
-def test_fault_is_claimed_once_by_whoever_comes_first_and_the_log_is_private(
-    tmp_path: Path,
-) -> None:
-    first, second = FaultLog(tmp_path / FILE), FaultLog(tmp_path / FILE)
-    assert first.claim("a", step=1)
-    assert not first.claim("a", step=2)
-    assert not second.claim("a", step=3)
-    assert second.claim("b", step=4)
-    assert [(entry["fault"], entry["step"]) for entry in first.read()] == [("a", 1), ("b", 4)]
-    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+def observed(run: Path, number: int, *faults: str) -> FakeWorker:
+    context = ObserverContext(role="worker", run=run, worker=number)
+    return FakeWorker(SAMPLER, on_phase=FaultInjection(context, faults).on_phase)
 
 
-def claim_all(path: Path, start: Any, won: Any) -> None:
-    start.wait()
-    log = FaultLog(path)
-    won.put(sum(log.claim(str(key)) for key in range(50)))
-
-
-def test_processes_that_claim_at_once_do_not_share_a_fault(tmp_path: Path) -> None:
-    start, won = PROCESSES.Barrier(4), PROCESSES.Queue()
-    claimers = [
-        PROCESSES.Process(target=claim_all, args=(tmp_path / FILE, start, won)) for _ in range(4)
-    ]
-    for claimer in claimers:
-        claimer.start()
-    assert sum(won.get(timeout=20) for _ in claimers) == 50
-    for claimer in claimers:
-        claimer.join(20)
-    assert len(FaultLog(tmp_path / FILE).read()) == 50
-
-
-@pytest.mark.parametrize("tail", [b'{"fault": "b"', b"\x00\xff", b"[1]\n", b"nonsense\n"])
-def test_line_that_a_crash_cut_is_passed_over(tmp_path: Path, tail: bytes) -> None:
-    path = tmp_path / FILE
-    assert FaultLog(path).claim("a")
-    path.write_bytes(path.read_bytes() + tail)
-    assert FaultLog(path).names() == ["a"]
-    assert FaultLog(path).claim("b")
-    assert not FaultLog(path).claim("a")
-    assert FaultLog(path).names() == ["a", "b"]
-
-
-def test_log_that_cannot_be_written_means_no_fault_and_one_that_cannot_be_read_is_named(
-    tmp_path: Path,
-) -> None:
-    assert not FaultLog(tmp_path / "gone" / FILE).claim("a")
-    assert FaultLog(tmp_path / "gone" / FILE).read() == []
-    (tmp_path / FILE).mkdir()
-    with pytest.raises(CheckpointError, match=FILE):
-        FaultLog(tmp_path / FILE).read()
-
-
-def faulty(plan: FaultPlan, run: Path, number: int = 0) -> FaultyWorker:
-    worker = FaultyWorker(FakeWorker(SAMPLER), Chaos(plan, run))
+def faulty(run: Path, *faults: str, number: int = 0) -> FakeWorker:
+    worker = observed(run, number, *faults)
     worker.attach(WEIGHTS, np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), np.float32))
     assert worker.describe(number).worker == number
     return worker
 
 
 def test_dropped_worker_hangs_up_once(tmp_path: Path) -> None:
-    plan = FaultPlan().drop(step=2)
-    worker = faulty(plan, tmp_path)
+    worker = faulty(tmp_path, "drop worker at step 2")
     worker.compute(order(1))
     with pytest.raises(ServerGone):
         worker.compute(order(2))
     worker.compute(order(2))
-    faulty(plan, tmp_path, 1).compute(order(2))
-    assert FaultLog(tmp_path / FILE).names() == [str(plan.faults[0])]
+    faulty(tmp_path, "drop worker at step 2", number=1).compute(order(2))
+    assert FaultLog(tmp_path / FILE).names() == ["drop worker at step 2 before_read"]
 
 
 def test_worker_that_is_not_meant_lives(tmp_path: Path) -> None:
-    worker = faulty(FaultPlan().drop(worker=1, step=0), tmp_path)
+    worker = faulty(tmp_path, "drop worker 1 at step 0")
     worker.compute(order(5))
     assert not (tmp_path / FILE).exists()
-    worker = faulty(FaultPlan().drop(step=0, phase="during_evaluation"), tmp_path)
+    worker = faulty(tmp_path, "drop worker at step 0 during_evaluation")
     worker.compute(order(5))
     with pytest.raises(ServerGone):
         worker.compute(order(5, RequestKind.EVALUATE))
@@ -133,7 +79,7 @@ def test_slow_worker_is_slow_for_as_long_as_was_said_and_its_answers_are_the_sam
     slept: list[float] = []
     monkeypatch.setattr("distsgd.lab.faults.injection.time.sleep", slept.append)
     worker, other = (
-        faulty(FaultPlan().slow(step=2, factor=5, steps=3), tmp_path),
+        faulty(tmp_path, "slow worker at step 2 by 5 for 3 steps"),
         FakeWorker(SAMPLER),
     )
     other.attach(WEIGHTS, np.zeros((LAYOUT.num_slots, LAYOUT.num_parameters), np.float32))
@@ -141,24 +87,29 @@ def test_slow_worker_is_slow_for_as_long_as_was_said_and_its_answers_are_the_sam
         assert worker.compute(order(step)).nodes == other.compute(order(step)).nodes
     assert len(slept) == 3
     assert min(slept) > 0
+    slow = faulty(tmp_path / "..", "slow worker at step 0 by 5")
+    slow.compute(order(0))
+    slow.compute(order(1, RequestKind.EVALUATE))
+    assert len(slept) == 5
 
 
-def life(address: Address, number: int, chaos: Chaos) -> None:
-    serve(FaultyWorker(FakeWorker(SAMPLER), chaos), address, number)
+def life(address: Address, number: int, run: Path, line: str) -> None:
+    serve(observed(run, number, line), address, number)
 
 
 class Nursery:
     """Worker processes that are started again when they end, as Ray does."""
 
-    def __init__(self, address: Address, chaos: Chaos, count: int) -> None:
-        self._address, self._chaos = address, chaos
+    def __init__(self, address: Address, run: Path, line: str, count: int) -> None:
+        self._life = (run, line)
+        self._address = address
         self._alive = {number: self._start(number) for number in range(count)}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _start(self, number: int) -> Any:
-        process = PROCESSES.Process(target=life, args=(self._address, number, self._chaos))
+        process = PROCESSES.Process(target=life, args=(self._address, number, *self._life))
         process.start()
         return process
 
@@ -195,7 +146,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
+def test_faults_in_worker_processes_change_no_bit_and_the_pool_is_whole_again(
     line: str, tmp_path: Path
 ) -> None:
     transport = SharedMemoryTransport(LAYOUT, secret=bytes(32), incarnation=0)
@@ -205,8 +156,7 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
         transport=transport,
         settings=PoolSettings("all", 20.0),
     )
-    plan = FaultPlan.parse([line])
-    nursery = Nursery(transport.address, Chaos(plan, tmp_path), 3)
+    nursery = Nursery(transport.address, tmp_path, line, 3)
     try:
         pool.wait_for_members(3, 20.0)
         pool.weights[:] = WEIGHTS
@@ -225,21 +175,21 @@ def test_processes_that_suffer_change_no_bit_and_the_crew_is_whole_again(
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from distsgd.lab.faults.injection import Chaos, DriverFaults, ServerFaults
-from distsgd.lab.faults.plan import FaultPlan
+from distsgd.lab.faults.injection import FaultInjection
+from distsgd.parallel.observer import ObserverContext
 from distsgd.store.checkpoint import CheckpointStore
 import numpy as np
-chaos = Chaos(FaultPlan.parse([sys.argv[2]]), Path(sys.argv[1]))
-server = ServerFaults(chaos, lambda: (), lambda worker: None)
+contexts = [ObserverContext(role=role, run=Path(sys.argv[1])) for role in ("server", "driver")]
+server, driver = (FaultInjection(context, [sys.argv[2]]).on_phase for context in contexts)
 store = CheckpointStore(Path(sys.argv[1]) / "checkpoints")
 save = lambda step: store.save(step, arrays={"weights": {"w": np.zeros(3)}}, state={})
 for step in range(1, 6):
-    server("before_apply", step - 1)
-    server("after_apply", step)
+    server("before_update", step - 1)
+    server("after_update", step)
     server("during_evaluation", step)
     server("during_checkpoint", step)
     save(step)
-    DriverFaults(chaos)(step)
+    driver("on_status", step)
     print(step, flush=True)
 """
 
@@ -258,7 +208,7 @@ def lives(run: Path, line: str) -> tuple[int, list[int]]:
 @pytest.mark.parametrize(
     ("line", "done", "saved"),
     [
-        ("kill server at step 2 before_apply", [1, 2], 2),
+        ("kill server at step 2 before_update", [1, 2], 2),
         ("kill server at step 3", [1, 2], 2),
         ("kill server at step 3 during_evaluation", [1, 2], 2),
         ("kill server at step 3 during_checkpoint", [1, 2], 2),
@@ -278,27 +228,73 @@ def test_server_and_driver_die_once_where_they_were_told_to(
     assert entry["fault"].startswith(line)
 
 
-def test_server_hurts_workers_in_phases_that_only_it_sees(tmp_path: Path) -> None:
+def test_server_injects_into_workers_in_phases_that_only_it_sees(tmp_path: Path) -> None:
     victims = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
-    chaos = Chaos(FaultPlan().kill(worker=1, step=3, phase="after_apply"), tmp_path)
-    faults = ServerFaults(chaos, lambda: (0, 1), lambda worker: victims[worker].pid)
-    faults("before_apply", 3)
-    faults("after_apply", 2)
+    faults = server(
+        tmp_path, [victim.pid for victim in victims], "kill worker 1 at step 3 after_update"
+    )
+    faults.on_phase("before_update", 3)
+    faults.on_phase("after_update", 2)
     assert [victim.poll() for victim in victims] == [None, None]
-    faults("after_apply", 3)
+    faults.on_phase("after_update", 3)
     assert victims[1].wait(10) == -signal.SIGKILL
     assert victims[0].poll() is None
-    faults("after_apply", 4)
-    unknown = ServerFaults(
-        Chaos(FaultPlan().kill(step=1, phase="after_apply"), tmp_path), lambda: (0,), lambda _: None
-    )
-    unknown("after_apply", 5)
+    faults.on_phase("after_update", 4)
+    unknown = server(tmp_path, [None], "kill worker at step 1 after_update")
+    unknown.on_phase("after_update", 5)
     assert victims[0].poll() is None
     assert len(FaultLog(tmp_path / FILE).read()) == 1
     victims[0].kill()
     victims[0].wait()
 
 
+def server(run: Path, pids: list[int | None], *faults: str) -> FaultInjection:
+    context = ObserverContext(
+        role="server",
+        run=run,
+        members=lambda: tuple(range(len(pids))),
+        process_of=lambda worker: pids[worker],
+    )
+    return FaultInjection(context, faults)
+
+
 def test_driver_that_is_not_meant_lives(tmp_path: Path) -> None:
-    DriverFaults(Chaos(FaultPlan.parse(["kill driver at step 9"]), tmp_path))(8)
+    context = ObserverContext(role="driver", run=tmp_path)
+    FaultInjection(context, ["kill driver at step 9"]).on_phase("on_status", 8)
     assert not (tmp_path / FILE).exists()
+
+
+def test_summary_report_and_planned_deaths_are_those_of_the_log(tmp_path: Path) -> None:
+    log = FaultLog(tmp_path / FILE)
+    for key, facts in [("kill worker at step 1", {"worker": 2}), ("kill server at step 2", {})]:
+        assert log.claim(key, **facts)
+    injection = FaultInjection(ObserverContext(role="driver", run=tmp_path))
+    assert injection.summary() == {"faults": ["kill worker at step 1", "kill server at step 2"]}
+    assert injection.report() == "injected faults: kill worker (1), kill server (1)"
+    assert injection.planned_server_deaths() == 1
+
+
+def test_name_of_the_observer_is_that_of_the_class(tmp_path: Path) -> None:
+    assert name_of(FaultInjection) == NAME == aliases.INJECTION
+    context = ObserverContext(role="driver", run=tmp_path)
+    assert isinstance(Named(NAME, {"faults": ["kill driver at step 9"]}).make(context), Observer)
+
+
+@pytest.mark.parametrize(
+    ("faults", "has_workers", "problems"),
+    [
+        (["kill server at step 1", "kill driver at step 2"], False, []),
+        (["kill worker at step 1"], True, []),
+        (["kill worker at step 1"], False, ["parallel.workers is 0"]),
+        (["kill everybody", "kill server at step 1", "nonsense"], True, ["everybody", "nonsense"]),
+        ("kill worker at step 1", True, ["must be a list"]),
+        (7, True, ["must be a list"]),
+        ([7], True, ['"7", which cannot be read']),
+    ],
+)
+def test_check_tells_every_line_that_is_no_fault(
+    faults: object, problems: list[str], *, has_workers: bool
+) -> None:
+    found = list(FaultInjection.check({"faults": faults}, has_workers=has_workers))
+    assert len(found) == len(problems)
+    assert all(problem in text for problem, text in zip(problems, found, strict=True))

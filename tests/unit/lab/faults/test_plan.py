@@ -48,8 +48,8 @@ from distsgd.lab.faults.plan import (
             Fault(action="kill", target="server", step=100, phase="during_checkpoint"),
         ),
         (
-            "kill worker 2 at step 0 after_apply",
-            Fault(action="kill", target="worker", worker=2, step=0, phase="after_apply"),
+            "kill worker 2 at step 0 after_update",
+            Fault(action="kill", target="worker", worker=2, step=0, phase="after_update"),
         ),
         (
             "drop worker at step 7",
@@ -70,7 +70,7 @@ def test_builder_gives_what_the_lines_give() -> None:
         "stop worker 0 at step 4",
         "slow worker at step 5 by 10",
         "drop worker at step 6",
-        "kill server at step 7 before_apply",
+        "kill server at step 7 before_update",
     ]
     plan = (
         FaultPlan()
@@ -78,7 +78,7 @@ def test_builder_gives_what_the_lines_give() -> None:
         .stop(worker=0, step=4)
         .slow(step=5, factor=10)
         .drop(step=6)
-        .kill(server=True, step=7, phase="before_apply")
+        .kill(server=True, step=7, phase="before_update")
     )
     assert plan == FaultPlan.parse(lines)
     assert plan.needs_workers
@@ -98,10 +98,10 @@ def test_builder_gives_what_the_lines_give() -> None:
         ("kill worker at step 9999999999999999999999", "cannot be read"),
         ("stop server at step 1", "can only be killed"),
         ("kill driver 3 at step 1", "can only be killed"),
-        ("kill driver at step 1 before_apply", "does not see steps"),
+        ("kill driver at step 1 before_update", "does not see steps"),
         ("kill server at step 1 before_read", "phase of workers"),
         ("slow worker at step 1 by 1", "must be above 1"),
-        ("slow worker at step 1 after_apply by 3", "cannot be done then"),
+        ("slow worker at step 1 after_update by 3", "cannot be done then"),
         ("drop worker at step 1 during_checkpoint", "cannot be done then"),
         ("kill worker at step 1 by 3", 'only "slow" knows'),
         ("kill worker at step 1 for 3 steps", 'only "slow" knows'),
@@ -129,13 +129,21 @@ def keys(plan: FaultPlan, target: Target, phase: Phase, *, step: int, since: int
     return [due.key for due in plan.due(target, phase, since=since, step=step)]
 
 
+def test_old_name_of_a_phase_is_read_as_the_new_one() -> None:
+    lines = ["kill worker at step 4 before_apply", "kill server at step 3 after_apply"]
+    assert [fault.phase for fault in FaultPlan.parse(lines).faults] == [
+        "before_update",
+        "after_update",
+    ]
+
+
 def test_fault_is_due_from_its_step_on_in_its_phase_only() -> None:
     plan = FaultPlan().kill(worker=1, step=3, phase="after_compute")
     assert keys(plan, "worker", "after_compute", step=2) == []
     assert keys(plan, "worker", "after_compute", step=3) == [str(plan.faults[0])]
     assert keys(plan, "worker", "after_compute", step=9) == [str(plan.faults[0])]
     assert keys(plan, "worker", "before_read", step=3) == []
-    assert keys(plan, "server", "after_apply", step=3) == []
+    assert keys(plan, "server", "after_update", step=3) == []
 
 
 def test_repeated_fault_has_a_key_for_each_time() -> None:
@@ -167,7 +175,7 @@ def test_random_faults_are_a_pure_function_of_seed_and_step_and_of_every_kind() 
         assert FaultPlan().with_fault(fault).faults == (fault,)
 
 
-def test_random_faults_of_steps_that_somebody_missed_are_due_too() -> None:
+def test_random_faults_of_missed_steps_are_due_too() -> None:
     plan = FaultPlan.parse(["random 1 in 20 steps seed 5"])
     one_by_one = [
         key

@@ -62,7 +62,7 @@ def test_watch_is_told_each_message_once_and_the_end(run: Path) -> None:
         return False
 
     outcome = train_in_process(server_spec(run), HELD, watch)
-    assert [text for it in seen for text in it.messages] == [f"going on after step {TOTAL_STEPS}"]
+    assert [text for it in seen for text in it.messages] == [f"continuing after step {TOTAL_STEPS}"]
     assert (outcome.status, seen[-1].phase, seen[-1].step) == ("done", "ended", TOTAL_STEPS)
 
 

@@ -13,7 +13,9 @@ from distsgd.errors import ClusterError
 from distsgd.parallel.launch.ray_actors import WorkerStartError
 from distsgd.parallel.launch.room import Room
 from distsgd.parallel.launch.session import Session
-from distsgd.parallel.launch.supervisor import MAX_SERVER_DEATHS, Supervisor
+from distsgd.parallel.launch.supervisor import Supervisor
+from distsgd.parallel.observer import Observer
+from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.transport.interface import Address
 
 ROOM = Room(total=3, free=3, free_here=1)
@@ -45,12 +47,15 @@ class FakeRay:
         )
     )
 
-    def __init__(self, phases: tuple[str, ...] = (), deaths: int = 0) -> None:
+    def __init__(
+        self, phases: tuple[str, ...] = (), deaths: int = 0, dies_at: tuple[int, ...] = ()
+    ) -> None:
         self.events: list[str] = []
         self.cpus: dict[str, int] = {}
         self.notes: list[str] = []
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
+        self._dies_at = list(dies_at)  # The step that was seen last before each death.
 
     def get_runtime_context(self) -> Any:
         return types.SimpleNamespace(get_node_id=lambda: "here")
@@ -58,7 +63,7 @@ class FakeRay:
     def remote(self, *, num_cpus: int, **_: object) -> Callable[[type], Any]:
         def made(kind: type) -> Any:
             self.cpus[kind.__name__] = num_cpus
-            return types.SimpleNamespace(remote=lambda *_: self._actor(kind.__name__))
+            return types.SimpleNamespace(remote=lambda *_, **__: self._actor(kind.__name__))
 
         return made
 
@@ -78,17 +83,23 @@ class FakeRay:
         if self._deaths:
             self._deaths -= 1
             raise RayActorError("its process was killed")
+        if self._dies_at:
+            self._phases = ["training"]
         self.events.append("the server is ready")
         return Address("zmq", "here", bytes(32), 0)
 
     def _status(self, known: int) -> Any:
         phase = self._phases.pop(0) if self._phases else "ended"
-        return types.SimpleNamespace(phase=phase, step=1, members=(), num_messages=known)
+        step = self._dies_at[0] if self._dies_at else 1
+        return types.SimpleNamespace(phase=phase, step=step, members=(), num_messages=known)
 
     def _note(self, message: str) -> None:
         self.notes.append(message)
 
     def _train(self) -> str:
+        if self._dies_at:
+            self._dies_at.pop(0)
+            raise RayActorError("its process was killed")
         return "the outcome"
 
     def wait(
@@ -117,14 +128,26 @@ class FakeActor:
         )
 
 
-def supervisor_of(ray: FakeRay, run: Path, room: Room | None) -> Supervisor:
+class Reaper(Observer):
+    """The cause of each death of a server."""
+
+    def __init__(self, ray: FakeRay) -> None:
+        self._ray = ray
+
+    def planned_server_deaths(self) -> int:
+        return self._ray.events.count("ServerActor is made")
+
+
+def supervisor_of(
+    ray: FakeRay, run: Path, room: Room | None, observer: Observer | None = None
+) -> Supervisor:
     spec: Any = types.SimpleNamespace(
         pool=types.SimpleNamespace(num_workers=2),
         record=types.SimpleNamespace(run=run),
         worker=None,
-        chaos=None,
+        observer=None,
     )
-    return Supervisor(Session(ray, "127.0.0.1", room), spec, "module:Worker")
+    return Supervisor(Session(ray, "127.0.0.1", room), spec, "module:Worker", observer=observer)
 
 
 def run(ray: FakeRay, place: Path, room: Room | None = ROOM) -> Any:
@@ -152,16 +175,34 @@ def test_workers_start_beside_the_server_on_a_ray_of_our_own(tmp_path: Path) -> 
 def test_workers_start_once_also_where_the_first_servers_died(
     tmp_path: Path, room: Room | None
 ) -> None:
-    ray = FakeRay(deaths=MAX_SERVER_DEATHS - 1)
+    ray = FakeRay(deaths=MAX_DEATHS - 1)
     assert run(ray, tmp_path, room) == "the outcome"
     assert ray.events.count("WorkerActor is made") == 2
-    assert ray.events.count("ServerActor is made") == MAX_SERVER_DEATHS
+    assert ray.events.count("ServerActor is made") == MAX_DEATHS
 
 
 def test_server_that_never_comes_up_ends_the_run_with_rays_reason(tmp_path: Path) -> None:
-    ray = FakeRay(deaths=MAX_SERVER_DEATHS)
-    with pytest.raises(ClusterError, match="died 3 times before it was there: its process was"):
+    ray = FakeRay(deaths=MAX_DEATHS)
+    with pytest.raises(ClusterError, match="died 3 times while it started: its process was"):
         run(ray, tmp_path)
+
+
+def test_server_that_gets_no_further_in_three_goes_ends_the_run(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=(690, 698, 700, 699, 650))
+    with pytest.raises(ClusterError, match="died 3 times before step 701"):
+        run(ray, tmp_path)
+
+
+def test_server_that_gets_further_after_each_death_is_no_crash_loop(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=(10, 20, 15, 30, 25, 40))
+    assert run(ray, tmp_path) == "the outcome"
+
+
+def test_deaths_that_the_observer_planned_are_no_crash_loop(tmp_path: Path) -> None:
+    ray = FakeRay(deaths=MAX_DEATHS + 2)
+    outcome: Any = supervisor_of(ray, tmp_path, ROOM, Reaper(ray)).run(lambda _: False, None)
+    assert outcome == "the outcome"
+    assert ray.events.count("ServerActor is made") == MAX_DEATHS + 3
 
 
 def test_workers_without_room_are_told_of(tmp_path: Path) -> None:
@@ -183,5 +224,5 @@ def test_run_that_has_begun_goes_on_without_a_worker_that_cannot_start(tmp_path:
     ray = FakeRay(phases=("training", "training"))
     ray.worker_error = WorkerStartError(0, "host", "ValueError: no such thing")
     assert run(ray, tmp_path) == "the outcome"
-    assert ray.notes == [f"{ray.worker_error}; the run goes on without it"] * 2
+    assert ray.notes == [f"{ray.worker_error}; the run continues without it"] * 2
     assert ray.events.count("WorkerActor is ended") == 2
