@@ -51,8 +51,8 @@ class Named:
 def find_object(name: str) -> Any:
     """The object that `name`, ``module:qualname``, names.
 
-    >>> find_object("distsgd.base.cores:num_cores").__name__
-    'num_cores'
+    >>> find_object("distsgd.base.random_keys:permutation").__name__
+    'permutation'
 
     Raises:
         ConfigError: No such module, or no such name in it.
@@ -74,9 +74,9 @@ def find_object(name: str) -> Any:
 def name_of(thing: Any) -> str | None:
     """The name by which another process finds `thing`; None where there is none (a closure).
 
-    >>> from distsgd.base.cores import num_cores
-    >>> name_of(num_cores)
-    'distsgd.base.cores:num_cores'
+    >>> from distsgd.base.random_keys import permutation
+    >>> name_of(permutation)
+    'distsgd.base.random_keys:permutation'
     >>> name_of(lambda: 0) is None
     True
     """

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, create_model
 
-from distsgd.base.allowed import is_allowed
-from distsgd.base.settings import Key, keys_of
+from distsgd.base.settings import Key, is_allowed, keys_of
 from distsgd.config.section import Section, key
 from distsgd.nn import described, layers
 

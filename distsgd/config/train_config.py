@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from distsgd.base.arguments import path_argument, refuse
+from distsgd.base.settings import path_argument, refuse
 from distsgd.config import aliases
 from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.problems import Problem, found_by, missing, unusable_override

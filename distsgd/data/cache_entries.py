@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from distsgd.base.file_lock import try_lock
+from distsgd.base.files import try_lock
 from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.errors import DataError, DiskError, ShardError
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.base.file_lock import lock_within
+from distsgd.base.files import lock_within
 from distsgd.data.manifest import Manifest, ShardEntry, read_manifest
 from distsgd.data.shard_file import RowFormat, ShardArrays, map_shard
 from distsgd.errors import DataError

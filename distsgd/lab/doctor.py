@@ -17,10 +17,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from distsgd import __version__
-from distsgd.base.cores import num_cores
 from distsgd.errors import ClusterError
 from distsgd.lab.transport_time import transport_us
-from distsgd.parallel.numerics import profile
+from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.transport.shared_memory import is_available
 
 PACKAGES = ("ray", "numpy", "pyarrow", "pydantic", "pyzmq", "safetensors", "blake3")

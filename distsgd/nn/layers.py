@@ -19,8 +19,7 @@ from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.tape import Variable, apply
-from distsgd.base.allowed import wrong_settings
-from distsgd.base.settings import Setting, count, keys_of
+from distsgd.base.settings import Setting, count, keys_of, wrong_settings
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest, quoted
 

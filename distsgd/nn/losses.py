@@ -15,9 +15,9 @@ from distsgd.autodiff.ops import cross_entropies, losses
 from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.domain import Domain
 from distsgd.autodiff.variable import Operand, Variable, apply
-from distsgd.base.allowed import wrong_settings
 from distsgd.base.arrays import Array
 from distsgd.base.named import find_object
+from distsgd.base.settings import wrong_settings
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.names import nearest
 

@@ -1,4 +1,4 @@
-"""The numerics profile: what decides about the bits beside configuration, data and seed.
+"""The numerics profile: what decides about the bits besides configuration, data and seed.
 
 numpy's version, the BLAS, the kernel it chose for this processor, and one thread. It is fixed once
 a run: every process of the run gets the same environment, and proves by a probe, not by names, that
@@ -7,6 +7,7 @@ it computes the same bits.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,3 +105,8 @@ def _blas() -> dict[str, Any]:
     """What threadpoolctl says of numpy's BLAS; empty when it does not know it."""
     found = [info for info in ThreadpoolController().info() if info["user_api"] == "blas"]
     return dict(found[0]) if found else {}
+
+
+def num_cores() -> int:
+    """The cores that this process may run on; all of the machine where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distsgd.base.arguments import refuse
+from distsgd.base.settings import refuse
 from distsgd.parallel.server.step_view import EpochEnd, Observers, StepView
 from distsgd.store.evaluations import EvaluationRow
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from distsgd.base.arguments import refuse
 from distsgd.base.named import name_of
+from distsgd.base.settings import refuse
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
 from distsgd.nn.model import Model

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.base.arguments import path_argument
 from distsgd.base.arrays import Array
-from distsgd.base.atomic_files import staging_path
+from distsgd.base.files import staging_path
+from distsgd.base.settings import path_argument
 from distsgd.errors import DataError, DiskError, ModelError
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.run.new_rows import NewRows

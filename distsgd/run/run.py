@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distsgd.base.arguments import path_argument
 from distsgd.base.arrays import Array
+from distsgd.base.settings import path_argument
 from distsgd.errors import RunError
 from distsgd.nn.weights import in_short
 from distsgd.run import predictions

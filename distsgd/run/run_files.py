@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 from distsgd import __version__
 from distsgd.base.arrays import Array
-from distsgd.base.atomic_files import (
+from distsgd.base.files import (
     STAGING,
     as_run_error,
     make_private_directory,

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from distsgd.base.arguments import call_argument, path_argument
 from distsgd.base.arrays import Array
+from distsgd.base.settings import call_argument, path_argument
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DirectoryLock
 from distsgd.data.manifest import MANIFEST_FILE, Manifest

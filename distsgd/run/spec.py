@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.base.cores import num_cores
 from distsgd.base.named import Named
 from distsgd.config import TrainConfig
 from distsgd.data.built_ahead import MOST_NARROW_ROWS
@@ -26,6 +25,7 @@ from distsgd.nn.model import Model
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
+from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec

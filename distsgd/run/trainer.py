@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from distsgd.base.arguments import path_argument, refuse
 from distsgd.base.arrays import Array
+from distsgd.base.settings import path_argument, refuse
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DirectoryLock
 from distsgd.errors import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.arguments import call_argument, count_argument
+from distsgd.base.settings import call_argument, count_argument
 from distsgd.errors import VerificationError
 from distsgd.run.own_code import check_own_code, refuse_workers
 from distsgd.run.progress import Progress

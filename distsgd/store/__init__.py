@@ -4,7 +4,7 @@ Private (directories 0700, files 0600), atomic (written aside, synced, renamed),
 never pickle.
 """
 
-from distsgd.base.atomic_files import read_json, write_bytes_atomic, write_json_atomic
+from distsgd.base.files import read_json, write_bytes_atomic, write_json_atomic
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.digest import DigestChain, DigestLog, DigestRow, weights_digest
 from distsgd.store.evaluations import EvaluationLog, EvaluationRow

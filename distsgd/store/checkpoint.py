@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.base.arrays import Array
-from distsgd.base.atomic_files import (
+from distsgd.base.files import (
     STAGING,
     as_run_error,
+    lock_within,
     make_private_directory,
     staging_path,
     sync_directory,
 )
-from distsgd.base.file_lock import lock_within
 from distsgd.errors import CheckpointError
 from distsgd.store.checkpoint_files import is_marked_best, read_files, write_files
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from distsgd.base.arrays import Array
-from distsgd.base.atomic_files import (
+from distsgd.base.files import (
     decode_json,
     encode_json,
     read_json,

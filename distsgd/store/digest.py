@@ -10,7 +10,7 @@ import numpy as np
 from blake3 import blake3
 
 from distsgd.base.arrays import Array
-from distsgd.base.json_lines import JsonLines
+from distsgd.base.files import JsonLines
 from distsgd.errors import CheckpointError
 
 _HEX = re.compile(r"[0-9a-f]{64}\Z")

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from distsgd.base.json_lines import JsonLines
+from distsgd.base.files import JsonLines
 
 
 class EvaluationRow(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.base.atomic_files import as_run_error, make_private_directory, write_bytes_atomic
+from distsgd.base.files import as_run_error, make_private_directory, write_bytes_atomic
 from distsgd.errors import CheckpointError
 
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet\Z")

@@ -24,15 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.atomic_files import (
+from distsgd.base.files import (
     STAGING,
     as_run_error,
+    lock_within,
     make_private_directory,
     read_json,
     remove_leftover_files,
+    try_lock,
     write_json_atomic,
 )
-from distsgd.base.file_lock import lock_within, try_lock
 from distsgd.errors import RunError
 
 _LOCK = "lock"

@@ -17,9 +17,8 @@ from distsgd.autodiff.formula import stage_formula
 from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant
 from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.autodiff.ops.linear import stage_row_squared_norms
-from distsgd.base.allowed import wrong_settings
 from distsgd.base.arrays import Array
-from distsgd.base.settings import Setting, keys_of
+from distsgd.base.settings import Setting, keys_of, wrong_settings
 from distsgd.errors import ModelError
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.base.arguments import call_argument, path_argument, refuse
-from distsgd.base.atomic_files import atomic_directory, write_new_file
+from distsgd.base.files import atomic_directory, write_new_file
+from distsgd.base.settings import call_argument, path_argument, refuse
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
 from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
 from distsgd.data.prepare.columns import Piece, RawRows

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.atomic_files import STAGING
+from distsgd.base.files import STAGING
 from distsgd.errors import ConfigError
 from distsgd.lab.faults.log import FILE, FaultLog, counted
 from distsgd.lab.faults.plan import Due, Fault, FaultPlan, Target

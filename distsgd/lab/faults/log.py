@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.file_lock import lock_within
+from distsgd.base.files import lock_within
 from distsgd.errors import CheckpointError
 
 FILE = "faults.jsonl"

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.file_lock import lock_within, try_lock
+from distsgd.base.files import lock_within, try_lock
 from distsgd.errors import WaitTimeoutError
 
 _PREFIX = f"dsgd-{os.getuid()}-"

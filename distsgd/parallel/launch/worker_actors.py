@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.atomic_files import read_json, write_json_atomic
+from distsgd.base.files import read_json, write_json_atomic
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.calls import ActorDied, ActorInitError, Calls, errors_of_ray
 from distsgd.parallel.launch.ray_actors import WorkerStartError

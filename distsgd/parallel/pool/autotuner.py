@@ -14,7 +14,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Literal, NamedTuple
 
-from distsgd.base.cores import num_cores
+from distsgd.parallel.numerics import num_cores
 
 SERVER = -1  # The server's own process, as a worker among workers.
 TRIAL_STEPS = 6

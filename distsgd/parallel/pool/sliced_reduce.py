@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from math import isfinite
 
 from distsgd.base.arrays import Array
-from distsgd.base.cores import num_cores
 from distsgd.optim.chunks import chunks
 from distsgd.parallel.gradient_sum import ChunkedSum, GradientSum
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest
+from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.pool.dispatcher import Dispatcher
 from distsgd.parallel.pool.members import Accept, Members
 from distsgd.parallel.transport.interface import SharingTransport

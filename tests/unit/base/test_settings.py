@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 
-from distsgd.base.allowed import wrong_settings
-from distsgd.base.settings import Setting, count
+from distsgd.base.settings import Setting, count, wrong_settings
 
 
 @dataclass(frozen=True)

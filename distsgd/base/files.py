@@ -1,24 +1,28 @@
-"""Files that exist whole or not at all: staged, synced, renamed.
+"""Files that exist whole or not at all, locks that end with their holder, logs of JSON lines.
 
-Blocks until the disk has the bytes. Whatever the operating system refuses becomes a `DiskError`, or
-where it is no fault of the disk a `RunError`, that names the path.
+Files are staged, synced, renamed. Whatever the operating system refuses becomes a `DiskError`, or
+where it is no fault of the disk a `RunError`, that names the path. Blocks until the disk has the
+bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distsgd.errors import DiskError, DistSGDError, RunError
+from distsgd.errors import CheckpointError, DiskError, DistSGDError, RunError
 
-# What begins like this is no part of a run yet, or no more; see `remove_leftovers`.
+# What begins like this is no part of a run yet, or no more; see `remove_leftover_files`.
 STAGING = ".staging-"
+_POLL_S = 0.02
 
 
 def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
@@ -195,3 +199,132 @@ def _file_above(path: Path) -> Path:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock the open file or directory, alone or `shared` with others of that kind.
+
+    Returns:
+        Whether it is locked now; closing the descriptor unlocks it. `OSError` passes through.
+    """
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock_within(
+    descriptor: int,
+    timeout_s: float,
+    *,
+    shared: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """As `try_lock`, again and again for up to `timeout_s` seconds; blocks."""
+    deadline = clock() + timeout_s
+    while not try_lock(descriptor, shared=shared):
+        left_s = deadline - clock()
+        if left_s <= 0.0:
+            return False
+        sleep(min(_POLL_S, left_s))
+    return True
+
+
+class JsonLines:
+    """The log at `path`: JSON objects, one a line, each with a ``step``, ascending.
+
+    Rows are appended in memory and are durable after `flush`. A crash in the middle of a flush
+    leaves a last line without its end: readers pass over it, the next flush removes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Remember `row`, which has a ``step``."""
+        self._rows.append(row)
+
+    def flush(self) -> None:
+        """Append the remembered rows to the file and sync it. Blocks.
+
+        Raises:
+            RunError: The operating system refuses; the rows stay remembered.
+        """
+        if not self._rows:
+            return
+        data = b"".join(encode_json(self.path, row) for row in self._rows)
+        with as_run_error(self.path):
+            is_new = not self.path.exists()
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 -- of a descriptor.
+                whole = file.seek(_whole_lines_size(file.read()))
+                file.truncate()
+                _append_whole(descriptor, data, whole)
+            if is_new:
+                sync_directory(self.path.parent)
+        self._rows.clear()
+
+    def drop_after(self, step: int) -> None:
+        """Forget the rows beyond `step`, in memory and on disk.
+
+        Raises:
+            CheckpointError: A line is damaged.
+            RunError: The operating system refuses.
+        """
+        self._rows = [row for row in self._rows if row["step"] <= step]
+        rows = [row for _, row in self.read()]
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):
+            write_bytes_atomic(self.path, b"".join(encode_json(self.path, row) for row in kept))
+
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The lines on disk, as (number counted from 1, object); none where there is no file.
+
+        Raises:
+            CheckpointError: A line is damaged, or the steps do not ascend.
+        """
+        last = -1
+        for number, line in enumerate(self._read_lines(), 1):
+            try:
+                row = decode_json(line)
+            except ValueError as error:
+                raise self.damaged(number, f"is not JSON: {error}") from error
+            step = row.get("step") if isinstance(row, dict) else None
+            if type(step) is not int or step <= last:
+                raise self.damaged(number, f"its step is {step!r}; must be an integer above {last}")
+            last = step
+            yield number, row
+
+    def damaged(self, number: int, reason: str) -> CheckpointError:
+        """The error for line `number`."""
+        return CheckpointError(self.path, f"line {number}: {reason}")
+
+    def _read_lines(self) -> list[bytes]:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(self.path, f"cannot be read: {error.strerror}") from error
+        return data[: _whole_lines_size(data)].splitlines()
+
+
+def _append_whole(descriptor: int, data: bytes, whole: int) -> None:
+    """Write `data` behind the first `whole` bytes and sync it; `OSError` leaves these alone."""
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        # Whole lines of it may be there: a second flush would write them twice.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, whole)
+        raise
+
+
+def _whole_lines_size(data: bytes) -> int:
+    return data.rfind(b"\n") + 1

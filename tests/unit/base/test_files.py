@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.base.atomic_files import (
+from distsgd.base.files import (
     STAGING,
     make_private_directory,
     read_json,
