@@ -12,8 +12,7 @@ import numpy as np
 from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.data.blocks import Block, Blocking
-from distsgd.data.sampler import BatchSampler, Sampler
+from distsgd.data.sampler import BatchSampler, Block, Blocking, Sampler
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from distsgd.data.blocks import Block
+from distsgd.data.sampler import Block
 
 T = TypeVar("T")
 

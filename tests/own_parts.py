@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.data.blocks import Blocking, Partition
-from distsgd.data.sampler import RowOrder, SamplerSpec, WillNeed
+from distsgd.data.sampler import Blocking, Partition, RowOrder, SamplerSpec, WillNeed
 from distsgd.optim.search import LossProbe
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 UInt64 = NDArray[np.uint64]
 _MASK_64 = (1 << 64) - 1
+KEYED_ROWS = 4096
 _INDEX = np.arange(1 << 12, dtype=np.uint64)
 
 
@@ -68,6 +69,31 @@ def permutation(seed: int, purpose: Purpose, *key: int, size: int) -> NDArray[np
     raw.sort()
     raw &= mask
     return raw.view(np.int64)
+
+
+class KeyedRows:
+    """One random integer a row, keyed in pieces of 4096 rows; the piece read last is kept."""
+
+    def __init__(self, seed: int, purpose: Purpose) -> None:
+        self._seed, self._purpose = seed, purpose
+        self._number = -1
+        self._integers = np.empty(0, np.uint64)
+
+    def integers(self, place_N: NDArray[np.int64]) -> UInt64:
+        """Of these rows, ascending; uniform uint64 ``[N]``."""
+        integers_N = np.empty(len(place_N), np.uint64)
+        numbers, starts = np.unique(place_N // KEYED_ROWS, return_index=True)
+        ends = [*starts.tolist(), len(place_N)][1:]
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
+            offset_N = place_N[start:end] - number * KEYED_ROWS
+            integers_N[start:end] = self._piece(number)[offset_N]
+        return integers_N
+
+    def _piece(self, number: int) -> UInt64:
+        if number != self._number:
+            self._integers = raw_integers(self._seed, self._purpose, number, count=KEYED_ROWS)
+            self._number = number
+        return self._integers
 
 
 def uniform(seed: int, purpose: Purpose, *key: int, count: int) -> NDArray[np.float64]:

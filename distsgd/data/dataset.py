@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.files import lock_within
 from distsgd.data.manifest import Manifest, ShardEntry, read_manifest
-from distsgd.data.shard_file import RowFormat, ShardArrays, map_shard
+from distsgd.data.shards import RowFormat, ShardArrays, map_shard
 from distsgd.errors import DataError
 
 Int64 = NDArray[np.int64]

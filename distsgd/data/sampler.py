@@ -1,34 +1,124 @@
-"""The batch sampler: which rows make up a mini-batch, as a pure function of integers.
+"""The batch sampler: which rows a mini-batch has, and its blocks; pure functions of integers.
 
-First line of the step loop. An epoch is a keyed permutation of all rows, and a
-mini-batch the next part of it: a uniform random sample without replacement, each row once an epoch,
-nothing padded or dropped. Nothing here knows how many workers there are, so the same rows meet in
-the same block wherever it is computed; the state of the data is one integer, the step. No I/O here.
+An epoch is a keyed permutation of all rows, and a mini-batch the next part of it: a uniform random
+sample without replacement, each row once an epoch, nothing padded or dropped. Nothing here knows
+how many workers there are, so the same rows meet in the same block wherever it is computed; the
+state of the data is one integer, the step. How rows are drawn: `orders`. No I/O here.
 
-Where the rows are so many that a random one would have to come from a disk, the order is drawn in
-neighbourhoods: see `windows`.
+A mini-batch of ``b`` rows has the places 0 to ``b - 1``. A block is a range of them: the unit of
+computing. Blocks depend on sizes alone and not on the step, so that a run has few partitions, each
+made once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.base.random_keys import Purpose, permutation
-from distsgd.data.blocks import Blocking, Partition
-from distsgd.data.built_ahead import (
-    FEW_ROWS,
-    MOST_NARROW_ROWS,
-    BuiltAhead,
-    Order,
-    narrowed,
-    one_thread,
-)
-from distsgd.data.windows import WindowOrder, Windows, rows_in_window
+from distsgd.data.orders import MOST_NARROW_ROWS, EpochOrder, WindowOrder, Windows, rows_in_window
+
+NO_NEIGHBOUR = 1 << 16  # Higher than every separator: the subtree ends here.
+AUTO_LANE_ROWS = (32, 256)
+
+
+class Block(NamedTuple):
+    """Places ``first`` to ``last`` (excluded) of a mini-batch; `number` is its leaf in the tree."""
+
+    number: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The blocks of a mini-batch, in order, and what the tree needs to know of them.
+
+    Attributes:
+        blocks: None of them empty.
+        separators: Before each block and behind the last, ``len(blocks) + 1`` numbers: see
+            `separators_of`.
+        num_leaves: Block numbers are below it.
+    """
+
+    blocks: tuple[Block, ...]
+    separators: tuple[int, ...]
+    num_leaves: int
+
+
+def separators_of(numbers: list[int]) -> tuple[int, ...]:
+    """The separator before each of these block numbers and behind the last.
+
+    The tree is the binary trie of the numbers: two neighbours are joined at the highest bit in
+    which they differ, and that bit is their separator.
+
+    >>> separators_of([0, 1, 2])
+    (65536, 1, 2, 65536)
+    """
+    between = [(a ^ b).bit_length() for a, b in pairwise(numbers)]
+    return (NO_NEIGHBOUR, *between, NO_NEIGHBOUR)
+
+
+@lru_cache(maxsize=16)
+def partition_of(num_rows: int, num_leaves: int) -> Partition:
+    """Cut `num_rows` places into `num_leaves` ranges of about equal size; empty ones are left out.
+
+    >>> partition_of(10, 3).blocks  # doctest: +NORMALIZE_WHITESPACE
+    (Block(number=0, first=0, last=3), Block(number=1, first=3, last=6), Block(number=2, first=6,
+    last=10))
+    """
+    cuts = [num_rows * i // num_leaves for i in range(num_leaves + 1)]
+    ranges = enumerate(pairwise(cuts))
+    blocks = tuple(Block(i, first, last) for i, (first, last) in ranges if first < last)
+    return Partition(blocks, separators_of([block.number for block in blocks]), num_leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """The rule by which mini-batches are cut into blocks; sizes in rows."""
+
+    lanes: int
+    lane_rows: int
+    block_rows: int
+
+    @classmethod
+    def of(cls, batch_rows: int, *, lanes: int, lane_rows: int | None, block_rows: int) -> Blocking:
+        """The rule of a run whose full mini-batches have `batch_rows` rows.
+
+        Args:
+            batch_rows: 1 or more.
+            lanes: A mini-batch has as many blocks, or a multiple, where it has rows enough.
+            lane_rows: With fewer rows for each of them, it has fewer blocks; None: a quarter of the
+                mini-batch, within 32 and 256.
+            block_rows: The most rows of a block.
+        """
+        fewest, most = AUTO_LANE_ROWS
+        return cls(lanes, lane_rows or min(most, max(fewest, batch_rows // 4)), block_rows)
+
+    def num_leaves(self, num_rows: int) -> int:
+        """Into how many ranges a mini-batch of `num_rows` rows is cut.
+
+        >>> rule = Blocking.of(1024, lanes=16, lane_rows=None, block_rows=256)
+        >>> [rule.num_leaves(rows) for rows in (1024, 600, 50)]
+        [4, 4, 1]
+        """
+        streams = min(self.lanes, max(1, num_rows // self.lane_rows))
+        streams = 1 << (streams.bit_length() - 1)  # The largest power of two that is no more.
+        return streams * -(-num_rows // (streams * self.block_rows))
+
+    def partition(self, num_rows: int) -> Partition:
+        """The blocks of a mini-batch of `num_rows` rows."""
+        return partition_of(num_rows, self.num_leaves(num_rows))
+
+    def evaluation(self, num_rows: int) -> Partition:
+        """The blocks of `num_rows` rows of another split, in stored order."""
+        return partition_of(num_rows, max(1, -(-num_rows // self.block_rows)))
+
 
 Int64 = NDArray[np.int64]
 WillNeed = Callable[[range], None]
@@ -193,7 +283,7 @@ class BatchSampler:
     def row_order(self, will_need: WillNeed = _is_in_memory) -> RowOrder:
         """From places to rows, for one process; `will_need` hears of rows that are soon drawn."""
         if self.windows is None:
-            return _EpochOrder(self)
+            return EpochOrder(self.num_rows, self.batch_rows, self.seed)
         return WindowOrder(self.windows, self.batch_rows, self.seed, will_need=will_need)
 
     def describe(self) -> dict[str, int | str]:
@@ -246,31 +336,3 @@ class SamplerSpec:
             shuffle=self.shuffle,
             row_bytes=self.row_bytes,
         )
-
-
-class _EpochOrder:
-    """Place i of step t of an epoch is row ``order[t * batch_rows + i]`` of its permutation."""
-
-    def __init__(self, sampler: BatchSampler) -> None:
-        self._num_rows, self._batch_rows = sampler.num_rows, sampler.batch_rows
-        self._steps_per_epoch, self._seed = sampler.steps_per_epoch, sampler.seed
-        self._orders = BuiltAhead(self._build, one_thread())
-        self._epoch = -1
-        self._order: Order = np.empty(0, np.uint32)
-        self._is_next_begun = True
-
-    def rows_inplace(self, step: int, first: int, last: int, rows_N: Int64) -> None:
-        """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
-        epoch, within = divmod(step, self._steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._orders.get(epoch)
-            self._is_next_begun = self._num_rows <= FEW_ROWS
-        elif not self._is_next_begun:  # Not in an epoch's first step, which has enough to wait for.
-            self._orders.expect(epoch + 1, after=epoch)
-            self._is_next_begun = True
-        start = within * self._batch_rows
-        rows_N[:] = self._order[start + first : start + last]
-
-    def _build(self, epoch: int) -> Order:
-        size = self._num_rows
-        return narrowed(permutation(self._seed, Purpose.EPOCH_ORDER, epoch, size=size), size)

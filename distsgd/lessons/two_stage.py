@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.random_keys import Purpose, permutation
-from distsgd.data.blocks import Blocking, Partition
-from distsgd.data.built_ahead import Order, narrowed
-from distsgd.data.sampler import BatchSampler, RowOrder, SamplerSpec, WillNeed
+from distsgd.data.orders import Order, narrowed
+from distsgd.data.sampler import BatchSampler, Blocking, Partition, RowOrder, SamplerSpec, WillNeed
 from distsgd.errors import ConfigError
 
 _KEPT_POOLS = 2  # The present one, and the one that is read ahead.

@@ -19,7 +19,7 @@ import numpy as np
 from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.base.named import find_object
-from distsgd.data.blocks import Partition
+from distsgd.data.sampler import Partition
 from distsgd.errors import ConfigError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
 from distsgd.parallel.numerics import probe

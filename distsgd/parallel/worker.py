@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
-from distsgd.data.blocks import Block
-from distsgd.data.sampler import RowOrder, Sampler
+from distsgd.data.sampler import Block, RowOrder, Sampler
 from distsgd.nn.model import Model
 from distsgd.parallel.tree import Sums
 

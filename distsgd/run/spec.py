@@ -14,8 +14,8 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.base.named import Named
 from distsgd.config import TrainConfig
-from distsgd.data.built_ahead import MOST_NARROW_ROWS
 from distsgd.data.manifest import Manifest
+from distsgd.data.orders import MOST_NARROW_ROWS
 from distsgd.data.prepare.labels import check_two_classes, shown
 from distsgd.data.sampler import Sampler, SamplerSpec
 from distsgd.errors import ConfigError

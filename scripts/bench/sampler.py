@@ -13,8 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from distsgd.data.blocks import Blocking
-from distsgd.data.sampler import BatchSampler, Shuffle
+from distsgd.data.sampler import BatchSampler, Blocking, Shuffle
 
 CASES: tuple[tuple[int, int, Shuffle], ...] = (
     (1 << 12, 1, "rows"),

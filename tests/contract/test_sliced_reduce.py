@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from distsgd.base.arrays import Array
-from distsgd.data.blocks import Block
+from distsgd.data.sampler import Block
 from distsgd.optim.chunks import CHUNK_LENGTH
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.gradient_sum import SliceReducer

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from distsgd.config.aliases import TWO_STAGE
-from distsgd.data.blocks import Blocking
-from distsgd.data.sampler import BatchSampler
+from distsgd.data.sampler import BatchSampler, Blocking
 from distsgd.errors import ConfigError
 from distsgd.lessons.two_stage import TwoStageSampler
 from distsgd.parallel.server.step_view import StepView

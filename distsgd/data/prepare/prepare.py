@@ -25,11 +25,9 @@ from distsgd.data.prepare.columns import Piece, RawRows
 from distsgd.data.prepare.csv_types import as_trained, typed_sources
 from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.prepare.schema import TableSchema, resolve_schema, with_rows
-from distsgd.data.prepare.spill import ShardWriter
-from distsgd.data.prepare.split import Split
-from distsgd.data.prepare.strata import ClassNames, simple_split, stratified_split
+from distsgd.data.prepare.split import ClassNames, Split, simple_split, stratified_split
 from distsgd.data.scaling import RunningStatistics, Statistics, standardise_inplace
-from distsgd.data.shard_file import RowFormat
+from distsgd.data.shards import RowFormat, ShardWriter
 from distsgd.data.sources.formats import SourceSpec, check_named_once, open_sources
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
 from distsgd.data.sources.source import TableSource

@@ -2,24 +2,28 @@
 
 Every row has a random integer, and the rows with the smallest integers are held out: a simple
 random sample without replacement, known piece by piece. Stratified, each class is a sample of its
-own. All of it is a pure function of the seed, row numbers and classes. No I/O here.
+own. All of it is a pure function of the seed, row numbers and classes. What cannot be split is
+refused here, before anything else is read.
 Letters: N rows of a piece, C classes (one where rows are not stratified).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.base.random_keys import Purpose, UInt64, permutation, raw_integers
+from distsgd.base.random_keys import KeyedRows, Purpose, UInt64, permutation
+from distsgd.data.options import ClassName, PrepareOptions
+from distsgd.data.prepare.columns import RawRows
+from distsgd.data.prepare.labels import Vocabulary, sort_classes
+from distsgd.errors import DataError
 
 Int64 = NDArray[np.int64]
 
-KEYED_ROWS = 4096
 _RADIX_BITS = 16
 _ROWS_AT_ONCE = 1 << 16
 
@@ -30,31 +34,6 @@ class Keys(Protocol):
     def integers(self, place_N: Int64) -> UInt64:
         """Of these places, ascending; uint64 ``[N]``."""
         ...
-
-
-class KeyedRows:
-    """One random integer a row, keyed in pieces of 4096 rows; the piece read last is kept."""
-
-    def __init__(self, seed: int, purpose: Purpose) -> None:
-        self._seed, self._purpose = seed, purpose
-        self._number = -1
-        self._integers = np.empty(0, np.uint64)
-
-    def integers(self, place_N: Int64) -> UInt64:
-        """Of these rows, ascending; uniform uint64 ``[N]``."""
-        integers_N = np.empty(len(place_N), np.uint64)
-        numbers, starts = np.unique(place_N // KEYED_ROWS, return_index=True)
-        ends = [*starts.tolist(), len(place_N)][1:]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
-            offset_N = place_N[start:end] - number * KEYED_ROWS
-            integers_N[start:end] = self._piece(number)[offset_N]
-        return integers_N
-
-    def _piece(self, number: int) -> UInt64:
-        if number != self._number:
-            self._integers = raw_integers(self._seed, self._purpose, number, count=KEYED_ROWS)
-            self._number = number
-        return self._integers
 
 
 def num_test_rows(num_rows: int, test_fraction: float) -> int:
@@ -227,3 +206,65 @@ class SplitPass:
 def _pieces(start: int, count: int) -> Iterator[Int64]:
     for first in range(start, start + count, _ROWS_AT_ONCE):
         yield np.arange(first, min(first + _ROWS_AT_ONCE, start + count))
+
+
+ClassNames = tuple[ClassName, ...]
+_SHOWN = 5
+
+
+def simple_split(rows: RawRows, train_source_rows: int, options: PrepareOptions) -> Split:
+    """The fraction of the first `train_source_rows` rows, and all rows after them.
+
+    Raises DataError where no row would be left to train on, or none to test on.
+    """
+    num_tests = _num_test_rows(rows, train_source_rows, options.test_fraction)
+    return Split(options.split_seed, [train_source_rows], [num_tests])
+
+
+def stratified_split(
+    rows: RawRows, options: PrepareOptions, progress: Callable[[str, int, int | None], None]
+) -> tuple[Split, ClassNames]:
+    """The fraction of each class; reads all labels once, and features not at all.
+
+    Returns:
+        The split, which takes classes by their place in the names, and the names, sorted.
+
+    Raises DataError for labels that cannot be used, where no row would be left to train on, or none
+    to test on, and for a class that would give its last training row.
+    """
+    vocabulary, count_C = Vocabulary(), np.zeros(0, np.int64)
+    for piece in rows.labels_only().pieces(vocabulary):
+        assert piece.target is not None, "labels are read"
+        found_C = np.bincount(piece.target, minlength=len(vocabulary.names))
+        found_C[: len(count_C)] += count_C
+        count_C = found_C
+        progress("counting", piece.first_row + len(piece.x_NI), rows.num_rows)
+    names = sort_classes(vocabulary.names)
+    code_of = {name: code for code, name in enumerate(vocabulary.names)}
+    class_rows = [int(count_C[code_of[name]]) for name in names]
+    _num_test_rows(rows, sum(class_rows), options.test_fraction)
+    test_rows, emptied = apportion(class_rows, options.test_fraction)
+    if emptied:
+        few = ", ".join(f"{names[c]!r} ({class_rows[c]})" for c in emptied[:_SHOWN])
+        more = f" and {len(emptied) - _SHOWN} more" if len(emptied) > _SHOWN else ""
+        reason = (
+            f"test_fraction {options.test_fraction:g} with stratify would hold out the last rows of"
+            f" some of the classes {few}{more} (rows in brackets); give them more rows, or lower"
+            " test_fraction, or set stratify = false"
+        )
+        raise DataError(rows.locate(0)[0], reason)
+    return Split(options.split_seed, class_rows, test_rows, by_class=True), names
+
+
+def _num_test_rows(rows: RawRows, num_rows: int, test_fraction: float) -> int:
+    """So many of `num_rows` rows; DataError where that is none or all of them."""
+    num_tests = num_test_rows(num_rows, test_fraction)
+    if test_fraction and num_rows and num_tests in {0, num_rows}:
+        lacking = "test" if num_tests == 0 else "train"
+        way_out = f"raise it (one row is {1 / num_rows:.2g})" if num_tests == 0 else "lower it"
+        reason = (
+            f"test_fraction {test_fraction:g} of {num_rows} rows is {num_tests} rows, and none is"
+            f" left to {lacking} on; {way_out}, give more rows, or set test_fraction to 0"
+        )
+        raise DataError(rows.locate(0)[0], reason)
+    return num_tests

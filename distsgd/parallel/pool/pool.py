@@ -14,7 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from distsgd.data.blocks import Partition
+from distsgd.data.sampler import Partition
 from distsgd.errors import WaitTimeoutError, WorkerError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import (

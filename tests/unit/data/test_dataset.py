@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distsgd.data.dataset import DataSet, Rows
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.shard_file import ShardArrays
+from distsgd.data.shards import ShardArrays
 from distsgd.data.sources.source import arrays_source
 from distsgd.errors import ShardError
 

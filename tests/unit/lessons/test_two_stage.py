@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.data.blocks import Blocking
-from distsgd.data.sampler import BatchSampler
+from distsgd.data.sampler import BatchSampler, Blocking
 from distsgd.lessons.two_stage import TwoStageSampler
 from tests.surprise import is_as_chance
 from tests.unit.data.test_sampler import batches, meetings

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.data.blocks import Block, Blocking, Partition, separators_of
+from distsgd.data.sampler import Block, Blocking, Partition, separators_of
 from distsgd.parallel.tree import Sums, fold, joins, most_nodes
 from tests.oracles import tree_over
 

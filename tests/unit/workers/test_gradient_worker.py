@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.data.blocks import Block
 from distsgd.data.dataset import DataSet
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
+from distsgd.data.sampler import Block
 from distsgd.data.sources.source import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model

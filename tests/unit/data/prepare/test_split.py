@@ -14,8 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.base.random_keys import Purpose
-from distsgd.data.prepare.split import KEYED_ROWS, KeyedRows, Split, apportion, num_test_rows
+from distsgd.base.random_keys import KEYED_ROWS, KeyedRows, Purpose
+from distsgd.data.prepare.split import (
+    Split,
+    apportion,
+    num_test_rows,
+)
 
 FRACTIONS = st.one_of(
     st.integers(1, 999).map(lambda thousandths: thousandths / 1000),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.data.blocks import Block
+from distsgd.data.sampler import Block
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.launch import local_thread
 from distsgd.parallel.launch.local_thread import train_in_process

@@ -1,12 +1,15 @@
-"""Shuffling in windows: the order of an epoch where the rows are too many to be read one by one.
+"""From places of mini-batches to rows: the order of an epoch, drawn row by row or in windows.
 
-A random row from an uncached file costs a hundred times one from the cache. So the windows of an
-epoch, each a range of neighbouring rows, are permuted, laid end to end, and cut into as many lanes
-of equal length as the configuration says. A lane walks through its windows, two of them pooled and
-permuted at a time, and every mini-batch takes as many rows from each lane as from any other. Rows
-lie at random in the windows already (see `spill`), so that a mini-batch is close to a random
-sample: only rows of one window meet more often than chance says (`same_window_meeting`).
-No I/O here.
+Any row may follow any other where all of them are in memory: `EpochOrder`. A random row from an
+uncached file costs a hundred times one from the cache. So the windows of an epoch, each a range of
+neighbouring rows, are permuted, laid end to end, and cut into as many lanes of equal length as the
+configuration says: `WindowOrder`. A lane walks through its windows, two of them pooled and permuted
+at a time, and every mini-batch takes as many rows from each lane as from any other. Rows lie at
+random in the windows already (see `shards`), so that a mini-batch is close to a random sample: only
+rows of one window meet more often than chance says (`same_window_meeting`).
+
+An order of millions of rows takes longer than many steps to build. It is built in a thread while
+steps before it are made; numpy lets other threads work meanwhile. No I/O here.
 
 Letters: N rows, L lanes; a lane's *positions* count its rows in the order in which it gives them.
 """
@@ -14,17 +17,107 @@ Letters: N rows, L lanes; a lane's *positions* count its rows in the order in wh
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.random_keys import Purpose, permutation
-from distsgd.data.built_ahead import FEW_ROWS, BuiltAhead, Order, narrowed, one_thread
 
 Int64 = NDArray[np.int64]
+Order = NDArray[np.unsignedinteger[Any]]  # Row numbers, as narrow as they fit.
+MOST_NARROW_ROWS = 1 << 32
+# The order of fewer rows is built in about the time that it takes to have a thread do it.
+FEW_ROWS = 1 << 10
+K = TypeVar("K", bound=Hashable)
+
+
+class BuiltAhead(Generic[K]):
+    """At most two arrays by key: the one in use, and one more, which may be on its way.
+
+    Args:
+        build: Makes the array of a key; called in a thread of `threads` after `expect`.
+        threads: Where; several may share one.
+    """
+
+    def __init__(self, build: Callable[[K], Order], threads: ThreadPoolExecutor) -> None:
+        self._build, self._threads = build, threads
+        self._kept: dict[K, Order] = {}
+        self._coming: tuple[K, Future[Any]] | None = None
+
+    def get(self, key: K) -> Order:
+        """The array of `key`; blocks while it is built, which is bounded by its length."""
+        if key in self._kept:
+            found = self._kept.pop(key)
+        elif self._coming is not None and self._coming[0] == key:
+            coming, self._coming = self._coming[1], None
+            found = coming.result()
+        else:
+            self._make_room()
+            found = self._build(key)
+        self._kept[key] = found  # Behind the others: the one that was used last.
+        return found
+
+    def expect(self, key: K, *, after: K) -> None:
+        """`key` will be asked for next, and `after` is in use; returns at once."""
+        if key in self._kept or self._coming is not None:
+            return
+        # What is behind goes before something new is made: two at a time, one of them growing.
+        self._kept = {kept: array for kept, array in self._kept.items() if kept == after}
+        self._coming = key, self._threads.submit(self._build, key)
+
+    def _make_room(self) -> None:
+        """Keep no more than what was used last, and let nothing else grow."""
+        if self._coming is not None:
+            # Another was asked for than expected, as after a rollback.
+            coming, self._coming = self._coming[1], None
+            if not coming.cancel():
+                wait([coming])
+        while len(self._kept) > 1:
+            del self._kept[next(iter(self._kept))]
+
+
+def narrowed(rows_N: NDArray[np.int64], num_rows: int) -> Order:
+    """Row numbers below `num_rows`, as narrow as they fit; a copy."""
+    return rows_N.astype(np.uint32 if num_rows <= MOST_NARROW_ROWS else np.uint64)
+
+
+def one_thread() -> ThreadPoolExecutor:
+    """A thread that starts with its first work, and ends with its owner."""
+    return ThreadPoolExecutor(1, thread_name_prefix="distsgd-order")
+
+
+class EpochOrder:
+    """Place i of step t of an epoch is row ``order[t * batch_rows + i]`` of its permutation."""
+
+    def __init__(self, num_rows: int, batch_rows: int, seed: int) -> None:
+        self._num_rows, self._batch_rows, self._seed = num_rows, batch_rows, seed
+        self._steps_per_epoch = -(-num_rows // batch_rows)
+        self._orders = BuiltAhead(self._build, one_thread())
+        self._epoch = -1
+        self._order: Order = np.empty(0, np.uint32)
+        self._is_next_begun = True
+
+    def rows_inplace(self, step: int, first: int, last: int, rows_N: Int64) -> None:
+        """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
+        epoch, within = divmod(step, self._steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._orders.get(epoch)
+            self._is_next_begun = self._num_rows <= FEW_ROWS
+        elif not self._is_next_begun:  # Not in an epoch's first step, which has enough to wait for.
+            self._orders.expect(epoch + 1, after=epoch)
+            self._is_next_begun = True
+        start = within * self._batch_rows
+        rows_N[:] = self._order[start + first : start + last]
+
+    def _build(self, epoch: int) -> Order:
+        size = self._num_rows
+        return narrowed(permutation(self._seed, Purpose.EPOCH_ORDER, epoch, size=size), size)
+
+
 MOST_WINDOW_ROWS = 1 << 16
 MOST_WINDOW_BYTES = 16 << 20
 MOST_ORDER_ROWS = 1 << 22  # Of one window a lane; the orders of four are kept: 64 MiB in all.
