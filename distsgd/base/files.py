@@ -243,7 +243,7 @@ class JsonLines:
         self.path = path
         self._rows: list[dict[str, Any]] = []
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append_object(self, row: dict[str, Any]) -> None:
         """Remember `row`, which has a ``step``."""
         self._rows.append(row)
 
@@ -275,12 +275,12 @@ class JsonLines:
             RunError: The operating system refuses.
         """
         self._rows = [row for row in self._rows if row["step"] <= step]
-        rows = [row for _, row in self.read()]
+        rows = [row for _, row in self.read_objects()]
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
             write_bytes_atomic(self.path, b"".join(encode_json(self.path, row) for row in kept))
 
-    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read_objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The lines on disk, as (number counted from 1, object); none where there is no file.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distsgd.base.settings import refuse
 from distsgd.parallel.server.step_view import EpochEnd, Observers, StepView
-from distsgd.store.evaluations import EvaluationRow
+from distsgd.store.logs import EvaluationRow
 
 if TYPE_CHECKING:
     from distsgd.run.progress import Progress

@@ -26,7 +26,7 @@ from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.run.spec import RunSpec, build_model
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]

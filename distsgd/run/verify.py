@@ -19,8 +19,7 @@ from distsgd.run.replay import replayed
 from distsgd.run.resume import check_replay
 from distsgd.run.saved import SavedRun
 from distsgd.run.spec import RunSpec, make_run_spec
-from distsgd.store.digest import DigestLog, weights_digest
-from distsgd.store.history import read_history
+from distsgd.store.logs import DigestLog, read_history, weights_digest
 
 Say = Callable[[str], None]
 _NOT_COMPARED = {"seconds"}  # The only column that is no function of configuration, data and seed.

@@ -6,9 +6,17 @@ never pickle.
 
 from distsgd.base.files import read_json, write_bytes_atomic, write_json_atomic
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
-from distsgd.store.digest import DigestChain, DigestLog, DigestRow, weights_digest
-from distsgd.store.evaluations import EvaluationLog, EvaluationRow
-from distsgd.store.history import HistoryRow, HistoryWriter, read_history
+from distsgd.store.logs import (
+    DigestChain,
+    DigestLog,
+    DigestRow,
+    EvaluationLog,
+    EvaluationRow,
+    HistoryRow,
+    HistoryWriter,
+    read_history,
+    weights_digest,
+)
 from distsgd.store.run_directory import RunDirectory
 
 __all__ = [

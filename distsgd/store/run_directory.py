@@ -7,9 +7,9 @@ In it::
     model.json         the network, class names, standardising statistics
     result.json        written at the end
     checkpoints/       see `checkpoint`
-    history/           see `history`
-    evaluations.jsonl  see `evaluations`
-    digests.jsonl      see `digest`
+    history/           see `logs`
+    evaluations.jsonl  see `logs`
+    digests.jsonl      see `logs`
     lock               names the process that has the run, while it has it
 """
 

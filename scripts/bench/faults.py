@@ -33,7 +33,7 @@ from distsgd.lab.processes import marked_processes
 from distsgd.run.callbacks import Callback
 from distsgd.run.progress import Progress
 from distsgd.run.trainer import Trainer
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 
 SMALL, MIDDLE, LARGE = (784, 128, 10), (784, 512, 512, 10), (784, 2800, 2800, 10)
 SLOW_FROM, SLOW_TO = 300, 2000  # Steps.

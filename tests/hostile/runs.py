@@ -25,9 +25,7 @@ from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
 from distsgd.run.run_files import read_weights
 from distsgd.run.trainer import Trainer
-from distsgd.store.digest import DigestLog
-from distsgd.store.evaluations import EvaluationLog
-from distsgd.store.history import read_history
+from distsgd.store.logs import DigestLog, EvaluationLog, read_history
 from distsgd.store.run_directory import RunDirectory
 
 _STEPS, _CHECKPOINT_EVERY = 9, 3

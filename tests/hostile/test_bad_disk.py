@@ -15,7 +15,7 @@ import pytest
 
 from distsgd.errors import CheckpointError, DiskError
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.digest import DigestLog
+from distsgd.store.logs import DigestLog
 from tests.hostile.runs import KilledRun
 
 SMALL_DISK = "1m"

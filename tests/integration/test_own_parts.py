@@ -14,7 +14,7 @@ from distsgd.errors import ConfigError
 from distsgd.optim.rules import RULES
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
 SIGN, SPSA = "tests.own_parts:SignDescent", "tests.own_parts:Spsa"

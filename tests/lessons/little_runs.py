@@ -24,7 +24,7 @@ from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays
 from distsgd.run.spec import make_run_spec
 from distsgd.run.trainer import Trainer
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 from distsgd.store.run_directory import RunDirectory
 from tests.integration.pools import SECRET, train_with_threads
 

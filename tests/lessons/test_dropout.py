@@ -18,7 +18,7 @@ from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
 from distsgd.nn import Dense, Dropout, Model
 from distsgd.parallel.launch.local_thread import train_in_process
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,7 @@ from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
-from distsgd.store.history import read_history
+from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
 NAME = "own_worker:MedianWorker"

@@ -21,9 +21,14 @@ from distsgd.optim.clip import squared_norm
 from distsgd.parallel.server.saved_state import check_state
 from distsgd.parallel.server.training import Training
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
-from distsgd.store.digest import DigestChain, DigestLog
-from distsgd.store.evaluations import EvaluationLog, EvaluationRow
-from distsgd.store.history import HistoryRow, HistoryWriter
+from distsgd.store.logs import (
+    DigestChain,
+    DigestLog,
+    EvaluationLog,
+    EvaluationRow,
+    HistoryRow,
+    HistoryWriter,
+)
 from distsgd.store.run_directory import RunDirectory
 
 MOST_SAVING = 0.015  # Of the time, where checkpoints come by time.

@@ -47,8 +47,7 @@ from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import Address
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
-from distsgd.store.digest import weights_digest
-from distsgd.store.evaluations import EvaluationRow
+from distsgd.store.logs import EvaluationRow, weights_digest
 from distsgd.store.run_directory import RunDirectory
 
 JOIN_TIMEOUT_S = 120.0

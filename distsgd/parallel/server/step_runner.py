@@ -19,7 +19,7 @@ from distsgd.parallel.server.spec import ServerSpec
 from distsgd.parallel.server.step_view import CallbackError, OnStep, StepView
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.tree import Sums
-from distsgd.store.history import HistoryRow
+from distsgd.store.logs import HistoryRow
 
 
 class StepRunner:

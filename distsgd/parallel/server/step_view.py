@@ -18,7 +18,7 @@ from typing import TypeAlias
 from distsgd.base.arrays import Array
 from distsgd.errors import WaitTimeoutError
 from distsgd.nn.weights import in_short
-from distsgd.store.evaluations import EvaluationRow
+from distsgd.store.logs import EvaluationRow
 
 MOST_WAITING = 64
 TAKE_TIMEOUT_S = 300.0

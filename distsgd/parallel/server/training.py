@@ -30,7 +30,7 @@ from distsgd.parallel.server.saved_state import check_state, number, plain
 from distsgd.parallel.server.updater import Updater
 from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
-from distsgd.store.history import HistoryRow
+from distsgd.store.logs import HistoryRow
 
 NO_SUMS = Sums(0, 0.0, 0, 0.0, 0.0)
 

@@ -16,7 +16,7 @@ from distsgd.run.progress import Progress
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.evaluations import EvaluationRow
+from distsgd.store.logs import EvaluationRow
 
 ROWS = np.arange(32.0).reshape(16, 2) / 32, np.arange(16.0)
 CONFIG = TrainConfig.from_dict(

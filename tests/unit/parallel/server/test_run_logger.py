@@ -15,9 +15,7 @@ from distsgd.parallel.server.run_logger import MOST_SAVING, LogSpec, RunLogger
 from distsgd.parallel.server.training import Training, UpdateSpec
 from distsgd.parallel.tree import Sums
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.digest import DigestChain, DigestLog
-from distsgd.store.evaluations import EvaluationLog, EvaluationRow
-from distsgd.store.history import read_history
+from distsgd.store.logs import DigestChain, DigestLog, EvaluationLog, EvaluationRow, read_history
 from distsgd.store.run_directory import RunDirectory
 
 MODEL = Model([Dense(2)], "quadratic", (3,))

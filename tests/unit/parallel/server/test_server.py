@@ -27,9 +27,7 @@ from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.service import serve
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.digest import DigestLog
-from distsgd.store.evaluations import EvaluationLog
-from distsgd.store.history import read_history
+from distsgd.store.logs import DigestLog, EvaluationLog, read_history
 from distsgd.store.run_directory import RunDirectory
 from tests.fakes import NUM_TEST_ROWS, FakeWorker, small_blocks
 

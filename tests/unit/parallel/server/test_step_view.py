@@ -15,7 +15,7 @@ from distsgd.parallel.server.step_view import (
     Observers,
     StepView,
 )
-from distsgd.store.evaluations import EvaluationRow
+from distsgd.store.logs import EvaluationRow
 
 
 def view(step: int) -> StepView:

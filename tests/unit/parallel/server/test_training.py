@@ -17,7 +17,7 @@ from distsgd.optim.schedules import Cosine
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.training import Training, UpdateSpec
 from distsgd.parallel.tree import Sums
-from distsgd.store.history import HistoryRow
+from distsgd.store.logs import HistoryRow
 
 P = 11
 SCHEDULE = Cosine(0.5, total_steps=20, warmup_steps=3)

@@ -1,13 +1,17 @@
-"""The history of a run: a row for every `history_every` steps, in immutable Parquet parts.
+"""What a run writes as it trains: history, evaluations, digests; a row for some of the steps.
 
-    history/part-000000000001-000000001000.parquet      first and last step
+The history is in immutable Parquet parts, named by their first and last step::
 
-Appending is part of the loop and costs a list append; parts are written with the checkpoints.
+    history/part-000000000001-000000001000.parquet
+
+Evaluations and digests are JSON, one object a line. Appending is part of the loop and costs a list
+append; what was appended reaches the disk with the checkpoints.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
-from distsgd.base.files import as_run_error, make_private_directory, write_bytes_atomic
+from distsgd.base.arrays import Array
+from distsgd.base.files import JsonLines, as_run_error, make_private_directory, write_bytes_atomic
 from distsgd.errors import CheckpointError
 
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
+_START = "0" * 64
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.parquet\Z")
 _MAX_SMALL_PARTS = 64
 _LARGE_PART_SIZE_BYTES = 32 << 20
@@ -206,3 +214,131 @@ def _check_shape(path: Path, file: Any, *, max_rows: int) -> None:
         raise CheckpointError(
             path, f"has the columns {file.schema_arrow.names}; must have {names}, of their types"
         )
+
+
+class EvaluationRow(NamedTuple):
+    """One evaluation; its fields are the columns of the table.
+
+    Attributes:
+        step: Updates made before it.
+        epoch: Passes over the rows, finished or begun, as the caller counts them.
+        test_loss: Mean over the held-out rows; None where it is not finite.
+        test_accuracy: Share of them classified right; None where there are no classes.
+        rows: Held-out rows.
+    """
+
+    step: int
+    epoch: float
+    test_loss: float | None
+    test_accuracy: float | None
+    rows: int
+
+
+class EvaluationLog(JsonLines):
+    """The evaluations at `path`, in the order of their steps; in memory until `flush`."""
+
+    def append(self, row: EvaluationRow) -> None:
+        """Remember `row`."""
+        loss = row.test_loss
+        finite = loss if loss is not None and math.isfinite(loss) else None
+        self.append_object(row._replace(test_loss=finite)._asdict())
+
+    def read(self) -> tuple[EvaluationRow, ...]:
+        """The rows on disk.
+
+        Raises:
+            CheckpointError: A line is damaged; names it.
+        """
+        rows = []
+        for number, line in self.read_objects():
+            if line.keys() != set(EvaluationRow._fields):
+                names = ", ".join(EvaluationRow._fields)
+                raise self.damaged(number, f"has the fields {sorted(line)}; must have {names}")
+            for name, value in line.items():
+                may_be_null = name in {"test_loss", "test_accuracy"} and value is None
+                if not may_be_null and type(value) not in {int, float}:
+                    raise self.damaged(number, f"{name} is {value!r}; must be a number")
+            rows.append(EvaluationRow(**line))
+        return tuple(rows)
+
+
+class DigestChain:
+    """A hash of every (step, weights) so far.
+
+    ``value = blake3(previous value || step as 8 bytes, little-endian || bytes of the weights)``. It
+    starts at 32 zero bytes. Its value is also its state.
+
+    Examples:
+        >>> chain = DigestChain()
+        >>> chain.extend(1, np.zeros(3, np.float32))[:16]
+        '33eec26a0eb99807'
+        >>> chain.value == DigestChain(chain.value).value
+        True
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = _START) -> None:
+        if not isinstance(value, str) or not _HEX.match(value):
+            raise CheckpointError("digest", f"is {value!r}; must be 64 hexadecimal digits")
+        self._value = bytes.fromhex(value)
+
+    @property
+    def value(self) -> str:
+        """32 bytes in hexadecimal digits; `DigestChain(value)` continues from here."""
+        return self._value.hex()
+
+    def extend(self, step: int, weights: Array) -> str:
+        """Take in the `weights` after `step` updates; contiguous ones are not copied.
+
+        Returns:
+            The new value.
+        """
+        hasher = blake3(self._value)
+        hasher.update(step.to_bytes(8, "little"))
+        hasher.update(_bytes_of(weights))
+        self._value = hasher.digest()
+        return self._value.hex()
+
+
+class DigestRow(NamedTuple):
+    """The chain's value after `step` updates."""
+
+    step: int
+    digest: str
+
+
+class DigestLog(JsonLines):
+    """The values of a chain at `path`, in the order of their steps; in memory until `flush`."""
+
+    def append(self, step: int, digest: str) -> None:
+        """Remember a value."""
+        self.append_object({"step": step, "digest": digest})
+
+    def read(self) -> tuple[DigestRow, ...]:
+        """The values on disk.
+
+        Raises:
+            CheckpointError: A line is damaged; names it.
+        """
+        rows = []
+        for number, line in self.read_objects():
+            digest = line.get("digest")
+            if not isinstance(digest, str) or not _HEX.match(digest):
+                raise self.damaged(number, f"digest is {digest!r}; must be 64 hexadecimal digits")
+            rows.append(DigestRow(line["step"], digest))
+        return tuple(rows)
+
+
+def weights_digest(weights: Array) -> str:
+    """blake3 of the bytes of `weights`, 64 hexadecimal digits; equal for equal bits only.
+
+    Examples:
+        >>> weights_digest(np.zeros(3, np.float32)) == weights_digest(np.zeros(3, np.float32))
+        True
+    """
+    return blake3(_bytes_of(weights)).hexdigest()
+
+
+def _bytes_of(weights: Array) -> memoryview:
+    return np.ascontiguousarray(weights).reshape(-1).view(np.uint8).data
