@@ -11,8 +11,14 @@ import typer
 from distsgd.cli.options import CsvOption, given_path, grouped
 from distsgd.cli.terminal.messages import memory, print_facts, print_table, say
 from distsgd.cli.terminal.progress import reporter
-from distsgd.data.options import AskedLabelKind, Dtype, PrepareOptions, Standardise
-from distsgd.data.sources.csv_settings import DEFAULT_CSV, with_given
+from distsgd.data.options import (
+    DEFAULT_CSV,
+    AskedLabelKind,
+    Dtype,
+    PrepareOptions,
+    Standardise,
+    with_given,
+)
 from distsgd.errors import DataError
 
 if TYPE_CHECKING:

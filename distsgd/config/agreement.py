@@ -17,7 +17,7 @@ from distsgd.config.sections import (
     ScheduleSection,
     TrainSection,
 )
-from distsgd.data.sources.csv_settings import CsvSettings, csv_problems
+from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 

@@ -22,8 +22,8 @@ from distsgd.data.dataset import DataSet, DirectoryLock
 from distsgd.data.manifest import VERSION, Manifest
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.prepare.prepare import Progress, prepare
-from distsgd.data.sources.formats import partitions_of, with_companions
-from distsgd.data.sources.paths import expand_paths, file_stamp
+from distsgd.data.sources.formats import expand_paths, partitions_of, with_companions
+from distsgd.data.tables import file_stamp
 from distsgd.errors import DataError, DiskError, ShardError
 
 LOCK_TIMEOUT_S = 3600.0

@@ -15,9 +15,16 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from distsgd.data.manifest_reader import ManifestReader
-from distsgd.data.options import ClassName, Dtype, LabelKind, Standardise
+from distsgd.data.options import (
+    DEFAULT_CSV,
+    ClassName,
+    CsvSettings,
+    Dtype,
+    LabelKind,
+    Standardise,
+    csv_problems,
+)
 from distsgd.data.scaling import Statistics
-from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings, csv_problems
 from distsgd.errors import ShardError
 
 FORMAT = "distsgd-data"

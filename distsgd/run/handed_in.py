@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
-from distsgd.data.sources.source import MemorySource, arrays_source, table_source
+from distsgd.data.tables import MemorySource, arrays_source, table_source
 from distsgd.errors import ConfigError, DataError, first_line
 
 _NAME = "data"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.data.manifest import Manifest
+from distsgd.data.options import with_given
 from distsgd.data.prepare.prepare import LabelProblem, read_features
-from distsgd.data.sources.csv_settings import with_given
-from distsgd.data.sources.source import MemorySource, table_source
+from distsgd.data.tables import MemorySource, table_source
 from distsgd.errors import DataError
 from distsgd.run.handed_in import as_array, as_features, check_same_index, label_columns
 

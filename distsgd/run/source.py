@@ -15,10 +15,9 @@ from distsgd.data.cache import cached
 from distsgd.data.cache_entries import default_cache_dir
 from distsgd.data.dataset import DataSet, DirectoryLock
 from distsgd.data.manifest import Manifest, read_manifest
-from distsgd.data.options import PrepareOptions
+from distsgd.data.options import CsvSettings, PrepareOptions
 from distsgd.data.prepare.column_names import selects
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import find_loss
 from distsgd.run.handed_in import source_of

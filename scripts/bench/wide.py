@@ -21,7 +21,7 @@ from distsgd.config import TrainConfig
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sources.formats import SourceSpec
-from distsgd.data.sources.source import table_source
+from distsgd.data.tables import table_source
 from distsgd.run.trainer import Trainer
 
 OPTIONS = PrepareOptions(("y",), test_fraction=0.2, standardise="mean_std")

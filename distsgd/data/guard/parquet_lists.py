@@ -14,8 +14,7 @@ from mmap import mmap
 import numpy as np
 import pyarrow as pa
 
-from distsgd.data.guard.parquet_pages import DATA, DATA_V2, Chunk, Page, integer
-from distsgd.data.guard.thrift import CompactReader
+from distsgd.data.guard.parquet_pages import DATA, DATA_V2, Chunk, CompactReader, Page, integer
 
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _RLE = 3  # Of Encoding.

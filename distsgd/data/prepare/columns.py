@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distsgd.data.kinds import is_text, numbers, storage
 from distsgd.data.prepare.labels import UnknownClassError, Vocabulary
 from distsgd.data.prepare.schema import TableSchema, check_schema
-from distsgd.data.sources.source import TableSource, arrow_errors
+from distsgd.data.tables import TableSource, arrow_errors, is_text, numbers, storage
 from distsgd.errors import DataError, shortened
 
 Float64 = NDArray[np.float64]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distsgd.data.kinds import is_text
 from distsgd.data.options import AskedLabelKind, LabelKind
 from distsgd.data.prepare.labels import (
     MAX_CLASSES,
@@ -23,8 +22,9 @@ from distsgd.data.prepare.labels import (
 from distsgd.data.sources.csv_cells import no_number
 from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.csv_numbers import joint_type
+from distsgd.data.sources.formats import csv_file_of
 from distsgd.data.sources.partitions import PartitionedSource
-from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import TableSource, is_text
 from distsgd.errors import DataError
 
 Say = Callable[[str], None]
@@ -75,7 +75,7 @@ def as_trained(
     if label_kind == "number":
         for source in sources:
             for label in (label for label in labels if label in source.schema.names):
-                if _file(source) is None:
+                if csv_file_of(source) is None:
                     check_number_label(source.name, label, source.schema.field(label).type)
     fields = _joint_fields(_csv_files(sources))
     for label in fields.keys() & set(labels):
@@ -87,17 +87,11 @@ def as_trained(
 
 
 def _csv_files(sources: Sequence[TableSource]) -> list[CsvSource]:
-    return [file for file in map(_file, sources) if file is not None]
-
-
-def _file(source: TableSource) -> CsvSource | None:
-    """The CSV file that a source is, be it with the columns of its directories."""
-    inside = source.source if isinstance(source, PartitionedSource) else source
-    return inside if isinstance(inside, CsvSource) else None
+    return [file for file in map(csv_file_of, sources) if file is not None]
 
 
 def _typed(source: TableSource, fields: _Fields) -> TableSource:
-    file = _file(source)
+    file = csv_file_of(source)
     if file is None:
         return source
     typed = file.typed(fields)
@@ -110,7 +104,7 @@ def _types_elsewhere(sources: Sequence[TableSource], label: str) -> list[pa.Data
     """Types of a label column in sources with rows where CSV does not hold it."""
     types = []
     for source in sources:
-        file = _file(source)
+        file = csv_file_of(source)
         is_in_csv = file is not None and label in file.schema.names
         if source.num_rows and label in source.schema.names and not is_in_csv:
             types.append(source.schema.field(label).type)

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.kinds import is_text
 from distsgd.data.options import ClassName, LabelKind, PrepareOptions
+from distsgd.data.tables import is_text
 from distsgd.errors import DataError, shortened
 
 MAX_CLASSES = 65_536

@@ -28,9 +28,9 @@ from distsgd.data.prepare.schema import TableSchema, resolve_schema, with_rows
 from distsgd.data.prepare.split import ClassNames, Split, simple_split, stratified_split
 from distsgd.data.scaling import RunningStatistics, Statistics, standardise_inplace
 from distsgd.data.shards import RowFormat, ShardWriter
-from distsgd.data.sources.formats import SourceSpec, check_named_once, open_sources
+from distsgd.data.sources.formats import SourceSpec, check_named_once, csv_file_of, open_sources
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
-from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import TableSource
 from distsgd.errors import DataError
 
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
@@ -186,9 +186,10 @@ def _open_all(
             raise DataError(tests[0].name, f"has no rows to test on; {way_out}")
         opened += tests
     check_named_once(opened)
-    opened = typed_sources(
-        opened, labels=options.label, label_kind=options.label_kind, on_message=on_message
-    )
+    if any(csv_file_of(source) for source in opened):
+        opened = typed_sources(
+            opened, labels=options.label, label_kind=options.label_kind, on_message=on_message
+        )
     return opened, num_train_sources
 
 

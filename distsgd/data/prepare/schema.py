@@ -12,15 +12,6 @@ from functools import partial
 
 import pyarrow as pa
 
-from distsgd.data.kinds import (
-    described,
-    foreign_extension,
-    is_list,
-    kind_of,
-    plain_type,
-    tensor_order,
-    unified,
-)
 from distsgd.data.manifest import names_of_features
 from distsgd.data.prepare.column_names import (
     Features,
@@ -31,7 +22,16 @@ from distsgd.data.prepare.column_names import (
 )
 from distsgd.data.sources.csv_cells import no_number
 from distsgd.data.sources.partitions import partition_keys
-from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import (
+    TableSource,
+    described,
+    foreign_extension,
+    is_list,
+    kind_of,
+    plain_type,
+    tensor_order,
+    unified,
+)
 from distsgd.errors import DataError
 
 MAX_FEATURES = 1 << 20

@@ -10,9 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from distsgd.data.guard.arrow import check_decoded_size, check_views
-from distsgd.data.guard.batches import MAX_ROW_BYTES, batch_rows, row_bytes
-from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import arrow_errors
+from distsgd.data.tables import (
+    MAX_ROW_BYTES,
+    arrow_errors,
+    batch_rows,
+    check_unchanged,
+    file_stamp,
+    row_bytes,
+)
 from distsgd.errors import DataError
 
 FILE_MAGIC, STREAM_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"

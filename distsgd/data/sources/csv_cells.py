@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from distsgd.data.options import CsvSettings, way_out
 from distsgd.data.sources.csv_numbers import ColumnKind
-from distsgd.data.sources.csv_settings import CsvSettings, way_out
 from distsgd.data.sources.csv_text import CsvText
 from distsgd.errors import DataError, shortened
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from distsgd.data.options import DEFAULT_CSV, CsvSettings
 from distsgd.data.sources.csv_cells import column_field
 from distsgd.data.sources.csv_numbers import (
     ColumnKind,
@@ -21,10 +22,8 @@ from distsgd.data.sources.csv_numbers import (
     joint_type,
     trimmed,
 )
-from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
 from distsgd.data.sources.csv_text import CsvText
-from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import arrow_errors
+from distsgd.data.tables import arrow_errors, check_unchanged, file_stamp
 
 
 class CsvSource:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distsgd.data.sources.csv_settings import NULL_NUMBERS, CsvSettings
+from distsgd.data.options import NULL_NUMBERS, CsvSettings
 
 _BOOLEANS = pa.array(["0", "1", "false", "true", None])
 # A plus and this many digits is the number of a telephone.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from distsgd.data.sources.csv_settings import way_out
+from distsgd.data.options import way_out
 from distsgd.errors import DataError
 
 BLOCK_BYTES = 4 << 20

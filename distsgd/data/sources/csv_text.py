@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from distsgd.data.sources.csv_settings import CsvSettings, way_out
+from distsgd.data.options import CsvSettings, way_out
 from distsgd.data.sources.csv_stream import BLOCK_BYTES, Utf8Stream, no_utf8
-from distsgd.data.sources.source import arrow_errors
+from distsgd.data.tables import arrow_errors
 from distsgd.errors import DataError, shortened
 
 _MAX_HEADER_BYTES = 4 << 20

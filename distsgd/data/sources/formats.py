@@ -1,22 +1,24 @@
-"""Which format a file has, and opening it: Parquet, Arrow, IDX and CSV.
+"""Which files are meant and which format each has: Parquet, Arrow, IDX and CSV.
 
 A format is recognised by what a file begins with; CSV, which begins with anything, by its name.
 """
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Collection, Sequence
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
+from distsgd.data.options import DEFAULT_CSV, CsvSettings
 from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.sources.csv_file import CsvSource
-from distsgd.data.sources.csv_settings import DEFAULT_CSV, CsvSettings
-from distsgd.data.sources.idx_file import IdxSource, is_idx, labels_file_of
+from distsgd.data.sources.idx_file import GZIP_MAGIC, IdxSource, is_idx, labels_file_of
 from distsgd.data.sources.parquet_file import ParquetSource
-from distsgd.data.sources.partitions import partition_of, with_partitions
-from distsgd.data.sources.paths import PathSpec, check_different, common_directory, expand_paths
-from distsgd.data.sources.source import TableSource
+from distsgd.data.sources.partitions import PartitionedSource, partition_of, with_partitions
+from distsgd.data.tables import TableSource
 from distsgd.errors import DataError
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
@@ -49,16 +51,16 @@ def open_sources(
     if not isinstance(spec, str | Path | Sequence):
         return [spec]
     paths = expand_paths(spec)
-    below = common_directory(spec)
-    partitions = [partition_of(path, below=below, named=named) for path in paths]
+    partitions = _partitions(spec, paths, named)
     opened = [open_file(path, csv=csv) for path in paths]
+    if not any(partitions):
+        return opened
     return with_partitions(opened, partitions, texts=texts, classes=classes)
 
 
 def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, str | None]]:
     """Which directories of each file's path are columns: the same files may be named otherwise."""
-    below = common_directory(spec)
-    return [partition_of(path, below=below, named=named) for path in expand_paths(spec)]
+    return _partitions(spec, expand_paths(spec), named)
 
 
 def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
@@ -73,7 +75,14 @@ def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
         raise DataError(path, reason) from error
     if head.startswith((FILE_MAGIC, STREAM_MAGIC)):
         return ArrowSource(path)
-    return IdxSource(path) if is_idx(path) else ParquetSource(path)
+    may_be_idx = head.startswith((b"\0\0", GZIP_MAGIC))
+    return IdxSource(path) if may_be_idx and is_idx(path) else ParquetSource(path)
+
+
+def csv_file_of(source: TableSource) -> CsvSource | None:
+    """The CSV file that a source is, be it with the columns of its directories."""
+    inside = source.source if isinstance(source, PartitionedSource) else source
+    return inside if isinstance(inside, CsvSource) else None
 
 
 def check_named_once(sources: Sequence[TableSource]) -> None:
@@ -83,5 +92,68 @@ def check_named_once(sources: Sequence[TableSource]) -> None:
 
 def with_companions(paths: Sequence[Path]) -> list[Path]:
     """These files and those that are read along with them: the labels of IDX images."""
-    pairs = ((path, labels_file_of(path)) for path in paths)
+    pairs = ((path, labels_file_of(path) if "images" in path.name else None) for path in paths)
     return [file for pair in pairs for file in pair if file is not None]
+
+
+def _partitions(
+    spec: PathSpec, paths: Sequence[Path], named: Collection[str]
+) -> list[dict[str, str | None]]:
+    below = common_directory(spec)
+    return [
+        partition_of(path, below=below, named=named) if "=" in str(path.absolute()) else {}
+        for path in paths
+    ]
+
+
+PathSpec: TypeAlias = "str | Path | Sequence[str | Path]"
+
+
+def expand_paths(spec: PathSpec) -> list[Path]:
+    """The files that paths and globs name, in order; DataError for none and for one named twice."""
+    paths = list(chain.from_iterable(_expand(item) for item in _items(spec)))
+    if not paths:
+        raise DataError("sources", "no file was named; give at least one file or glob")
+    check_different(paths)
+    return paths
+
+
+def common_directory(spec: PathSpec) -> Path:
+    """The directory that all paths have in common, a glob without its part that has wildcards."""
+    return Path(os.path.commonpath([_directory(item) for item in _items(spec)]))
+
+
+def _items(spec: PathSpec) -> list[str | Path]:
+    return [spec] if isinstance(spec, str | Path) else list(spec)
+
+
+def _directory(item: str | Path) -> Path:
+    path = Path(item).expanduser().absolute()
+    parts = path.parts[:-1]
+    if not path.exists():
+        parts = tuple(takewhile(lambda part: not glob.has_magic(part), parts))
+    return Path(*parts)
+
+
+def check_different(paths: Sequence[Path]) -> None:
+    """Raise DataError for a file that is named twice."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise DataError(path, "is named twice; its rows would count double, name it once")
+        seen.add(path.resolve())
+
+
+def _expand(item: str | Path) -> list[Path]:
+    path = Path(item).expanduser()
+    if path.is_dir():
+        raise DataError(path, 'is a directory; name files or a glob such as "directory/*.parquet"')
+    if path.exists():
+        return [path]
+    if not glob.has_magic(str(path)):
+        raise DataError(path, "there is no such file; check the path")
+    found = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 -- absolute patterns.
+    found = [match for match in found if match.is_file()]
+    if not found:
+        raise DataError(path, "no file matches this glob; check the path")
+    return found

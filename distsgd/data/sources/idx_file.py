@@ -21,16 +21,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distsgd.data.guard.batches import MAX_ROW_BYTES, batch_rows
-from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import arrow_errors
+from distsgd.data.tables import MAX_ROW_BYTES, arrow_errors, batch_rows, check_unchanged, file_stamp
 from distsgd.errors import DataError
 
 FEATURES, LABEL = "image", "label"
 SHAPE_KEY = b"shape"  # Of a row, in the metadata of the list column: ``28x28``.
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 8
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot make more than 1032 bytes out of one.
 _MOST_INFLATED = 1032
 
@@ -146,7 +144,7 @@ class _IdxFile:
             raise DataError(self.path, f"has rows of {self.row_bytes >> 20} MiB; {limit}")
         claimed, there = self._header_bytes + self.num_rows * self.row_bytes, self.stamp[0]
         with self.path.open("rb") as file:
-            is_gzip = file.read(2) == _GZIP_MAGIC
+            is_gzip = file.read(2) == GZIP_MAGIC
         if claimed > (there * _MOST_INFLATED if is_gzip else there):
             reason = f"says it has the shape {shape}, but its {there} bytes cannot hold that"
             raise DataError(self.path, f"{reason}; copy or write it again")
@@ -169,7 +167,7 @@ def _column(array: NDArray[Any]) -> pa.Array:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("rb") as raw:
-        is_gzip = raw.read(2) == _GZIP_MAGIC
+        is_gzip = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
         if not is_gzip:
             yield raw

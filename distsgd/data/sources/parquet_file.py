@@ -1,18 +1,30 @@
-"""Parquet files, decoded a bounded batch at a time."""
+"""Parquet files, decoded a bounded batch at a time, by what their pages say of themselves.
+
+Neither what pyarrow says of column chunks (it ends the whole process when a damaged one is looked
+at) nor what a row group says of its bytes is asked: 91 KB can decode to 160 MB.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distsgd.data.guard.parquet import rows_at_once
-from distsgd.data.kinds import is_text
-from distsgd.data.sources.paths import check_unchanged, file_stamp
-from distsgd.data.sources.source import arrow_errors
+from distsgd.data.guard.parquet_lists import check_lengths
+from distsgd.data.guard.parquet_pages import Chunk, check_sizes, read_chunks
+from distsgd.data.tables import (
+    MAX_ROW_BYTES,
+    arrow_errors,
+    batch_rows,
+    check_unchanged,
+    file_stamp,
+    is_text,
+)
 from distsgd.errors import DataError
 
 # Footers beyond these are forged or not meant for this program.
@@ -103,3 +115,67 @@ def _check_magic(path: Path, num_bytes: int) -> None:
         raise DataError(
             path, "is a Parquet file cut short (its end is missing); copy or write it again"
         )
+
+
+_LEAST_VALUE_BYTES = 8
+# As many are decoded even where all are of one list.
+_FEW_VALUES = 16 << 20
+_MOST_VALUES_A_BYTE = 1
+# Of each of very many columns so much is decoded at once, and of all of them.
+_FEW_BYTES, _MOST_COLUMNS_BYTES = 2 << 10, 128 << 20
+
+
+def rows_at_once(
+    path: Path, file: Any, columns: Sequence[str], *, first_group: int = 0
+) -> Iterator[int]:
+    """Of each row group from `first_group` on, in turn, how many rows to decode at once.
+
+    Args:
+        path: The file.
+        file: The same as a `pyarrow.parquet.ParquetFile`.
+        columns: Names of the columns that are decoded.
+        first_group: Number of the first row group that is asked about.
+
+    Raises:
+        DataError: Even one row takes too much memory.
+        ValueError: The pages of a row group do, or their headers cannot be.
+    """
+    places = _places_of(file.schema, frozenset(columns))
+    with path.open("rb") as raw, mmap(raw.fileno(), 0, access=ACCESS_READ) as data:
+        groups = read_chunks(data, len(file.schema))
+        for number in range(first_group, file.metadata.num_row_groups):
+            chunks = {place: groups[number][place] for place in places}
+            width = _row_bytes(data, file, number, chunks)
+            if width > MAX_ROW_BYTES:
+                limit = f"the limit is {MAX_ROW_BYTES >> 20} MiB a row; make the rows shorter"
+                raise DataError(path, f"row group {number} has rows of {width >> 20} MiB; {limit}")
+            # A batch costs time for each of its columns, however few rows it has.
+            few_bytes = min(_MOST_COLUMNS_BYTES, _FEW_BYTES * len(places))
+            yield max(batch_rows(width), few_bytes // max(width, 1))
+
+
+def _row_bytes(data: mmap, file: Any, number: int, chunks: dict[int, Chunk]) -> int:
+    """Bytes of a row of these chunks of a row group, decoded."""
+    num_rows = max(file.metadata.row_group(number).num_rows, 1)
+    width = 0
+    sizes = check_sizes(data, [*chunks.values()])
+    for (place, chunk), size in zip(chunks.items(), sizes, strict=True):
+        per_row = -(-size.num_values // num_rows)
+        width += per_row * max(size.value_bytes, _LEAST_VALUE_BYTES)
+        # Values that are stored are as many as they say; only others come out of nothing.
+        is_many = size.num_values > max(_FEW_VALUES, _MOST_VALUES_A_BYTE * size.stored_bytes)
+        if is_many and file.schema.column(place).max_repetition_level == 1:
+            check_lengths(data, chunk, per_row)
+    return width
+
+
+def _places_of(schema: Any, columns: frozenset[str]) -> list[int]:
+    """Places in a row group of the chunks that pyarrow reads for some columns.
+
+    Args:
+        schema: Parquet schema of the file; a column of lists has a path of several parts in it.
+        columns: Names of whole columns.
+    """
+    paths = (schema.column(place).path.split(".") for place in range(len(schema)))
+    prefixes = (accumulate(path, "{}.{}".format) for path in paths)
+    return [place for place, some in enumerate(prefixes) if not columns.isdisjoint(some)]

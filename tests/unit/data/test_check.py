@@ -9,7 +9,7 @@ import pytest
 from distsgd.data.check import check
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.source import arrays_source
+from distsgd.data.tables import arrays_source
 
 Write = Callable[..., Path]
 UNSUPPORTED = "is not supported; leave it out of the features"

@@ -11,7 +11,7 @@ from distsgd.data.dataset import DataSet, Rows
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.shards import ShardArrays
-from distsgd.data.sources.source import arrays_source
+from distsgd.data.tables import arrays_source
 from distsgd.errors import ShardError
 
 

@@ -10,7 +10,7 @@ import pytest
 from distsgd.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.source import arrays_source
+from distsgd.data.tables import arrays_source
 from distsgd.errors import ShardError
 
 

@@ -12,7 +12,7 @@ import pytest
 from distsgd import config as sections
 from distsgd.config import DataSection, TrainConfig
 from distsgd.data.prepare.prepare import PrepareOptions, prepare
-from distsgd.data.sources.source import arrays_source
+from distsgd.data.tables import arrays_source
 from distsgd.errors import ConfigError
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.data.options import PrepareOptions
+from distsgd.data.options import CsvSettings, PrepareOptions
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import ConfigError
 from distsgd.run.source import prepare_options, prepared_data
 

@@ -19,7 +19,7 @@ from distsgd.data.dataset import DataSet
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sampler import Block
-from distsgd.data.sources.source import arrays_source
+from distsgd.data.tables import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind

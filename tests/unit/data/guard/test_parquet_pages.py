@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distsgd.data.guard import parquet
-from distsgd.data.guard.parquet_pages import read_chunks
-from distsgd.data.guard.thrift import CompactReader
+from distsgd.data.guard.parquet_pages import CompactReader, read_chunks
+from distsgd.data.sources import parquet_file
 from distsgd.data.sources.parquet_file import ParquetSource
 from distsgd.errors import DataError
 
@@ -30,8 +29,8 @@ def read(path: Path) -> pa.Table:
 def test_sound_files_of_every_codec_are_read(
     codec: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_FEW_VALUES", 0)
-    monkeypatch.setattr(parquet, "_MOST_VALUES_A_BYTE", 0)
+    monkeypatch.setattr(parquet_file, "_FEW_VALUES", 0)
+    monkeypatch.setattr(parquet_file, "_MOST_VALUES_A_BYTE", 0)
     chance = np.random.default_rng(0)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(chance.integers(0, 3, 7000)), 7)
     texts = pa.array([f"w{i % 97}" for i in range(1000)])
@@ -77,8 +76,8 @@ def test_a_page_too_large_to_decompress_is_refused_before_it_is(
 def test_one_list_of_very_many_values_is_refused_before_it_is_decoded(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_FEW_VALUES", 1000)
-    monkeypatch.setattr(parquet, "_MOST_VALUES_A_BYTE", 0)
+    monkeypatch.setattr(parquet_file, "_FEW_VALUES", 1000)
+    monkeypatch.setattr(parquet_file, "_MOST_VALUES_A_BYTE", 0)
     lists = [[1.0] * 5] * 300 + [[1.0] * 2000] + [[1.0] * 5] * 300
     pq.write_table(pa.table({"x": lists}), tmp_path / "x.parquet", data_page_version=version)
     before = pa.total_allocated_bytes()

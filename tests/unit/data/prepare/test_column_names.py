@@ -17,7 +17,7 @@ from distsgd.data.manifest import Manifest, read_manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.column_names import index_columns
 from distsgd.data.prepare.prepare import prepare, read_features
-from distsgd.data.sources.source import table_source
+from distsgd.data.tables import table_source
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

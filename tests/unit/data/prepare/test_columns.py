@@ -12,7 +12,7 @@ import pytest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare import columns
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.source import MemorySource
+from distsgd.data.tables import MemorySource
 
 NUM_ROWS = 5000
 

@@ -12,9 +12,8 @@ import pytest
 
 from distsgd.data.check import check
 from distsgd.data.manifest import Manifest
-from distsgd.data.options import PrepareOptions
+from distsgd.data.options import CsvSettings, PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
-from distsgd.data.sources.csv_settings import CsvSettings
 from distsgd.errors import DataError
 
 Kind = Literal["auto", "class", "number"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from distsgd.data.dataset import DataSet, Rows
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
-from distsgd.data.sources.source import MemorySource, arrays_source
+from distsgd.data.tables import MemorySource, arrays_source
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
-from distsgd.data.sources.source import MemorySource, arrays_source
+from distsgd.data.tables import MemorySource, arrays_source
 from distsgd.errors import ConfigError, DataError
 from tests.unit.data.prepare.test_prepare import LABEL, A, Write, Y
 

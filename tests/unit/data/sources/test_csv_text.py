@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from distsgd.data.options import CsvSettings, with_given
 from distsgd.data.sources import csv_text
 from distsgd.data.sources.csv_file import CsvSource
-from distsgd.data.sources.csv_settings import CsvSettings, with_given
 from distsgd.errors import ConfigError, DataError
 
 TEXT = "x,y\n1,é\n2,ü\n"

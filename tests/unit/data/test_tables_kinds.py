@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsgd.data.check import check
-from distsgd.data.kinds import kind_of, numbers
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare, read_features
-from distsgd.data.sources.source import MemorySource
+from distsgd.data.tables import MemorySource, kind_of, numbers
 from distsgd.errors import DataError
 
 Write = Callable[..., Path]

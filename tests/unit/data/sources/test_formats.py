@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.data.sources.paths import expand_paths
+from distsgd.data.sources.formats import expand_paths
 from distsgd.errors import DataError
 
 
