@@ -13,7 +13,8 @@ def scale_to(
     num_workers: Annotated[int, typer.Argument(metavar="N", help="Worker processes.")],
 ) -> None:
     """Change the number of workers of a run while it trains."""
-    from distsgd.run.scale import scale
+    from distsgd.parallel.launch.worker_actors import DesiredWorkers
+    from distsgd.store.run_directory import RunDirectory
 
-    before = scale(run, num_workers)
+    before = DesiredWorkers(RunDirectory.open(run).path).ask(num_workers)
     say(f"{run}: workers from now on: {num_workers} (wanted before: {before})")

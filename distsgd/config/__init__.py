@@ -3,7 +3,7 @@
 Seen by the command line and the run only; everything below them is handed plain values.
 """
 
-from distsgd.config.layers import ActivationLayer, DenseLayer, FlattenLayer
+from distsgd.config.section import ActivationLayer, DenseLayer, FlattenLayer
 from distsgd.config.sections import (
     BatchSection,
     CheckpointSection,

@@ -11,10 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from distsgd.base.named import Named
-from distsgd.config.composed import NAMED, ComposedSection, composed
-from distsgd.config.csv_section import CsvSection
-from distsgd.config.layers import Layer
-from distsgd.config.section import Name, Names, Section, count, key
+from distsgd.config.section import (
+    NAMED,
+    ComposedSection,
+    CsvSection,
+    Layer,
+    Name,
+    Names,
+    Section,
+    composed,
+    count,
+    key,
+)
 from distsgd.nn.losses import LOSSES
 from distsgd.nn.names import quoted
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE

@@ -24,9 +24,10 @@ from distsgd.errors import CheckpointError, ClusterError, DistSGDError, RunError
 from distsgd.lab.faults import injection
 from distsgd.lab.faults.log import FILE, FaultLog, counted
 from distsgd.lab.processes import Gauge, marked_processes
-from distsgd.run.saved import SavedRun
-from distsgd.run.scale import scale
+from distsgd.parallel.launch.worker_actors import DesiredWorkers
+from distsgd.run.run import Run
 from distsgd.run.verify import Record, differences, read_record
+from distsgd.store.run_directory import RunDirectory
 
 MARK = "DISTSGD_SOAK_ROUND"
 MOST_WORKERS = 4
@@ -142,7 +143,7 @@ def _reference(what: Soak, place: Path) -> Record:
     )
     if done.returncode:
         raise ClusterError(f"the run without faults ended with {done.returncode}: {done.stderr}")
-    return read_record(SavedRun.open(run))
+    return read_record(Run.open(run))
 
 
 class _RoundOf:
@@ -221,7 +222,7 @@ class _RoundOf:
 
     def _scale(self, num_workers: int) -> None:
         try:
-            scale(self._run, num_workers)
+            DesiredWorkers(RunDirectory.open(self._run).path).ask(num_workers)
         except RunError:
             return  # It is not yet there, or no more.
         self._round.workers.append(num_workers)
@@ -232,7 +233,7 @@ class _RoundOf:
             yield f"it ended with {code}: {said.strip()}"
             return
         try:
-            found = read_record(SavedRun.open(self._run))
+            found = read_record(Run.open(self._run))
         except DistSGDError as error:
             yield f"its record cannot be read: {error}"
             return

@@ -22,11 +22,11 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.step_view import StepView
 from distsgd.run.evaluation import as_target
-from distsgd.run.label_check import label_problem
-from distsgd.run.replay import replayed
 from distsgd.run.resume import check_replay
-from distsgd.run.saved import SavedRun
+from distsgd.run.run import Run
+from distsgd.run.source import label_problem
 from distsgd.run.spec import make_run_spec
+from distsgd.run.verify import replayed
 
 Float64 = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def layer_weights(run: Path, layer: int | None = None) -> LayerWeights:
         ConfigError: The layer has none that take one row to one number each.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.open(run)
+    saved = Run.open(run)
     views = saved.model.views(saved.weights_P)
     matrices = {name: array for name, array in views.items() if array.ndim == 2}
     known = ", ".join(name.split(".")[1] for name in matrices)
@@ -82,7 +82,7 @@ def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGra
         DataError: The rows cannot be used, or are not there.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.open(run)
+    saved = Run.open(run)
     x_NI, target = labelled_rows(saved, data, first, last)
     names = saved.manifest.class_names
     labels = tuple(str(names[k]) for k in target) if names else ()
@@ -134,7 +134,7 @@ def error_over_weight(
         NumericsError: This process computes other bits than those that made the run.
         ReplayInterrupted: It was stopped before the steps were made again.
     """
-    saved = SavedRun.open(run)
+    saved = Run.open(run)
     index = _index_of(saved, weight)
     data = saved.data(cache_dir)
     with one_blas_thread():
@@ -151,7 +151,7 @@ def error_over_weight(
     return ErrorOverWeight(weight, loss.rows, weight_T, error_T, slope_T, grid_G, first_G, last_G)
 
 
-def steps_again(saved: SavedRun, data: Path, *, max_steps: int) -> Array:
+def steps_again(saved: Run, data: Path, *, max_steps: int) -> Array:
     """The weights ``[T, P]`` before the first step of a run and after each of the first steps.
 
     The steps are made again, in this process: a run is a function of what its directory says.
@@ -179,7 +179,7 @@ def _grid(weight_T: Float64, points: int) -> Float64:
     return np.linspace(low - room, high + room, points)
 
 
-def _index_of(saved: SavedRun, weight: str) -> int:
+def _index_of(saved: Run, weight: str) -> int:
     """The place of a weight in the flat vector."""
     model = saved.model
     numbers = model.views(np.arange(model.num_parameters))
@@ -197,7 +197,7 @@ def _index_of(saved: SavedRun, weight: str) -> int:
         raise ConfigError([f"weight is {weight!r}, but {rule}"]) from None
 
 
-def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
+def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
     """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets; DataError."""
     found, num_rows = [], 0
     usable = label_problem(saved.model.loss)
@@ -215,7 +215,7 @@ def labelled_rows(saved: SavedRun, data: Path, first: int, last: int) -> tuple[A
     return x_NI, target
 
 
-def _loss_on_training_rows(saved: SavedRun, data: Path) -> _MeanLoss:
+def _loss_on_training_rows(saved: Run, data: Path) -> _MeanLoss:
     rows, manifest = DataSet.open(data).train, saved.manifest
     count = min(rows.num_rows, ERROR_ROWS)
     dtype = np.dtype(saved.config.train.dtype)
@@ -231,7 +231,7 @@ def _loss_on_training_rows(saved: SavedRun, data: Path) -> _MeanLoss:
 class _MeanLoss:
     """The mean loss of fixed rows as a function of the weights."""
 
-    def __init__(self, saved: SavedRun, x_NI: Array, target: Array) -> None:
+    def __init__(self, saved: Run, x_NI: Array, target: Array) -> None:
         model, self.rows = saved.model, len(x_NI)
         self._weights = saved.weights_P.copy()
         self._gradients = np.empty_like(self._weights)

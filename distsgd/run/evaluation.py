@@ -1,6 +1,6 @@
-"""Loss and accuracy of a run on its held-out rows, or on new ones. In this process, without Ray.
+"""What a run says of rows: loss and accuracy of held-out or new ones, predictions of new ones.
 
-Legend: N rows, O outputs.
+In this process, without Ray. Legend: N rows, O outputs, K label columns, C classes.
 """
 
 from __future__ import annotations
@@ -9,20 +9,28 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distsgd.base.arrays import Array
+from distsgd.base.files import staging_path
+from distsgd.base.settings import path_argument
+from distsgd.errors import DataError, DiskError, ModelError
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.runner import make_runner
 from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.run.label_check import label_problem
-from distsgd.run.new_rows import NewRows
 from distsgd.run.own_code import check_found_again
-from distsgd.run.saved import SavedRun
+from distsgd.run.rows import NewRows
+from distsgd.run.source import label_problem
 from distsgd.run.spec import make_run_spec
+
+if TYPE_CHECKING:
+    from distsgd.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Evaluation:
     rows: int
 
 
-def evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
+def evaluate_held_out(saved: Run, data: Path) -> Evaluation:
     """On the rows that training held out, in the same blocks and the same tree. Blocks.
 
     The same bits as during training.
@@ -61,7 +69,7 @@ def evaluate_held_out(saved: SavedRun, data: Path) -> Evaluation:
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
 
 
-def evaluate_rows(saved: SavedRun, rows: NewRows) -> Evaluation:
+def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
     """On rows with labels, in blocks of `block_rows`. Blocks.
 
     Raises:
@@ -92,7 +100,7 @@ def num_correct(outputs_NO: Array, target: Array) -> int:
     return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
 
 
-def as_target(saved: SavedRun, target: Array) -> Array:
+def as_target(saved: Run, target: Array) -> Array:
     """Targets as the loss takes them: classes as ones among zeros where it wants numbers."""
     if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
         ones: Array = np.eye(saved.manifest.num_targets, dtype=saved.config.train.dtype)[target]
@@ -100,10 +108,103 @@ def as_target(saved: SavedRun, target: Array) -> Array:
     return target
 
 
-def _blocks(saved: SavedRun, x_NI: Array, target: Array) -> Iterator[tuple[Array, Array]]:
+def _blocks(saved: Run, x_NI: Array, target: Array) -> Iterator[tuple[Array, Array]]:
     """Blocks of rows in the shapes that the network takes."""
     target = as_target(saved, target)
     size = saved.config.parallel.block_rows
     for first in range(0, len(x_NI), size):
         rows = slice(first, first + size)
         yield x_NI[rows].reshape(-1, *saved.model.input_shape), target[rows]
+
+
+def outputs_of(saved: Run, rows: NewRows) -> Array:
+    """What the network says of each row, ``[N, O]``: see `Model.predict`. Blocks."""
+    with one_blas_thread():
+        return np.concatenate(list(_outputs(saved, rows)))
+
+
+def labels_of(saved: Run, outputs_NO: Array) -> Array:
+    """The class of each row, as it was named, ``[N]``; numbers ``[N]``, or ``[N, K]`` of several.
+
+    Args:
+        saved: The run.
+        outputs_NO: Of its network.
+    """
+    manifest = saved.manifest
+    if manifest.label_kind == "class":
+        of_each: Array = np.array(manifest.class_names)[outputs_NO.argmax(axis=1)]
+        return of_each
+    return outputs_NO[:, 0] if outputs_NO.shape[1] == 1 else outputs_NO
+
+
+def check_probabilities(saved: Run) -> None:
+    """Raises ModelError where the outputs of the network are no probabilities."""
+    if not saved.model.has_probabilities:
+        raise ModelError(
+            f"loss {saved.model.loss.name!r} gives scores, which are no probabilities; use "
+            "predict() for the labels, or train with a loss of probabilities, such as "
+            '"softmax_cross_entropy"'
+        )
+
+
+def write_predictions(saved: Run, rows: NewRows, out: Path | str) -> int:
+    """Write a row of predictions to the Parquet file `out` for each row; how many. Blocks.
+
+    Raises:
+        DataError: The rows cannot be used, or `out` exists.
+        DiskError: `out` cannot be written.
+    """
+    out = _free_file(out)
+    staging, num_rows = staging_path(out), 0
+    writer: pq.ParquetWriter | None = None
+    try:
+        with one_blas_thread():
+            for outputs_NO in _outputs(saved, rows):
+                table = _table(saved, outputs_NO)
+                writer = writer or pq.ParquetWriter(staging, table.schema, write_page_checksum=True)
+                writer.write_table(table)
+                num_rows += len(table)
+        if writer is not None:
+            writer.close()
+            staging.rename(out)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error}); make room, or name another file"
+        raise DiskError(out, reason) from error
+    finally:
+        staging.unlink(missing_ok=True)
+    return num_rows
+
+
+def _outputs(saved: Run, rows: NewRows) -> Iterator[Array]:
+    weights_P, shape = saved.weights_P, saved.model.input_shape
+    for x_NI, _ in rows.pieces(labels="ignored"):
+        yield saved.model.predict(weights_P, x_NI.reshape(-1, *shape))
+
+
+def _free_file(out: Path | str) -> Path:
+    out = path_argument("out", out)
+    if out.suffix != ".parquet":
+        raise DataError(out, "is no name for a Parquet file; --out must end in .parquet")
+    if out.exists():
+        raise DataError(out, "exists already; name a new file for the predictions")
+    if not out.parent.is_dir():
+        raise DataError(out, "its directory does not exist; make it, or name another file")
+    return out
+
+
+def _table(saved: Run, outputs_NO: Array) -> Any:
+    manifest = saved.manifest
+    if manifest.label_kind == "number":
+        columns = {name: outputs_NO[:, i] for i, name in enumerate(manifest.labels)}
+        return pa.table({name: np.ascontiguousarray(column) for name, column in columns.items()})
+    best_N = outputs_NO.argmax(axis=1)
+    of_each = pa.FixedSizeListArray.from_arrays(pa.array(outputs_NO.ravel()), outputs_NO.shape[1])
+    return pa.table(
+        {
+            "prediction": pa.array(manifest.class_names).take(pa.array(best_N)),
+            "probability" if saved.model.has_probabilities else "score": pa.array(
+                outputs_NO[np.arange(len(best_N)), best_N]
+            ),
+            "outputs": of_each,
+        }
+    )

@@ -7,42 +7,191 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.base.settings import path_argument
-from distsgd.errors import RunError
-from distsgd.nn.weights import in_short
-from distsgd.run import predictions
-from distsgd.run.evaluation import Evaluation, evaluate_held_out, evaluate_rows
-from distsgd.run.new_rows import are_files, feature_rows, labelled_rows, rows_of_files
-from distsgd.run.progress import Progress
-from distsgd.run.saved import SavedRun
+from distsgd.base.settings import call_argument, path_argument
+from distsgd.config import TrainConfig
+from distsgd.data.dataset import DirectoryLock
+from distsgd.data.manifest import MANIFEST_FILE, Manifest
+from distsgd.errors import DataError, RunError
+from distsgd.nn.model import Model
+from distsgd.nn.weights import in_short, weights_vector
+from distsgd.run import evaluation
+from distsgd.run.evaluation import Evaluation
+from distsgd.run.execution import Progress
+from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
+from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
+from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
+from distsgd.run.source import manifest_of, prepared_data
+from distsgd.run.spec import RunSpec, build_model
 from distsgd.run.verify import Verification, verify
+from distsgd.store.checkpoint import Checkpoint, CheckpointStore
+from distsgd.store.logs import read_history
+from distsgd.store.run_directory import RunDirectory
 
+Say = Callable[[str], None]
 _ECHOED = ("status", "steps", "epochs", "train_loss", "test_loss", "test_accuracy", "seconds")
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
-class Run(SavedRun):
+@dataclass(frozen=True, repr=False, eq=False)
+class Run:
     """A run: its configuration, network, weights and record, and what it says of rows.
 
     Rows are given raw, as the training rows were: they are standardised with the statistics of
     training, and classes have the names they had there. Everything is computed in this process,
-    without Ray, and blocks.
+    without Ray, and blocks. What changes while a run trains (checkpoint, weights, history, metrics)
+    is read when it is first asked for, and kept.
 
     Attributes:
-        path: The run directory.
-        config: A `TrainConfig`.
-        model: A `Model`.
-        weights: By parameter name.
-        history: A pyarrow Table.
-        metrics: How it ended, as ``--json`` prints it.
-        manifest: Of its data.
+        directory: Where everything lies.
+        config: The `TrainConfig` that it was begun with.
+        manifest: Of its data: statistics for standardising, class names.
+        model: The `Model`.
+        own: What was handed in without a name, where the run was trained in this process.
     """
+
+    directory: RunDirectory
+    config: TrainConfig
+    manifest: Manifest
+    model: Model
+    own: OwnCode = NO_OWN_CODE
+    _say: Say = field(default=_silent)
+    _held: list[DirectoryLock] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, run: Path | str, *, on_message: Say = _silent) -> Self:
+        """The run at `run`, a directory.
+
+        Args:
+            run: As `train` printed it.
+            on_message: Called with each damaged checkpoint that is passed over.
+
+        Raises:
+            RunError: It is no run, is damaged, or is of another version.
+        """
+        directory = RunDirectory.open(path_argument("run", run))
+        config = recorded_config(directory)
+        check_found_again(directory, "model")
+        manifest = manifest_of(directory.path / "data")
+        model = build_model(config, manifest.num_features)
+        if directory.read_json(directory.model_path) != model.to_dict():
+            raise RunError(
+                directory.model_path,
+                "is not the network of config.json; one of them was changed, restore it",
+            )
+        say = call_argument("on_message", on_message, _silent)
+        return cls(directory, config, manifest, model, _say=say)
+
+    @classmethod
+    def of(cls, run_spec: RunSpec, directory: RunDirectory) -> Self:
+        """The run that was just begun in `directory`, or trained there."""
+        spec = run_spec
+        return cls(directory, spec.config, spec.manifest, spec.model, spec.own)
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The newest one.
+
+        Raises:
+            RunError: Nothing was trained yet, or the checkpoints are gone.
+            CheckpointError: All of them are damaged.
+        """
+        found = CheckpointStore(self.directory.checkpoints).latest(self._say)
+        if found is None:
+            raise RunError(self.path, _why_no_checkpoint(self.directory))
+        return found
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The newest weights by parameter name, in the order of the model; of the run's dtype.
+
+        Raises:
+            RunError, CheckpointError: As `checkpoint`.
+        """
+        named = self.checkpoint.arrays["weights"]  # In no order: that is of the file's reader.
+        return {spec.name: named[spec.name] for spec in self.model.parameters}
+
+    @cached_property
+    def history(self) -> Any:
+        """A pyarrow Table, a row for each `history_every` steps; see `distsgd.store.HistoryRow`.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        return read_history(self.directory.history)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """How it ended, as ``--json`` prints it; empty for a run that has not ended yet.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        ended = self.directory.result_path
+        return self.directory.read_json(ended) if ended.is_file() else {}
+
+    @cached_property
+    def weights_P(self) -> Array:  # noqa: N802 -- shape letters.
+        """The newest weights, shape ``[P]``; RunError where they are no longer finite."""
+        if not np.isfinite(self.recorded_weights_P).all():
+            raise RunError(
+                self.directory.path,
+                "diverged, and was told to train on; its weights are no longer finite numbers "
+                "(use a run that converged)",
+            )
+        return self.recorded_weights_P
+
+    @cached_property
+    def recorded_weights_P(self) -> Array:  # noqa: N802 -- shape letters.
+        """The newest weights as they were recorded, finite or not; ``[P]``."""
+        named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
+        return weights_vector(self.model, named, dtype, must_be_finite=False)
+
+    def data(self, cache_dir: Path | str | None = None) -> Path:
+        """The prepared rows the run was trained on.
+
+        In its directory, or in the cache, made again if need be; they stay while this object lives.
+
+        Raises:
+            DataError: They are gone, or have changed.
+        """
+        if cache_dir is not None:
+            cache_dir = path_argument("cache_dir", cache_dir)
+        in_run = self.directory.path / "data"
+        if (in_run / self.manifest.train_shards[0].file).is_file():
+            return in_run
+        if not self.config.data.paths:
+            raise DataError(
+                in_run,
+                "holds the rows of this run no more (they were handed in as arrays); restore it",
+            )
+        found = Path(self.config.data.paths[0])
+        # A prepared directory need not agree with defaults, which a record cannot tell from wishes.
+        if not (found / MANIFEST_FILE).is_file():
+            found = prepared_data(
+                self.config, cache_dir=cache_dir, on_message=lambda _: None, held=self._held
+            )
+        if manifest_of(found).digest != self.manifest.digest:
+            raise DataError(
+                found,
+                f"is no longer the data that {self.directory.path} was trained on; restore it",
+            )
+        return found
 
     def __repr__(self) -> str:
         ended = [f"{key}={_short(self.metrics[key])}" for key in _ECHOED if key in self.metrics]
@@ -69,7 +218,7 @@ class Run(SavedRun):
             DataError: The rows cannot be used.
             RunError: Nothing was trained yet, or the weights are no longer finite.
         """
-        return predictions.labels(self, self._outputs(x))
+        return evaluation.labels_of(self, self._outputs(x))
 
     def predict_proba(self, x: object) -> Array:
         """The probability of each class of each row, or of each label column being 1.
@@ -86,11 +235,11 @@ class Run(SavedRun):
             ModelError: The loss has no probabilities, only scores.
             DataError, RunError: As `predict`.
         """
-        predictions.check_probabilities(self)
+        evaluation.check_probabilities(self)
         return self._outputs(x)
 
     def _outputs(self, x: object) -> Array:
-        return predictions.outputs(self, feature_rows(x, self.manifest))
+        return evaluation.outputs_of(self, feature_rows(x, self.manifest))
 
     def write_predictions(self, data: object, out: Path | str, *, csv: Sequence[str] = ()) -> int:
         """Predict each row of a file of any size; how many they are.
@@ -108,7 +257,7 @@ class Run(SavedRun):
             DiskError: `out` cannot be written.
             RunError: As `predict`.
         """
-        return predictions.write(self, rows_of_files(data, self.manifest, csv), out)
+        return evaluation.write_predictions(self, rows_of_files(data, self.manifest, csv), out)
 
     def evaluate(
         self,
@@ -134,10 +283,10 @@ class Run(SavedRun):
         if data is None:
             if not self.manifest.test_shards:
                 raise RunError(self.path, "held no rows out; name a file with --data")
-            return evaluate_held_out(self, self.data(cache_dir))
+            return evaluation.evaluate_held_out(self, self.data(cache_dir))
         if isinstance(data, tuple) or not (are_files(data) or isinstance(data, list)):
-            return evaluate_rows(self, labelled_rows(data, self.manifest))
-        return evaluate_rows(self, rows_of_files(data, self.manifest, csv))
+            return evaluation.evaluate_rows(self, labelled_rows(data, self.manifest))
+        return evaluation.evaluate_rows(self, rows_of_files(data, self.manifest, csv))
 
     def verify(
         self,
@@ -183,3 +332,19 @@ class Run(SavedRun):
 
 
 Result = Run  # What `Trainer.fit` returns.
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _why_no_checkpoint(directory: RunDirectory) -> str:
+    """What is wrong with a run that has none, and what to do."""
+    none_yet = "has no checkpoint yet"
+    if not directory.result_path.is_file():
+        return f"{none_yet}; train it first, or let it train on to its first one"
+    ended = directory.read_json(directory.result_path)
+    if ended.get("status") == "diverged":
+        step = ended.get("steps")
+        return f"{none_yet}; it diverged at step {step}; train again with a smaller learning rate"
+    return f"is finished, but {CHECKPOINTS_GONE}" if ended.get("status") == "done" else none_yet

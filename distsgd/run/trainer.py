@@ -31,16 +31,13 @@ from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Status
 from distsgd.run import run_files
-from distsgd.run.callbacks import Callback, Callbacks
 from distsgd.run.dry_run import DryRun
-from distsgd.run.execution import execute
-from distsgd.run.label_check import check_labels
+from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
-from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
-from distsgd.run.source import manifest_of, prepared_arrays, prepared_data
+from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_rule, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 

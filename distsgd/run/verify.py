@@ -1,25 +1,123 @@
-"""Verifying a run.
+"""Verifying a run: it is made again, by any number of workers, and held against its record.
 
-It is made again, by any number of workers, and every digest held against the record.
+It is computed again from its start, in a directory of its own: the same bits must come out. What
+ends that before its last step is said as what it is, by an error of its own; only who holds a whole
+replay may say that a record is wrong.
 """
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distsgd.base.settings import call_argument, count_argument
-from distsgd.errors import VerificationError
+from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.step_view import Observers, OnStep
+from distsgd.run import run_files
+from distsgd.run.execution import Progress, ProgressWatch, execute
 from distsgd.run.own_code import check_own_code, refuse_workers
-from distsgd.run.progress import Progress
-from distsgd.run.replay import replayed
 from distsgd.run.resume import check_replay
-from distsgd.run.saved import SavedRun
 from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.logs import DigestLog, read_history, weights_digest
+from distsgd.store.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from distsgd.run.run import Run
+
+
+@contextmanager
+def replayed(
+    saved: Run,
+    run_spec: RunSpec,
+    num_steps: int,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_step: OnStep | None = None,
+    stop: threading.Event | None = None,
+    evaluate: bool = True,
+) -> Iterator[Run]:
+    """The first `num_steps` steps of `saved` computed again; blocks. It is gone after the ``with``.
+
+    Args:
+        saved: A run whose data can be read.
+        run_spec: Of the same run, with the workers that compute it now.
+        num_steps: At most those of its newest checkpoint.
+        on_progress: Called about ten times a second.
+        on_step: Called for every step.
+        stop: Set, it ends the replay after its present step. Ctrl-C does so too.
+        evaluate: Whether the held-out rows are evaluated as the run did.
+
+    Raises:
+        ReplayInterrupted: It was asked to stop.
+        DivergedError: The loss stopped being finite, before the end of its record.
+        DiskError: There is no room for what is computed again.
+        DistSGDError: What `ParameterServer.train` raises.
+    """
+    with _room(saved.directory) as room:
+        given = run_files.read_initial_weights(saved.directory, run_spec)
+        run = run_files.begin(room / "run", run_spec, given)
+
+        def shortened(spec: ServerSpec) -> ServerSpec:
+            # The schedule keeps the length of the whole run; only the loop ends earlier.
+            num_test_rows = spec.num_test_rows if evaluate else 0
+            return replace(spec, total_steps=num_steps, num_test_rows=num_test_rows)
+
+        shown = replace(run_spec, total_steps=num_steps)
+        watch = ProgressWatch(shown, on_progress, _silent, stop or threading.Event())
+        observers = Observers(on_step=on_step)
+        outcome = execute(run, run_spec, watch, observers=observers, changed=shortened)
+        watch.end()
+        _refuse_half(saved.directory, outcome, num_steps)
+        yield type(saved).of(run_spec, run)
+
+
+def _silent(_: Any) -> None:
+    """Say nothing: how a replay goes is not how the run went."""
+
+
+def _refuse_half(run: RunDirectory, outcome: Outcome, num_steps: int) -> None:
+    """Raise what ended the replay, unless it came to the end that its configuration says."""
+    if outcome.status == "interrupted":
+        raise ReplayInterrupted(run.path, outcome.steps, num_steps)
+    if outcome.status == "diverged":
+        advice = (
+            f"the run {run.path} diverges here when it is computed again ({outcome.advice}), "
+            f"though its record continues to step {num_steps}; nothing else was found out about it"
+        )
+        raise DivergedError(outcome.steps, advice)
+
+
+@contextmanager
+def _room(run: RunDirectory) -> Iterator[Path]:
+    """A temporary directory; what the disk refuses in it says so, and the way out."""
+    try:
+        room = tempfile.TemporaryDirectory(prefix="distsgd-replay-", ignore_cleanup_errors=True)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise _no_room(run, tempfile.tempdir or "TMPDIR", reason) from error
+    with room:
+        try:
+            yield Path(room.name)
+        except DiskError as error:
+            if not error.path.is_relative_to(room.name):
+                raise
+            raise _no_room(run, room.name, error.reason.partition(" (")[0]) from error
+
+
+def _no_room(run: RunDirectory, room: str, reason: str) -> DiskError:
+    return DiskError(
+        room,
+        f"{reason}, while {run.path} was computed again; nothing was found out about it (make room "
+        "there, or name another directory in TMPDIR)",
+    )
+
 
 Say = Callable[[str], None]
 _NOT_COMPARED = {"seconds"}  # The only column that is no function of configuration, data and seed.
@@ -44,7 +142,7 @@ class Record:
 
 
 def verify(
-    saved: SavedRun,
+    saved: Run,
     *,
     num_workers: int = 0,
     accept_numerics: bool = False,
@@ -76,11 +174,7 @@ def verify(
     return Verification(recorded.steps, len(recorded.digests))
 
 
-def _silent(_: object) -> None:
-    """Say nothing."""
-
-
-def read_record(saved: SavedRun) -> Record:
+def read_record(saved: Run) -> Record:
     """What `saved` says about its steps, up to its checkpoint. Raises CheckpointError."""
     directory, steps = saved.directory, saved.checkpoint.step
     return Record(
@@ -95,7 +189,7 @@ def read_record(saved: SavedRun) -> Record:
     )
 
 
-def _spec_of_replay(saved: SavedRun, data: Path, num_workers: int) -> RunSpec:
+def _spec_of_replay(saved: Run, data: Path, num_workers: int) -> RunSpec:
     parallel = saved.config.parallel.model_copy(
         update={"workers": num_workers, "assignment": "all"}
     )

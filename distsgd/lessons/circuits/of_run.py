@@ -8,7 +8,7 @@ from pathlib import Path
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.lessons.inspect import labelled_rows
 from distsgd.run.evaluation import as_target
-from distsgd.run.saved import SavedRun
+from distsgd.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def row_circuit(run: Path, data: Path, row: int) -> RowCircuit:
         DataError: The row cannot be used, or is not there.
         RunError: `run` is no trained run.
     """
-    saved = SavedRun.open(run)
+    saved = Run.open(run)
     x_NI, target = labelled_rows(saved, data, row, row + 1)
     model = saved.model
     parameters = {

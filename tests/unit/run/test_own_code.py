@@ -20,7 +20,7 @@ from distsgd.errors import ConfigError, RunError, VerificationError
 from distsgd.nn.layers import Dense, Flatten, Layer
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
-from distsgd.run.callbacks import Callback
+from distsgd.run.execution import Callback
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd_workers.gradient_worker import GradientWorker

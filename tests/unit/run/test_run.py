@@ -56,6 +56,21 @@ def test_what_fit_returns_is_the_run_that_open_reads_back(tmp_path: Path) -> Non
     assert repr(opened) == repr(result)
 
 
+def test_weights_are_named_in_the_order_of_the_model(tmp_path: Path) -> None:
+    layers = [{"type": "dense", "units": 2}, {"type": "dense", "units": 3}]
+    of_two = TrainConfig.from_dict(
+        config().to_dict() | {"model": {"layers": layers, "loss": "softmax_cross_entropy"}}
+    )
+    result = Trainer(of_two, data=TABLE, run_dir=tmp_path / "run").fit()
+    names = [spec.name for spec in result.model.parameters]
+    assert list(result.weights) == names
+    backwards = dict(reversed(list(result.checkpoint.arrays["weights"].items())))
+    group = result.checkpoint.arrays
+    assert isinstance(group, dict)
+    group["weights"] = backwards  # The reader of a file promises no order.
+    assert list(result.weights) == names
+
+
 def test_arrays_tables_and_files_get_the_same_predictions(run: Run, tmp_path: Path) -> None:
     of_arrays = run.predict(X)
     assert of_arrays.tolist() == run.predict(TABLE).tolist()

@@ -13,7 +13,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError
 from distsgd.run import trainer
-from distsgd.run.callbacks import Callback
+from distsgd.run.execution import Callback
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.run_directory import RunDirectory
