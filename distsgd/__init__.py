@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from distsgd.nn.losses import Loss
     from distsgd.nn.model import Model
     from distsgd.optim.rules import UpdateRule
-    from distsgd.parallel.block_worker import BlockWorker
     from distsgd.parallel.server.step_view import EpochEnd, StepView
-    from distsgd.parallel.worker import Worker
+    from distsgd.parallel.worker import BlockWorker, Worker
     from distsgd.run.execution import Callback, Progress
     from distsgd.run.run import Result, Run
     from distsgd.run.trainer import Trainer
@@ -70,7 +69,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),
     "UpdateRule": ("distsgd.optim.rules", "how a mean gradient moves the weights"),
     "BlockWorker": (
-        "distsgd.parallel.block_worker",
+        "distsgd.parallel.worker",
         "computes blocks of prepared rows; the base of your own",
     ),
     "Worker": ("distsgd.parallel.worker", "what computes blocks of rows"),

@@ -15,11 +15,10 @@ from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.sampler import BatchSampler, Block, Blocking, Sampler
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, Sums, WorkerInfo
 from distsgd.parallel.runner import OnPhase, Runner
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address
-from distsgd.parallel.tree import Sums
 from distsgd.parallel.worker import BlockRows, Seen, WorkerSpec
 
 NUM_TEST_ROWS = 50

@@ -15,9 +15,8 @@ import numpy as np
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, Interrupted
-from distsgd.parallel.launch.watch import Watch
 from distsgd.parallel.pool.autotuner import SERVER
-from distsgd.parallel.server.spec import Status
+from distsgd.parallel.server.spec import Status, Watch
 from distsgd.run import run_files
 from distsgd.run.execution import execute
 from distsgd.run.source import manifest_of, prepared_arrays

@@ -6,7 +6,7 @@ Legend: P parameters.
 from __future__ import annotations
 
 from distsgd.base.arrays import Array
-from distsgd.parallel.tree import Sums
+from distsgd.parallel.messages import Sums
 from distsgd.parallel.worker import BlockRows, WorkerSpec
 
 

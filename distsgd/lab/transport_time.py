@@ -14,12 +14,10 @@ import numpy as np
 from distsgd import __version__
 from distsgd.base.arrays import Array
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport import open_transport
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Address, Joined, Replied
-from distsgd.parallel.tree import Sums
+from distsgd.parallel.transport.interface import Address, BufferLayout, Joined, Replied
 
 NUM_PARAMETERS = 100_000
 NUM_STEPS = 400

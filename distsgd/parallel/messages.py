@@ -12,9 +12,27 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-from distsgd.parallel.tree import Sums
-
 KIND_AT = 4  # Behind the incarnation, in every message.
+
+
+class Sums(NamedTuple):
+    """What a partial says besides its gradient sum; float64 and whole numbers."""
+
+    num_samples: int
+    loss_sum: float
+    correct: int = 0  # Samples whose largest output is their class; counted in evaluations only.
+    squared_norm_sum: float = 0.0  # Of the per-sample gradients; 0 when they are not asked for.
+    squared_norm_max: float = 0.0
+
+    def joined(self, other: Sums) -> Sums:
+        """The sums of both sides; `self` is the left one."""
+        return Sums(
+            self.num_samples + other.num_samples,
+            self.loss_sum + other.loss_sum,
+            self.correct + other.correct,
+            self.squared_norm_sum + other.squared_norm_sum,
+            max(self.squared_norm_max, other.squared_norm_max),
+        )
 
 
 class RequestKind(IntEnum):

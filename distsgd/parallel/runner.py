@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from distsgd.base.arrays import Array
 from distsgd.base.named import find_object
 from distsgd.data.sampler import Partition
 from distsgd.errors import ConfigError
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.observer import Phase
-from distsgd.parallel.tree import Sums, fold, joins
+from distsgd.parallel.tree import fold, joins
 from distsgd.parallel.worker import BlockRows, Seen, Viewer, Worker, WorkerSpec
 
 MakeWorker = Callable[[WorkerSpec], Worker]  # A worker's class.
@@ -33,22 +33,6 @@ OnPhase = Callable[[Phase, int], None]
 
 def _is_unwatched(_phase: Phase, _step: int) -> None:
     """No observer."""
-
-
-class Handler(Protocol):
-    """What answers requests: a `Runner`, or what stands around one."""
-
-    def describe(self, worker: int) -> WorkerInfo:
-        """Which process computes, with what, on which data; `worker` is its number in the run."""
-
-    def attach(self, weights_P: Array, slots_SP: Array) -> None:
-        """From now on, read the weights and write partials here."""
-
-    def compute(self, request: ComputeRequest) -> ComputeReply:
-        """Compute the blocks of `request` and leave their sums in the first slots."""
-
-    def prefetch(self, request: ComputeRequest) -> None:
-        """Read rows of the step after `request`, while the server has other things to do."""
 
 
 class Runner:
@@ -163,7 +147,7 @@ def make_runner(
     if missing:
         problem = (
             f"the worker {worker} has no {', '.join(missing)}; derive it from "
-            "distsgd.parallel.block_worker:BlockWorker (set [parallel] worker)"
+            "distsgd.parallel.worker:BlockWorker (set [parallel] worker)"
         )
         raise ConfigError([problem])
     return Runner(made, spec, on_phase=on_phase)

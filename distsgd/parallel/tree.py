@@ -1,12 +1,13 @@
 """The fixed tree in which partials are summed, and the one fold that sums them.
 
-Third line of the step loop. Float addition is not associative, so the order of the additions must
-not depend on which process computed what, or when. The tree is the binary trie of the block
-numbers: two neighbours are joined at the highest bit in which their numbers differ, lowest bits
-first; a missing sibling passes through and no zeros are added. Between two neighbouring blocks that
-bit is their *separator* (`Partition.separators`), and the separators alone determine the tree: a
-process that holds a range of neighbouring blocks joins with a stack what is complete in it, and
-another continues from there and arrives at the same sum, bit for bit. Pure; no arrays here.
+In the loop (`server.step_runner`), `pool.gather` ends here. Float addition is not associative, so
+the order of the additions must not depend on which process computed what, or when. The tree is the
+binary trie of the block numbers: two neighbours are joined at the highest bit in which their
+numbers differ, lowest bits first; a missing sibling passes through and no zeros are added. Between
+two neighbouring blocks that bit is their *separator* (`Partition.separators`), and the separators
+alone determine the tree: a process that holds a range of neighbouring blocks joins with a stack
+what is complete in it, and another continues from there and arrives at the same sum, bit for bit.
+No I/O here.
 """
 
 from __future__ import annotations
@@ -16,30 +17,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import DTypeLike
+
+from distsgd.base.arrays import Array
+from distsgd.optim.chunks import CHUNK_LENGTH, chunks
+from distsgd.optim.clip import chunk_squared_norm
+from distsgd.parallel.messages import ReduceReply, ReduceRequest
+
 T = TypeVar("T")
-
-
-class Sums(NamedTuple):
-    """What a partial says beside its gradient sum.
-
-    Float64 and whole numbers, summed in the tree.
-    """
-
-    num_samples: int
-    loss_sum: float
-    correct: int = 0  # Samples whose largest output is their class; counted in evaluations only.
-    squared_norm_sum: float = 0.0  # Of the per-sample gradients; 0 when they are not asked for.
-    squared_norm_max: float = 0.0
-
-    def joined(self, other: Sums) -> Sums:
-        """The sums of both sides; `self` is the left one."""
-        return Sums(
-            self.num_samples + other.num_samples,
-            self.loss_sum + other.loss_sum,
-            self.correct + other.correct,
-            self.squared_norm_sum + other.squared_norm_sum,
-            max(self.squared_norm_max, other.squared_norm_max),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +87,7 @@ def joins(edges: tuple[int, ...]) -> Joins:
 def fold(
     pops: Sequence[int], leaf: Callable[[int, int], T], join: Callable[[T, T, int], T]
 ) -> list[T]:
-    """Sum neighbouring nodes by a stack, siblings as soon as both are there.
+    """Sum neighbouring nodes by a stack, siblings as soon as both are on it.
 
     Memory is logarithmic in the number of nodes: a node is made when it is pushed.
 
@@ -132,3 +118,70 @@ def most_nodes(num_leaves: int) -> int:
     10
     """
     return 2 * (num_leaves - 1).bit_length() + 2
+
+
+class ChunkedSum(NamedTuple):
+    """A sum in `chunks` that may lie in several processes' memory, and the squared norm of each."""
+
+    chunks: list[Array]
+    squared_norms: list[float]
+
+
+class GradientSum:
+    """Adds gradient sums in the order of the tree, chunk by chunk.
+
+    What is added is still in the cache when it is added to again, and when its squares are summed.
+    Its own are the chunks of sums that wait for their siblings.
+    """
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._dtype = dtype
+        self._scratch: list[Array] = []
+
+    def sum_chunk(self, nodes: Sequence[Array], pops: Sequence[int], out: Array) -> Array:
+        """Sum one chunk of all nodes.
+
+        Args:
+            nodes: The same chunk of each, in block order; not changed.
+            pops: How many joins follow each: see `Joins`.
+            out: Of the chunk's length; used where there is something to add.
+
+        Returns:
+            `out`, or the only node itself.
+        """
+
+        def join(left: Array, right: Array, height: int) -> Array:
+            to = self._scratch_chunk(height)[: len(out)] if height else out
+            return np.add(left, right, out=to)
+
+        (root,) = fold(pops, lambda i, _: nodes[i], join)
+        return root
+
+    def sum_chunks(
+        self, nodes: Sequence[Array], pops: Sequence[int], at: Sequence[slice], *, out: Array
+    ) -> ChunkedSum:
+        """Sum the chunks `at` of `nodes`, each ``[P]``; `out`, ``[P]``, is room for them."""
+        found = ChunkedSum([], [])
+        for chunk in at:
+            root = self.sum_chunk([node[chunk] for node in nodes], pops, out[chunk])
+            found.chunks.append(root)
+            found.squared_norms.append(chunk_squared_norm(root))
+        return found
+
+    def reduce(
+        self, request: ReduceRequest, partials: Sequence[Array], *, out: Array
+    ) -> ReduceReply:
+        """A worker's part of a sum that several processes share: see `pool.SlicedReduce`.
+
+        Sums the chunks of `request` over `partials`, each ``[P]``, into `out`, ``[P]``.
+        """
+        pops = [node.pops for node in request.nodes]
+        at = chunks(len(out))[request.first : request.last]
+        found = self.sum_chunks(partials, pops, at, out=out)
+        return ReduceReply(*request[:4], tuple(found.squared_norms))
+
+    def _scratch_chunk(self, height: int) -> Array:
+        """Room for a sum at this height of the stack; the lowest lies in the caller's `out`."""
+        while len(self._scratch) < height:
+            self._scratch.append(np.zeros(CHUNK_LENGTH, self._dtype))
+        return self._scratch[height - 1]

@@ -1,14 +1,17 @@
 """What a worker is: it reads the rows of a block and computes its gradient sum.
 
 The seam for models, losses and data of one's own. All else of a worker's step stands in `runner`.
-Most workers derive from `distsgd.parallel.block_worker.BlockWorker`, which reads the prepared data.
-No I/O here.
+Most workers derive from `BlockWorker`, which gathers rows of the prepared data set from
+memory-mapped shards into two sets of arrays, so that the rows of the next step are read while the
+server works. A worker knows neither optimiser nor server nor Ray.
 
-Legend: N samples, O outputs, P parameters.
+Legend: N samples, I inputs, O outputs, P parameters.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
+from distsgd.base.random_keys import Purpose, row_keys_inplace
+from distsgd.data.dataset import DataSet
 from distsgd.data.sampler import Block, RowOrder, Sampler
+from distsgd.errors import ModelError
 from distsgd.nn.model import Model
-from distsgd.parallel.tree import Sums
+from distsgd.parallel.messages import Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +129,201 @@ class Viewer(Worker, Protocol):
 
     def view(self, batch: Any, weights_P: Array) -> Seen:
         """Predictions and deltas of the rows of a training block."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows of one block, in arrays that stay the same while the rows in them change.
+
+    Attributes:
+        buffer: 0 or 1: with `num_rows` it says which arrays these are.
+        num_rows: N.
+        is_test: Held-out rows, else training rows.
+        x_NI: Features, of the run's dtype.
+        inputs: The same, ``[N, *input_shape]``.
+        target: int64 ``[N]`` for classes; of the run's dtype ``[N, O]`` for numbers, and for
+            classes as ones among zeros.
+        x_squared_norms_N: ``|x|²`` of each row; None unless `WorkerSpec.per_sample`.
+        keys_N: uint64, a random key for each row and step, for dropout; None unless the model uses
+            them. Of no meaning for held-out rows.
+        row_numbers_N: int64, of the split.
+    """
+
+    buffer: int
+    num_rows: int
+    is_test: bool
+    x_NI: Array
+    inputs: Array
+    target: Array
+    x_squared_norms_N: Array | None
+    keys_N: NDArray[np.uint64] | None
+    row_numbers_N: NDArray[np.int64]
+
+
+class BlockResult(NamedTuple):
+    """What a block gives besides the gradient sum.
+
+    Attributes:
+        losses_N: Loss of each sample, ``[N]``.
+        squared_norms_N: Squared norm of each sample's own gradient, ``[N]``; needed with a gradient
+            where ``[statistics] per_sample`` is on.
+        outputs_NO: Scores of the classes, ``[N, O]``; needed of held-out rows where labels are
+            classes.
+    """
+
+    losses_N: Array
+    squared_norms_N: Array | None = None
+    outputs_NO: Array | None = None
+
+
+class BlockWorker(ABC):
+    """Reads blocks of the prepared data set; see `distsgd.parallel.worker.Worker`.
+
+    A worker of one's own is one method, for instance the pinball loss of a linear model, whose
+    weights are those of a ``[model]`` with one dense layer of one unit:
+
+        import numpy as np
+
+        from distsgd.parallel.worker import BlockResult, BlockWorker
+
+        class MedianWorker(BlockWorker):
+            quantile = 0.5
+
+            def compute_block(self, batch, weights_P, gradient_P):
+                x_NI = batch.x_NI
+                error_N = batch.target[:, 0] - (x_NI @ weights_P[:-1] + weights_P[-1])
+                slope_N = np.where(error_N > 0, -self.quantile, 1 - self.quantile)
+                slope_N = slope_N.astype(x_NI.dtype)
+                if gradient_P is not None:
+                    gradient_P[:-1] = slope_N @ x_NI
+                    gradient_P[-1] = slope_N.sum()
+                squared_norms_N = slope_N**2 * ((x_NI**2).sum(axis=1) + 1)
+                return BlockResult(-slope_N * error_N, squared_norms_N)
+
+    In a file ``own_worker.py`` it is ``[parallel] worker = "own_worker:MedianWorker"``.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.data = DataSet.open(spec.data, verify=False)
+        self.data_digest = self.data.manifest.digest
+        self._arrays = (_arrays(spec, 0), _arrays(spec, 1))
+        self._batches: dict[tuple[int, int], Batch] = {}
+
+    @abstractmethod
+    def compute_block(
+        self, batch: Batch, weights_P: Array, gradient_P: Array | None
+    ) -> BlockResult:
+        """Losses of the rows of `batch`; their gradient *sum* goes into `gradient_P`.
+
+        Args:
+            batch: The rows.
+            weights_P: ``[P]``, of the run's dtype, in the order of ``spec.model.parameters``. Read
+                only.
+            gradient_P: ``[P]``, of the same dtype. Overwritten; None where only losses are asked
+                for.
+        """
+
+    def read(self, rows: BlockRows, buffer: int) -> Batch:
+        """The rows of a block, gathered from the shards."""
+        _, first, last = rows.block
+        count = last - first
+        batch = self._batches.get((buffer, count))
+        if batch is None:
+            batch = self._batches[buffer, count] = _first_rows(self._arrays[buffer], count)
+        batch.is_test, numbers_N = rows.is_test, batch.row_numbers_N
+        rows.numbers_inplace(numbers_N)
+        split = self.data.test if rows.is_test else self.data.train
+        split.gather_inplace(
+            numbers_N,
+            x_NI=batch.x_NI,
+            target=batch.target,
+            squared_norms_N=batch.x_squared_norms_N,
+        )
+        if batch.keys_N is not None and not rows.is_test:
+            row_keys_inplace(
+                self.spec.seed,
+                Purpose.DROPOUT,
+                rows.step,
+                rows_N=numbers_N,
+                keys_N=batch.keys_N,
+            )
+        return batch
+
+    def compute(self, batch: Batch, weights_P: Array, gradient_P: Array | None) -> Sums:
+        """The sums over a block; see `Worker.compute`.
+
+        Raises:
+            ModelError: `compute_block` does not give what the run measures.
+        """
+        result, count = self.compute_block(batch, weights_P, gradient_P), batch.num_rows
+        if result.losses_N.shape != (count,):
+            raise self._wrong(
+                f"gives losses of shape {result.losses_N.shape} for {count} rows; must be "
+                f"({count},), the loss of each"
+            )
+        loss_sum = float(np.add.reduce(result.losses_N, dtype=np.float64))
+        if batch.is_test:
+            return Sums(count, loss_sum, self._num_correct(result.outputs_NO, batch.target))
+        if gradient_P is None or not self.spec.per_sample:
+            return Sums(count, loss_sum)
+        norms_N = result.squared_norms_N
+        if norms_N is None:
+            raise self._wrong(
+                "gives no squared_norms_N, which [statistics] per_sample measures (give them, or "
+                "set it to false)"
+            )
+        norm_sum = float(np.add.reduce(norms_N, dtype=np.float64))
+        return Sums(count, loss_sum, 0, norm_sum, float(np.maximum.reduce(norms_N)))
+
+    def prefetch(self, rows: range) -> None:
+        """Have the operating system read these neighbouring training rows; returns at once."""
+        self.data.train.will_need(rows)
+
+    def _num_correct(self, outputs_NO: Array | None, target: Array) -> int:
+        """Samples whose largest output is their class; 0 where the labels are no classes."""
+        if not self.spec.has_classes:
+            return 0
+        if outputs_NO is None:
+            raise self._wrong(
+                "gives no outputs_NO of held-out rows, in which the right classes are counted "
+                "(give them, or hold no rows out)"
+            )
+        classes_N = target if target.ndim == 1 else target.argmax(axis=1)
+        return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
+
+    def _wrong(self, what: str) -> ModelError:
+        return ModelError(f"{type(self).__name__}.compute_block {what}")
+
+
+def _arrays(spec: WorkerSpec, buffer: int) -> Batch:
+    """Room for the rows of the largest block."""
+    most, dtype, model = spec.sampler.blocking.block_rows, spec.dtype, spec.model
+    x_NI = np.zeros((most, math.prod(model.input_shape)), dtype)
+    is_class = model.target_kind == "class"
+    return Batch(
+        buffer,
+        most,
+        is_test=False,
+        x_NI=x_NI,
+        inputs=x_NI.reshape(most, *model.input_shape),
+        target=np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype),
+        x_squared_norms_N=np.zeros(most, dtype) if spec.per_sample else None,
+        keys_N=np.zeros(most, np.uint64) if model.has_keys else None,
+        row_numbers_N=np.zeros(most, np.int64),
+    )
+
+
+def _first_rows(arrays: Batch, count: int) -> Batch:
+    norms_N, keys_N = arrays.x_squared_norms_N, arrays.keys_N
+    return Batch(
+        arrays.buffer,
+        count,
+        is_test=False,
+        x_NI=arrays.x_NI[:count],
+        inputs=arrays.inputs[:count],
+        target=arrays.target[:count],
+        x_squared_norms_N=None if norms_N is None else norms_N[:count],
+        keys_N=None if keys_N is None else keys_N[:count],
+        row_numbers_N=arrays.row_numbers_N[:count],
+    )

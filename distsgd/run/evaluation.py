@@ -23,7 +23,7 @@ from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.runner import make_runner
-from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.run.own_code import check_found_again
 from distsgd.run.rows import NewRows
 from distsgd.run.source import label_problem

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from distsgd.parallel.transport.in_process import InProcessTransport
 from distsgd.parallel.transport.interface import (
+    InProcessTransport,
     Transport,
 )
 from tests.contract.transports import KINDS, LAYOUT, SAMPLER, Place, Served

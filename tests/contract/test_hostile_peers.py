@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import zmq
 
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.transport import open_transport, shared_memory
-from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
+    BufferLayout,
     Event,
     Joined,
     Lost,
@@ -30,7 +30,7 @@ from distsgd.parallel.transport.interface import (
 )
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.zeromq import ZeroMQTransport
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import most_nodes
 from tests.fakes import FakeWorker, small_blocks
 
 SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)

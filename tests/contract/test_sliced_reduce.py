@@ -15,17 +15,15 @@ from distsgd.base.arrays import Array
 from distsgd.data.sampler import Block
 from distsgd.optim.chunks import CHUNK_LENGTH
 from distsgd.optim.clip import squared_norm
-from distsgd.parallel.gradient_sum import SliceReducer
-from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind
+from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind, Sums
 from distsgd.parallel.pool import members, sliced_reduce
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport import connect, shared_memory
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Event, Reduced
+from distsgd.parallel.transport.interface import BufferLayout, Event, Reduced
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import GradientSum, most_nodes
 from tests.fakes import FakeWorker, block_gradient, serve_fake, small_blocks
 from tests.oracles import tree_over
 
@@ -195,7 +193,7 @@ def test_who_is_to_sum_reads_what_others_have_and_cannot_write_it(stack: ExitSta
     request = second.receive(PATIENCE_S)
     assert isinstance(request, ReduceRequest)
     partials = second.partials(request)
-    second.reply(SliceReducer("float32").reduce(request, partials, out=second.reduced_slice))
+    second.reply(GradientSum("float32").reduce(request, partials, out=second.reduced_slice))
     (event,) = transport.wait(PATIENCE_S)
     assert event == (1, ReduceReply(1, 0, 1, 3, (25.0 * CHUNK_LENGTH,) * 2))
     found = transport.reduced_slice(1)

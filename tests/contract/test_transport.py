@@ -7,7 +7,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from distsgd.parallel.messages import ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.transport import shared_memory
 from distsgd.parallel.transport.interface import (
     Joined,
@@ -15,7 +15,6 @@ from distsgd.parallel.transport.interface import (
     Replied,
     Transport,
 )
-from distsgd.parallel.tree import Sums
 from tests.contract.transports import (
     LAYOUT,
     PATIENCE_S,

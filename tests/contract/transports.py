@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport import connect, open_transport
-from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
+    BufferLayout,
     Channel,
     Event,
     Joined,
@@ -21,7 +21,7 @@ from distsgd.parallel.transport.interface import (
 )
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.zeromq import ZeroMQTransport
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import most_nodes
 from tests.fakes import FakeWorker, small_blocks
 
 Served = SharedMemoryTransport | ZeroMQTransport

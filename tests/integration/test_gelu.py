@@ -15,7 +15,7 @@ from distsgd.autodiff.ops.activations import Gelu
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.nn import Activation, Convolution, Dense, Flatten, Layer, Model
-from distsgd.parallel.launch.local_thread import train_in_process
+from distsgd.parallel.launch.launch import train_in_process
 from tests.integration.pools import server_spec, train_with_threads
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")

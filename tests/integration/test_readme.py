@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.parallel.block_worker import BlockWorker
+from distsgd.parallel.worker import BlockWorker
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(

@@ -23,7 +23,7 @@ def run_of(
     """The digest of the weights and the losses of all steps."""
     spec = server_spec(config.with_overrides(overrides), run, cache_dir=cache_dir)
     if not spec.pool.num_workers:
-        from distsgd.parallel.launch.local_thread import train_in_process
+        from distsgd.parallel.launch.launch import train_in_process
 
         outcome = train_in_process(
             spec, "distsgd_workers.gradient_worker:GradientWorker", lambda _: False

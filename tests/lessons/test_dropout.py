@@ -17,7 +17,7 @@ from distsgd.autodiff import functions as f
 from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
 from distsgd.nn import Dense, Dropout, Model
-from distsgd.parallel.launch.local_thread import train_in_process
+from distsgd.parallel.launch.launch import train_in_process
 from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 

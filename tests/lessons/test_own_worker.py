@@ -17,9 +17,8 @@ import pytest
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
-from distsgd.parallel.block_worker import Batch, BlockResult, BlockWorker
 from distsgd.parallel.launch.launch import launch
-from distsgd.parallel.worker import WorkerSpec
+from distsgd.parallel.worker import Batch, BlockResult, BlockWorker, WorkerSpec
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.logs import read_history

@@ -2,7 +2,7 @@
 
 It knows layers and rows; not the optimiser, the server, the configuration or Ray.
 
-Legend: P parameters.
+Legend: N samples, O outputs, P parameters.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from distsgd.autodiff.bound import BoundProgram
+from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.base.arrays import Array
-from distsgd.parallel.block_worker import Batch, BlockResult, BlockWorker
-from distsgd.parallel.worker import Seen, WorkerSpec
-from distsgd_workers.step_view import seen
+from distsgd.nn.losses import Loss
+from distsgd.parallel.worker import Batch, BlockResult, BlockWorker, Seen, WorkerSpec
 
 
 class GradientWorker(BlockWorker):
@@ -62,3 +62,14 @@ class GradientWorker(BlockWorker):
             )
             found = self._bound[key] = (bound, gradient_P)
         return found[0]
+
+
+def seen(loss: Loss, outputs_NO: Array, target: Array) -> Seen:
+    """A block's predictions, deltas and targets, in arrays of their own."""
+    outputs = Variable(outputs_NO.copy())
+    target = target.copy()
+    # A run whose outputs leave the domain of its loss is told apart by its loss, step by step.
+    with GradientTape(check_values=False) as tape:
+        losses = loss.sample_losses(outputs, Variable(target, watched=False, dtype=target.dtype))
+    deltas_NO = tape.gradient(losses, outputs)
+    return Seen(loss.prediction(outputs).value, deltas_NO, target)

@@ -15,12 +15,12 @@ from distsgd.base.named import Named
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.calls import named
 from distsgd.parallel.observer import ObserverContext, make_observer
-from distsgd.parallel.runner import Handler, make_runner
+from distsgd.parallel.runner import make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
 from distsgd.parallel.server.step_view import Event, EventQueue, Observers
 from distsgd.parallel.service import serve
-from distsgd.parallel.transport.interface import Address
+from distsgd.parallel.transport.interface import Address, Handler
 from distsgd.parallel.worker import WorkerSpec
 
 _NEEDS = "it needs the same packages and the same prepared data as the server"

@@ -14,13 +14,12 @@ from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
 from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
 from distsgd.parallel.launch.session import Session
-from distsgd.parallel.launch.watch import LOOK_S, Watch
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS, Deaths
 from distsgd.parallel.server.metrics import Outcome
-from distsgd.parallel.server.spec import ServerSpec, Status
+from distsgd.parallel.server.spec import LOOK_S, ServerSpec, Status, Watch
 from distsgd.parallel.server.step_view import Delivery
 
 START_TIMEOUT_S = 120.0

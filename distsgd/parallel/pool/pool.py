@@ -22,18 +22,23 @@ from distsgd.parallel.pool.autotuner import (
     Assigner,
     AssignmentKind,
     Candidate,
+    Phases,
     assignments,
 )
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.dispatcher import Dispatcher
 from distsgd.parallel.pool.members import Accept, Members, Recompute
-from distsgd.parallel.pool.phases import Phases
 from distsgd.parallel.pool.reduction import Part, Reduction, Root
 from distsgd.parallel.pool.sliced_reduce import SlicedReduce
 from distsgd.parallel.runner import Runner
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.in_process import InProcessTransport
-from distsgd.parallel.transport.interface import SPIN_S, Replied, SharingTransport, Transport
+from distsgd.parallel.transport.interface import (
+    SPIN_S,
+    BufferLayout,
+    InProcessTransport,
+    Replied,
+    SharingTransport,
+    Transport,
+)
 from distsgd.parallel.worker import Seen
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.

@@ -15,11 +15,10 @@ from distsgd.base.arrays import Array
 from distsgd.errors import WorkerError
 from distsgd.optim.chunks import chunks
 from distsgd.optim.clip import keeps_digits, squared_norm
-from distsgd.parallel.gradient_sum import GradientSum
-from distsgd.parallel.messages import ComputeReply, PartialRef, RequestKind
+from distsgd.parallel.messages import ComputeReply, PartialRef, RequestKind, Sums
 from distsgd.parallel.pool.sliced_reduce import SlicedReduce
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.tree import Sums, fold, joins
+from distsgd.parallel.transport.interface import BufferLayout
+from distsgd.parallel.tree import GradientSum, fold, joins
 
 _NO_GRADIENT = np.zeros(0)
 

@@ -12,12 +12,12 @@ from math import isfinite
 
 from distsgd.base.arrays import Array
 from distsgd.optim.chunks import chunks
-from distsgd.parallel.gradient_sum import ChunkedSum, GradientSum
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.pool.dispatcher import Dispatcher
 from distsgd.parallel.pool.members import Accept, Members
 from distsgd.parallel.transport.interface import SharingTransport
+from distsgd.parallel.tree import ChunkedSum, GradientSum
 
 WORTH_IT = 1 << 21  # Numbers to read: a millisecond, where asking others costs a tenth of one.
 MOST_CHUNKS = 4096  # A reply with a number for each still is one message.

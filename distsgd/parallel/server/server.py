@@ -43,8 +43,7 @@ from distsgd.parallel.server.step_view import (
 )
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.transport import open_transport
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Address
+from distsgd.parallel.transport.interface import Address, BufferLayout
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.logs import EvaluationRow, weights_digest

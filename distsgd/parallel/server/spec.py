@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from distsgd.base.arrays import Array
 from distsgd.base.named import Named
-from distsgd.parallel.pool.autotuner import AssignmentKind
-from distsgd.parallel.pool.phases import Phases
+from distsgd.parallel.pool.autotuner import AssignmentKind, Phases
 from distsgd.parallel.server.run_logger import LogSpec
 from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.transport import TransportKind
 from distsgd.parallel.worker import WorkerSpec
+
+LOOK_S = 0.1  # How often a run is looked at from outside.
 
 Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]
@@ -76,3 +77,10 @@ class Status:
     num_messages: int  # Of this incarnation so far.
     messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
+
+
+class Watch(Protocol):
+    """Watches a run; each message of the server is shown to it once."""
+
+    def __call__(self, status: Status) -> bool:
+        """Show `status`; should the run stop now?"""

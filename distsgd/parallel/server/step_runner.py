@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distsgd.base.arrays import Array
-from distsgd.parallel.messages import RequestKind
+from distsgd.parallel.messages import RequestKind, Sums
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.pool import Work, WorkerPool
 from distsgd.parallel.server.loss_monitor import goes_somewhere, too_low
 from distsgd.parallel.server.spec import ServerSpec
 from distsgd.parallel.server.step_view import CallbackError, OnStep, StepView
 from distsgd.parallel.server.training import Training
-from distsgd.parallel.tree import Sums
 from distsgd.store.logs import HistoryRow
 
 

@@ -23,12 +23,12 @@ from distsgd.optim.frozen import Frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
 from distsgd.optim.search import LossProbe, SearchRule
+from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
 from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
 from distsgd.parallel.server.saved_state import check_state, number, plain
 from distsgd.parallel.server.updater import Updater
-from distsgd.parallel.tree import Sums
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.logs import HistoryRow
 

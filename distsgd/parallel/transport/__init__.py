@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from distsgd.errors import ClusterError
 from distsgd.parallel.messages import WorkerInfo
 from distsgd.parallel.transport import shared_memory
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Address, Channel
+from distsgd.parallel.transport.interface import Address, BufferLayout, Channel
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
 

@@ -1,16 +1,21 @@
 """What a transport is: how weights and partials travel between the server and its workers.
 
-Second line of the step loop. The server's side sends requests and collects events; the worker's
-side receives requests and replies. Three transports keep this contract, and one test holds them to
-it: `in_process`, `shared_memory` and `zeromq`. Arrays never travel through Ray, and nothing is
-computed here.
+In the loop (`server.step_runner`), `pool.gather` goes through here. The server's side sends
+requests and collects events; the worker's side receives requests and replies. Three transports keep
+this contract, and one test holds them to it: `InProcessTransport`, `shared_memory` and `zeromq`.
+Arrays never travel through Ray, and nothing is computed here.
+
+Legend: P parameters, S slots.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.parallel.messages import (
@@ -20,13 +25,61 @@ from distsgd.parallel.messages import (
     ReduceRequest,
     WorkerInfo,
 )
-from distsgd.parallel.transport.buffers import BufferLayout
 
 HANDSHAKE_TIMEOUT_S = 5.0
 SPIN_S = 0.002  # How long a process that spins looks for a message before it sleeps.
 # Why a worker is lost that replies without a request: a flood of replies would keep a step from
 # noticing which worker is late.
 UNASKED = "it sent a reply to no request"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLayout:
+    """The memory that weights and partials lie in, as both sides see it.
+
+    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials, with one more behind
+    them for what it sums of others'.
+    """
+
+    num_parameters: int
+    num_slots: int
+    dtype: str
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the weights."""
+        return self.num_parameters * np.dtype(self.dtype).itemsize
+
+    @property
+    def slots_bytes(self) -> int:
+        """Bytes of one worker's slots, each starting on a cache line."""
+        return (self.num_slots + 1) * self._slot_stride
+
+    @property
+    def _slot_stride(self) -> int:
+        return max(64, math.ceil(self.weights_bytes / 64) * 64)
+
+    def weights(self, buffer: Any) -> Array:
+        """The weights in `buffer`; shape ``[P]``."""
+        return np.frombuffer(buffer, self.dtype, self.num_parameters)
+
+    def slots(self, buffer: Any) -> Array:
+        """The slots in `buffer`; shape ``[S, P]``."""
+        return self._rows(buffer)[: self.num_slots]
+
+    def reduced_slice(self, buffer: Any) -> Array:
+        """The slot behind them; shape ``[P]``."""
+        row: Array = self._rows(buffer)[self.num_slots]
+        return row
+
+    def _rows(self, buffer: Any) -> Array:
+        itemsize = np.dtype(self.dtype).itemsize
+        return np.ndarray(
+            (self.num_slots + 1, self.num_parameters),
+            self.dtype,
+            buffer,
+            strides=(self._slot_stride, itemsize),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +211,65 @@ class SharingChannel(Channel, Protocol):
         """Send `reply` and the slots it speaks of."""
 
 
+class Handler(Protocol):
+    """What answers requests: a `Runner`, or what stands around one."""
+
+    def describe(self, worker: int) -> WorkerInfo:
+        """Which process computes, with what, on which data; `worker` is its number in the run."""
+
+    def attach(self, weights_P: Array, slots_SP: Array) -> None:
+        """From now on, read the weights and write partials here."""
+
+    def compute(self, request: ComputeRequest) -> ComputeReply:
+        """Compute the blocks of `request` and leave their sums in the first slots."""
+
+    def prefetch(self, request: ComputeRequest) -> None:
+        """Read rows of the step after `request`, while the server has other things to do."""
+
+
 class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a fault.
     """There is no server at the other end any more."""
+
+
+class InProcessTransport:
+    """The transport of a server that computes by itself: no Ray, no sockets.
+
+    One worker, number `worker_id`, that computes while it is sent a request.
+    """
+
+    def __init__(
+        self, layout: BufferLayout, handler: Handler, *, weights: Array, worker_id: int = 0
+    ) -> None:
+        self.weights = weights
+        self._handler = handler
+        self._worker_id = worker_id
+        self._slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
+        self._events: list[Event] = []
+        readable = weights.view()
+        readable.flags.writeable = False
+        handler.attach(readable, self._slots)
+
+    def send(self, worker: int, request: ComputeRequest) -> None:
+        """Have `request` computed now."""
+        assert worker == self._worker_id
+        self._events.append(Replied(worker, self._handler.compute(request)))
+
+    def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- everything has happened already.
+        """The replies since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def partials(self, worker: int) -> Array:
+        """The worker's slots, shape ``[S, P]``."""
+        assert worker == self._worker_id
+        return self._slots
+
+    def pid(self, worker: int) -> int | None:  # noqa: ARG002 -- none of its own.
+        """None: it has no process of its own."""
+        return None
+
+    def kill(self, worker: int) -> None:
+        """Nothing: a worker that computes while it is sent a request cannot be late."""
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -33,18 +33,18 @@ from distsgd.parallel.messages import (
     WorkerInfo,
     is_reduce,
 )
-from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
     Address,
+    BufferLayout,
     Event,
     Joined,
     Lost,
     Reduced,
     Replied,
 )
-from distsgd.parallel.transport.sealed import (
+from distsgd.parallel.transport.shared_memory_channel import (
     DISMISSES,
     INTRODUCES,
     INTRODUCTION,

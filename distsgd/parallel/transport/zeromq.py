@@ -24,11 +24,11 @@ from zmq.utils.monitor import recv_monitor_message
 from distsgd.base.arrays import Array
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
-from distsgd.parallel.transport.buffers import BufferLayout
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
     Address,
+    BufferLayout,
     Event,
     Joined,
     Lost,

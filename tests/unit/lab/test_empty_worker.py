@@ -15,7 +15,7 @@ from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import assignments
 from distsgd.parallel.pool.reduction import Part, Reduction
 from distsgd.parallel.runner import make_runner
-from distsgd.parallel.transport.buffers import BufferLayout
+from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from tests.fakes import small_blocks

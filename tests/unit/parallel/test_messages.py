@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, WorkerInfo
-from distsgd.parallel.tree import Sums
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 
 UINT32 = st.integers(0, 2**32 - 1)
 FLOAT = st.floats(allow_nan=False)

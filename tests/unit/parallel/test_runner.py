@@ -13,9 +13,9 @@ from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
 from distsgd.parallel.runner import Runner, make_runner
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import BlockRows, WorkerSpec
 from tests.fakes import NUM_TEST_ROWS, FakeBlocks, small_blocks
 

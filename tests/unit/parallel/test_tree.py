@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distsgd.data.sampler import Block, Blocking, Partition, separators_of
-from distsgd.parallel.tree import Sums, fold, joins, most_nodes
+from distsgd.parallel.messages import Sums
+from distsgd.parallel.tree import fold, joins, most_nodes
 from tests.oracles import tree_over
 
 

@@ -22,11 +22,11 @@ from distsgd.data.sampler import Block
 from distsgd.data.tables import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums
 from distsgd.parallel.numerics import probe
 from distsgd.parallel.runner import Runner, make_runner
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.transport.interface import BufferLayout
+from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd_workers.gradient_worker import GradientWorker
 from tests.fakes import small_blocks

@@ -6,7 +6,7 @@ import pytest
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.nn.losses import find_loss
-from distsgd_workers.step_view import seen
+from distsgd_workers.gradient_worker import seen
 
 N, O = 7, 3  # noqa: E741 -- the letters of the shapes.
 OUTPUTS_NO = uniform(0, Purpose.PROBE, count=N * O).reshape(N, O) * 4.0 - 2.0

@@ -20,14 +20,13 @@ from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import aliases
 from distsgd.lab.faults.injection import NAME, FaultInjection
 from distsgd.lab.faults.log import FILE, FaultLog
-from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
 from distsgd.parallel.observer import Observer, ObserverContext
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.service import serve
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Address, ServerGone
+from distsgd.parallel.transport.interface import Address, BufferLayout, ServerGone
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import most_nodes
 from tests.fakes import FakeWorker, block_gradient, small_blocks
 from tests.oracles import tree_over
 

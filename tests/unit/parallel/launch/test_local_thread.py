@@ -9,8 +9,8 @@ import pytest
 
 from distsgd.data.sampler import Block
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.launch import local_thread
-from distsgd.parallel.launch.local_thread import train_in_process
+from distsgd.parallel.launch import launch as local_thread
+from distsgd.parallel.launch.launch import train_in_process
 from distsgd.parallel.server.spec import Status
 from distsgd.parallel.worker import BlockRows
 from distsgd.store.run_directory import RunDirectory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distsgd.parallel.launch.room import Room
+from distsgd.parallel.launch.session import Room
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import pytest
 
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.ray_actors import WorkerStartError
-from distsgd.parallel.launch.room import Room
-from distsgd.parallel.launch.session import Session
+from distsgd.parallel.launch.session import Room, Session
 from distsgd.parallel.launch.supervisor import Supervisor
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS

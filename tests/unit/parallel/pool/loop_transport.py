@@ -8,14 +8,13 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
 from distsgd.parallel.pool.autotuner import SERVER, Assigner, Autotuner
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.transport.buffers import BufferLayout
-from distsgd.parallel.transport.interface import Event, Joined, Lost, Replied
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.transport.interface import BufferLayout, Event, Joined, Lost, Replied
+from distsgd.parallel.tree import most_nodes
 from tests.fakes import FakeWorker, block_gradient, small_blocks
 from tests.oracles import tree_over
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
 from distsgd.parallel.pool.autotuner import MOST_TRIAL_STEPS, Assigner, AssignmentKind, process_sets
 from distsgd.parallel.pool.members import SLOW_FLOOR_S, SLOW_STEPS
 from distsgd.parallel.pool.pool import LOOK_S, Work
 from distsgd.parallel.transport.interface import Lost
-from distsgd.parallel.tree import Sums, most_nodes
+from distsgd.parallel.tree import most_nodes
 from tests.fakes import NUM_TEST_ROWS, block_gradient
 from tests.oracles import tree_over
 from tests.unit.parallel.pool.loop_transport import (

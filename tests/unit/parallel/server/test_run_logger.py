@@ -10,10 +10,10 @@ from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
+from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.run_logger import MOST_SAVING, LogSpec, RunLogger
 from distsgd.parallel.server.training import Training, UpdateSpec
-from distsgd.parallel.tree import Sums
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.logs import DigestChain, DigestLog, EvaluationLog, EvaluationRow, read_history
 from distsgd.store.run_directory import RunDirectory

@@ -14,9 +14,9 @@ from distsgd.errors import CheckpointError, DivergedError
 from distsgd.optim.clip import squared_norm
 from distsgd.optim.rules import Momentum, Nesterov, Sgd, UpdateRule
 from distsgd.optim.schedules import Cosine
+from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.training import Training, UpdateSpec
-from distsgd.parallel.tree import Sums
 from distsgd.store.logs import HistoryRow
 
 P = 11
