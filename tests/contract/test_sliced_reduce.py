@@ -16,7 +16,7 @@ from distsgd.data.sampler import Block
 from distsgd.optim.chunks import CHUNK_LENGTH
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind, Sums
-from distsgd.parallel.pool import members, sliced_reduce
+from distsgd.parallel.pool import members, reduction
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.transport import connect, shared_memory
@@ -41,9 +41,9 @@ class Hall:
     def __init__(
         self, stack: ExitStack, num_processes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sliced_reduce, "WORTH_IT", 1)
+        monkeypatch.setattr(reduction, "WORTH_IT", 1)
         monkeypatch.setattr(members, "PATIENCE_FLOOR_S", PATIENCE_S)
-        monkeypatch.setattr(sliced_reduce, "num_cores", lambda: num_processes)
+        monkeypatch.setattr(reduction, "num_cores", lambda: num_processes)
         self.transport = SharedMemoryTransport(LAYOUT, secret=SECRET, incarnation=1)
         self.threads = stack.enter_context(ThreadPoolExecutor(8))
         stack.callback(self.transport.close)

@@ -2,7 +2,7 @@
 
 Here it is decided who can be given work, which reply counts, whose blocks are computed again, who
 backs off and who is killed. No input to the bits: a block is the same bits wherever it is computed.
-No I/O, no waiting and no clock; `dispatcher` carries the decisions out.
+No I/O, no waiting and no clock; `pool` carries the decisions out.
 
 A request is late when it takes a stated factor longer than such requests have been taking. The
 server then computes the blocks as a backup. The straggler has a pending reply: until that has come

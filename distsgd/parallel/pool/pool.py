@@ -1,14 +1,14 @@
 """The pool: all processes that compute for one server, itself among them.
 
-Second line of the step loop. It sends a step's blocks to workers and gathers their partials. A
-worker that is lost or late costs only its blocks: the server computes them itself, and the same
-bits come out. I/O only: who computes what is decided in `autotuner`, what follows from what workers
-do in `members`.
+In the loop (`server.step_runner`), `pool.gather` begins here: a step's blocks are sent to workers,
+and their partials gathered. A worker that is lost or late costs only its blocks: the server
+computes them itself, and the same bits come out. I/O only: who computes what is decided in
+`autotuner`, what follows from what workers do in `members`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -26,10 +26,16 @@ from distsgd.parallel.pool.autotuner import (
     assignments,
 )
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard
-from distsgd.parallel.pool.dispatcher import Dispatcher
-from distsgd.parallel.pool.members import Accept, Members, Recompute
-from distsgd.parallel.pool.reduction import Part, Reduction, Root
-from distsgd.parallel.pool.sliced_reduce import SlicedReduce
+from distsgd.parallel.pool.members import (
+    Accept,
+    Decision,
+    Kill,
+    Members,
+    Recompute,
+    Say,
+    Welcome,
+)
+from distsgd.parallel.pool.reduction import Part, Reduction, Root, SlicedReduce
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.transport.interface import (
     SPIN_S,
@@ -114,19 +120,15 @@ class WorkerPool:
         self._transport: Transport = transport or self._own
         self._incarnation = settings.incarnation
         self._crash_loop = crash_loop or CrashLoopGuard()
-        self._clock, self._looked_at_s = clock, clock()
+        self._clock, self._looked_at_s, self._say = clock, clock(), say
         # Where memory is not shared, nothing can look for a message without falling asleep.
         sharing = transport if isinstance(transport, SharingTransport) else None
         self._assigner = Assigner(settings.assignment, cores=None if sharing else 1)
         self._members = Members(own.describe(SERVER), step_timeout_s=settings.step_timeout_s)
-        self._dispatcher = Dispatcher(
-            self._transport, self._members, on_welcome=self._assigner.forget, say=say, clock=clock
-        )
-        sliced = (
-            SlicedReduce(sharing, self._members, self._dispatcher, settings.incarnation)
-            if sharing is not None
-            else None
-        )
+        sliced = None
+        if sharing is not None:
+            ways = (self._decisions, self._carry_out, clock)
+            sliced = SlicedReduce(sharing, self._members, settings.incarnation, *ways)
         self._reduction = Reduction(layout, sliced)
 
     @property
@@ -151,7 +153,7 @@ class WorkerPool:
             if left_s <= 0:
                 missing = sorted(set(range(count)) - set(self.members))
                 raise WaitTimeoutError(f"workers {missing} to connect", timeout_s)
-            self._dispatcher.look(min(left_s, 1.0))
+            self._look(min(left_s, 1.0))
 
     def gather(self, work: Work) -> Root:
         """Have all blocks of `work` computed, and sum them in the tree. Blocks.
@@ -164,7 +166,7 @@ class WorkerPool:
         started = self._clock()
         if started - self._looked_at_s >= LOOK_S:  # A server that computes alone does not wait.
             self._looked_at_s = started
-            self._dispatcher.look()
+            self._look()
         fit, tuner = self._members.fit(work.step), None
         if work.kind is RequestKind.EVALUATE:
             candidate = self._assigner.unmeasured(work.num_blocks, fit)
@@ -182,7 +184,7 @@ class WorkerPool:
             self.computed_by = tuple(requests)
             self.is_settled = tuner.is_settled
             tuner.observe(ended - started)
-            self._dispatcher.carry_out(self._members.step_done(work.step))
+            self._carry_out(self._members.step_done(work.step))
         return root
 
     def view(self, step: int) -> Seen:
@@ -235,7 +237,7 @@ class WorkerPool:
         if SERVER in requests:  # While the workers compute theirs.
             parts.append(self._compute_here(requests[SERVER], ()))
             self._members.computed_here(parts[0].reply)
-        for decision in self._dispatcher.decisions(spin_s=spin_s):
+        for decision in self._decisions(spin_s=spin_s):
             if isinstance(decision, Accept):
                 worker, reply = decision
                 assert isinstance(reply, ComputeReply)
@@ -244,6 +246,41 @@ class WorkerPool:
                 parts.append(self._recompute(decision, parts))
         parts.sort(key=lambda part: part.reply.first)
         return parts
+
+    def _decisions(self, *, spin_s: float = 0.0) -> Iterator[Accept | Recompute]:
+        """One for each request on its way, as they come; blocks until the last deadline at most.
+
+        Here alone the pool waits. A decision is to be carried out before the next is taken.
+        """
+        members = self._members
+        while members.is_waiting:
+            timeout_s = max(0.0, members.next_deadline() - self._clock())
+            events = self._transport.wait(timeout_s, spin_s=spin_s)
+            now_s = self._clock()
+            if not events:  # A reply that has arrived counts, however late it is.
+                yield from self._carry_out(members.tick(now_s))
+            for event in events:
+                yield from self._carry_out(members.handle(event, now_s))
+
+    def _look(self, timeout_s: float = 0.0) -> None:
+        """Who has come, gone or stopped, while no request is on its way; blocks for `timeout_s`."""
+        for event in self._transport.wait(timeout_s):
+            assert not self._carry_out(self._members.handle(event, self._clock()))
+        assert not self._carry_out(self._members.tick(self._clock()))
+
+    def _carry_out(self, decisions: Sequence[Decision]) -> list[Accept | Recompute]:
+        """Do what is decided, and return what only the caller can do."""
+        left: list[Accept | Recompute] = []
+        for decision in decisions:
+            if isinstance(decision, Say):
+                self._say(decision.text)
+            elif isinstance(decision, Kill):
+                self._transport.kill(decision.worker)
+            elif isinstance(decision, Welcome):
+                self._assigner.forget()
+            else:
+                left.append(decision)
+        return left
 
     def _recompute(self, decision: Recompute, parts: Sequence[Part]) -> Part:
         """The blocks of a lost or late worker; those on which a worker died are written down."""
@@ -288,5 +325,5 @@ class WorkerPool:
         again.keep()
         if again.is_finite and not (part.is_finite and part.has_shape_of(again)):
             what = f"an invalid partial for {self._crash_loop.name(request)}"
-            self._dispatcher.carry_out(self._members.refute(part.worker, work.step, what))
+            self._carry_out(self._members.refute(part.worker, work.step, what))
         return again
