@@ -8,7 +8,6 @@ import importlib
 import warnings
 from typing import Any
 
-from distsgd.autodiff import numpy_functions  # noqa: F401 -- enters them.
 from distsgd.autodiff.bound import BoundProgram, LayerReading
 from distsgd.autodiff.check import GradientCheck, assert_gradient, check_gradient
 from distsgd.autodiff.functions import (
@@ -19,13 +18,10 @@ from distsgd.autodiff.functions import (
     concatenate,
     convolution,
     cos,
-    cross_entropy,
     divide,
     dot,
     dropout,
     exp,
-    hinge,
-    huber,
     layer_norm,
     log,
     matmul,
@@ -33,25 +29,20 @@ from distsgd.autodiff.functions import (
     max_pool,
     maximum,
     mean,
-    mean_absolute,
     min,  # noqa: A004
     minimum,
     multiply,
     negative,
     outer,
     power,
-    quadratic,
     reciprocal,
     relu,
     reshape,
     sigmoid,
-    sigmoid_cross_entropy,
     sin,
     softmax,
-    softmax_cross_entropy,
     sqrt,
     square,
-    squared_error,
     stack,
     subtract,
     sum,  # noqa: A004
@@ -62,6 +53,16 @@ from distsgd.autodiff.functions import (
 from distsgd.autodiff.gate import Gate, OpContext, grad_or_ones
 from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.program import Program
+from distsgd.autodiff.rows import (
+    cross_entropy,
+    hinge,
+    huber,
+    mean_absolute,
+    quadratic,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    squared_error,
+)
 from distsgd.autodiff.tape import GradientTape, Variable, apply
 
 __all__ = [

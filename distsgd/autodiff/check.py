@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distsgd.autodiff.conversion import shown
+from distsgd.autodiff.gate import shown
 from distsgd.autodiff.variable import Variable
 from distsgd.errors import ModelError
 
@@ -61,7 +61,7 @@ def check_gradient(
         x: Where to check; not changed. Integers are taken as float64.
         step: The h of the differences.
         tolerance: Largest relative difference that passes.
-        generator: Chance the function uses beside the global ones.
+        generator: Chance the function uses besides the global ones.
 
     >>> check_gradient(lambda x: (x**2, 2 * x), 123.456).passed
     True

@@ -16,7 +16,7 @@ _FEW = 8192
 
 
 class Checksums:
-    """Checksums of arrays that somebody may change in place."""
+    """Checksums of arrays that may be changed in place."""
 
     def __init__(self) -> None:
         # The array beside its sum: so its id is not given to another.

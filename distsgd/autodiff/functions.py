@@ -1,6 +1,6 @@
 """Gates as functions of variables and arrays, for use under a tape or on their own. No I/O here.
 
-Losses take rows ``[N, O]`` and give ``[N]``; of one row ``[O]`` they give one number.
+Losses are in `distsgd.autodiff.rows`.
 
 >>> float(sigmoid(0.0))
 0.5
@@ -13,21 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distsgd.autodiff.ops import (
-    activations,
-    arithmetic,
-    cross_entropies,
-    elementwise,
-    linear,
-    losses,
-    shapes,
-)
+from distsgd.autodiff.operators import FUNCTIONS, Axis
+from distsgd.autodiff.ops import activations, arithmetic, elementwise, linear, shapes
 from distsgd.autodiff.ops.convolution import Convolution, MaxPool, Padding
 from distsgd.autodiff.ops.dropout import Dropout
 from distsgd.autodiff.ops.normalisation import LayerNormalisation
-from distsgd.autodiff.rows import class_loss, map_rows, number_loss
-from distsgd.autodiff.rows import softmax_cross_entropy as _softmax_cross_entropy
-from distsgd.autodiff.variable import Axis, Operand, Variable, apply, as_variable
+from distsgd.autodiff.rows import map_rows
+from distsgd.autodiff.variable import Operand, Variable, apply, as_variable
 from distsgd.errors import ModelError
 
 
@@ -303,53 +295,20 @@ def softmax(x_NO: Operand) -> Variable:
     return map_rows(lambda rows_NO: apply(activations.Softmax(), rows_NO), x_NO)
 
 
-def softmax_cross_entropy(outputs_NO: Operand, class_N: Operand) -> Variable:
-    """Cross-entropy of each row's softmax with its class; shape ``[N]``.
-
-    The class is a number from 0 on, or a row of probabilities, as a one-hot row is. Of one row
-    ``[O]``, and its class or its probabilities ``[O]``, it is one number.
-
-    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], 2)).__round__(4)
-    0.4076
-    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], [0, 0, 1])).__round__(4)
-    0.4076
-    """
-    return _softmax_cross_entropy(cross_entropies.SoftmaxCrossEntropy(), outputs_NO, class_N)
-
-
-def sigmoid_cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """Cross-entropy of the sigmoids with the targets, summed by row; shape ``[N]``."""
-    return number_loss(cross_entropies.SigmoidCrossEntropy(), outputs_NO, target_NO)
-
-
-def squared_error(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """``Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.SquaredError(), outputs_NO, target_NO)
-
-
-def quadratic(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """``½ Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.QuadraticError(), outputs_NO, target_NO)
-
-
-def cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """``-Σ [E ln a + (1 - E) ln(1 - a)]`` over a row's outputs; shape ``[N]``."""
-    return number_loss(cross_entropies.CrossEntropy(), outputs_NO, target_NO)
-
-
-def mean_absolute(outputs_NO: Operand, target_NO: Operand) -> Variable:
-    """The mean of ``|a - E|`` over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.MeanAbsolute(), outputs_NO, target_NO)
-
-
-def huber(outputs_NO: Operand, target_NO: Operand, *, delta: float = 1.0) -> Variable:
-    """``½ε²`` up to `delta`, straight beyond it, summed over a row's outputs; shape ``[N]``."""
-    return number_loss(losses.Huber(delta), outputs_NO, target_NO)
-
-
-def hinge(outputs_NO: Operand, class_N: Operand) -> Variable:
-    """``Σ max(0, a_j - a_c + 1)`` over the classes j other than the row's class c; ``[N]``.
-
-    The class is a number from 0 on, or a one-hot row. Of one row ``[O]`` it is one number.
-    """
-    return class_loss(losses.Hinge(), outputs_NO, class_N)
+# What stands for numpy's functions that are no ufuncs: `Variable` looks them up.
+FUNCTIONS |= {
+    np.sum: sum,
+    np.mean: mean,
+    np.max: max,
+    np.amax: max,
+    np.min: min,
+    np.amin: min,
+    np.clip: clip,
+    np.where: where,
+    np.reshape: reshape,
+    np.transpose: transpose,
+    np.stack: stack,
+    np.concatenate: concatenate,
+    np.dot: dot,
+    np.outer: outer,
+}

@@ -1,6 +1,6 @@
 """What a gate is: an operation that knows its output and its local gradient.
 
-It is staged over arrays that somebody else owns.
+It is staged over arrays that its caller owns. What users give for numbers becomes arrays here too.
 
 Place in the loop: the lowest layer of differentiation. A tape stages gates over fresh arrays and
 runs them at once; a program stages them once over its own buffers and runs them millions of times.
@@ -10,6 +10,7 @@ Both run the same operations, so they give the same bits. No I/O here, no chance
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -201,3 +202,38 @@ def constant(number: float, dtype: DTypeLike) -> Array:
     Being of `dtype` it keeps float32 float32.
     """
     return np.array(number, dtype)
+
+
+def as_numbers(value: Any) -> Array:
+    """`value` as an array of floats, integers or booleans."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and all(isinstance(number, Real) for number in array.flat):
+            array = array.astype(np.float64)  # fractions, and integers beyond 64 bits
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(
+            f"{shown(value)} is no array ({error}); must be numbers that floats can hold, in rows "
+            "of equal length"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        raise ModelError(
+            f"{shown(value)} is of dtype {array.dtype}; must be real numbers (convert them)"
+        )
+    return array
+
+
+def as_dtype(given: DTypeLike | None) -> np.dtype[Any] | None:
+    """A dtype of real numbers; None for None."""
+    try:
+        dtype = None if given is None else np.dtype(given)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype is not None and dtype.kind not in "fiub":
+        raise ModelError(f"dtype is {given!r}; must be of real numbers, as float64 or float32")
+    return dtype
+
+
+def shown(value: Any) -> str:
+    """`value` as an error shows it, in one line of at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -14,19 +14,19 @@ from functools import partial
 
 import numpy as np
 
-from distsgd.autodiff.arena import Arena
-from distsgd.autodiff.bound import BoundProgram, OpRecord, ParameterUse
-from distsgd.autodiff.chain import Backward
-from distsgd.autodiff.circuit import (
+from distsgd.autodiff.backward import Backward
+from distsgd.autodiff.bound import Arena, BoundProgram, OpRecord, ParameterUse
+from distsgd.autodiff.gate import OpContext, Operation
+from distsgd.autodiff.graph import (
     Circuit,
     SampleLosses,
     Signature,
     check_per_sample,
     find_in_place,
     record,
+    total_size,
+    views,
 )
-from distsgd.autodiff.gate import OpContext, Operation
-from distsgd.autodiff.parameters import total_size, views
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 

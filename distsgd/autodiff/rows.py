@@ -1,6 +1,6 @@
-"""Losses applied to one row as to many, and the ways in which a class is told. No I/O here.
+"""Losses as functions: of rows ``[N, O]`` they give ``[N]``, of one row ``[O]`` one number.
 
-Shape letters: N samples, O outputs.
+Here is said in which ways a class may be told. Shape letters: N samples, O outputs. No I/O here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distsgd.autodiff.gate import Gate, Shape
-from distsgd.autodiff.ops.cross_entropies import SoftTargetCrossEntropy
+from distsgd.autodiff.ops import cross_entropies, losses
 from distsgd.autodiff.variable import Operand, Variable, apply, as_variable
 from distsgd.errors import ModelError
 
@@ -65,12 +65,59 @@ def class_loss(gate: Gate, outputs: Operand, target: Operand) -> Variable:
     return _result(shape, apply(gate, _as_row(outputs), classes.reshape(1)))
 
 
-def softmax_cross_entropy(gate: Gate, outputs: Operand, target: Operand) -> Variable:
-    """As `class_loss`, where targets of the outputs' shape may be any probabilities."""
-    shape = _shape(outputs)
-    if _shape(target) != shape or len(shape) not in (1, 2):
-        return class_loss(gate, outputs, target)
-    return number_loss(SoftTargetCrossEntropy(), outputs, target)
+def softmax_cross_entropy(outputs_NO: Operand, class_N: Operand) -> Variable:
+    """Cross-entropy of each row's softmax with its class; shape ``[N]``.
+
+    The class is a number from 0 on, or a row of probabilities, as a one-hot row is. Of one row
+    ``[O]``, and its class or its probabilities ``[O]``, it is one number.
+
+    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], 2)).__round__(4)
+    0.4076
+    >>> float(softmax_cross_entropy([1.0, 2.0, 3.0], [0, 0, 1])).__round__(4)
+    0.4076
+    """
+    shape = _shape(outputs_NO)
+    if _shape(class_N) != shape or len(shape) not in (1, 2):
+        return class_loss(cross_entropies.SoftmaxCrossEntropy(), outputs_NO, class_N)
+    return number_loss(cross_entropies.SoftTargetCrossEntropy(), outputs_NO, class_N)
+
+
+def sigmoid_cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
+    """Cross-entropy of the sigmoids with the targets, summed by row; shape ``[N]``."""
+    return number_loss(cross_entropies.SigmoidCrossEntropy(), outputs_NO, target_NO)
+
+
+def squared_error(outputs_NO: Operand, target_NO: Operand) -> Variable:
+    """``Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
+    return number_loss(losses.SquaredError(), outputs_NO, target_NO)
+
+
+def quadratic(outputs_NO: Operand, target_NO: Operand) -> Variable:
+    """``½ Σ (a - t)²`` over a row's outputs; shape ``[N]``."""
+    return number_loss(losses.QuadraticError(), outputs_NO, target_NO)
+
+
+def cross_entropy(outputs_NO: Operand, target_NO: Operand) -> Variable:
+    """``-Σ [E ln a + (1 - E) ln(1 - a)]`` over a row's outputs; shape ``[N]``."""
+    return number_loss(cross_entropies.CrossEntropy(), outputs_NO, target_NO)
+
+
+def mean_absolute(outputs_NO: Operand, target_NO: Operand) -> Variable:
+    """The mean of ``|a - E|`` over a row's outputs; shape ``[N]``."""
+    return number_loss(losses.MeanAbsolute(), outputs_NO, target_NO)
+
+
+def huber(outputs_NO: Operand, target_NO: Operand, *, delta: float = 1.0) -> Variable:
+    """``½ε²`` up to `delta`, straight beyond it, summed over a row's outputs; shape ``[N]``."""
+    return number_loss(losses.Huber(delta), outputs_NO, target_NO)
+
+
+def hinge(outputs_NO: Operand, class_N: Operand) -> Variable:
+    """``Σ max(0, a_j - a_c + 1)`` over the classes j other than the row's class c; ``[N]``.
+
+    The class is a number from 0 on, or a one-hot row. Of one row ``[O]`` it is one number.
+    """
+    return class_loss(losses.Hinge(), outputs_NO, class_N)
 
 
 def _result(shape: Shape, loss_N: Variable) -> Variable:

@@ -4,7 +4,7 @@
         loss = ((x @ w + b) ** 2).mean()
     dw, db = tape.gradient(loss, [w, b])
 
-The behaviour follows TensorFlow's `tf.GradientTape`. A tape belongs to the thread that opened it.
+The behaviour follows TensorFlow's class of that name. A tape belongs to the thread that opened it.
 No I/O here.
 """
 
@@ -17,10 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distsgd.autodiff.chain import Backward, Node
+from distsgd.autodiff.backward import Backward, Node
 from distsgd.autodiff.checksums import Checksums
-from distsgd.autodiff.conversion import shown
-from distsgd.autodiff.gate import Gate, OpContext
+from distsgd.autodiff.gate import Gate, OpContext, shown
 from distsgd.autodiff.variable import (
     Operand,
     UnrecordedGradient,
@@ -43,10 +42,7 @@ class GradientTape:
         persistent: Whether `gradient` can be asked more than once.
         watch_accessed_variables: Whether every watched variable that is used is recorded by itself;
             else only those given to `watch`, before they are used.
-        keep_unwatched: Whether gates that depend on nothing watched are recorded too (a program
-            needs them).
-        check_values: Whether numbers outside a gate's domain are refused (a program, recorded on
-            zeros, must not).
+        check_values: Whether numbers outside a gate's domain are refused.
     """
 
     def __init__(
@@ -54,7 +50,6 @@ class GradientTape:
         *,
         persistent: bool = False,
         watch_accessed_variables: bool = True,
-        keep_unwatched: bool = False,
         check_values: bool = True,
     ) -> None:
         self.check_values = check_values
@@ -64,8 +59,7 @@ class GradientTape:
         self._numbers: dict[int, int] = {}
         self._tracked: set[int] = set()
         self._seen = Checksums()
-        self._persistent, self._keep_unwatched = persistent, keep_unwatched
-        self._watches_accessed = watch_accessed_variables
+        self._persistent, self._watches_accessed = persistent, watch_accessed_variables
         self._is_spent = False
 
     def __enter__(self) -> Self:
@@ -102,7 +96,7 @@ class GradientTape:
         return number
 
     def _watches(self, variable: Variable) -> bool:
-        return self._watches_accessed and variable.watched and variable.dtype.kind == "f"
+        return self._watches_accessed and variable.can_be_watched
 
     def record(
         self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, context: OpContext
@@ -115,7 +109,7 @@ class GradientTape:
             output: What came out.
             context: The gate's arrays.
         """
-        if not self._keep_unwatched and not any(self.sees(v) for v in inputs):
+        if not any(self.sees(v) for v in inputs):
             return False
         numbers = tuple(self.number(variable) for variable in inputs)
         number = self.number(output)
@@ -156,7 +150,7 @@ class GradientTape:
         Returns:
             Arrays in the structure of `sources`; None for a source that was not watched or that
             `target` does not depend on. Gradients of gradients are not given: where an open tape
-            saw `target`, what is computed with the answer beside Variables is refused.
+            saw `target`, what is computed with the answer and Variables is refused.
 
         >>> x = Variable([1.0, 2.0])
         >>> with GradientTape() as tape:

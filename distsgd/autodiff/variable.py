@@ -6,20 +6,22 @@ by the open tapes (`distsgd.autodiff.tape`). No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextvars import ContextVar
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from distsgd.autodiff.gate import Gate, OpContext, Shape
-from distsgd.autodiff.held import Held
-from distsgd.autodiff.ops import arithmetic, elementwise, shapes
-from distsgd.autodiff.ops.linear import MatMul
-from distsgd.autodiff.ops.subscript import Subscript
-from distsgd.autodiff.ufuncs import FUNCTIONS, GATES, QUESTIONS, refusal, with_gates
+from distsgd.autodiff.gate import Gate, OpContext, Shape, as_dtype, as_numbers
+from distsgd.autodiff.operators import (
+    FUNCTIONS,
+    GATES,
+    QUESTIONS,
+    Operators,
+    as_plain,
+    refusal,
+    with_gates,
+)
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
@@ -51,10 +53,10 @@ class UnrecordedGradient(np.ndarray[Any, np.dtype[Any]]):
     """
 
 
-class Variable(Held):
+class Variable(Operators):
     """An array that gates can be applied to; its operators work as those of numpy arrays.
 
-    Plain numbers and lists beside it are constants; a ``np.exp(x)`` is the gate of that name, and
+    Plain numbers and lists next to it are constants; a ``np.exp(x)`` is the gate of that name, and
     comparisons give plain arrays. ``x[...]`` takes whatever numpy takes, and
     ``a, b = x`` goes along the first axis. A value is never changed by an operator; change it in
     place by ``x.value[...] = numbers``, outside of what a tape has recorded, or set `value`.
@@ -64,7 +66,7 @@ class Variable(Held):
             else.
         watched: Whether tapes record what is computed with it without being asked to
             (`GradientTape.watch`); what was computed with watched Variables is watched too, so that
-            after ``w = w - step`` the next tape goes on with the new one.
+            after ``w = w - step`` the next tape continues with the new one.
         dtype: The dtype to convert to.
 
     >>> from distsgd.autodiff import GradientTape
@@ -75,7 +77,7 @@ class Variable(Held):
     6.0
     """
 
-    __slots__ = ("watched",)
+    __slots__ = ("_is_fixed", "_value", "watched")
 
     def __init__(
         self, value: ArrayLike, *, watched: bool = True, dtype: DTypeLike | None = None
@@ -83,13 +85,98 @@ class Variable(Held):
         _refuse_variables_within(value)
         if isinstance(value, UnrecordedGradient) and open_tapes.get():
             raise _unrecorded()
-        super().__init__(value, dtype)
+        array, kept = as_numbers(_plain(value)), as_dtype(dtype)
+        if kept is None and array.dtype.kind != "f":
+            kept = np.dtype(np.float64)
+        self._value: Array = array if kept is None else array.astype(kept, copy=False)
+        self._is_fixed = False
         self.watched = watched
 
     @property
-    def T(self) -> Variable:  # noqa: N802 -- numpy's name.
-        """The transpose: all axes in the opposite order."""
-        return self.transpose()
+    def can_be_watched(self) -> bool:
+        """Whether tapes record it by themselves: it is watched, and of floats."""
+        return self.watched and self.dtype.kind == "f"
+
+    def _through(self, gate: Gate, *operands: Any) -> Variable:
+        return apply(gate, *operands)
+
+    @property
+    def value(self) -> Array:
+        """The numbers; can be set to anything real, also of another shape.
+
+        Floats keep their dtype, other numbers get the one that the variable had. What a tape
+        recorded before still has the old numbers. What a tape computed is read-only, and
+        `ModelError` where it is set.
+        """
+        return self._value
+
+    @value.setter
+    def value(self, numbers: ArrayLike) -> None:
+        if self._is_fixed:
+            raise ModelError(
+                "the value of a Variable was set that a tape computed, which no gradient would go "
+                "through; multiply or add Variables instead, or make a new Variable"
+            )
+        array = as_numbers(_plain(numbers))
+        if array.dtype.kind != "f" or self.dtype.kind != "f":
+            array = array.astype(self.dtype, copy=False)
+        self._value = array
+
+    def fix(self) -> None:
+        """Keeps the value as it is from now on: not in place, nor by another one."""
+        if self._is_fixed:
+            return
+        self._value = self._value.view()
+        self._value.flags.writeable = False
+        self._is_fixed = True
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the value."""
+        return self._value.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the value."""
+        return self._value.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes the value has."""
+        return self._value.ndim
+
+    @property
+    def size(self) -> int:
+        """How many numbers the value has."""
+        return self._value.size
+
+    def item(self) -> float:
+        """The only number, as a plain one; `ModelError` where there are others."""
+        number: float = self._only_number("a number").item()
+        return number
+
+    def __float__(self) -> float:
+        return float(self._only_number("a number"))
+
+    def __int__(self) -> int:
+        return int(self._only_number("a number"))
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(float(self), digits)
+
+    def __bool__(self) -> bool:
+        return bool(self._only_number("true or false"))
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else str(self)
+
+    def _only_number(self, as_what: str) -> Array:
+        if self.size != 1:
+            raise ModelError(
+                f"a Variable of shape {self.shape} cannot be taken as {as_what}; must hold one "
+                "number (sum it, or take one: x[0])"
+            )
+        return self._value.reshape(())
 
     def __repr__(self) -> str:
         return f"Variable({self.value!r})"
@@ -112,7 +199,7 @@ class Variable(Held):
                 base, exponent = inputs
                 return as_variable(base) ** exponent
             if ufunc in QUESTIONS:
-                return ufunc(*_as_plain(inputs))
+                return ufunc(*as_plain(inputs))
         raise refusal(ufunc)
 
     def __array_function__(self, function: Any, types: Any, inputs: Any, settings: Any) -> Any:
@@ -121,92 +208,11 @@ class Variable(Held):
             return with_gates(function, inputs, settings)
         if open_tapes.get() and function not in QUESTIONS:
             raise refusal(function)
-        settings = {name: _as_plain(setting) for name, setting in settings.items()}
-        return function(*_as_plain(inputs), **settings)
-
-    def __iter__(self) -> Iterator[Variable]:
-        return (self[place] for place in range(len(self)))
-
-    def __getitem__(self, key: Any) -> Variable:
-        return apply(Subscript.of(key), self)
-
-    def __setitem__(self, key: Any, numbers: Any) -> None:
-        raise ModelError(
-            "a Variable cannot be changed by x[...] = numbers, which no gradient would go through; "
-            "write x.value[...] = numbers between the tapes, or make a new Variable"
-        )
-
-    def __add__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Add(), self, other)
-
-    def __radd__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Add(), other, self)
-
-    def __sub__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Subtract(), self, other)
-
-    def __rsub__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Subtract(), other, self)
-
-    def __mul__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Multiply(), self, other)
-
-    def __rmul__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Multiply(), other, self)
-
-    def __truediv__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Divide(), self, other)
-
-    def __rtruediv__(self, other: Operand) -> Variable:
-        return apply(arithmetic.Divide(), other, self)
-
-    def __matmul__(self, other: Operand) -> Variable:
-        return apply(MatMul(), self, other)
-
-    def __rmatmul__(self, other: Operand) -> Variable:
-        return apply(MatMul(), other, self)
-
-    def __neg__(self) -> Variable:
-        return apply(elementwise.Negative(), self)
-
-    def __abs__(self) -> Variable:
-        return apply(elementwise.Absolute(), self)
-
-    def __pow__(self, exponent: Operand) -> Variable:
-        if isinstance(exponent, Real):
-            return apply(elementwise.Power(float(exponent)), self)
-        return apply(arithmetic.Raise(), self, exponent)
-
-    def __rpow__(self, base: Operand) -> Variable:
-        return apply(arithmetic.Raise(), base, self)
-
-    def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
-        """The sum along `axis`, or of everything; with `keepdims` the axis stays, of length 1."""
-        return apply(shapes.Sum(shapes.as_axes(axis), keepdims), self)
-
-    def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
-        """The mean, as `sum`."""
-        return apply(shapes.Mean(shapes.as_axes(axis), keepdims), self)
-
-    def max(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
-        """The largest, as `sum`; equal ones share the gradient."""
-        return apply(shapes.Max(shapes.as_axes(axis), keepdims), self)
-
-    def min(self, axis: Axis = None, *, keepdims: bool = False) -> Variable:
-        """The smallest, as `sum`; equal ones share the gradient."""
-        return apply(shapes.Min(shapes.as_axes(axis), keepdims), self)
-
-    def reshape(self, *shape: int | Shape) -> Variable:
-        """The same numbers in another shape, as ``(2, 3)`` or ``2, 3``; one size may be -1."""
-        return apply(shapes.Reshape(shapes.as_sizes("shape", shape)), self)
-
-    def transpose(self, *axes: int | Shape) -> Variable:
-        """The axes in another order, as ``(1, 0)`` or ``1, 0``; the opposite one unless given."""
-        return apply(shapes.Transpose(shapes.as_sizes("axes", axes) if axes else None), self)
+        settings = {name: as_plain(setting) for name, setting in settings.items()}
+        return function(*as_plain(inputs), **settings)
 
 
 Operand = Variable | ArrayLike
-Axis = int | tuple[int, ...] | None
 
 
 def apply(gate: Gate, *operands: Operand) -> Variable:
@@ -286,12 +292,8 @@ def _is_float_array(operand: Operand) -> bool:
     return isinstance(operand, np.ndarray) and operand.dtype.kind == "f"
 
 
-def _as_plain(given: Any) -> Any:
-    if isinstance(given, Variable):
-        return given.value
-    if isinstance(given, list | tuple):
-        return type(given)(_as_plain(item) for item in given)
-    return given
+def _plain(given: Any) -> Any:
+    return given.value if isinstance(given, Variable) else given
 
 
 def _refuse_variables_within(value: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distsgd.autodiff.conversion import shown
+from distsgd.autodiff.gate import shown
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError

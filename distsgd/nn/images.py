@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.graph import ParameterSpec
 from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.convolution import Convolution as ConvolutionGate
 from distsgd.autodiff.ops.convolution import MaxPool as MaxPoolGate
 from distsgd.autodiff.ops.convolution import Padding
-from distsgd.autodiff.parameters import ParameterSpec
 from distsgd.autodiff.variable import Variable, apply
 from distsgd.base.settings import Setting, count
 from distsgd.errors import ModelError
@@ -71,13 +70,9 @@ class Convolution(Layer):
         return Layer.numbers_per_sample(self, input_shape) + patches + padded
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
-        z = functions.convolution(
-            x,
-            parameters["weight"],
-            parameters.get("bias"),
-            stride=self.stride,
-            padding=self.padding,
-        )
+        bias = (parameters["bias"],) if self.bias else ()
+        gate = ConvolutionGate(self.stride, self.padding)
+        z = apply(gate, x, parameters["weight"], *bias)
         return z if self.activation is None else apply(ACTIVATIONS[self.activation], z)
 
 
@@ -94,7 +89,7 @@ class MaxPool(Layer):
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         del parameters
-        return functions.max_pool(x, self.size)
+        return apply(MaxPoolGate(self.size), x)
 
 
 LAYERS: tuple[type[Layer], ...] = (Convolution, MaxPool)

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.graph import ParameterSpec
 from distsgd.autodiff.ops.activations import ACTIVATIONS
 from distsgd.autodiff.ops.elementwise import Elementwise
+from distsgd.autodiff.ops.linear import Affine
 from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
-from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.tape import Variable, apply
+from distsgd.autodiff.variable import Variable, apply
 from distsgd.base.settings import Setting, count, keys_of, wrong_settings
 from distsgd.errors import ModelError
 from distsgd.nn.names import nearest, quoted
@@ -127,7 +127,7 @@ class Dense(Layer):
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
         weight = parameters["weight"]
-        z_NO = functions.affine(x, weight, parameters["bias"]) if self.bias else x @ weight
+        z_NO = apply(Affine(), x, weight, parameters["bias"]) if self.bias else x @ weight
         return z_NO if self.activation is None else apply(ACTIVATIONS[self.activation], z_NO)
 
 

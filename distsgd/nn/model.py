@@ -14,12 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from distsgd.autodiff.circuit import Signature
 from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.graph import ParameterSpec, Signature, total_size, views
 from distsgd.autodiff.ops.domain import EVERY_NUMBER
-from distsgd.autodiff.parameters import ParameterSpec, total_size, views
 from distsgd.autodiff.program import Program
-from distsgd.autodiff.tape import Variable
+from distsgd.autodiff.variable import Variable
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.described import layer_from_dict

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from distsgd.autodiff import functions
 from distsgd.autodiff.gate import Shape
-from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.tape import Variable
+from distsgd.autodiff.graph import ParameterSpec
+from distsgd.autodiff.ops.dropout import Dropout as DropoutGate
+from distsgd.autodiff.ops.normalisation import LayerNormalisation
+from distsgd.autodiff.variable import Variable, apply
 from distsgd.base.settings import Setting
 from distsgd.nn.layers import Layer
 
@@ -32,7 +33,7 @@ class LayerNorm(Layer):
         return input_shape
 
     def __call__(self, x: Variable, parameters: Mapping[str, Variable]) -> Variable:
-        return functions.layer_norm(x, parameters["gain"], parameters["bias"])
+        return apply(LayerNormalisation(), x, parameters["gain"], parameters["bias"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Dropout(Layer):
 
     def leave_out(self, x: Variable, keys: Variable, layer: int) -> Variable:
         """Training: `x` with numbers left out, by the rows' `keys` and the layer's number."""
-        return functions.dropout(x, keys, self.rate, layer=layer)
+        return apply(DropoutGate(self.rate, layer), x, keys)
 
 
 LAYERS: tuple[type[Layer], ...] = (LayerNorm, Dropout)

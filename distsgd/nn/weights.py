@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
-from distsgd.autodiff.conversion import as_numbers
+from distsgd.autodiff.gate import as_numbers
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.nn.model import Model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
-from distsgd.autodiff import functions as f
 from distsgd.errors import ModelError
 
 

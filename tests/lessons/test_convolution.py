@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd import TrainConfig, Trainer
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
-from distsgd.autodiff import functions as f
 from distsgd.autodiff.ops.convolution import Padding
 from distsgd.errors import ModelError
 from distsgd.nn import Convolution, Dense, Dropout, Flatten, Layer, LayerNorm, MaxPool, Model

@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable
-from distsgd.autodiff import functions as f
 from distsgd.errors import ModelError
 from distsgd.lessons import draw_svg, draw_text
 from distsgd.lessons.circuits.text import vertices

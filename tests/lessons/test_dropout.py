@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd import TrainConfig, Trainer
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
-from distsgd.autodiff import functions as f
 from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
 from distsgd.nn import Dense, Dropout, Model

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd import TrainConfig, Trainer
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
-from distsgd.autodiff import functions as f
 from distsgd.errors import ModelError
 from distsgd.lessons import losses as lessons
 from distsgd.nn import LOSSES, Dense, Model, find_loss

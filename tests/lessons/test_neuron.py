@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable
-from distsgd.autodiff import functions as f
 
 TARGET = 2.0
 

@@ -61,8 +61,8 @@ class Convolution(Gate):
     padding an image is surrounded by zeros, where these are odd the more behind, so that there are
     ``ceil(size / stride)`` places.
 
-    A sample's kernel gradient is formed on its own and added up, so its exact norm costs next to
-    nothing beside the gradient.
+    A sample's kernel gradient is formed on its own and added up, so its exact norm costs hardly
+    more than the gradient alone.
     """
 
     stride: int = 1

@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from distsgd.autodiff.formula import stage_formula
 from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, constant
 from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
+from distsgd.autodiff.ops.elementwise import stage_formula
 from distsgd.autodiff.ops.linear import stage_row_squared_norms
 from distsgd.base.arrays import Array
 from distsgd.base.settings import Setting, keys_of, wrong_settings
@@ -94,8 +94,8 @@ class SampleLoss(Gate):
 class NumberLoss(SampleLoss):
     """A loss of each output, added up over the outputs of a sample, or averaged.
 
-    One of one's own is two formulas (`distsgd.autodiff.formula`) of the output ``a``, the target
-    ``t`` and the loss's settings: `value`, of each output, and its derivative by ``a``:
+    One of one's own is two formulas (`distsgd.autodiff.ops.elementwise`) of the output ``a``, the
+    target ``t`` and the loss's settings: `value`, of each output, and its derivative by ``a``:
 
     >>> from distsgd.autodiff.rows import number_loss
     >>> class LogCosh(

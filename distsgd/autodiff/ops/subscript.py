@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distsgd.autodiff.conversion import shown
-from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, grad_or_ones
+from distsgd.autodiff.gate import Gate, OpContext, Operation, Shape, grad_or_ones, shown
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 

@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 
 from distsgd.autodiff.gate import OpContext, Operation, constant
+from distsgd.autodiff.ops.cross_entropies import smallest, stage_artanh_tail
 from distsgd.autodiff.ops.domain import NOT_NEGATIVE, POSITIVE, Domain
-from distsgd.autodiff.ops.logarithms import smallest, stage_artanh_tail
 from distsgd.autodiff.ops.losses import NumberLoss, stage_row_sums
 from distsgd.base.arrays import Array
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable
-from distsgd.autodiff import functions as f
-from distsgd.autodiff.ops.logarithms import stage_log1p_of_unit, stage_log_of_sum
+from distsgd.autodiff.ops.cross_entropies import stage_log1p_of_unit, stage_log_of_sum
 from distsgd.base.arrays import Array
 from distsgd.nn import find_loss
 

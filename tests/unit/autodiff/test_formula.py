@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distsgd.autodiff import Elementwise, GradientTape, OpContext, Variable, apply, check_gradient
-from distsgd.autodiff.formula import stage_formula
+from distsgd.autodiff.ops.elementwise import stage_formula
 from distsgd.base.arrays import Array
 
 X = np.linspace(-3.0, 3.0, 101).astype(np.float32)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import distsgd.autodiff
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.check import assert_gradient
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.check import assert_gradient
+from distsgd.autodiff.operators import FUNCTIONS
 from distsgd.autodiff.tape import GradientTape, Variable
-from distsgd.autodiff.ufuncs import FUNCTIONS
 from distsgd.errors import ModelError
 
 MATRIX = [[0.5, -1.5], [2.0, 0.25]]

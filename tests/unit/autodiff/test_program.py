@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.autodiff import functions as f
-from distsgd.autodiff.arena import Arena
-from distsgd.autodiff.circuit import SampleLosses, Signature
-from distsgd.autodiff.parameters import ParameterSpec, total_size, views
+from distsgd import autodiff as f
+from distsgd.autodiff.bound import Arena
+from distsgd.autodiff.graph import ParameterSpec, SampleLosses, Signature, total_size, views
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distsgd.autodiff import functions as f
-from distsgd.autodiff.circuit import SampleLosses
-from distsgd.autodiff.parameters import ParameterSpec, total_size, views
+from distsgd import autodiff as f
+from distsgd.autodiff.graph import ParameterSpec, SampleLosses, total_size, views
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
 from tests.unit.autodiff.test_program import (

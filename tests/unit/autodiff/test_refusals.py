@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.ops.elementwise import Exp
 from distsgd.autodiff.tape import GradientTape, Variable, apply
 from distsgd.errors import ModelError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.lessons import losses as lessons
 from tests.unit.autodiff.test_gates import CLASSES_N, signed, unit

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, basic_indices, integer_array_indices
 
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.check import check_gradient
 from distsgd.autodiff.ops.subscript import Subscript
 from distsgd.autodiff.tape import GradientTape, Variable

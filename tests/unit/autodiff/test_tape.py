@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from distsgd.autodiff import functions as f
+from distsgd import autodiff as f
 from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.errors import ModelError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distsgd.autodiff.check import assert_gradient
+from distsgd.autodiff.operators import GATES
 from distsgd.autodiff.tape import GradientTape, Variable
-from distsgd.autodiff.ufuncs import GATES
 from distsgd.errors import ModelError
 
 

@@ -1,23 +1,26 @@
-"""A circuit: the gates that a function went through, and nothing of their values.
+"""A circuit: the graph of gates that a function went through, and nothing of their values.
 
-Place in the loop: recorded once when a program is made. What can be known without values is
-decided here: which gates may work in place, and whether samples have gradients of their own. No
-I/O here.
+Place in the loop: recorded once when a program is made, over parameters by name that lie in one
+flat array, one behind the other, row-major. What can be known without values is decided here:
+which gates may work in place, and whether samples have gradients of their own. No I/O here.
+
+Shape letters: N samples, O outputs, P parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distsgd.autodiff.chain import Node, reached_from
-from distsgd.autodiff.gate import Shape
+from distsgd.autodiff.backward import Node, reached_from
+from distsgd.autodiff.gate import Gate, OpContext, Shape
 from distsgd.autodiff.ops.shapes import Reshape
-from distsgd.autodiff.parameters import ParameterSpec
-from distsgd.autodiff.tape import GradientTape, Variable
+from distsgd.autodiff.variable import Variable, open_tapes
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 
@@ -29,6 +32,34 @@ is left to chance (evaluation).
 """
 
 _ROWS = 2  # Samples that a function is recorded with.
+
+
+class ParameterSpec(NamedTuple):
+    """The name and shape of a parameter."""
+
+    name: str
+    shape: Shape
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+def total_size(parameters: Sequence[ParameterSpec]) -> int:
+    """P, how many numbers all of them hold."""
+    return sum(spec.size for spec in parameters)
+
+
+def views(parameters: Sequence[ParameterSpec], flat: Array) -> dict[str, Array]:
+    """The parameters by name, as views of `flat`, shape ``[P]``; nothing is copied."""
+    ends = list(accumulate((spec.size for spec in parameters), initial=0))
+    if flat.shape != (ends[-1],):
+        raise ModelError(f"the flat parameters have shape {flat.shape}; must be ({ends[-1]},)")
+    return {
+        spec.name: flat[start : start + spec.size].reshape(spec.shape)
+        for spec, start in zip(parameters, ends, strict=False)
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,41 +124,72 @@ def record(
     }
     keys = Variable(np.zeros(_ROWS, np.uint64), dtype=np.uint64) if with_keys else None
     arguments = (parameters, x, target, keys) if signature.has_keys else (parameters, x, target)
-    # On zeros a logarithm or a quotient has no value, but the gates are the same.
-    with np.errstate(all="ignore"), _recording_tape() as tape:
-        losses, outputs = sample_losses(*arguments)
+    recording = _Recording()
+    token = open_tapes.set((*open_tapes.get(), recording))
+    try:
+        # On zeros a logarithm or a quotient has no value, but the gates are the same.
+        with np.errstate(all="ignore"):
+            losses, outputs = sample_losses(*arguments)
+    finally:
+        open_tapes.reset(token)
     if losses.shape != (_ROWS,):
         raise ModelError(
             f"the losses of {_ROWS} samples have shape {losses.shape}; must be ({_ROWS},), one "
-            "loss for each sample "
-            "(sum over the outputs, not over the samples)"
+            "loss for each sample (sum over the outputs, not over the samples)"
         )
-    numbers = {name: tape.number(variable) for name, variable in parameters.items()}
-    given = {
-        tape.number(x),
-        tape.number(target),
-        tape.number(losses),
-        tape.number(outputs),
-        *numbers.values(),
-    }
-    if keys is not None:
-        given.add(tape.number(keys))
-    given |= {node.output for node in tape.nodes}
+    named = {name: recording.number(variable) for name, variable in parameters.items()}
+    x_at, target_at, losses_at, outputs_at = map(recording.number, (x, target, losses, outputs))
+    keys_at = None if keys is None else recording.number(keys)
+    known = {x_at, target_at, losses_at, outputs_at, keys_at, *named.values(), *recording.made}
     return Circuit(
-        nodes=tuple(tape.nodes),
-        shapes=tuple(variable.shape for variable in tape.variables),
-        x=tape.number(x),
-        target=tape.number(target),
-        losses=tape.number(losses),
-        outputs=tape.number(outputs),
-        keys=None if keys is None else tape.number(keys),
-        parameters=numbers,
-        constants={n: v.value for n, v in enumerate(tape.variables) if n not in given},
+        nodes=tuple(recording.nodes),
+        shapes=tuple(variable.shape for variable in recording.variables),
+        x=x_at,
+        target=target_at,
+        losses=losses_at,
+        outputs=outputs_at,
+        keys=keys_at,
+        parameters=named,
+        constants={n: v.value for n, v in enumerate(recording.variables) if n not in known},
     )
 
 
-def _recording_tape() -> GradientTape:
-    return GradientTape(keep_unwatched=True, check_values=False)
+class _Recording:
+    """A tape that takes down every gate, and asks no value: what is recorded are zeros."""
+
+    check_values = False
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.variables: list[Variable] = []
+        self.made: set[int] = set()
+        self._numbers: dict[int, int] = {}
+
+    def number(self, variable: Variable) -> int:
+        """The number of `variable`; a new one for a new variable."""
+        number = self._numbers.setdefault(id(variable), len(self.variables))
+        if number == len(self.variables):
+            self.variables.append(variable)  # which also keeps its id from being given to another
+        return number
+
+    def record(
+        self, gate: Gate, inputs: tuple[Variable, ...], output: Variable, context: OpContext
+    ) -> bool:
+        """Takes down one gate."""
+        del context
+        numbers = tuple(map(self.number, inputs))
+        self.nodes.append(Node(gate, numbers, self.number(output)))
+        self.made.add(self.nodes[-1].output)
+        return True
+
+    def tracks(self, variable: Variable) -> bool:
+        """Whether `variable` is here, and a watched one or made by a gate."""
+        number = self._numbers.get(id(variable))
+        return number is not None and (number in self.made or variable.can_be_watched)
+
+    def sees(self, variable: Variable) -> bool:
+        """Whether a gradient could go through `variable`."""
+        return variable.can_be_watched or self.tracks(variable)
 
 
 def find_in_place(circuit: Circuit) -> frozenset[int]:
