@@ -28,6 +28,7 @@ processes.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -264,3 +265,14 @@ def first_line(error: BaseException) -> str:
     ('no', 'MemoryError')
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """The near names in parentheses; nothing where there are none.
+
+    >>> did_you_mean("Digit", ["digit", "pixels"])
+    " (did you mean 'digit'?)"
+    """
+    folded = {known.casefold(): known for known in reversed(names)}
+    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return f" (did you mean {' or '.join(repr(folded[key]) for key in near)}?)" if near else ""

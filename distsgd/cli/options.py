@@ -79,7 +79,7 @@ OverridesOption = Annotated[
 
 def cache_directory(named: Path | None) -> Path:
     """The cache of this command: as named, else in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
-    from distsgd.data.cache_entries import default_cache_dir
+    from distsgd.data.options import default_cache_dir
 
     return (named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))).expanduser()
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from blake3 import blake3
 
-from distsgd.data.cache_entries import MAX_CACHE_BYTES, NO_CACHE, evict, try_lock_file
+from distsgd.base.files import try_lock
 from distsgd.data.dataset import DataSet, DirectoryLock
 from distsgd.data.manifest import VERSION, Manifest
 from distsgd.data.options import PrepareOptions, validate_options
@@ -26,7 +27,14 @@ from distsgd.data.sources.formats import expand_paths, partitions_of, with_compa
 from distsgd.data.tables import file_stamp
 from distsgd.errors import DataError, DiskError, ShardError
 
+NO_CACHE = (
+    "cannot be used as a cache ({}); name another directory: --cache-dir, in Python cache_dir"
+)
+MAX_CACHE_BYTES = 20_000_000_000
+# Whoever found an entry a moment ago without holding it is about to open it.
+GRACE_S = 600.0
 LOCK_TIMEOUT_S = 3600.0
+_ENTRY_NAME = re.compile(r"[0-9a-f]{32}")
 _POLL_S = 0.05
 
 Say = Callable[[str], None]
@@ -148,3 +156,86 @@ def _sweep_unfinished(entry: Path) -> None:
 
 def _shown(paths: Sequence[Path]) -> str:
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+
+
+def evict(cache_dir: Path, *, keep: Path, max_bytes: int, on_message: Say) -> None:
+    """Remove entries, the longest unused first, until the cache is within `max_bytes`.
+
+    `keep`, entries in use and those asked for within the last ten minutes stay.
+    """
+    found: list[tuple[float, Path, int]] = []
+    for entry in entry_paths(cache_dir):
+        with suppress(FileNotFoundError):  # Another process has just removed it.
+            found.append((entry.stat().st_mtime, entry, bytes_of(entry)))
+    excess = sum(num_bytes for _, _, num_bytes in found) - max_bytes
+    for last_used, entry, num_bytes in sorted(found):
+        if excess <= 0:
+            return
+        if entry == keep or time.time() - last_used < GRACE_S:
+            continue
+        if remove_unless_used(entry):
+            reason = "the longest unused; [data] cache_size_gb says how much stays"
+            on_message(f"removed {entry} from the cache ({num_bytes / 1e6:,.0f} MB, {reason})")
+            excess -= num_bytes
+
+
+def try_lock_file(path: Path) -> int | None:
+    """The descriptor of a lock file that this process has now, or None where another one has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not try_lock(descriptor):
+            os.close(descriptor)
+            return None
+        # Whoever removes an entry removes its lock as well: the file may be there no more.
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def remove_unless_used(entry: Path) -> bool:
+    """Remove an entry unless it is in use; renamed first, so that nobody sees half of it."""
+    lock = try_lock_file(lock_of(entry))
+    if lock is None:
+        return False
+    try:
+        try:
+            descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False  # Another process was first.
+        try:
+            if not try_lock(descriptor):
+                return False
+            doomed = entry.with_name(f".{entry.name}.removed-{os.getpid()}")
+            entry.rename(doomed)
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(doomed, ignore_errors=True)
+        lock_of(entry).unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(lock)
+
+
+def entry_paths(cache_dir: Path) -> list[Path]:
+    """The directories of its entries."""
+    paths = (path for path in paths_in(cache_dir) if _ENTRY_NAME.fullmatch(path.name))
+    return [path for path in paths if path.is_dir() and not path.is_symlink()]
+
+
+def paths_in(cache_dir: Path) -> list[Path]:
+    """All that lies there; a cache that is not there yet is empty."""
+    try:
+        return list(cache_dir.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def lock_of(entry: Path) -> Path:
+    """The lock of its file."""
+    return entry.with_name(f"{entry.name}.lock")
+
+
+def bytes_of(entry: Path) -> int:
+    """What an entry takes on the disk."""
+    return sum(file.stat().st_size for file in entry.iterdir())

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from distsgd.data.dataset import DataSet, Rows
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
-from distsgd.data.prepare.column_names import index_columns
 from distsgd.data.prepare.columns import LARGEST_FEATURE
 from distsgd.data.prepare.csv_types import typed_sources
-from distsgd.data.prepare.schema import check_same_columns
+from distsgd.data.prepare.schema import index_columns
 from distsgd.data.sources.csv_cells import first_text
-from distsgd.data.sources.formats import open_sources
+from distsgd.data.sources.formats import check_same_columns, open_sources
 from distsgd.data.tables import (
     TableSource,
     arrow_errors,

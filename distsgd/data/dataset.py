@@ -20,7 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.files import lock_within
-from distsgd.data.manifest import Manifest, ShardEntry, read_manifest
+from distsgd.data.manifest import (
+    Manifest,
+    ShardEntry,
+)
+from distsgd.data.manifest_reader import read_manifest
 from distsgd.data.shards import RowFormat, ShardArrays, map_shard
 from distsgd.errors import DataError
 

@@ -1,20 +1,21 @@
 """The manifest of a prepared data set: what its shards hold, how to treat new rows alike.
 
-``manifest.json`` came from a disk: every value is checked when it is read, nothing is trusted.
+The statistics of the features, and the standardising made from them, are part of it. It is read by
+`manifest_reader`. No I/O here.
+
+Letters: N rows, I features.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from distsgd.data.manifest_reader import ManifestReader
 from distsgd.data.options import (
     DEFAULT_CSV,
     ClassName,
@@ -22,15 +23,92 @@ from distsgd.data.options import (
     Dtype,
     LabelKind,
     Standardise,
-    csv_problems,
 )
-from distsgd.data.scaling import Statistics
 from distsgd.errors import ShardError
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Per-feature statistics of training rows; `deviation` is the population's (divided by N)."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+    def shift_and_scale(self, kind: Standardise) -> tuple[Float64, Float64]:
+        """The two of ``x' = (x - shift) / scale``; a constant feature has scale 1.
+
+        Returns:
+            Shapes ``[I]`` and ``[I]``.
+        """
+        mean, deviation, minimum, maximum = (
+            np.array(getattr(self, f.name), np.float64) for f in fields(self)
+        )
+        if kind == "none":
+            return np.zeros_like(mean), np.ones_like(mean)
+        # Rounding can give a constant feature a tiny deviation: its extremes tell. Shifted by the
+        # value itself it is 0.
+        constant = minimum == maximum
+        shift = np.where(constant, minimum, mean) if kind == "mean_std" else minimum
+        scale = deviation if kind == "mean_std" else maximum - minimum
+        return shift, np.where(constant | (scale == 0.0), 1.0, scale)
+
+
+class RunningStatistics:
+    """Statistics of rows that come in pieces.
+
+    Pieces are merged in the order they come (Chan, Golub, LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances", 1979): equal pieces in equal order give
+    equal bits.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.num_rows = 0
+        self._mean = np.zeros(num_features)
+        self._squares = np.zeros(num_features)
+        self._minimum = np.full(num_features, np.inf)
+        self._maximum = np.full(num_features, -np.inf)
+
+    def add(self, x_NI: Float64) -> None:
+        """Take in rows; shape ``[N, I]``, C order, N may be 0."""
+        count = len(x_NI)
+        if count == 0:
+            return
+        mean = x_NI.sum(axis=0) / count
+        deviation = x_NI - mean
+        np.multiply(deviation, deviation, out=deviation)
+        total = self.num_rows + count
+        delta = mean - self._mean
+        self._mean += delta * (count / total)
+        self._squares += deviation.sum(axis=0) + delta * delta * (self.num_rows * (count / total))
+        np.minimum(self._minimum, x_NI.min(axis=0), out=self._minimum)
+        np.maximum(self._maximum, x_NI.max(axis=0), out=self._maximum)
+        self.num_rows = total
+
+    def result(self) -> Statistics:
+        """Statistics of all rows so far, at least one."""
+        assert self.num_rows > 0, "the caller refuses data without training rows"
+        return Statistics(
+            mean=tuple(self._mean.tolist()),
+            deviation=tuple(np.sqrt(self._squares / self.num_rows).tolist()),
+            minimum=tuple(self._minimum.tolist()),
+            maximum=tuple(self._maximum.tolist()),
+        )
+
+
+def standardise_inplace(x_NI: Float64, shift_I: Float64, scale_I: Float64) -> None:
+    """``x = (x - shift) / scale`` in float64; the caller looks for infinities."""
+    with np.errstate(over="ignore"):
+        np.subtract(x_NI, shift_I, out=x_NI)
+        np.divide(x_NI, scale_I, out=x_NI)
+
 
 FORMAT = "distsgd-data"
 VERSION = 2
 MANIFEST_FILE = "manifest.json"
-MAX_MANIFEST_BYTES = 1 << 30
 _NO_BITS = frozenset({"sources", "left_out", "csv", "digest"})
 
 
@@ -181,130 +259,3 @@ def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple
     if list_width is None:
         return columns
     return tuple(f"{columns[0]}[{i}]" for i in range(list_width))
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """The checked manifest of a prepared directory; ShardError says what is wrong with it."""
-    path = directory / MANIFEST_FILE
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ShardError(
-                path, f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB; prepare the data again"
-            )
-        raw: Any = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ShardError(
-            directory, f"is no prepared data set (no {MANIFEST_FILE}); prepare it first"
-        ) from error
-    except OSError as error:
-        raise ShardError(
-            path, f"cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ShardError(path, f"is not valid JSON ({error}); prepare the data again") from error
-    manifest = _from_json(ManifestReader(path, raw))
-    if manifest.with_digest().digest != manifest.digest:
-        raise ShardError(
-            path, "does not have the digest it claims: it was changed; prepare the data again"
-        )
-    return manifest
-
-
-def _from_json(reader: ManifestReader) -> Manifest:
-    reader.expect("format", FORMAT)
-    is_ours = reader.integer("version", least=0) == VERSION
-    reader.require(is_ours, "version", f"{VERSION} (another version of distsgd wrote it)")
-    labels = reader.texts("labels")
-    manifest = Manifest(
-        columns=reader.texts("columns"),
-        list_width=reader.optional_integer("list_width", least=1),
-        labels=labels,
-        label_kind=reader.choice("label_kind", get_args(LabelKind)),
-        class_names=reader.class_names("class_names"),
-        dtype=reader.choice("dtype", get_args(Dtype)),
-        standardise=reader.choice("standardise", get_args(Standardise)),
-        statistics=_statistics(reader.child("statistics")),
-        split_seed=reader.integer("split_seed", least=0),
-        test_fraction=reader.number("test_fraction"),
-        stratify=reader.boolean("stratify"),
-        train_shards=tuple(_shard(child) for child in reader.children("train_shards")),
-        test_shards=tuple(_shard(child) for child in reader.children("test_shards")),
-        sources=tuple(_source(child) for child in reader.children("sources")),
-        left_out=reader.texts("left_out"),
-        csv=_csv(reader.child("csv")),
-        digest=reader.hexadecimal("digest"),
-    )
-    _check_consistent(reader, manifest)
-    return manifest
-
-
-def _check_consistent(reader: ManifestReader, manifest: Manifest) -> None:
-    statistics = manifest.statistics
-    lengths = {
-        len(getattr(statistics, name)) for name in ("mean", "deviation", "minimum", "maximum")
-    }
-    reader.require(
-        lengths == {manifest.num_features},
-        "statistics",
-        f"lists of {manifest.num_features} numbers",
-    )
-    reader.require(
-        manifest.list_width is None or len(manifest.columns) == 1, "columns", "one list column"
-    )
-    reader.require(bool(manifest.columns), "columns", "not empty")
-    reader.require(bool(manifest.labels), "labels", "not empty")
-    reader.require(not set(manifest.labels) & set(manifest.columns), "labels", "no feature columns")
-    is_class = manifest.label_kind == "class"
-    reader.require(
-        is_class == bool(manifest.class_names),
-        "class_names",
-        "given for classes, empty for numbers",
-    )
-    reader.require(not is_class or len(manifest.labels) == 1, "labels", "one column for classes")
-    files = [shard.file for shard in (*manifest.train_shards, *manifest.test_shards)]
-    reader.require(len(set(files)) == len(files), "train_shards", "files named once")
-    reader.require(bool(manifest.train_shards), "train_shards", "not empty")
-    source_rows = sum(source.num_rows for source in manifest.sources)
-    reader.require(
-        manifest.train_rows + manifest.test_rows == source_rows,
-        "sources",
-        "all rows, in one split each",
-    )
-
-
-def _statistics(reader: ManifestReader) -> Statistics:
-    return Statistics(
-        mean=reader.numbers("mean"),
-        deviation=reader.numbers("deviation"),
-        minimum=reader.numbers("minimum"),
-        maximum=reader.numbers("maximum"),
-    )
-
-
-def _shard(reader: ManifestReader) -> ShardEntry:
-    return ShardEntry(
-        file=reader.file_name("file"),
-        num_rows=reader.integer("num_rows", least=1),
-        num_bytes=reader.integer("num_bytes", least=1),
-        checksum=reader.hexadecimal("checksum"),
-    )
-
-
-def _csv(reader: ManifestReader) -> CsvSettings:
-    settings = CsvSettings(
-        separator=reader.text("separator"),
-        encoding=reader.text("encoding"),
-        decimal=reader.text("decimal"),
-        null_values=reader.optional_texts("null_values"),
-    )
-    for field, rule in csv_problems(settings):
-        reader.require(False, field, rule)
-    return settings
-
-
-def _source(reader: ManifestReader) -> SourceEntry:
-    return SourceEntry(
-        name=reader.text("name"),
-        num_bytes=reader.integer("num_bytes", least=0),
-        num_rows=reader.integer("num_rows", least=0),
-    )

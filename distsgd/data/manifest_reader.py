@@ -1,18 +1,39 @@
-"""Typed access to a JSON object from a disk; ShardError names the first bad value."""
+"""Reading a manifest: it came from a disk, so every value is checked and nothing is trusted.
+
+ShardError names the first bad value.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
-from distsgd.data.options import ClassName
+from distsgd.data.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    VERSION,
+    Manifest,
+    ShardEntry,
+    SourceEntry,
+    Statistics,
+)
+from distsgd.data.options import (
+    ClassName,
+    CsvSettings,
+    Dtype,
+    LabelKind,
+    Standardise,
+    csv_problems,
+)
 from distsgd.errors import ShardError, shortened
 
 Choice = TypeVar("Choice", bound=str)
 
+MAX_MANIFEST_BYTES = 1 << 30
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.arrow")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 _LARGEST_INTEGER = (1 << 64) - 1
@@ -151,3 +172,130 @@ def _is_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The checked manifest of a prepared directory; ShardError says what is wrong with it."""
+    path = directory / MANIFEST_FILE
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ShardError(
+                path, f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB; prepare the data again"
+            )
+        raw: Any = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ShardError(
+            directory, f"is no prepared data set (no {MANIFEST_FILE}); prepare it first"
+        ) from error
+    except OSError as error:
+        raise ShardError(
+            path, f"cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ShardError(path, f"is not valid JSON ({error}); prepare the data again") from error
+    manifest = _from_json(ManifestReader(path, raw))
+    if manifest.with_digest().digest != manifest.digest:
+        raise ShardError(
+            path, "does not have the digest it claims: it was changed; prepare the data again"
+        )
+    return manifest
+
+
+def _from_json(reader: ManifestReader) -> Manifest:
+    reader.expect("format", FORMAT)
+    is_ours = reader.integer("version", least=0) == VERSION
+    reader.require(is_ours, "version", f"{VERSION} (another version of distsgd wrote it)")
+    labels = reader.texts("labels")
+    manifest = Manifest(
+        columns=reader.texts("columns"),
+        list_width=reader.optional_integer("list_width", least=1),
+        labels=labels,
+        label_kind=reader.choice("label_kind", get_args(LabelKind)),
+        class_names=reader.class_names("class_names"),
+        dtype=reader.choice("dtype", get_args(Dtype)),
+        standardise=reader.choice("standardise", get_args(Standardise)),
+        statistics=_statistics(reader.child("statistics")),
+        split_seed=reader.integer("split_seed", least=0),
+        test_fraction=reader.number("test_fraction"),
+        stratify=reader.boolean("stratify"),
+        train_shards=tuple(_shard(child) for child in reader.children("train_shards")),
+        test_shards=tuple(_shard(child) for child in reader.children("test_shards")),
+        sources=tuple(_source(child) for child in reader.children("sources")),
+        left_out=reader.texts("left_out"),
+        csv=_csv(reader.child("csv")),
+        digest=reader.hexadecimal("digest"),
+    )
+    _check_consistent(reader, manifest)
+    return manifest
+
+
+def _check_consistent(reader: ManifestReader, manifest: Manifest) -> None:
+    statistics = manifest.statistics
+    lengths = {
+        len(getattr(statistics, name)) for name in ("mean", "deviation", "minimum", "maximum")
+    }
+    reader.require(
+        lengths == {manifest.num_features},
+        "statistics",
+        f"lists of {manifest.num_features} numbers",
+    )
+    reader.require(
+        manifest.list_width is None or len(manifest.columns) == 1, "columns", "one list column"
+    )
+    reader.require(bool(manifest.columns), "columns", "not empty")
+    reader.require(bool(manifest.labels), "labels", "not empty")
+    reader.require(not set(manifest.labels) & set(manifest.columns), "labels", "no feature columns")
+    is_class = manifest.label_kind == "class"
+    reader.require(
+        is_class == bool(manifest.class_names),
+        "class_names",
+        "given for classes, empty for numbers",
+    )
+    reader.require(not is_class or len(manifest.labels) == 1, "labels", "one column for classes")
+    files = [shard.file for shard in (*manifest.train_shards, *manifest.test_shards)]
+    reader.require(len(set(files)) == len(files), "train_shards", "files named once")
+    reader.require(bool(manifest.train_shards), "train_shards", "not empty")
+    source_rows = sum(source.num_rows for source in manifest.sources)
+    reader.require(
+        manifest.train_rows + manifest.test_rows == source_rows,
+        "sources",
+        "all rows, in one split each",
+    )
+
+
+def _statistics(reader: ManifestReader) -> Statistics:
+    return Statistics(
+        mean=reader.numbers("mean"),
+        deviation=reader.numbers("deviation"),
+        minimum=reader.numbers("minimum"),
+        maximum=reader.numbers("maximum"),
+    )
+
+
+def _shard(reader: ManifestReader) -> ShardEntry:
+    return ShardEntry(
+        file=reader.file_name("file"),
+        num_rows=reader.integer("num_rows", least=1),
+        num_bytes=reader.integer("num_bytes", least=1),
+        checksum=reader.hexadecimal("checksum"),
+    )
+
+
+def _csv(reader: ManifestReader) -> CsvSettings:
+    settings = CsvSettings(
+        separator=reader.text("separator"),
+        encoding=reader.text("encoding"),
+        decimal=reader.text("decimal"),
+        null_values=reader.optional_texts("null_values"),
+    )
+    for field, rule in csv_problems(settings):
+        reader.require(False, field, rule)
+    return settings
+
+
+def _source(reader: ManifestReader) -> SourceEntry:
+    return SourceEntry(
+        name=reader.text("name"),
+        num_bytes=reader.integer("num_bytes", least=0),
+        num_rows=reader.integer("num_rows", least=0),
+    )

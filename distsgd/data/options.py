@@ -1,6 +1,6 @@
 """What a user may say about preparing data, CSV files included; the values are checked here, once.
 
-No I/O here.
+Where prepared data are kept unless another place is named: `default_cache_dir`. No I/O here.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from distsgd.errors import ConfigError
+from distsgd.errors import ConfigError, DataError
 
 NULL_NUMBERS = ("NA", "N/A", "null", "NULL")
 
@@ -165,6 +166,24 @@ def validate_options(options: PrepareOptions) -> None:
     problems = _problems(options)
     if problems:
         raise ConfigError(problems)
+
+
+def default_cache_dir(xdg_cache_home: str | None = None) -> Path:
+    """Where prepared data are kept unless another place is named.
+
+    Args:
+        xdg_cache_home: Where the user keeps caches; ``~/.cache`` unless it is an absolute path (a
+            relative one is void by the XDG Base Directory Specification 0.8).
+
+    Raises DataError where the user has no home.
+    """
+    if xdg_cache_home and Path(xdg_cache_home).is_absolute():
+        return Path(xdg_cache_home) / "distsgd"
+    try:
+        return Path.home() / ".cache" / "distsgd"
+    except RuntimeError:
+        reason = "this user has no home directory; name a cache with --cache-dir (cache_dir=)"
+        raise DataError("~/.cache/distsgd", reason) from None
 
 
 def _problems(options: PrepareOptions) -> list[str]:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
-from distsgd.data.cache_entries import default_cache_dir
 from distsgd.data.dataset import DataSet, DirectoryLock
-from distsgd.data.manifest import Manifest, read_manifest
-from distsgd.data.options import CsvSettings, PrepareOptions
-from distsgd.data.prepare.column_names import selects
+from distsgd.data.manifest import Manifest
+from distsgd.data.manifest_reader import read_manifest
+from distsgd.data.options import CsvSettings, PrepareOptions, default_cache_dir
 from distsgd.data.prepare.prepare import LabelProblem, prepare
+from distsgd.data.prepare.schema import selects
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import Loss, find_loss
 from distsgd.run.execution import PreparingWatch

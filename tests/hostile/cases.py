@@ -18,7 +18,11 @@ from typing import Protocol
 import numpy as np
 
 from distsgd.data.dataset import DataSet
-from distsgd.data.manifest import FORMAT, VERSION, read_manifest
+from distsgd.data.manifest import (
+    FORMAT,
+    VERSION,
+)
+from distsgd.data.manifest_reader import read_manifest
 from tests.hostile import rows, runs
 from tests.hostile.mutation import Chance, damaged_bytes, damaged_json
 

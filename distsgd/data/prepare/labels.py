@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distsgd.data.options import ClassName, LabelKind, PrepareOptions
-from distsgd.data.tables import is_text
+from distsgd.data.tables import TableSource, described, is_text, kind_of, plain_type, unified
 from distsgd.errors import DataError, shortened
 
 MAX_CLASSES = 65_536
@@ -172,6 +172,25 @@ def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOpti
         if resolved == "number":
             check_number_label(path, column, kind)
     return resolved
+
+
+def label_type(sources: Sequence[TableSource], column: str) -> pa.DataType:
+    """One type for a label column over all sources; DataError where some have text and some not."""
+    types: list[pa.DataType] = []
+    kinds: list[str] = []
+    for source in sources:
+        field = source.schema.field(column)
+        kind = kind_of(field)
+        if kind not in {"number", "text"}:
+            rule = "must be text, booleans, integers or numbers; write it so, or name another one"
+            raise DataError(source.name, f"label column {column!r} has {described(field)}; {rule}")
+        if kinds and kind != kinds[0]:
+            reason = f"has type {plain_type(field.type)}, but {types[0]} in {sources[0].name}"
+            rule = "make them all text or all numbers"
+            raise DataError(source.name, f"column {column!r} {reason}; {rule}")
+        kinds.append(kind)
+        types.append(plain_type(field.type))
+    return unified(types)
 
 
 def check_number_label(path: str, column: str, kind: pa.DataType) -> None:

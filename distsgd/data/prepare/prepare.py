@@ -8,27 +8,42 @@ Letters: N rows of a piece, I features, K label columns.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.files import atomic_directory, write_new_file
-from distsgd.base.settings import call_argument, path_argument, refuse
-from distsgd.data.manifest import MANIFEST_FILE, Manifest, SourceEntry
+from distsgd.base.settings import call_argument, path_argument
+from distsgd.data.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    RunningStatistics,
+    SourceEntry,
+    Statistics,
+    standardise_inplace,
+)
 from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
 from distsgd.data.prepare.columns import Piece, RawRows
 from distsgd.data.prepare.csv_types import as_trained, typed_sources
 from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
-from distsgd.data.prepare.schema import TableSchema, resolve_schema, with_rows
+from distsgd.data.prepare.schema import (
+    TableSchema,
+    resolve_schema,
+)
 from distsgd.data.prepare.split import ClassNames, Split, simple_split, stratified_split
-from distsgd.data.scaling import RunningStatistics, Statistics, standardise_inplace
 from distsgd.data.shards import RowFormat, ShardWriter
-from distsgd.data.sources.formats import SourceSpec, check_named_once, csv_file_of, open_sources
+from distsgd.data.sources.formats import (
+    SourceSpec,
+    check_named_once,
+    csv_file_of,
+    open_sources,
+    source_argument,
+    with_rows,
+)
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
 from distsgd.data.tables import TableSource
 from distsgd.errors import DataError
@@ -151,18 +166,6 @@ def read_features(
             row, column, reason = found
             raise rows.error(piece.first_row + row, manifest.labels[column], reason)
         yield x_NI, target, piece.first_row
-
-
-def source_argument(name: str, value: object) -> SourceSpec:
-    """`value`, unless it is nothing that sources can be: then ConfigError."""
-    if isinstance(value, str | os.PathLike):
-        path_argument(name, value)
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for i, item in enumerate(value):
-            path_argument(f"{name}[{i}]", item)
-    elif not hasattr(value, "batches"):
-        refuse(name, value, "a file or glob, a list of them, or a source in memory")
-    return cast(SourceSpec, value)
 
 
 def _open_all(
@@ -289,12 +292,7 @@ def _second_pass(
         writer.append(piece.first_row, test_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
         progress("writing", piece.first_row + len(x_NI), rows.num_rows)
     train_shards, test_shards = writer.finish()
-    shards = {"train_shards": train_shards, "test_shards": test_shards}
-    return Manifest(**{**_fields(manifest), **shards}).with_digest()
-
-
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in manifest.__slots__}
+    return replace(manifest, train_shards=train_shards, test_shards=test_shards).with_digest()
 
 
 def _cast(piece: Piece, rows: RawRows, dtype: Dtype) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -1,26 +1,27 @@
 """Which columns are features and which labels: decided over all sources of a data set.
 
-A source without rows decides nothing and hinders nothing: its types are those of nothing.
+A source without rows decides nothing and hinders nothing: its types are those of nothing. An index
+of a data frame is written into files among the columns. It numbers the rows: a network that sees it
+learns the order of the file. So it is no feature, unless it is named.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import partial
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from distsgd.data.manifest import names_of_features
-from distsgd.data.prepare.column_names import (
-    Features,
-    check_known,
-    choose_features,
-    excluded_columns,
-    index_columns,
-)
+from distsgd.data.prepare.labels import label_type
 from distsgd.data.sources.csv_cells import no_number
+from distsgd.data.sources.formats import check_same_columns, with_rows
 from distsgd.data.sources.partitions import partition_keys
 from distsgd.data.tables import (
     TableSource,
@@ -30,9 +31,142 @@ from distsgd.data.tables import (
     kind_of,
     plain_type,
     tensor_order,
-    unified,
 )
-from distsgd.errors import DataError
+from distsgd.errors import DataError, did_you_mean
+
+Features = Literal["rest"] | tuple[str, ...]
+
+_MAGIC = re.compile(r"[*?\[]")
+# What pandas and Dask call an index without a name, and pandas, as `csv_text`, the columns of a CSV
+# file that have none: to_csv writes an index in front of the columns, under no name.
+_INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
+_UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)*)?")
+_MOST_NAMES = 20
+
+
+def index_columns(schema: pa.Schema) -> frozenset[str]:
+    """Columns that hold the index of a data frame.
+
+    Those that the frame's own metadata names (`index_columns` of pandas' metadata in the schema),
+    those of a name that only an index has, and columns without a name in front of all others.
+
+    >>> sorted(index_columns(pa.schema([("Unnamed: 0", pa.int64()), ("a", pa.int64())])))
+    ['Unnamed: 0']
+    """
+    names = schema.names
+    found = {name for name in names if _INDEX.fullmatch(name)}
+    for name in names:
+        if not _UNNAMED.fullmatch(name):
+            break
+        found.add(name)
+    return frozenset(found.union(_index_by_metadata(schema)).intersection(names))
+
+
+def choose_features(
+    names: Sequence[str],
+    *,
+    label: Collection[str],
+    index: Collection[str],
+    features: Features,
+    excluded: Collection[str],
+    where: str,
+) -> tuple[str, ...]:
+    """The feature columns that the options mean, among the columns of a source.
+
+    Args:
+        names: Columns of the source, in order.
+        label: Label columns.
+        index: Index columns; only a name that is spelt out takes one of them.
+        features: ``"rest"``, or names and patterns (``*``, ``?``, ``[abc]``), in order; what a
+            pattern matches comes in the order of the source, and nothing comes twice.
+        excluded: Columns that are no features.
+        where: Name of the source.
+
+    Raises:
+        DataError: A name or pattern stands for no column.
+    """
+    known, no_feature = set(names), {*label, *index}
+    free = [name for name in names if name not in no_feature]
+    if features == "rest":
+        chosen: Iterable[str] = free
+    else:
+        lists = ([item] if item in known else _matches(item, free) for item in features)
+        chosen = dict.fromkeys(name for found in lists for name in found)
+        check_known(features, names, where=where, role="feature", found=chosen)
+    return tuple(name for name in chosen if name not in excluded)
+
+
+def excluded_columns(exclude: Sequence[str], names: Sequence[str], *, where: str) -> frozenset[str]:
+    """The columns that names and patterns mean; DataError for one that means none."""
+    known = set(names)
+    lists = ([item] if item in known else _matches(item, names) for item in exclude)
+    found = frozenset(name for some in lists for name in some)
+    check_known(exclude, names, where=where, role="excluded", found=found)
+    return found
+
+
+def selects(columns: tuple[str, ...], features: Features, exclude: Sequence[str]) -> bool:
+    """Whether the options mean just these features, of themselves, in this order.
+
+    >>> selects(("c1", "c2"), ("c*",), ()), selects(("c1", "c2"), "rest", ("c2",))
+    (True, False)
+    """
+    excluded = {name for item in exclude for name in (item, *_matches(item, columns))}
+    try:
+        chosen = choose_features(
+            columns, label=(), index=(), features=features, excluded=excluded, where=""
+        )
+    except DataError:
+        return False
+    return chosen == columns
+
+
+def check_known(
+    wanted: Iterable[str],
+    names: Sequence[str],
+    *,
+    where: str,
+    role: str,
+    found: Collection[str] = (),
+) -> None:
+    """Raise DataError, with near names, for the first name or pattern that stands for no column.
+
+    Args:
+        wanted: What the user typed.
+        names: Columns of the source.
+        where: Name of the source.
+        role: What a message calls such a column.
+        found: Columns that the patterns among `wanted` may match.
+    """
+    known = set(names)
+    for name in wanted:
+        if name not in known and not _matches(name, found):
+            what = "that matches " if _MAGIC.search(name) else ""
+            reason = f"has no {role} column {what}{name!r}{did_you_mean(name, names)}"
+            raise DataError(where, f"{reason}; its columns are: {_shown(names)}")
+
+
+def _matches(pattern: str, names: Iterable[str]) -> list[str]:
+    if not _MAGIC.search(pattern):
+        return []
+    match = re.compile(translate(pattern)).match
+    return [name for name in names if match(name)]
+
+
+def _index_by_metadata(schema: pa.Schema) -> set[str]:
+    """What pandas' metadata call the index; a range that needs no column is no name in them."""
+    raw = (schema.metadata or {}).get(b"pandas", b"{}")
+    try:
+        metadata: Any = json.loads(raw)
+    except (ValueError, RecursionError):
+        return set()
+    named = metadata.get("index_columns") if isinstance(metadata, dict) else None
+    return {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+
 
 MAX_FEATURES = 1 << 20
 
@@ -104,16 +238,6 @@ def resolve_schema(
     return TableSchema(columns, schema.list_width, label, types, left_out)
 
 
-def with_rows(sources: Sequence[TableSource]) -> list[TableSource]:
-    """The sources that have rows; DataError where none has."""
-    filled = [source for source in sources if source.num_rows]
-    if not filled:
-        what = "has no rows; give a file with some" if len(sources) == 1 else "has no rows"
-        more = "" if len(sources) == 1 else f", nor have {len(sources) - 1} other files"
-        raise DataError(sources[0].name, what + (f"{more}; give files with some" if more else ""))
-    return filled
-
-
 def check_schema(sources: Sequence[TableSource], schema: TableSchema) -> tuple[pa.DataType, ...]:
     """The types of the labels, one over all sources.
 
@@ -129,28 +253,7 @@ def check_schema(sources: Sequence[TableSource], schema: TableSchema) -> tuple[p
         _check_features(source, schema)
     if schema.list_width is not None:
         _check_same_tensors(filled, schema.columns[0])
-    return tuple(_label_type(filled, column) for column in schema.label)
-
-
-def check_same_columns(sources: Sequence[TableSource], *, besides: set[str]) -> None:
-    """Raise DataError unless sources have columns of the same names, some besides."""
-    first = sources[0]
-    expected = set(first.schema.names) - besides
-    for other in sources[1:]:
-        names = set(other.schema.names) - besides
-        extra, missing = sorted(names - expected), sorted(expected - names)
-        if not (extra or missing):
-            continue
-        name = (extra or missing)[0]
-        has, lacks = (other, first) if extra else (first, other)
-        if name in partition_keys(has):
-            rule = "lay all files in such directories, or exclude the column"
-            reason = f"lies in no directory {name}=..., as {has.name} does; {rule}"
-            raise DataError(lacks.name, reason)
-        verbs = ("has", "lacks") if extra else ("lacks", "has")
-        rule = "make the schemas equal, exclude the column or name the feature columns"
-        reason = f"{verbs[0]} column {name!r}, which {first.name} {verbs[1]}; {rule}"
-        raise DataError(other.name, reason)
+    return tuple(label_type(filled, column) for column in schema.label)
 
 
 def _check_duplicates(source: TableSource) -> None:
@@ -179,17 +282,14 @@ def _check_choice(
 def _check_features(source: TableSource, schema: TableSchema) -> None:
     """Raise DataError for the first feature column that does not hold what it must."""
     expected = "number" if schema.list_width is None else "list"
-    for place in _places(source, schema.columns):
-        field = source.schema.field(place)
+    # By their places: to look a name up takes longer the more columns a source has.
+    place_of = {name: place for place, name in enumerate(source.schema.names)}
+    for name in schema.columns:
+        field = source.schema.field(place_of[name])
         found = kind_of(field)
         if found != expected:
             error = no_number(field, "feature") if schema.list_width is None else None
             raise error or DataError(source.name, _feature_problem(source, field, schema))
-
-
-def _places(source: TableSource, columns: Sequence[str]) -> list[int]:
-    place_of = {name: place for place, name in enumerate(source.schema.names)}
-    return [place_of[column] for column in columns]
 
 
 def _feature_problem(source: TableSource, field: pa.Field, schema: TableSchema) -> str:
@@ -225,25 +325,6 @@ def _check_same_tensors(sources: Sequence[TableSource], column: str) -> None:
         if found != first[1]:
             reason = f"has tensors of {found}, but {first[0]} of {first[1]}; make them equal"
             raise DataError(source.name, f"column {column!r} {reason}")
-
-
-def _label_type(sources: Sequence[TableSource], column: str) -> pa.DataType:
-    """One type for a label column over all sources; DataError where some have text and some not."""
-    types: list[pa.DataType] = []
-    kinds: list[str] = []
-    for source in sources:
-        field = source.schema.field(column)
-        kind = kind_of(field)
-        if kind not in {"number", "text"}:
-            rule = "must be text, booleans, integers or numbers; write it so, or name another one"
-            raise DataError(source.name, f"label column {column!r} has {described(field)}; {rule}")
-        if kinds and kind != kinds[0]:
-            reason = f"has type {plain_type(field.type)}, but {types[0]} in {sources[0].name}"
-            rule = "make them all text or all numbers"
-            raise DataError(source.name, f"column {column!r} {reason}; {rule}")
-        kinds.append(kind)
-        types.append(plain_type(field.type))
-    return unified(types)
 
 
 def _list_width(source: TableSource, column: str) -> int:

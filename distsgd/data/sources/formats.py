@@ -10,14 +10,20 @@ import os
 from collections.abc import Collection, Sequence
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
+from distsgd.base.settings import path_argument, refuse
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
 from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.idx_file import GZIP_MAGIC, IdxSource, is_idx, labels_file_of
 from distsgd.data.sources.parquet_file import ParquetSource
-from distsgd.data.sources.partitions import PartitionedSource, partition_of, with_partitions
+from distsgd.data.sources.partitions import (
+    PartitionedSource,
+    partition_keys,
+    partition_of,
+    with_partitions,
+)
 from distsgd.data.tables import TableSource
 from distsgd.errors import DataError
 
@@ -107,6 +113,49 @@ def _partitions(
 
 
 PathSpec: TypeAlias = "str | Path | Sequence[str | Path]"
+
+
+def source_argument(name: str, value: object) -> SourceSpec:
+    """`value`, unless it is nothing that sources can be: then ConfigError."""
+    if isinstance(value, str | os.PathLike):
+        path_argument(name, value)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for i, item in enumerate(value):
+            path_argument(f"{name}[{i}]", item)
+    elif not hasattr(value, "batches"):
+        refuse(name, value, "a file or glob, a list of them, or a source in memory")
+    return cast(SourceSpec, value)
+
+
+def with_rows(sources: Sequence[TableSource]) -> list[TableSource]:
+    """The sources that have rows; DataError where none has."""
+    filled = [source for source in sources if source.num_rows]
+    if not filled:
+        what = "has no rows; give a file with some" if len(sources) == 1 else "has no rows"
+        more = "" if len(sources) == 1 else f", nor have {len(sources) - 1} other files"
+        raise DataError(sources[0].name, what + (f"{more}; give files with some" if more else ""))
+    return filled
+
+
+def check_same_columns(sources: Sequence[TableSource], *, besides: set[str]) -> None:
+    """Raise DataError unless sources have columns of the same names, some besides."""
+    first = sources[0]
+    expected = set(first.schema.names) - besides
+    for other in sources[1:]:
+        names = set(other.schema.names) - besides
+        extra, missing = sorted(names - expected), sorted(expected - names)
+        if not (extra or missing):
+            continue
+        name = (extra or missing)[0]
+        has, lacks = (other, first) if extra else (first, other)
+        if name in partition_keys(has):
+            rule = "lay all files in such directories, or exclude the column"
+            reason = f"lies in no directory {name}=..., as {has.name} does; {rule}"
+            raise DataError(lacks.name, reason)
+        verbs = ("has", "lacks") if extra else ("lacks", "has")
+        rule = "make the schemas equal, exclude the column or name the feature columns"
+        reason = f"{verbs[0]} column {name!r}, which {first.name} {verbs[1]}; {rule}"
+        raise DataError(other.name, reason)
 
 
 def expand_paths(spec: PathSpec) -> list[Path]:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.base.random_keys import Purpose, permutation, raw_integers, uniform
+from distsgd.base.random_keys import (
+    KEYED_ROWS,
+    KeyedRows,
+    Purpose,
+    permutation,
+    raw_integers,
+    uniform,
+)
 
 KEY = st.lists(st.integers(0, 2**64 - 1), max_size=3)
 
@@ -66,3 +74,15 @@ def test_uniform_lies_in_its_range_with_the_right_mean() -> None:
     assert 0.0 <= numbers.min() < numbers.max() < 1.0
     assert abs(numbers.mean() - 0.5) < 5 * (1 / 12 / 10_000) ** 0.5
     assert np.all(numbers * 2.0**53 == np.floor(numbers * 2.0**53))
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(0, 3 * KEYED_ROWS), max_size=6))
+def test_keyed_rows_do_not_depend_on_how_they_are_asked_for(cuts: list[int]) -> None:
+    rows = np.arange(3 * KEYED_ROWS + 17)
+    whole = KeyedRows(3, Purpose.SHARD).integers(rows)
+    keyed, bounds = KeyedRows(3, Purpose.SHARD), [0, *sorted(cuts), len(rows)]
+    parts = [keyed.integers(rows[a:b]) for a, b in pairwise(bounds)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(keyed.integers(rows[5::7]), whole[5::7])
+    assert len(np.unique(whole)) == len(whole)

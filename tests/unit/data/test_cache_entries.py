@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.data.cache import cached
-from distsgd.data.cache_entries import Cleared, clear, default_cache_dir, evict, list_entries
+from distsgd.data.cache import cached, evict
+from distsgd.data.cache_entries import (
+    Cleared,
+    clear,
+    list_entries,
+)
 from distsgd.data.dataset import DataSet, DirectoryLock
-from distsgd.data.options import PrepareOptions
+from distsgd.data.options import PrepareOptions, default_cache_dir
 from distsgd.errors import DataError, DiskError
 
 Write = Callable[..., Path]

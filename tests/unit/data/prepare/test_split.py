@@ -44,18 +44,6 @@ def test_rows(seed: int, num_rows: int, num_tests: int) -> np.ndarray:
 test_rows.__test__ = False  # type: ignore[attr-defined] # The rows are called so.
 
 
-@settings(max_examples=20, deadline=None)
-@given(cuts=st.lists(st.integers(0, 3 * KEYED_ROWS), max_size=6))
-def test_keyed_rows_do_not_depend_on_how_they_are_asked_for(cuts: list[int]) -> None:
-    rows = np.arange(3 * KEYED_ROWS + 17)
-    whole = KeyedRows(3, Purpose.SHARD).integers(rows)
-    keyed, bounds = KeyedRows(3, Purpose.SHARD), [0, *sorted(cuts), len(rows)]
-    parts = [keyed.integers(rows[a:b]) for a, b in pairwise(bounds)]
-    assert np.array_equal(np.concatenate(parts), whole)
-    assert np.array_equal(keyed.integers(rows[5::7]), whole[5::7])
-    assert len(np.unique(whole)) == len(whole)
-
-
 @given(num_rows=st.integers(0, 10**12), fraction=FRACTIONS)
 def test_number_of_test_rows_is_the_written_fraction_rounded_half_up(
     num_rows: int, fraction: float
