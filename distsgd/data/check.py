@@ -24,8 +24,8 @@ from distsgd.data.prepare.csv_types import typed_sources
 from distsgd.data.prepare.schema import index_columns
 from distsgd.data.sources.csv_cells import first_text
 from distsgd.data.sources.formats import check_same_columns, open_sources
+from distsgd.data.sources.source import TableSource
 from distsgd.data.tables import (
-    TableSource,
     arrow_errors,
     described,
     kind_of,

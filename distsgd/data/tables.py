@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -61,38 +61,6 @@ _READ_AS_STORAGE = frozenset(
     }
 )
 _EXTENSION_KEY = b"ARROW:extension:name"
-
-
-class TableSource(Protocol):
-    """A table of rows that can be read more than once, always in the same order."""
-
-    @property
-    def name(self) -> str:
-        """What a message calls it."""
-        ...
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Names and types of the columns."""
-        ...
-
-    @property
-    def num_rows(self) -> int:
-        """Rows the source says it has."""
-        ...
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes it takes where it lies."""
-        ...
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in order, with at least these columns; DataError where a row cannot be read."""
-        ...
-
-    def check_unchanged(self) -> None:
-        """Raise DataError when the source is no longer what was opened."""
-        ...
 
 
 class MemorySource:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import with_given
 from distsgd.data.prepare.prepare import LabelProblem, read_features
+from distsgd.data.sources.source import TableSource, is_source
 from distsgd.data.tables import MemorySource, arrays_source, table_source
 from distsgd.errors import ConfigError, DataError, first_line
 
@@ -30,15 +31,15 @@ _RULE = "must be (x, y), the features [N, I] and the labels [N] or [N, K], or a 
 _REFUSALS = (TypeError, ValueError, RuntimeError, OverflowError, AttributeError, BufferError)
 
 
-def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[str, ...]]:
+def source_of(data: object, config: TrainConfig) -> tuple[TableSource, tuple[str, ...]]:
     """The rows of `data` as a source, and the names of its label columns.
 
     Args:
         data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, each anything that numpy can
-            take as an array; or a table: of pyarrow, a data frame, anything that hands out Arrow
-            data.
-        config: Names the label columns; must do so for a table. Those of arrays are called as it
-            says, several ``{label}_0`` and so on where it names one, ``label`` where it names none.
+            take as an array; a table: of pyarrow, a data frame, anything that hands out Arrow data;
+            or a `TableSource`, which `prepare` holds to its protocol.
+        config: Names the label columns; must do so for tables and sources. Those of arrays are
+            called as it says, several ``{label}_0`` and so on for one name, ``label`` for none.
 
     Raises:
         DataError: `data` is nothing of the kind, or cannot be rows.
@@ -53,7 +54,7 @@ def source_of(data: object, config: TrainConfig) -> tuple[MemorySource, tuple[st
         raise DataError(_NAME, f"is {_shown(data)}; {_RULE} (name files in [data] path)")
     if isinstance(data, np.ndarray | list | dict) or data is None:
         raise DataError(_NAME, f"is {_shown(data)}; {_RULE}")
-    source = table_source(data)
+    source = cast(TableSource, data) if is_source(data) else table_source(data)
     if not config.data.labels:
         raise ConfigError([text for text in config.missing_sources() if "data.label" in text])
     return source, config.data.labels
@@ -213,6 +214,8 @@ def feature_rows(x: object, manifest: Manifest) -> NewRows:
         raise DataError(
             "x", f"is {x!r}; must be rows (run.write_predictions(file, out) predicts a file's)"
         )
+    if is_source(x):
+        return NewRows(x, manifest)
     if _is_table(x):
         return NewRows(table_source(x), manifest)
     return _new_arrays(as_features(as_array("x", x)), [], (), manifest)
@@ -229,6 +232,8 @@ def labelled_rows(data: object, manifest: Manifest) -> NewRows:
     Raises:
         DataError: `data` is nothing of the kind, or has other columns.
     """
+    if is_source(data):
+        return NewRows(data, manifest)
     if not isinstance(data, tuple):
         return NewRows(table_source(data), manifest)
     if len(data) != 2:

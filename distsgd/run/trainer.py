@@ -6,10 +6,10 @@ It prepares the data, fixes the run, has it made, and says how it ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Never, NoReturn, get_args
 
 import numpy as np
 
@@ -42,6 +42,15 @@ from distsgd.run.spec import RunSpec, make_rule, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
+# What the constructor took before 0.3, and where it is said now.
+_MOVED = {
+    "resume": 'fit(resume="auto")',
+    "accept_numerics": "fit(accept_numerics=True)",
+    "initial_weights": "fit(initial_weights=...)",
+    "on_step": "Trainer(callbacks=[Callback(on_step=...)])",
+    "on_message": "Trainer(callbacks=[Callback(on_message=...)])",
+    "on_progress": "Trainer(callbacks=[Callback(on_progress=...)])",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,8 @@ class Trainer:
         config: The whole configuration; also as plain values (`TrainConfig.from_dict`).
         data: Instead of the files that `config` names, which need not name any then: ``(x, y)``,
             features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
-            take); or a table (pyarrow, pandas, anything with Arrow's interface), of which
-            ``[data] label`` and ``features`` name the columns.
+            take); or a table (pyarrow, pandas, anything with Arrow's interface) or a source of
+            your own (`TableSource`), of which ``[data] label`` and ``features`` name the columns.
         model: Instead of ``[model]``, which `config` need not have then where it is plain values.
             Of ``input_shape`` ``(I,)``, the features of a row.
         worker: The class that computes blocks (see `BlockWorker`), or its ``module:class``.
@@ -83,8 +92,8 @@ class Trainer:
         path: The run directory; None before there is one.
 
     Raises:
-        ConfigError: An argument is nothing of its kind, or rows or labels are not named; or
-            something handed in has no name by which workers find it.
+        ConfigError: An argument is nothing of its kind, or has moved to `fit` or a callback; rows
+            or labels are not named; or what is handed in has no name by which workers find it.
 
     What is handed in is written down by its name, ``module:qualname``, with its settings and a
     digest of its source, and found by that in workers, on resume and by `Run.verify`. What has no
@@ -103,7 +112,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         run_dir: Path | str | None = None,
         cache_dir: Path | str | None = None,
+        **moved: Never,
     ) -> None:
+        if moved:
+            _refuse_moved(moved)
         config, own = with_handed_in(config, model=model, worker=worker, rule=rule)
         if data is None and (missing := config.missing_sources()):
             raise ConfigError(missing)
@@ -297,6 +309,17 @@ class Trainer:
         if outcome.advice:
             self._say(outcome.advice)
         return _with_weights(run)
+
+
+def _refuse_moved(given: Iterable[str]) -> NoReturn:
+    """Raises ConfigError for names that have moved, TypeError as Python does for others."""
+    for name in given:
+        if name not in _MOVED:
+            text = f"Trainer.__init__() got an unexpected keyword argument {name!r}"
+            raise TypeError(text)
+    raise ConfigError(
+        [f"{name} is no argument of Trainer any more; write {_MOVED[name]}" for name in given]
+    )
 
 
 def _with_weights(run: Run) -> Run:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from distsgd.data.prepare.labels import UnknownClassError, Vocabulary
 from distsgd.data.prepare.schema import TableSchema, check_schema
-from distsgd.data.tables import TableSource, arrow_errors, is_text, numbers, storage
+from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import arrow_errors, is_text, numbers, storage
 from distsgd.errors import DataError, shortened
 
 Float64 = NDArray[np.float64]

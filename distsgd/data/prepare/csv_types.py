@@ -24,7 +24,8 @@ from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.csv_numbers import joint_type
 from distsgd.data.sources.formats import csv_file_of
 from distsgd.data.sources.partitions import PartitionedSource
-from distsgd.data.tables import TableSource, is_text
+from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import is_text
 from distsgd.errors import DataError
 
 Say = Callable[[str], None]

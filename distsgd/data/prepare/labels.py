@@ -15,7 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distsgd.data.options import ClassName, LabelKind, PrepareOptions
-from distsgd.data.tables import TableSource, described, is_text, kind_of, plain_type, unified
+from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import (
+    described,
+    is_text,
+    kind_of,
+    plain_type,
+    unified,
+)
 from distsgd.errors import DataError, shortened
 
 MAX_CLASSES = 65_536

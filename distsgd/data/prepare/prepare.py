@@ -45,7 +45,7 @@ from distsgd.data.sources.formats import (
     with_rows,
 )
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
-from distsgd.data.tables import TableSource
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
@@ -78,7 +78,7 @@ def prepare(
 
     Args:
         sources: Files or globs (Parquet, Arrow, IDX, CSV), or one source in memory
-            (`arrays_source`, `MemorySource`).
+            (`arrays_source`, `MemorySource`), or one of your own (`TableSource`).
         out: Directory to make; must not exist or be empty.
         options: What the columns mean and how rows are treated.
         on_progress: Called with a phase, rows done and rows in all.

@@ -12,7 +12,7 @@ from distsgd.data.prepare.columns import RawRows
 from distsgd.data.prepare.schema import resolve_schema
 from distsgd.data.sources.formats import open_file
 from distsgd.data.sources.idx_file import LABEL, SHAPE_KEY, IdxSource
-from distsgd.data.tables import TableSource
+from distsgd.data.sources.source import TableSource
 from distsgd.errors import DataError
 
 

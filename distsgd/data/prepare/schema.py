@@ -23,8 +23,8 @@ from distsgd.data.prepare.labels import label_type
 from distsgd.data.sources.csv_cells import no_number
 from distsgd.data.sources.formats import check_same_columns, with_rows
 from distsgd.data.sources.partitions import partition_keys
+from distsgd.data.sources.source import TableSource
 from distsgd.data.tables import (
-    TableSource,
     described,
     foreign_extension,
     is_list,

@@ -24,7 +24,7 @@ from distsgd.data.sources.partitions import (
     partition_of,
     with_partitions,
 )
-from distsgd.data.tables import TableSource
+from distsgd.data.sources.source import TableSource, checked_source, is_source
 from distsgd.errors import DataError
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
@@ -122,8 +122,10 @@ def source_argument(name: str, value: object) -> SourceSpec:
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
         for i, item in enumerate(value):
             path_argument(f"{name}[{i}]", item)
-    elif not hasattr(value, "batches"):
-        refuse(name, value, "a file or glob, a list of them, or a source in memory")
+    elif not is_source(value):
+        refuse(name, value, "a file or glob, a list of them, or a source (distsgd.TableSource)")
+    else:
+        return checked_source(value)
     return cast(SourceSpec, value)
 
 

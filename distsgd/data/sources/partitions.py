@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distsgd.data.tables import TableSource, arrow_errors, kind_of, numbers, storage
+from distsgd.data.sources.source import TableSource
+from distsgd.data.tables import arrow_errors, kind_of, numbers, storage
 from distsgd.errors import DataError
 
 Partition = Mapping[str, str | None]
