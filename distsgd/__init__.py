@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from distsgd.nn.losses import Loss
     from distsgd.nn.model import Model
     from distsgd.optim.rules import UpdateRule
-    from distsgd.parallel.server.step_view import EpochEnd, StepView
+    from distsgd.parallel.server.step_runner import EpochEnd, StepView
     from distsgd.parallel.worker import BlockWorker, Worker
     from distsgd.run.execution import Callback, Progress
     from distsgd.run.run import Result, Run
@@ -62,8 +62,8 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Result": ("distsgd.run.run", "another name of Run"),
     "Callback": ("distsgd.run.execution", "what is called while a run is trained"),
     "Progress": ("distsgd.run.execution", "where a run is, as on_progress gets it"),
-    "StepView": ("distsgd.parallel.server.step_view", "a step, as on_step gets it"),
-    "EpochEnd": ("distsgd.parallel.server.step_view", "an epoch, as on_epoch_end gets it"),
+    "StepView": ("distsgd.parallel.server.step_runner", "a step, as on_step gets it"),
+    "EpochEnd": ("distsgd.parallel.server.step_runner", "an epoch, as on_epoch_end gets it"),
     "Model": ("distsgd.nn.model", "layers and a loss over flat parameters"),
     "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -26,24 +27,30 @@ def marked_processes(mark: str) -> dict[int, str]:
 
 
 class Gauge:
-    """Memory and open files of a process over time."""
+    """Memory and open files of processes over time, each compared with itself in the same state.
+
+    What a process does decides what it holds: a driver that trains by itself, without workers, has
+    the arrays of a worker besides. So a look says in which state it found the process, and growth
+    is what one state gained from early to late.
+    """
 
     def __init__(self) -> None:
-        self._samples: dict[int, list[tuple[int, int]]] = {}
+        self._samples: dict[tuple[int, Hashable], list[tuple[int, int]]] = {}
 
-    def look(self, pid: int) -> None:
-        """Look at process `pid`; one that has ended is passed over."""
+    def look(self, pid: int, state: Hashable = None) -> None:
+        """Look at process `pid`, which is in `state`; one that has ended is passed over."""
         try:
             pages = int((_PROC / str(pid) / "statm").read_text().split()[1])
             files = len(os.listdir(_PROC / str(pid) / "fd"))  # noqa: PTH208 -- one call, often.
         except (OSError, IndexError):
             return
-        self._samples.setdefault(pid, []).append((pages * os.sysconf("SC_PAGE_SIZE"), files))
+        found = (pages * os.sysconf("SC_PAGE_SIZE"), files)
+        self._samples.setdefault((pid, state), []).append(found)
 
     def growth(self) -> tuple[int, int]:
-        """Bytes and open files gained from the second quarter of a process's life to the last.
+        """Bytes and open files gained from the second quarter of a process's looks to the last.
 
-        The largest over all processes; the first quarter is its start.
+        The largest over all processes and states; the first quarter is the start in that state.
         """
         most = (0, 0)
         for samples in self._samples.values():

@@ -7,6 +7,7 @@ order, every row once an epoch, the same losses, digests and weights, to the las
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distsgd.base.random_keys import Purpose, raw_integers
 from distsgd.errors import CheckpointError, ClusterError, DistSGDError, RunError
@@ -27,6 +28,8 @@ from distsgd.lab.processes import Gauge, marked_processes
 from distsgd.parallel.launch.worker_actors import DesiredWorkers
 from distsgd.run.run import Run
 from distsgd.run.verify import Record, differences, read_record
+from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.logs import EvaluationLog
 from distsgd.store.run_directory import RunDirectory
 
 MARK = "DISTSGD_SOAK_ROUND"
@@ -204,21 +207,27 @@ class _RoundOf:
     def _watch(self, process: subprocess.Popen[Any]) -> None:
         deadline = time.monotonic() + ROUND_TIMEOUT_S
         scale_at = time.monotonic() + SCALE_EVERY_S
-        before = self._checkpoints()
+        before, is_settled = self._last_steps(), False
         while process.poll() is None:
             now_s = time.monotonic()
             if now_s > deadline:
                 self._round.problems.append(f"it hung: no end after {ROUND_TIMEOUT_S:g} s")
                 return
-            if self._checkpoints() - before:  # It has come to train; starting Ray opens files.
-                self._gauge.look(process.pid)
+            is_settled = is_settled or has_settled(before, self._last_steps())
+            if is_settled:  # Starting Ray opens files, first steps take memory for good.
+                self._gauge.look(process.pid, self._round.workers[-1])
             if now_s >= scale_at:
                 scale_at = now_s + SCALE_EVERY_S
                 self._scale(SIZES[next(self._numbers) % len(SIZES)])
             time.sleep(LOOK_S)
 
-    def _checkpoints(self) -> set[str]:
-        return {path.name for path in (self._run / "checkpoints").glob("step-*")}
+    def _last_steps(self) -> LastSteps:
+        """Of what is on disk by now."""
+        steps = CheckpointStore(self._run / "checkpoints").steps()
+        with contextlib.suppress(DistSGDError, OSError):  # Not yet there, or written just now.
+            if rows := EvaluationLog(self._run / "evaluations.jsonl").read():
+                return LastSteps(max(steps, default=0), rows[-1].step)
+        return LastSteps(max(steps, default=0), 0)
 
     def _scale(self, num_workers: int) -> None:
         try:
@@ -259,6 +268,26 @@ class _RoundOf:
                 return left
             time.sleep(LOOK_S)
         return {}
+
+
+class LastSteps(NamedTuple):
+    """The last step of which there is a checkpoint, and an evaluation; 0: there is none."""
+
+    saved: int
+    evaluated: int
+
+
+def has_settled(before: LastSteps, now: LastSteps) -> bool:
+    """Has a process that found `before` saved and evaluated since, or saved where none evaluates?
+
+    Until then it takes memory that it keeps: for rows, programs and the copies of a checkpoint.
+
+    >>> has_settled(LastSteps(40, 30), LastSteps(50, 30))
+    False
+    >>> has_settled(LastSteps(40, 30), LastSteps(60, 60))
+    True
+    """
+    return now.saved > before.saved and (now.evaluated > before.saved or not now.evaluated)
 
 
 def history_problems(found: Record) -> Iterator[str]:

@@ -20,7 +20,7 @@ from distsgd.data.prepare.prepare import read_features
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.numerics import one_blas_thread
-from distsgd.parallel.server.step_view import StepView
+from distsgd.parallel.server.step_runner import StepView
 from distsgd.run.evaluation import as_target
 from distsgd.run.resume import check_replay
 from distsgd.run.run import Run

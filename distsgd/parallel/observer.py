@@ -92,14 +92,12 @@ class Observer:
         return ()
 
 
-def make_observer(named: Named | None, context: ObserverContext) -> Observer | None:
-    """The observer of this process; None where the run has none.
+def make_observer(named: Named, context: ObserverContext) -> Observer:
+    """The observer of this process.
 
     Raises:
         ConfigError: It cannot be found, does not take its options, or is no `Observer`.
     """
-    if named is None:
-        return None
     made = named.make(context)
     if not isinstance(made, Observer):
         text = f"parallel.observer is {named.name}, which makes a {type(made).__name__}; must be"

@@ -15,7 +15,7 @@ from distsgd.base.settings import refuse
 from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Status, Watch
-from distsgd.parallel.server.step_view import NO_OBSERVERS, EpochEnd, Observers, StepView
+from distsgd.parallel.server.step_runner import NO_OBSERVERS, EpochEnd, Observers, StepView
 from distsgd.run.run_files import read_initial_weights
 from distsgd.run.spec import RunSpec
 from distsgd.store.logs import EvaluationRow

@@ -27,9 +27,7 @@ from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.runner import MakeWorker
-from distsgd.parallel.server.run_logger import LogSpec
-from distsgd.parallel.server.spec import Length, PoolSpec, ServerSpec
-from distsgd.parallel.server.training import UpdateSpec
+from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, UpdateSpec
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode

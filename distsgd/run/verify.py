@@ -19,7 +19,7 @@ from distsgd.base.settings import call_argument, count_argument
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec
-from distsgd.parallel.server.step_view import Observers, OnStep
+from distsgd.parallel.server.step_runner import Observers, OnStep
 from distsgd.run import run_files
 from distsgd.run.execution import Progress, ProgressWatch, execute
 from distsgd.run.own_code import check_own_code, refuse_workers

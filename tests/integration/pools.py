@@ -17,7 +17,7 @@ from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
-from distsgd.parallel.server.step_view import Observers, OnStep
+from distsgd.parallel.server.step_runner import Observers, OnStep
 from distsgd.parallel.service import serve
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_data

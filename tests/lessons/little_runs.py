@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
-from distsgd.parallel.server.step_view import StepView
+from distsgd.parallel.server.step_runner import StepView
 from distsgd.run.execution import Callback
 from distsgd.run.run import Result
 from distsgd.run.run_files import write_beginning

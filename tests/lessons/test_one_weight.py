@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distsgd.parallel.server.step_view import StepView
+from distsgd.parallel.server.step_runner import StepView
 from distsgd.run.execution import Callback
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore

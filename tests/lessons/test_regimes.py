@@ -13,7 +13,7 @@ from distsgd.config.aliases import TWO_STAGE
 from distsgd.data.sampler import BatchSampler, Blocking
 from distsgd.errors import ConfigError
 from distsgd.lessons.two_stage import TwoStageSampler
-from distsgd.parallel.server.step_view import StepView
+from distsgd.parallel.server.step_runner import StepView
 from tests.lessons.little_runs import Lesson, learn
 
 ROWS, POOL = 1000, 50

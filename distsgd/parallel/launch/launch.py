@@ -13,7 +13,7 @@ from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import LOOK_S, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_view import NO_OBSERVERS, Observers
+from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
 
 STOP_TIMEOUT_S = 60.0
 
@@ -41,8 +41,10 @@ def launch(
         DistSGDError: What `ParameterServer.train` raises, and ClusterError where Ray or a worker is
             missing.
     """
-    observer = make_observer(spec.observer, ObserverContext(role="driver", run=spec.record.run))
-    if observer is not None:
+    observer = None
+    if spec.observer is not None:
+        context = ObserverContext(role="driver", run=spec.record.run)
+        observer = make_observer(spec.observer, context)
         watch = _observed(watch, observer)
     if not spec.pool.num_workers:
         return train_in_process(spec, worker, watch, observers=observers)

@@ -13,13 +13,14 @@ import time
 from dataclasses import replace
 
 from distsgd.parallel.launch.calls import Calls, errors_of_ray
+from distsgd.parallel.launch.event_queue import Delivery
 from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.session import session
 from distsgd.parallel.launch.supervisor import START_TIMEOUT_S, Supervisor
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import ServerSpec, Watch
-from distsgd.parallel.server.step_view import NO_OBSERVERS, Delivery, Observers
+from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
 
 
 def train_on_ray(

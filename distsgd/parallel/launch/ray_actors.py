@@ -14,11 +14,12 @@ from typing import Any
 from distsgd.base.named import Named
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.calls import named
+from distsgd.parallel.launch.event_queue import EventQueue
 from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.runner import make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
-from distsgd.parallel.server.step_view import Event, EventQueue, Observers
+from distsgd.parallel.server.step_runner import Event, Observers
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address, Handler
 from distsgd.parallel.worker import WorkerSpec
@@ -61,11 +62,11 @@ class WorkerActor:
         return serve(self._handler, address, number)
 
     def _make_handler(self, number: int) -> Handler:
-        context = ObserverContext(role="worker", run=self._run, worker=number)
-        observer = make_observer(self._observer, context)
-        if observer is None:
+        if self._observer is None:
             return make_runner(self._name, self._spec)
-        return make_runner(self._name, self._spec, on_phase=observer.on_phase)
+        context = ObserverContext(role="worker", run=self._run, worker=number)
+        on_phase = make_observer(self._observer, context).on_phase
+        return make_runner(self._name, self._spec, on_phase=on_phase)
 
 
 class ServerActor(ParameterServer):

@@ -12,6 +12,7 @@ from typing import Any
 from distsgd.errors import ClusterError, RunError, WaitTimeoutError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
+from distsgd.parallel.launch.event_queue import Delivery
 from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
 from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
@@ -20,7 +21,6 @@ from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS, Deaths
 from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.spec import LOOK_S, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_view import Delivery
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0

@@ -1,24 +1,26 @@
-"""What a run leaves on disk while it trains: history, evaluations, digests, checkpoints.
+"""What a run leaves on disk: history, evaluations, digests, checkpoints, result.
 
-No input to the bits.
+In the loop (`server.step_runner`), `run_logger.step_done` is this. No input to the bits.
 
 Rows lie in memory until a checkpoint makes them durable together with the state they lead to, so
-that what is on disk never runs ahead of what a resume goes on from.
+that what is on disk never runs ahead of what a resume continues from.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict
 from time import monotonic
 
-from distsgd.errors import CheckpointError, ModelError
+from distsgd.errors import CheckpointError, ModelError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
+from distsgd.parallel.observer import Observer
+from distsgd.parallel.server.metrics import KEYS, Outcome
 from distsgd.parallel.server.saved_state import check_state
+from distsgd.parallel.server.spec import LogSpec
 from distsgd.parallel.server.training import Training
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.logs import (
@@ -33,17 +35,6 @@ from distsgd.store.run_directory import RunDirectory
 
 MOST_SAVING = 0.015  # Of the time, where checkpoints come by time.
 MOST_PATIENCE = 10  # Times the interval.
-
-
-@dataclass(frozen=True, slots=True)
-class LogSpec:
-    """Where and how often a run is recorded; steps and seconds."""
-
-    run: Path
-    digest_every: int
-    checkpoint_every_s: float  # 0: not by time.
-    checkpoint_every_steps: int | None
-    keep: int
 
 
 class RunLogger:
@@ -196,9 +187,35 @@ class RunLogger:
 
 
 def _copy(snapshot: Checkpoint) -> Checkpoint:
-    """The same with arrays of its own: training goes on in the old ones."""
+    """The same with arrays of its own: training continues in the old ones."""
     arrays = {
         group: {name: array.copy() for name, array in named.items()}
         for group, named in snapshot.arrays.items()
     }
     return Checkpoint(snapshot.step, arrays, snapshot.state)
+
+
+def ended_before(run: RunDirectory) -> Outcome | None:
+    """How another process, or a server that died since, brought `run` to its end.
+
+    Raises:
+        RunError: Its result is damaged.
+    """
+    metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
+    if metrics.get("status") != "done":
+        return None
+    try:
+        return Outcome(**{key: metrics[key] for key in KEYS})
+    except KeyError as missing:
+        reason = f"has no {missing.args[0]}; restore it, or remove it to continue"
+        raise RunError(run.result_path, reason) from None
+
+
+def write_result(run: RunDirectory, outcome: Outcome, observer: Observer | None) -> str:
+    """Write down how `run` ended; returns what its observer reports, or ""."""
+    own = asdict(outcome)
+    if observer is None:
+        run.write_json(run.result_path, own)
+        return ""
+    run.write_json(run.result_path, own | dict(observer.summary()) | own)  # Its own come first.
+    return observer.report()

@@ -1,4 +1,4 @@
-"""The JSON state of a checkpoint, held against that of the run that shall go on with it."""
+"""The JSON state of a checkpoint, held against that of the run that shall continue."""
 
 from __future__ import annotations
 

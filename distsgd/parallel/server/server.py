@@ -1,45 +1,40 @@
-"""The parameter server: it holds the weights and runs the step loop.
+"""The parameter server: it holds the weights and makes step after step (`server.step_runner`).
 
-Workers compute, the server averages and updates.
-
-    row = step_runner.run_step(seconds)    sample, gather, reduce, update: see `step_runner`
-    run_logger.step_done(training, row)    history, digest; now and then a checkpoint
-
-A plain class: it becomes an actor in `launch`, or runs in a thread of the caller's process.
-`train` blocks; all other methods may be called meanwhile, from another thread.
+Workers compute, the server averages and updates. A plain class: it becomes an actor in `launch`, or
+runs in a thread of the caller's process. `train` blocks; all other methods may be called meanwhile,
+from another thread.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.errors import DivergedError, RunError
+from distsgd.errors import DivergedError
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
-from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
-from distsgd.parallel.server.message_log import MessageLog
-from distsgd.parallel.server.metrics import KEYS, Outcome
-from distsgd.parallel.server.run_logger import RunLogger
+from distsgd.parallel.server.metrics import Outcome
+from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
 from distsgd.parallel.server.spec import Ending, Phase, ServerSpec, Status, StoppedBy
-from distsgd.parallel.server.step_runner import StepRunner
-from distsgd.parallel.server.step_view import (
+from distsgd.parallel.server.step_runner import (
     NO_OBSERVERS,
     CallbackError,
     EpochEnd,
     Event,
     Observers,
+    StepRunner,
 )
 from distsgd.parallel.server.training import Training
 from distsgd.parallel.transport import open_transport
@@ -50,7 +45,45 @@ from distsgd.store.logs import EvaluationRow, weights_digest
 from distsgd.store.run_directory import RunDirectory
 
 JOIN_TIMEOUT_S = 120.0
+MOST_KEPT = 1000  # Messages.
 LOCK_TIMEOUT_S = 30.0  # A killed driver's server outlives it by about 1.5 s.
+
+
+class MessageLog:
+    """What the server has to say, numbered, so that each reader is told each message once.
+
+    The newest `MOST_KEPT` are kept: a run with faults for days says many thousands of lines. Any
+    thread may call.
+
+    >>> log = MessageLog()
+    >>> log.add("a"), log.add("b")
+    (None, None)
+    >>> log.after(1)
+    (2, ('b',))
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[str] = deque(maxlen=MOST_KEPT)
+        self._count = 0
+
+    def add(self, text: str) -> None:
+        """Say `text`."""
+        with self._lock:
+            self._kept.append(text)
+            self._count += 1
+
+    def after(self, known: int) -> tuple[int, tuple[str, ...]]:
+        """How many messages there were, and those that came after the first `known`.
+
+        Where some of these are no longer kept, the first says how many.
+        """
+        with self._lock:
+            first_kept = self._count - len(self._kept)
+            lost = max(0, first_kept - known)
+            fresh = list(self._kept)[max(0, known - first_kept) :]
+            count = self._count
+        return count, ((f"{lost:,} messages were dropped here", *fresh) if lost else (*fresh,))
 
 
 class ParameterServer:
@@ -96,15 +129,15 @@ class ParameterServer:
             say=self._messages.add,
         )
         self._training = Training(spec.update, self._pool.weights, say=self._messages.add)
-        self._observer = make_observer(
-            spec.observer,
-            ObserverContext(
+        self._observer = None
+        if spec.observer is not None:
+            context = ObserverContext(
                 role="server",
                 run=spec.record.run,
                 members=lambda: self._pool.members,
                 process_of=self._pool.process_of,
-            ),
-        )
+            )
+            self._observer = make_observer(spec.observer, context)
         self._step_runner = StepRunner(
             spec, self._pool, self._training, on_step=observers.on_step, observer=self._observer
         )
@@ -173,7 +206,8 @@ class ParameterServer:
         try:
             run = RunDirectory.open(spec.record.run)
             with run.lock(LOCK_TIMEOUT_S):
-                if (ended := self._ended_before(run)) is not None:
+                if (ended := ended_before(run)) is not None:
+                    self.note(f"{run.path} is finished; nothing to do")
                     return ended
                 self._crash_loop.remember_in(run.path / crash_loop.FILE)
                 self._run_logger = RunLogger(spec.record, spec.worker.model)
@@ -186,33 +220,12 @@ class ParameterServer:
                     back_s = monotonic() - self._born_s
                     self.note(f"the server is back {back_s:.1f} s after its first line")
                 outcome = self._train(self._run_logger)
-                self._write_result(run, outcome)
+                if report := write_result(run, outcome, self._observer):
+                    self.note(report)
                 return outcome
         finally:
             self._phase = "ended"
             self._pool.close()
-
-    def _ended_before(self, run: RunDirectory) -> Outcome | None:
-        """How another process, or this server before it died, brought `run` to its end."""
-        if not run.result_path.is_file():
-            return None
-        metrics = run.read_json(run.result_path)
-        if metrics.get("status") != "done":
-            return None
-        self._messages.add(f"{run.path} is finished; nothing to do")
-        try:
-            return Outcome(**{key: metrics[key] for key in KEYS})
-        except KeyError as missing:
-            reason = f"has no {missing.args[0]}; restore it, or remove it to continue"
-            raise RunError(run.result_path, reason) from None
-
-    def _write_result(self, run: RunDirectory, outcome: Outcome) -> None:
-        metrics, observer = asdict(outcome), self._observer
-        if observer is not None:
-            metrics = metrics | dict(observer.summary()) | metrics  # The run's own come first.
-            if report := observer.report():
-                self.note(report)
-        run.write_json(run.result_path, metrics)
 
     def _begin(self, run_logger: RunLogger) -> None:
         """Take the weights from the newest checkpoint, or make the first ones."""
@@ -259,18 +272,17 @@ class ParameterServer:
         return self._outcome("done", self._spec.length, advice)
 
     def _loop(self, run_logger: RunLogger) -> None:
-        """The step loop."""
+        """Step after step; at times an evaluation, a checkpoint."""
         training, observer, spec = self._training, self._observer, self._spec
         while not self._is_at_end() and not self._stop.is_set():
-            step = training.step
-            row = self._step_runner.run_step(self._seconds)
-            if training.step == step:
-                continue  # It went back; the same step is made again.
-            run_logger.step_done(training, row)
+            if not self._step_runner.run_step(run_logger, self._seconds):
+                continue
             if observer is not None:
                 observer.on_phase("after_update", training.step)
-            if training.step % spec.update.steps_per_epoch == 0:
-                self._epoch_ended()
+            is_epoch_end = training.step % spec.update.steps_per_epoch == 0
+            if is_epoch_end and self._observers.on_epoch_end is not None:
+                epoch = round(training.epoch)
+                self._notify(EpochEnd(training.step, epoch, training.train_loss))
             if training.step % spec.evaluate_every_steps == 0:
                 self._evaluate_if_due(run_logger)
             if run_logger.checkpoint_is_due(training.step):
@@ -293,33 +305,23 @@ class ParameterServer:
         if self._observer is not None:
             self._observer.on_phase("during_evaluation", training.step)
         partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
-        root = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition))
-        row = self._evaluation_row(root)
+        sums = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition)).sums
+        row = EvaluationRow(
+            training.step,
+            training.epoch,
+            sums.loss_sum / sums.num_samples,
+            sums.correct / sums.num_samples if spec.worker.has_classes else None,
+            sums.num_samples,
+        )
         run_logger.evaluated(row, training, seconds=self._seconds())
         self._phase = "training"
         self._notify(row)
-
-    def _epoch_ended(self) -> None:
-        if self._observers.on_epoch_end is not None:
-            training = self._training
-            self._notify(EpochEnd(training.step, round(training.epoch), training.train_loss))
 
     def _notify(self, event: Event) -> None:
         try:
             self._observers.notify(event)
         except Exception as error:
             raise CallbackError(error) from error
-
-    def _evaluation_row(self, root: Root) -> EvaluationRow:
-        sums, training = root.sums, self._training
-        is_class = self._spec.worker.has_classes
-        return EvaluationRow(
-            training.step,
-            training.epoch,
-            sums.loss_sum / sums.num_samples,
-            sums.correct / sums.num_samples if is_class else None,
-            sums.num_samples,
-        )
 
     def _seconds(self) -> float:
         """Time spent training in all sessions of this run."""

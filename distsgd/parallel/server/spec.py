@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from distsgd.base.arrays import Array
 from distsgd.base.named import Named
+from distsgd.optim.frozen import Frozen
+from distsgd.optim.rules import UpdateRule
+from distsgd.optim.schedules import Schedule
+from distsgd.optim.search import SearchRule
 from distsgd.parallel.pool.autotuner import AssignmentKind, Phases
-from distsgd.parallel.server.run_logger import LogSpec
-from distsgd.parallel.server.training import UpdateSpec
 from distsgd.parallel.transport import TransportKind
 from distsgd.parallel.worker import WorkerSpec
 
@@ -19,6 +22,42 @@ Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]
 Length = Literal["steps", "epochs"]  # What a run is as long as.
 StoppedBy = Length | Literal["gradient", "request", "divergence"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSpec:
+    """How a mean gradient becomes an update.
+
+    Attributes:
+        squared_error_factor: What makes the loss the squared error; None where it is another one.
+        frozen: Weights that never move.
+        stop_gradient_norm: Training ends when the norm of the mean gradient is below it.
+        on_divergence: What becomes of a run whose loss grows without bound.
+        output_advice: See `distsgd.nn.Model.output_advice`.
+    """
+
+    rule: UpdateRule | SearchRule
+    schedule: Schedule
+    clip_norm: float | None
+    per_sample: bool
+    history_every: int
+    steps_per_epoch: int
+    squared_error_factor: float | None = None
+    frozen: Frozen | None = None
+    stop_gradient_norm: float | None = None
+    on_divergence: Literal["stop", "halve_lr", "continue"] = "stop"
+    output_advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """Where and how often a run is recorded; steps and seconds."""
+
+    run: Path
+    digest_every: int
+    checkpoint_every_s: float  # 0: not by time.
+    checkpoint_every_steps: int | None
+    keep: int
 
 
 @dataclass(frozen=True, slots=True)

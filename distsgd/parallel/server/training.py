@@ -1,63 +1,41 @@
 """The state of a training run between two steps, and the one door through which it changes.
 
-Last line of the step loop: a root comes in, the weights move by its mean, and what is worth writing
-down comes out. No I/O here; only a search rule waits, for the losses that it asks for.
+In the loop (`server.step_runner`), `training.apply` is this: a root comes in, the weights move by
+its mean, and what is worth writing down comes out. The weights are walked in chunks, so that a step
+touches main memory once. No I/O here; only a search rule waits, for the losses that it asks for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.errors import CheckpointError, DivergedError
-from distsgd.optim.chunks import chunks
+from distsgd.optim.chunks import CHUNK_LENGTH, chunks
 from distsgd.optim.clip import clip_factor, squared_norm
-from distsgd.optim.frozen import Frozen
-from distsgd.optim.rules import UpdateRule
-from distsgd.optim.schedules import Schedule
 from distsgd.optim.search import LossProbe, SearchRule
 from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
-from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
+from distsgd.parallel.server.loss_monitor import (
+    MOST_HALVINGS,
+    LossMonitor,
+    Rollback,
+    grown,
+    trained_on,
+    why_diverged,
+)
 from distsgd.parallel.server.saved_state import check_state, number, plain
-from distsgd.parallel.server.updater import Updater
+from distsgd.parallel.server.spec import UpdateSpec
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.logs import HistoryRow
 
 NO_SUMS = Sums(0, 0.0, 0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateSpec:
-    """How a mean gradient becomes an update.
-
-    Attributes:
-        squared_error_factor: What makes the loss the squared error; None where it is another one.
-        frozen: Weights that never move.
-        stop_gradient_norm: Training ends when the norm of the mean gradient is below it.
-        on_divergence: What becomes of a run whose loss grows without bound.
-        output_advice: See `distsgd.nn.Model.output_advice`.
-    """
-
-    rule: UpdateRule | SearchRule
-    schedule: Schedule
-    clip_norm: float | None
-    per_sample: bool
-    history_every: int
-    steps_per_epoch: int
-    squared_error_factor: float | None = None
-    frozen: Frozen | None = None
-    stop_gradient_norm: float | None = None
-    on_divergence: Literal["stop", "halve_lr", "continue"] = "stop"
-    output_advice: str = ""
 
 
 class Training:
@@ -67,6 +45,7 @@ class Training:
         step: Updates made so far.
         num_samples: Samples used so far.
         search_rule: The rule, where it is one that asks for losses only.
+        rule_state: What the rule keeps between two steps, by name.
         epoch_sums: Sums over the present epoch, or over the one that has just ended.
         gradient_converged: Was the norm of the last mean gradient below that which ends training?
         loss_monitor: Whether the loss grows, falls or stands still.
@@ -79,8 +58,11 @@ class Training:
         self._spec = spec
         self._say = say
         self.weights = weights
-        self._updater = Updater(spec.rule, weights)
-        self.search_rule, self.rule_state = self._updater.search_rule, self._updater.state
+        self.search_rule = spec.rule if isinstance(spec.rule, SearchRule) else None
+        self.rule_state = spec.rule.init(weights)
+        # An array, so that it can be rolled back together with the state.
+        self._num_updates = np.zeros(1, np.int64)
+        self._mean = np.zeros(min(CHUNK_LENGTH, weights.size), weights.dtype)  # Of one chunk.
         self.step = 0
         self.num_samples = 0
         self.epoch_sums = NO_SUMS
@@ -125,7 +107,8 @@ class Training:
     def begin(self) -> None:
         """The weights are those of the beginning: they are the first to go back to."""
         if self._spec.on_divergence == "halve_lr":
-            self._rollback = Rollback(self.loss_monitor, self._updater.live)
+            live = {"weights": self.weights, "num_updates": self._num_updates, **self.rule_state}
+            self._rollback = Rollback(self.loss_monitor, live)
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:
         """Make one update by the mean of `root`; or, where the run has diverged, roll back.
@@ -164,10 +147,34 @@ class Training:
             spec.stop_gradient_norm is not None and norm < spec.stop_gradient_norm
         )
         factor = 1.0 if spec.clip_norm is None else clip_factor(norm, spec.clip_norm)
-        self._updater.apply(gradient_chunks, count, factor=factor, rate=rate)
+        self._move(gradient_chunks, count, factor=factor, rate=rate)
         if spec.frozen:
             spec.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
+
+    def _move(
+        self, gradient_sum: Sequence[Array], count: int, *, factor: float, rate: float
+    ) -> None:
+        """Move the weights by the mean gradient times `factor`, which is what clipping left."""
+        rule, weights, num_updates = self._spec.rule, self.weights, self._num_updates
+        assert not isinstance(rule, SearchRule)
+        scalar = weights.dtype.type
+        # The mean over a power of two is the same bits as a product, which is twice as fast.
+        divide, by = (
+            (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
+        )
+        for chunk, sum_of_chunk in zip(chunks(weights.size), gradient_sum, strict=True):
+            mean = divide(sum_of_chunk, by, out=self._mean[: len(sum_of_chunk)])
+            if factor != 1.0:
+                mean *= scalar(factor)
+            rule.update_inplace(
+                weights[chunk],
+                mean,
+                state={name: array[chunk] for name, array in self.rule_state.items()},
+                learning_rate=rate,
+                num_updates=int(num_updates[0]),
+            )
+        num_updates += 1
 
     def apply_search(
         self, before: Sums, measure: Callable[[], float], seconds: Callable[[], float]
@@ -275,7 +282,7 @@ class Training:
         return {
             "step": self.step,
             "num_samples": self.num_samples,
-            "num_updates": int(self._updater.num_updates[0]),
+            "num_updates": int(self._num_updates[0]),
             "epoch_sums": [plain(value) for value in self.epoch_sums],
             "row_sums": [plain(value) for value in self._row_sums],
             "noise": self._noise.state_dict(),
@@ -312,7 +319,7 @@ class Training:
             if set(rule_state) != set(self.rule_state):
                 raise ValueError(f"optimiser state {sorted(rule_state)}")  # noqa: TRY301
             self.step, self.num_samples = int(state["step"]), int(state["num_samples"])
-            self._updater.num_updates[0] = state["num_updates"]
+            self._num_updates[0] = state["num_updates"]
             self.epoch_sums = Sums(*map(number, state["epoch_sums"]))
             self._row_sums = Sums(*map(number, state["row_sums"]))
             self._noise = NoiseScale.from_state(state["noise"])

@@ -14,7 +14,15 @@ import pytest
 
 from distsgd.errors import CheckpointError
 from distsgd.lab.processes import Gauge, marked_processes
-from distsgd.lab.soak import Round, Soak, history_problems, is_enough, summary
+from distsgd.lab.soak import (
+    LastSteps,
+    Round,
+    Soak,
+    has_settled,
+    history_problems,
+    is_enough,
+    summary,
+)
 from distsgd.run.verify import Record
 
 
@@ -87,6 +95,37 @@ def test_gauge_tells_growth_from_the_second_quarter_to_the_last(tmp_path: Path) 
     assert grown > 24 << 20
     assert opened == 4
     gauge.look(2**31 - 1)
+
+
+def test_gauge_compares_only_looks_at_the_same_number_of_workers() -> None:
+    gauge = Gauge()
+    for _ in range(8):
+        gauge.look(os.getpid(), 2)
+    with mmap.mmap(-1, 64 << 20) as memory:
+        memory.write(b"x" * (64 << 20))
+        for _ in range(8):
+            gauge.look(os.getpid(), 0)
+        grown, opened = gauge.growth()
+    assert grown < 32 << 20
+    assert opened == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "settled"),
+    [
+        ((0, 0), (0, 0), False),
+        ((0, 0), (50, 0), True),  # Nothing is held out: a checkpoint is all there will be.
+        ((0, 0), (50, 40), True),
+        ((40, 30), (40, 30), False),
+        ((40, 30), (50, 30), False),
+        ((40, 30), (40, 60), False),
+        ((40, 30), (50, 50), True),
+    ],
+)
+def test_process_has_settled_after_its_first_checkpoint_and_evaluation(
+    before: tuple[int, int], now: tuple[int, int], *, settled: bool
+) -> None:
+    assert has_settled(LastSteps(*before), LastSteps(*now)) is settled
 
 
 def test_summary_counts_and_names_the_seed_that_failed() -> None:

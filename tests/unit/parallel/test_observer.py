@@ -92,7 +92,6 @@ def test_error_of_an_observer_ends_the_run(new_run: Callable[[], Path]) -> None:
 
 def test_what_is_no_observer_is_refused() -> None:
     context = ObserverContext(role="driver", run=Path("run"))
-    assert make_observer(None, context) is None
     with pytest.raises(ConfigError, match=r"builtins:id, which makes a int; must be an Observer"):
         make_observer(Named("builtins:id"), context)
 

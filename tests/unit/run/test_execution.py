@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError
-from distsgd.parallel.server.step_view import EpochEnd, StepView
+from distsgd.parallel.server.step_runner import EpochEnd, StepView
 from distsgd.run.execution import Callback, Callbacks, Progress
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer

@@ -12,8 +12,9 @@ from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
 from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.server.run_logger import MOST_SAVING, LogSpec, RunLogger
-from distsgd.parallel.server.training import Training, UpdateSpec
+from distsgd.parallel.server.run_logger import MOST_SAVING, RunLogger
+from distsgd.parallel.server.spec import LogSpec, UpdateSpec
+from distsgd.parallel.server.training import Training
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.logs import DigestChain, DigestLog, EvaluationLog, EvaluationRow, read_history
 from distsgd.store.run_directory import RunDirectory

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Callable
@@ -19,11 +18,9 @@ from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.server import server as server_module
-from distsgd.parallel.server.metrics import KEYS, Outcome
-from distsgd.parallel.server.run_logger import LogSpec
+from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import PoolSpec, ServerSpec
-from distsgd.parallel.server.training import UpdateSpec
+from distsgd.parallel.server.spec import LogSpec, PoolSpec, ServerSpec, UpdateSpec
 from distsgd.parallel.service import serve
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.checkpoint import CheckpointStore
@@ -345,45 +342,3 @@ def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path])
         if (step + 1) % SAMPLER.steps_per_epoch == 0 or step + 1 == TOTAL_STEPS:
             expected.append(("evaluating", step + 1, num_samples))
     assert seen == expected
-
-
-def test_run_that_another_finished_meanwhile_is_left_as_it_is(new_run: Callable[[], Path]) -> None:
-    path = new_run()
-    first = train(server_spec(path))
-    result = RunDirectory.open(path).result_path
-    written = result.read_bytes()
-    computed: list[ComputeRequest] = []
-    server = ParameterServer(
-        server_spec(path), lambda asked: FakeWorker(asked.sampler, computed.append)
-    )
-    assert server.train() == first
-    assert not computed
-    assert server.status().messages == (f"{path} is finished; nothing to do",)
-    assert result.read_bytes() == written
-
-
-def test_result_is_written_before_the_run_is_let_go_of(new_run: Callable[[], Path]) -> None:
-    path = new_run()
-    outcome = train(server_spec(path))
-    metrics = json.loads(RunDirectory.open(path).result_path.read_text())
-    assert Outcome(**metrics) == outcome
-    assert set(KEYS) == metrics.keys()
-
-
-def test_damaged_result_is_named_and_not_trained_over(new_run: Callable[[], Path]) -> None:
-    path = new_run()
-    RunDirectory.open(path).result_path.write_text('{"status": "done"}')
-    with pytest.raises(RunError, match=r"result\.json: has no run; restore it"):
-        train(server_spec(path))
-
-
-def test_result_of_an_earlier_session_is_gone_while_the_run_goes_on(
-    new_run: Callable[[], Path],
-) -> None:
-    path = new_run()
-    result = RunDirectory.open(path).result_path
-    result.write_text("{}")
-    seen: list[bool] = []
-    train(server_spec(path), before=lambda _: seen.append(result.exists()))
-    assert seen
-    assert not any(seen)

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.server.step_view import (
-    MOST_WAITING,
-    Delivery,
-    EpochEnd,
-    Event,
-    EventQueue,
-    Observers,
-    StepView,
-)
+from distsgd.parallel.launch.event_queue import MOST_WAITING, Delivery, EventQueue
+from distsgd.parallel.server.step_runner import EpochEnd, Event, Observers, StepView
 from distsgd.store.logs import EvaluationRow
 
 

@@ -16,7 +16,8 @@ from distsgd.optim.rules import Momentum, Nesterov, Sgd, UpdateRule
 from distsgd.optim.schedules import Cosine
 from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.server.training import Training, UpdateSpec
+from distsgd.parallel.server.spec import UpdateSpec
+from distsgd.parallel.server.training import Training
 from distsgd.store.logs import HistoryRow
 
 P = 11
