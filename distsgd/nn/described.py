@@ -26,7 +26,7 @@ BATCH_NORMALISATION = (
 
 
 def is_batch_normalisation(kind: Any) -> bool:
-    """Does somebody ask for batch normalisation by this layer type?"""
+    """Is this the layer type of a batch normalisation?"""
     return str(kind).startswith(("batch_n", "batchn"))
 
 

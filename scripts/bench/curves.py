@@ -2,7 +2,7 @@
 
 An empty step is a synchronous step of a real run (server actor, worker actors, transport, sampler,
 update, record) whose workers compute nothing: each writes a sum of zeros. Prints Markdown tables;
-where a goal is missed, the phases beside it say where the time went.
+where a goal is missed, the phases next to it say where the time went.
 """
 
 import argparse
@@ -138,12 +138,12 @@ def over_rows(options: argparse.Namespace) -> None:
         *("worker's anonymous MB", "against fewest", "flat within 10 %", "phases of the step"),
     )
     first: tuple[float, float] | None = None
-    with tempfile.TemporaryDirectory() as aside, standing_ray(num_cpus=3) as ray:
+    with tempfile.TemporaryDirectory() as temporary, standing_ray(num_cpus=3) as ray:
         for rows in SIZES:
             bench = Bench(
                 (20, 100, 10), 256, 2, options.seconds, overrides=("parallel.assignment=all",)
             )
-            data, prepared_s = prepared(bench, rows, Path(options.cache or aside))
+            data, prepared_s = prepared(bench, rows, Path(options.cache or temporary))
             watch = MemoryWatch()
             found = timed(replace(bench, data=data), options.rounds, ray, watch)
             now = (found["step_us"], watch.most_bytes / 1e6)
@@ -159,7 +159,7 @@ def against(value: float, first: float) -> tuple[str, str, str]:
 
 
 def prepared(bench: Bench, rows: int, cache: Path) -> tuple[Path, str]:
-    """The rows in shards, from `cache` if they are there, and how long preparing them took."""
+    """The rows in shards, from `cache` if it has them, and how long preparing them took."""
     data = cache.absolute() / f"rows-{rows}"
     if (data / "manifest.json").exists():
         return data, "kept"

@@ -218,7 +218,7 @@ def killed_everything() -> Iterator[Figure]:
             if newest:
                 gone_on.append(f"continuing after step {newest}\n" in words.read_text())
     yield Figure(
-        "all processes killed: goes on after the newest checkpoint, every 1000 steps",
+        "all processes killed: continues after the newest checkpoint, every 1000 steps",
         f"{sum(gone_on)} of {len(gone_on)} times",
         "all",
     )

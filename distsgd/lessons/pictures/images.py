@@ -34,7 +34,7 @@ def draw_images(
         out: The file to write.
         titles: One above each image, or none.
         title: Above all.
-        is_signed: Bright is high, dark negative and mid-grey 0, with a scale beside the images;
+        is_signed: Bright is high, dark negative and mid-grey 0, with a scale next to the images;
             else the smallest number is black and the largest white.
     """
     columns = _columns(len(images_KHW))
