@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -165,3 +166,18 @@ def count_argument(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         refuse(name, value, "a whole number, 0 or more")
     return value
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'relu'?)`` or nothing."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names as a rule has them.
+
+    >>> quoted(["relu", "tanh"])
+    '"relu", "tanh"'
+    """
+    return ", ".join(f'"{name}"' for name in names)

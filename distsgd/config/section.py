@@ -25,7 +25,7 @@ from pydantic import (
 from distsgd.base.settings import Key, is_allowed, keys_of
 from distsgd.config.problems import Problem, found_alone, in_words, shown
 from distsgd.errors import ConfigError
-from distsgd.nn import described, layers
+from distsgd.nn import layers, model
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 _WAY_OUT = 'make another one with config.with_overrides(["section.key=value"])'
@@ -231,7 +231,7 @@ def _table(layer: type[layers.Layer]) -> type[Section]:
     return create_model(f"{layer.__name__}Layer", __base__=Section, __doc__=layer.__doc__, **named)
 
 
-TABLES = {layer: _table(layer) for layer in described.LAYERS}
+TABLES = {layer: _table(layer) for layer in model.LAYERS}
 DenseLayer: Any = TABLES[layers.Dense]
 FlattenLayer: Any = TABLES[layers.Flatten]
 ActivationLayer: Any = TABLES[layers.Activation]

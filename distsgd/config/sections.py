@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from distsgd.base.named import Named
+from distsgd.base.settings import quoted
 from distsgd.config.section import (
     NAMED,
     ComposedSection,
@@ -24,7 +25,6 @@ from distsgd.config.section import (
     key,
 )
 from distsgd.nn.losses import LOSSES
-from distsgd.nn.names import quoted
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
 

@@ -19,9 +19,8 @@ from distsgd.autodiff.ops.elementwise import Elementwise
 from distsgd.autodiff.ops.linear import Affine
 from distsgd.autodiff.ops.shapes import Reshape as ReshapeGate
 from distsgd.autodiff.variable import Variable, apply
-from distsgd.base.settings import Setting, count, keys_of, wrong_settings
+from distsgd.base.settings import Setting, count, keys_of, nearest, quoted, wrong_settings
 from distsgd.errors import ModelError
-from distsgd.nn.names import nearest, quoted
 
 if TYPE_CHECKING:
     ActivationName = str

@@ -5,6 +5,7 @@ Shape letters: N samples, O outputs. No I/O here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
@@ -13,13 +14,12 @@ import numpy as np
 
 from distsgd.autodiff.ops import cross_entropies, losses
 from distsgd.autodiff.ops.activations import ACTIVATIONS
-from distsgd.autodiff.ops.domain import Domain
+from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.autodiff.variable import Operand, Variable, apply
 from distsgd.base.arrays import Array
 from distsgd.base.named import find_object
-from distsgd.base.settings import wrong_settings
+from distsgd.base.settings import nearest, wrong_settings
 from distsgd.errors import ConfigError, ModelError
-from distsgd.nn.names import nearest
 
 LOSSES: Mapping[str, type[losses.SampleLoss] | str] = {
     "softmax_cross_entropy": cross_entropies.SoftmaxCrossEntropy,
@@ -37,6 +37,9 @@ LOSSES: Mapping[str, type[losses.SampleLoss] | str] = {
     "hinge": losses.Hinge,
 }
 """Short names; any other loss is named ``module:Class``, its class found where it is used."""
+
+# What an activation gives is between these.
+_RANGES = {"relu": (0.0, math.inf), "tanh": (-1.0, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,45 @@ class Loss:
         return {
             name: value for name, value in found.items() if (name, value) != ("reduction", "sum")
         }
+
+    def check_last_layer(self, activation: str | None, num_outputs: int) -> None:
+        """Raises `ModelError` where the loss makes no sense after such a last layer.
+
+        Args:
+            activation: That of the last layer; one that the loss brings along would be applied
+                twice.
+            num_outputs: Of the network.
+        """
+        if activation is not None and activation == self.fused_activation:
+            raise ModelError(
+                f"the last layer has activation {activation!r}, and loss {self.name!r} applies it "
+                "as well; leave it out of the last layer"
+            )
+        if self.name == "softmax_cross_entropy" and num_outputs < 2:
+            raise ModelError(
+                "the last layer has 1 output, whose softmax is always 1; must be at least 2, "
+                "one for each class (or use sigmoid_cross_entropy)"
+            )
+        if self.target_kind == "class" and num_outputs < 2:
+            raise ModelError(
+                f"the last layer has 1 output, with which loss {self.name!r} is always 0; must be "
+                "at least 2, one for each class"
+            )
+
+    def output_advice(self, last: str | None) -> str:
+        """What to say where outputs of the activation `last` can leave the domain; "" if not."""
+        domain = self.gate.output_domain
+        low, high = _RANGES.get(last or "", (-math.inf, math.inf))
+        is_inside = domain.lowest < low or (domain.lowest == low and not domain.above)
+        if self.fused_activation or last in ("sigmoid", "softmax") or domain == EVERY_NUMBER:
+            return ""
+        if is_inside and high <= domain.highest and not self.compares_probabilities:
+            return ""
+        wanted = "probabilities" if self.compares_probabilities else f"outputs {domain.rule}"
+        return (
+            f"loss {self.name!r} takes {wanted}, and the last layer's outputs can be other numbers "
+            '(end the network with "softmax" or "sigmoid", or choose another loss)'
+        )
 
     def sample_losses(self, outputs_NO: Operand, target: Operand) -> Variable:
         """Losses ``[N]``; where no program records, `ModelError` for numbers outside the domain."""
@@ -210,3 +252,14 @@ def _option_names(kind: type[losses.SampleLoss]) -> tuple[str, ...]:
     """The fields of a loss, its own before those that others have too."""
     names: list[str] = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     return tuple(sorted(names, key=lambda name: name == "reduction"))
+
+
+def num_correct(outputs_NO: Array, target: Array) -> int:
+    """Rows whose largest output is their class.
+
+    Args:
+        outputs_NO: ``[N, O]``.
+        target: Class numbers ``[N]``, or one-hot rows ``[N, O]``.
+    """
+    classes_N = target if target.ndim == 1 else target.argmax(axis=1)
+    return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))

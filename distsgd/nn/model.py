@@ -5,7 +5,6 @@ Shape letters: N samples, O outputs, P parameters. No I/O here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -16,21 +15,32 @@ from numpy.typing import DTypeLike
 
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.graph import ParameterSpec, Signature, total_size, views
-from distsgd.autodiff.ops.domain import EVERY_NUMBER
 from distsgd.autodiff.program import Program
 from distsgd.autodiff.variable import Variable
 from distsgd.base.arrays import Array
+from distsgd.base.settings import keys_of, nearest
 from distsgd.errors import ModelError
-from distsgd.nn.described import layer_from_dict
-from distsgd.nn.initialisers import start_values
-from distsgd.nn.layers import Flatten, Layer, Reshape
+from distsgd.nn import images, regularisation
+from distsgd.nn import layers as simple
+from distsgd.nn.layers import Activation, Flatten, Layer, Reshape
 from distsgd.nn.losses import Loss, find_loss
 from distsgd.nn.regularisation import Dropout
+from distsgd.nn.weights import check_flat, start_values
 
-# What an activation gives is between these.
-_RANGES = {"relu": (0.0, math.inf), "tanh": (-1.0, 1.0)}
 # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
 PREDICTION_ROWS = 256
+LAYERS: tuple[type[Layer], ...] = (
+    *simple.LAYERS,
+    *images.LAYERS,
+    *regularisation.LAYERS,
+    Activation,
+)
+_BY_TYPE: Mapping[str, type[Layer]] = {kind: layer for layer in LAYERS for kind in layer.types()}
+LAYER_TYPES = tuple(_BY_TYPE)  # What `type` may be in a configuration.
+BATCH_NORMALISATION = (
+    "batch normalisation mixes the samples of a block, so that no sample has a gradient of its own "
+    'and the bits depend on how a batch is cut; use {type = "layer_norm"}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +92,7 @@ class Model:
                 f"the last layer's samples have shape {before}; must be one axis (add a flatten "
                 "layer)"
             )
-        _check_fused_activation(layers[-1], found)
-        if found.name == "softmax_cross_entropy" and before[0] < 2:
-            raise ModelError(
-                "the last layer has 1 output, whose softmax is always 1; must be at least 2, "
-                "one for each class (or use sigmoid_cross_entropy)"
-            )
-        if found.target_kind == "class" and before[0] < 2:
-            raise ModelError(
-                f"the last layer has 1 output, with which loss {found.name!r} is always 0; must be "
-                "at least 2, one for each class"
-            )
+        found.check_last_layer(getattr(layers[-1], "activation", None), before[0])
         for name, value in (
             ("layers", tuple(layers)),
             ("loss", found),
@@ -141,25 +141,11 @@ class Model:
     @property
     def output_advice(self) -> str:
         """What to say where outputs can leave the domain of the loss; "" where they cannot."""
-        loss, last = self.loss, self.last_activation
-        domain = loss.gate.output_domain
-        low, high = _RANGES.get(last or "", (-math.inf, math.inf))
-        is_inside = domain.lowest < low or (domain.lowest == low and not domain.above)
-        if loss.fused_activation or last in ("sigmoid", "softmax"):
-            return ""
-        if is_inside and high <= domain.highest and not loss.compares_probabilities:
-            return ""
-        if domain == EVERY_NUMBER:
-            return ""
-        wanted = "probabilities" if loss.compares_probabilities else f"outputs {domain.rule}"
-        return (
-            f"loss {loss.name!r} takes {wanted}, and the last layer's outputs can be other numbers "
-            '(end the network with "softmax" or "sigmoid", or choose another loss)'
-        )
+        return self.loss.output_advice(self.last_activation)
 
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
-        _check_flat(flat, kinds="fiub")
+        check_flat(flat, kinds="fiub")
         return views(self.parameters, flat)
 
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
@@ -251,7 +237,7 @@ class Model:
             x: Any number of samples; computed in blocks of 256, so that a row's bits depend on its
                 place only.
         """
-        _check_flat(flat)
+        check_flat(flat)
         try:
             x = np.asarray(x)
         except ValueError as error:
@@ -300,6 +286,41 @@ class Model:
         return cls(layers, loss, described["input_shape"])
 
 
+def is_batch_normalisation(kind: Any) -> bool:
+    """Whether this layer type asks for batch normalisation."""
+    return str(kind).startswith(("batch_n", "batchn"))
+
+
+def layer_from_dict(described: Mapping[str, Any]) -> Layer:
+    """The layer that `Layer.to_dict` described; raises `ModelError` for unknown types and keys."""
+    if not isinstance(described, Mapping) or not all(isinstance(key, str) for key in described):
+        raise ModelError(f"a layer is {described!r}; must be settings by name, with its type")
+    settings = dict(described)
+    kind = settings.pop("type", None)
+    if is_batch_normalisation(kind):
+        raise ModelError(f"layer type is {kind!r}; {BATCH_NORMALISATION}")
+    if not isinstance(kind, str) or kind not in LAYER_TYPES:
+        raise ModelError(
+            f"layer type is {kind!r}; must be one of {', '.join(LAYER_TYPES)}"
+            f"{nearest(str(kind), LAYER_TYPES)}"
+        )
+    article = "an" if kind[0] in "aeiou" else "a"
+    layer = _BY_TYPE[kind]
+    allowed = keys_of(layer)
+    unknown = [key for key in settings if key not in allowed]
+    if unknown:
+        raise ModelError(
+            f"{article} {kind} layer has no {unknown[0]!r}; it takes "
+            f"{', '.join(allowed) or 'no settings'}{nearest(unknown[0], allowed)}"
+        )
+    missing = [name for name, key in allowed.items() if key.is_needed and name not in settings]
+    if missing:
+        raise ModelError(
+            f"{article} {kind} layer has no {missing[0]} (set {missing[0]} of the layer)"
+        )
+    return layer.of_type(kind, settings)
+
+
 def _check_layers(layers: object) -> None:
     if not isinstance(layers, Sequence) or not all(isinstance(layer, Layer) for layer in layers):
         raise ModelError(f"layers is {layers!r}; must be a list of layers (such as [Dense(10)])")
@@ -325,20 +346,3 @@ def _checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if dtype is None or found.kind != "f":
         raise ModelError(f"dtype is {dtype!r}; must be float32 or float64")
     return found
-
-
-def _check_flat(flat: object, kinds: str = "f") -> None:
-    if not isinstance(flat, np.ndarray) or flat.dtype.kind not in kinds:
-        found = f"of dtype {flat.dtype}" if isinstance(flat, np.ndarray) else repr(flat)
-        raise ModelError(f"the flat parameters are {found}; must be an array [P] of floats")
-
-
-def _check_fused_activation(last: Layer, loss: Loss) -> None:
-    """An activation that the loss brings along would be applied twice."""
-    activation = getattr(last, "activation", None)
-    if activation is not None and activation == loss.fused_activation:
-        raise ModelError(
-            f"the last layer has activation {activation!r}, and loss {loss.name!r} applies it as "
-            "well; "
-            "leave it out of the last layer"
-        )

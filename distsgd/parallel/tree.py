@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distsgd.base.arrays import Array
-from distsgd.optim.chunks import CHUNK_LENGTH, chunks
-from distsgd.optim.clip import chunk_squared_norm
+from distsgd.optim.clip import CHUNK_LENGTH, chunk_squared_norm, chunks
 from distsgd.parallel.messages import ReduceReply, ReduceRequest
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.data.dataset import DataSet
 from distsgd.data.sampler import Block, RowOrder, Sampler
 from distsgd.errors import ModelError
+from distsgd.nn.losses import num_correct
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import Sums
 
@@ -289,8 +290,7 @@ class BlockWorker(ABC):
                 "gives no outputs_NO of held-out rows, in which the right classes are counted "
                 "(give them, or hold no rows out)"
             )
-        classes_N = target if target.ndim == 1 else target.argmax(axis=1)
-        return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
+        return num_correct(outputs_NO, target)
 
     def _wrong(self, what: str) -> ModelError:
         return ModelError(f"{type(self).__name__}.compute_block {what}")

@@ -19,6 +19,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.files import staging_path
 from distsgd.base.settings import path_argument
 from distsgd.errors import DataError, DiskError, ModelError
+from distsgd.nn.losses import num_correct
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
@@ -92,12 +93,6 @@ def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
             num_rows += len(x_NI)
     accuracy = correct / num_rows if is_class else None
     return Evaluation(math.fsum(losses) / num_rows, accuracy, num_rows)
-
-
-def num_correct(outputs_NO: Array, target: Array) -> int:
-    """Rows whose largest output is their class; `target` has numbers ``[N]``, or ones in zeros."""
-    classes_N = target if target.ndim == 1 else target.argmax(axis=1)
-    return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
 
 
 def as_target(saved: Run, target: Array) -> Array:

@@ -19,9 +19,8 @@ from distsgd.data.orders import MOST_NARROW_ROWS
 from distsgd.data.prepare.labels import check_two_classes, shown
 from distsgd.data.sampler import Sampler, SamplerSpec
 from distsgd.errors import ConfigError
-from distsgd.nn.described import layer_from_dict
 from distsgd.nn.losses import find_loss
-from distsgd.nn.model import Model
+from distsgd.nn.model import Model, layer_from_dict
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule

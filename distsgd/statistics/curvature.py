@@ -1,4 +1,4 @@
-"""How curved the error is over the weights of a linear network, and what step that allows.
+"""How curved the loss is over the weights of a linear network, and what step that allows.
 
 Letters: N rows, I features. No I/O here.
 """
@@ -17,7 +17,7 @@ def largest_learning_rate(x_NI: NDArray[np.floating]) -> float:
     """The learning rate from which gradient descent on a linear network no longer converges.
 
     ``2 / λmax``, λmax being the largest eigenvalue of the second moments ``xᵀx / N``. That is the
-    curvature of the mean over the rows of the quadratic cost ``½ε²`` of one linear output without
+    curvature of the mean over the rows of the quadratic loss ``½ε²`` of one linear output without
     bias; several outputs have the same. For squared_error, ``ε²``, take half of it; for a network
     with bias, give `x_NI` a column of ones. Batch gradient descent converges below it and diverges
     above it along the steepest direction, whatever the targets (LeCun et al., "Efficient BackProp",

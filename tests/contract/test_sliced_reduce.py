@@ -13,8 +13,7 @@ import pytest
 
 from distsgd.base.arrays import Array
 from distsgd.data.sampler import Block
-from distsgd.optim.chunks import CHUNK_LENGTH
-from distsgd.optim.clip import squared_norm
+from distsgd.optim.clip import CHUNK_LENGTH, squared_norm
 from distsgd.parallel.messages import PartialRef, ReduceReply, ReduceRequest, RequestKind, Sums
 from distsgd.parallel.pool import members, reduction
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool

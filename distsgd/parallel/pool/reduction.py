@@ -16,8 +16,7 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.errors import WorkerError
-from distsgd.optim.chunks import chunks
-from distsgd.optim.clip import keeps_digits, squared_norm
+from distsgd.optim.clip import chunks, keeps_digits, squared_norm
 from distsgd.parallel.messages import (
     ComputeReply,
     PartialRef,

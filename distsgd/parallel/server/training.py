@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.errors import CheckpointError, DivergedError
-from distsgd.optim.chunks import CHUNK_LENGTH, chunks
-from distsgd.optim.clip import clip_factor, squared_norm
+from distsgd.optim.clip import CHUNK_LENGTH, chunks, clip_factor, squared_norm
 from distsgd.optim.search import LossProbe, SearchRule
 from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from distsgd.base.settings import quoted
 from distsgd.config import TrainConfig, aliases
 from distsgd.errors import ConfigError
-from distsgd.nn.described import LAYER_TYPES
-from distsgd.nn.names import quoted
+from distsgd.nn.model import LAYER_TYPES
 from tests.unit.config.test_train_config import least, problems_of
 
 WRONG: dict[str, Any] = {

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from distsgd.optim.chunks import CHUNK_LENGTH, chunks
-from distsgd.optim.clip import clip_factor, squared_norm
+from distsgd.optim.clip import CHUNK_LENGTH, chunks, clip_factor, squared_norm
 
 
 def random_vector(size: int, dtype: type) -> NDArray[np.floating[Any]]:
