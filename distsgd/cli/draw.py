@@ -17,8 +17,8 @@ from distsgd.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from distsgd.lessons.inspect import ErrorOverWeight
-    from distsgd.lessons.pictures.error_curve import Curve
+    from distsgd.lessons.inspect import LossOverWeight
+    from distsgd.lessons.pictures.loss_curve import Curve
 
 _GRADIENT_IMAGES = 40
 
@@ -129,14 +129,14 @@ def loss(
     cache_dir: CacheDirOption = None,
 ) -> None:
     """Draw the loss as a curve over one weight, with its slope and the steps taken."""
-    from distsgd.lessons.inspect import error_over_weight
-    from distsgd.lessons.pictures.error_curve import Steps, draw_error_curve
+    from distsgd.lessons.inspect import loss_over_weight
+    from distsgd.lessons.pictures.loss_curve import Steps, draw_loss_curve
 
     cache = cache_directory(cache_dir)
-    found = error_over_weight(run, weight, max_steps=steps, cache_dir=cache)
-    taken = Steps(weight_T=found.weight_T, error_T=found.error_T, slope_T=found.slope_T)
+    found = loss_over_weight(run, weight, max_steps=steps, cache_dir=cache)
+    taken = Steps(weight_T=found.weight_T, loss_T=found.loss_T, slope_T=found.slope_T)
     what = f"mean loss of {found.rows:,} rows" if found.rows > 1 else "loss"
-    draw_error_curve(_curves(found), taken, out, weight=found.weight, error=what)
+    draw_loss_curve(_curves(found), taken, out, weight=found.weight, loss=what)
     say(f"wrote {out}")
 
 
@@ -182,19 +182,19 @@ def circuit(
     say(f"wrote {out}")
 
 
-def _curves(found: ErrorOverWeight) -> list[Curve]:
+def _curves(found: LossOverWeight) -> list[Curve]:
     """The loss with the other weights as they were last, and as at first where that differs."""
     import numpy as np
 
-    from distsgd.lessons.pictures.error_curve import Curve as Drawn
+    from distsgd.lessons.pictures.loss_curve import Curve as Drawn
 
-    first_G, last_G = found.first_error_G, found.last_error_G
+    first_G, last_G = found.first_loss_G, found.last_loss_G
     if np.allclose(first_G, last_G):
-        return [Drawn(weight_G=found.grid_G, error_G=last_G, label="loss")]
+        return [Drawn(weight_G=found.grid_G, loss_G=last_G, label="loss")]
     before, after = "other weights as at the start", "other weights as after the last step"
     return [
-        Drawn(weight_G=found.grid_G, error_G=first_G, label=before),
-        Drawn(weight_G=found.grid_G, error_G=last_G, label=after),
+        Drawn(weight_G=found.grid_G, loss_G=first_G, label=before),
+        Drawn(weight_G=found.grid_G, loss_G=last_G, label=after),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What pictures of a run are drawn from: its weights, gradients by the input, errors over a weight.
+"""What pictures of a run are drawn from: its weights, gradients by the input, losses over a weight.
 
 In this process, without Ray. Shape letters: N rows, I inputs, K outputs of a layer, G points of a
 grid, T steps and the start, P parameters.
@@ -30,7 +30,7 @@ from distsgd.run.verify import replayed
 
 Float64 = NDArray[np.float64]
 
-ERROR_ROWS = 4096  # Training rows an error is taken over, at most.
+LOSS_ROWS = 4096  # Training rows a loss is taken over, at most.
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +94,31 @@ def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGra
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorOverWeight:
+class LossOverWeight:
     """The mean loss over one weight, and the steps that training took.
 
     Attributes:
         weight: Its full name.
         rows: Training rows the losses are means over.
-        weight_T, error_T, slope_T: At the start and after each step.
+        weight_T, loss_T, slope_T: At the start and after each step.
         grid_G: Weights that the curves are over.
-        first_error_G, last_error_G: Losses with all other weights as at the start, and as after the
+        first_loss_G, last_loss_G: Losses with all other weights as at the start, and as after the
             last of the steps.
     """
 
     weight: str
     rows: int
     weight_T: Float64
-    error_T: Float64
+    loss_T: Float64
     slope_T: Float64
     grid_G: Float64
-    first_error_G: Float64
-    last_error_G: Float64
+    first_loss_G: Float64
+    last_loss_G: Float64
 
 
-def error_over_weight(
+def loss_over_weight(
     run: Path, weight: str, *, max_steps: int, points: int = 201, cache_dir: Path | None = None
-) -> ErrorOverWeight:
+) -> LossOverWeight:
     """Make the first steps of `run` again, and hold the mean loss over one weight against them.
 
     Args:
@@ -141,14 +141,14 @@ def error_over_weight(
         weights_TP = steps_again(saved, data, max_steps=max_steps)
         loss = _loss_on_training_rows(saved, data)
         found = [loss.with_slope(weights_P, index) for weights_P in weights_TP]
-        error_T, slope_T = (np.array(column) for column in zip(*found, strict=True))
+        loss_T, slope_T = (np.array(column) for column in zip(*found, strict=True))
         # A run that diverges is drawn as far as there is something to draw.
-        finite = len(error_T) if np.isfinite(error_T).all() else int(np.isfinite(error_T).argmin())
-        weights_TP, error_T, slope_T = weights_TP[:finite], error_T[:finite], slope_T[:finite]
+        finite = len(loss_T) if np.isfinite(loss_T).all() else int(np.isfinite(loss_T).argmin())
+        weights_TP, loss_T, slope_T = weights_TP[:finite], loss_T[:finite], slope_T[:finite]
         weight_T = weights_TP[:, index].astype(np.float64)
         grid_G = _grid(weight_T, points)
         first_G, last_G = (loss.over(weights_TP[t].copy(), index, grid_G) for t in (0, -1))
-    return ErrorOverWeight(weight, loss.rows, weight_T, error_T, slope_T, grid_G, first_G, last_G)
+    return LossOverWeight(weight, loss.rows, weight_T, loss_T, slope_T, grid_G, first_G, last_G)
 
 
 def steps_again(saved: Run, data: Path, *, max_steps: int) -> Array:
@@ -217,7 +217,7 @@ def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array,
 
 def _loss_on_training_rows(saved: Run, data: Path) -> _MeanLoss:
     rows, manifest = DataSet.open(data).train, saved.manifest
-    count = min(rows.num_rows, ERROR_ROWS)
+    count = min(rows.num_rows, LOSS_ROWS)
     dtype = np.dtype(saved.config.train.dtype)
     x_NI = np.empty((count, manifest.num_features), dtype)
     is_class = manifest.label_kind == "class"

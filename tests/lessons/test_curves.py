@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from distsgd.errors import ConfigError
-from distsgd.lessons.inspect import ErrorOverWeight, error_over_weight
+from distsgd.lessons.inspect import LossOverWeight, loss_over_weight
 from tests.lessons.linear_network import Float64, trained
 
 
 def curve(
     run: Path, start: list[float], x: list[float], goal: float, *, rate: float, steps: int
-) -> ErrorOverWeight:
+) -> LossOverWeight:
     """The curve over the first weight of a network trained on one row."""
     row = np.array([x]), np.array([goal])
     trained(*row, np.array(start), run, rate=rate, steps=steps)
-    return error_over_weight(run, "layers.0.weight[0]", max_steps=30)
+    return loss_over_weight(run, "layers.0.weight[0]", max_steps=30)
 
 
-def pure_errors(found: ErrorOverWeight) -> list[float]:
+def pure_errors(found: LossOverWeight) -> list[float]:
     """ε²: the cost is its half."""
-    return [2.0 * error for error in found.error_T.tolist()]
+    return [2.0 * error for error in found.loss_T.tolist()]
 
 
 def test_four_steps_down_one_weight_are_those_of_the_tutorial(tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def test_an_overshoot_jumps_from_side_to_side_and_up(tmp_path: Path) -> None:
 
 def test_the_points_lie_on_the_curve_and_the_slope_touches_it(tmp_path: Path) -> None:
     found = curve(tmp_path / "run", [0.0], [1.1], 0.8, rate=1.0, steps=4)
-    assert np.allclose(found.first_error_G, found.last_error_G)  # There is no other weight.
-    assert np.allclose(found.first_error_G, 0.5 * (1.1 * found.grid_G - 0.8) ** 2)
-    differences: Float64 = np.gradient(found.first_error_G, found.grid_G)
+    assert np.allclose(found.first_loss_G, found.last_loss_G)  # There is no other weight.
+    assert np.allclose(found.first_loss_G, 0.5 * (1.1 * found.grid_G - 0.8) ** 2)
+    differences: Float64 = np.gradient(found.first_loss_G, found.grid_G)
     between = np.interp(found.weight_T, found.grid_G, differences)
     assert np.allclose(between, found.slope_T)  # Exact: the curve is a parabola.
 
@@ -68,8 +68,8 @@ def test_other_weights_move_the_curve(tmp_path: Path) -> None:
     inputs, start = [8.5, 0.65, 1.2], [0.1, 0.2, -0.1]
     found = curve(tmp_path / "run", start, inputs, 1.0, rate=0.01, steps=6)
     rest = 0.2 * 0.65 - 0.1 * 1.2
-    assert np.allclose(found.first_error_G, 0.5 * (8.5 * found.grid_G + rest - 1.0) ** 2)
-    assert not np.allclose(found.first_error_G, found.last_error_G)
+    assert np.allclose(found.first_loss_G, 0.5 * (8.5 * found.grid_G + rest - 1.0) ** 2)
+    assert not np.allclose(found.first_loss_G, found.last_loss_G)
     assert pure_errors(found)[0] == pytest.approx(0.0196)
 
 
@@ -78,8 +78,8 @@ def test_a_weight_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
     trained(np.ones((1, 2)), np.ones(1), np.zeros(2), run, rate=0.1, steps=1)
     for weight in ("layers.0.weight", "layers.1.weight[0]", "layers.0.weight[2]", "w[a]"):
         with pytest.raises(ConfigError, match=r"layers\.0\.weight"):
-            error_over_weight(run, weight, max_steps=1)
-    last = error_over_weight(run, "layers.0.weight[1,0]", max_steps=1)
+            loss_over_weight(run, weight, max_steps=1)
+    last = loss_over_weight(run, "layers.0.weight[1,0]", max_steps=1)
     assert np.array_equal(
-        last.weight_T, error_over_weight(run, "layers.0.weight[1]", max_steps=1).weight_T
+        last.weight_T, loss_over_weight(run, "layers.0.weight[1]", max_steps=1).weight_T
     )

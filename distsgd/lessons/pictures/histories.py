@@ -32,7 +32,7 @@ class Series:
 
 
 def draw_regimes(series: Sequence[Series], out: Path) -> None:
-    """The losses of runs with batches of different size on one plot: how each of them wiggles.
+    """The losses of runs with batches of different size in one picture: how each of them wiggles.
 
     Each step is drawn faintly, with a moving mean over it where there are many.
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from distsgd.errors import DataError, MissingExtraError, ModelError
 from distsgd.lessons.pictures import draw_curve
 from distsgd.lessons.pictures.canvas import COLOURS
-from distsgd.lessons.pictures.error_curve import Curve, Steps, draw_error_curve
 from distsgd.lessons.pictures.histories import Series, draw_regimes, draw_series, moving_mean
 from distsgd.lessons.pictures.images import MAX_IMAGES, draw_images, draw_input_gradients
+from distsgd.lessons.pictures.loss_curve import Curve, Steps, draw_loss_curve
 
 pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 
@@ -70,14 +70,14 @@ def test_images_without_any_contrast_are_drawn(tmp_path: Path) -> None:
 
 def parabola(steps: list[float]) -> tuple[list[Curve], Steps]:
     grid_G, weight_T = np.linspace(-3, 3, 61), np.array(steps)
-    curve = Curve(weight_G=grid_G, error_G=grid_G**2)
-    return [curve], Steps(weight_T=weight_T, error_T=weight_T**2, slope_T=2 * weight_T)
+    curve = Curve(weight_G=grid_G, loss_G=grid_G**2)
+    return [curve], Steps(weight_T=weight_T, loss_T=weight_T**2, slope_T=2 * weight_T)
 
 
 @pytest.mark.parametrize("steps", [[2.0], [2.0, -1.0, 0.5], [2.0] * 60])
 def test_an_error_curve_shows_the_curve_and_the_steps(tmp_path: Path, steps: list[float]) -> None:
     curves, path = parabola(steps)
-    draw_error_curve(curves, path, tmp_path / "a.png", weight="w")
+    draw_loss_curve(curves, path, tmp_path / "a.png", weight="w")
     assert share_of(tmp_path / "a.png", COLOURS[0]) > 0.002
     if len(set(steps)) > 1:
         assert share_of(tmp_path / "a.png", COLOURS[5]) > 0.0005
@@ -114,7 +114,7 @@ def test_a_moving_mean_of_one_is_the_values() -> None:
 def test_the_same_picture_has_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     curves, path = parabola([2.0, -1.0])
     for name in "ab":
-        draw_error_curve(curves, path, tmp_path / f"{name}{suffix}", weight="w")
+        draw_loss_curve(curves, path, tmp_path / f"{name}{suffix}", weight="w")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 

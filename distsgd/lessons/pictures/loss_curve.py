@@ -1,4 +1,4 @@
-"""The error over one weight, with the steps that training took on it.
+"""The loss over one weight, with the steps that training took on it.
 
 Shape letters: G points of the grid, T steps and the start.
 """
@@ -20,41 +20,41 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The error over the weight while all else stays; `label` says when that was."""
+    """The loss over the weight while all else stays; `label` says when that was."""
 
     weight_G: Float64
-    error_G: Float64
-    label: str = "error"
+    loss_G: Float64
+    label: str = "loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """Where the weight was, the error there and its slope, from the start on."""
+    """Where the weight was, the loss there and its slope, from the start on."""
 
     weight_T: Float64
-    error_T: Float64
+    loss_T: Float64
     slope_T: Float64
 
 
-def draw_error_curve(
-    curves: Sequence[Curve], steps: Steps, out: Path, *, weight: str, error: str = "error"
+def draw_loss_curve(
+    curves: Sequence[Curve], steps: Steps, out: Path, *, weight: str, loss: str = "loss"
 ) -> None:
-    """Curves of the error, the steps as arrows from point to point, the slope at first and last.
+    """Curves of the loss, the steps as arrows from point to point, the slope at first and last.
 
     Args:
         curves: The last is drawn strongest.
         steps: What training did; too many to tell apart are drawn without arrows.
         out: The file to write.
         weight: Name of the weight.
-        error: What the error is.
+        loss: What the loss is.
     """
     figure = new_figure(6.4, 4.4)
-    axes = new_axes(figure, x=weight, y=error)
+    axes = new_axes(figure, x=weight, y=loss)
     for curve in curves:
         is_last = curve is curves[-1]
         axes.plot(
             curve.weight_G,
-            curve.error_G,
+            curve.loss_G,
             color=COLOURS[0] if is_last else FAINT,
             linewidth=1.8 if is_last else 1.2,
             label=curve.label,
@@ -64,7 +64,7 @@ def draw_error_curve(
     _draw_slope(axes, steps, 0, label="slope at the start", style="--")
     if len(steps.weight_T) > 1:
         _draw_slope(axes, steps, -1, label="slope at the end", style=":")
-    everything = np.concatenate([steps.error_T, *(curve.error_G for curve in curves)])
+    everything = np.concatenate([steps.loss_T, *(curve.loss_G for curve in curves)])
     everything = everything[np.isfinite(everything)]
     top = float(everything.max()) or 1.0
     axes.set_ylim(min(float(everything.min()), 0.0) - 0.05 * top, 1.08 * top)
@@ -77,7 +77,7 @@ def _draw_steps(axes: Any, steps: Steps) -> None:
     colour, count = COLOURS[5], len(steps.weight_T) - 1
     axes.plot(
         steps.weight_T,
-        steps.error_T,
+        steps.loss_T,
         "o",
         color=colour,
         markersize=3.5,
@@ -85,26 +85,26 @@ def _draw_steps(axes: Any, steps: Steps) -> None:
         label=f"{count} steps" if count != 1 else "1 step",
     )
     axes.plot(
-        steps.weight_T[:1], steps.error_T[:1], "o", color=INK, markersize=6, zorder=5, label="start"
+        steps.weight_T[:1], steps.loss_T[:1], "o", color=INK, markersize=6, zorder=5, label="start"
     )
     if count > 40:
-        axes.plot(steps.weight_T, steps.error_T, color=colour, linewidth=0.6, zorder=3)
+        axes.plot(steps.weight_T, steps.loss_T, color=colour, linewidth=0.6, zorder=3)
         return
     for step in range(count):
-        tail = steps.weight_T[step], steps.error_T[step]
-        head = steps.weight_T[step + 1], steps.error_T[step + 1]
+        tail = steps.weight_T[step], steps.loss_T[step]
+        head = steps.weight_T[step + 1], steps.loss_T[step + 1]
         style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.0, "shrinkA": 2, "shrinkB": 2}
         axes.annotate("", xy=head, xytext=tail, arrowprops=style, zorder=3)
 
 
 def _draw_slope(axes: Any, steps: Steps, step: int, *, label: str, style: str) -> None:
     """The tangent at a step, as long as a fifth of the picture is wide."""
-    weight, error, slope = steps.weight_T[step], steps.error_T[step], steps.slope_T[step]
+    weight, loss, slope = steps.weight_T[step], steps.loss_T[step], steps.slope_T[step]
     reach = 0.12 * float(np.ptp(steps.weight_T) * 1.5 or 1.0)
     ends = np.array([weight - reach, weight + reach])
     axes.plot(
         ends,
-        error + slope * (ends - weight),
+        loss + slope * (ends - weight),
         color=INK,
         linewidth=1.4,
         linestyle=style,
