@@ -2,6 +2,20 @@
 
 Public names are loaded when they are first used: importing the package loads neither numpy nor Ray
 nor Arrow. What they are: `PUBLIC`.
+
+What can be your own: the class to derive from, or to be like, and what takes it. A name is
+``"module:Class"``, with which each process finds it.
+
+    worker        BlockWorker   Trainer(worker=MyWorker), or its name in [parallel] worker
+    update rule   UpdateRule    Trainer(rule=MyRule()), or its name in [optimizer] type
+    search rule   SearchRule    Trainer(rule=MyRule()), the same: it asks for losses, no gradient
+    sampler       Sampler       its name in [batch] sampler, called with a SamplerSpec
+    loss          Loss          Model(layers, MyLoss(), shape), or its name in [model] loss
+    layer         Layer         Trainer(model=Model([MyLayer(), ...], loss, shape))
+    gate          Gate          autodiff.apply(MyGate(), x), in a layer, a loss, under a tape
+    observer      Observer      its name in [parallel] observer; told of the phases of the loop
+    callback      Callback      Trainer(callbacks=[MyCallback()])
+    data source   TableSource   Trainer(data=my_source), prepare(my_source, ...)
 """
 
 from __future__ import annotations
@@ -17,11 +31,15 @@ if TYPE_CHECKING:
     from distsgd.data.dataset import DataSet
     from distsgd.data.options import PrepareOptions
     from distsgd.data.prepare.prepare import prepare
+    from distsgd.data.sampler import Sampler
+    from distsgd.data.sources.source import TableSource
     from distsgd.errors import DistSGDError
     from distsgd.nn.layers import Layer
     from distsgd.nn.losses import Loss
     from distsgd.nn.model import Model
     from distsgd.optim.rules import UpdateRule
+    from distsgd.optim.search import SearchRule
+    from distsgd.parallel.observer import Observer
     from distsgd.parallel.server.step_runner import EpochEnd, StepView
     from distsgd.parallel.worker import BlockWorker, Worker
     from distsgd.run.execution import Callback, Progress
@@ -40,11 +58,15 @@ __all__ = [
     "Layer",
     "Loss",
     "Model",
+    "Observer",
     "PrepareOptions",
     "Progress",
     "Result",
     "Run",
+    "Sampler",
+    "SearchRule",
     "StepView",
+    "TableSource",
     "TrainConfig",
     "Trainer",
     "UpdateRule",
@@ -68,6 +90,9 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),
     "UpdateRule": ("distsgd.optim.rules", "how a mean gradient moves the weights"),
+    "SearchRule": ("distsgd.optim.search", "how losses alone move the weights"),
+    "Sampler": ("distsgd.data.sampler", "what draws the rows of each mini-batch"),
+    "Observer": ("distsgd.parallel.observer", "what is told of the phases of the loop"),
     "BlockWorker": (
         "distsgd.parallel.worker",
         "computes blocks of prepared rows; the base of your own",
@@ -77,6 +102,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Variable": ("distsgd.autodiff.tape", "an array that a tape knows"),
     "Gate": ("distsgd.autodiff.gate", "an operation with its derivative; the base of your own"),
     "prepare": ("distsgd.data.prepare.prepare", "files or arrays into a prepared data set"),
+    "TableSource": ("distsgd.data.sources.source", "rows to train on, as Arrow record batches"),
     "PrepareOptions": ("distsgd.data.options", "how rows are prepared"),
     "DataSet": ("distsgd.data.dataset", "a prepared data set, memory-mapped"),
     "errors": ("distsgd.errors", "every error, drawn as a tree"),

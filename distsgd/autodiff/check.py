@@ -124,7 +124,7 @@ def assert_gradient(
 
     Args:
         function: As for `check_gradient`, and so are the others.
-        x: Where.
+        x: Where; of any shape.
         step: The h of the central difference.
         tolerance: Largest relative difference.
         generator: What `function` draws from, put back before each call.

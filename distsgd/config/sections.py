@@ -6,12 +6,13 @@ answered by the rule. Keys that are settings of a component are said there: see 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from distsgd.base.named import Named
 from distsgd.base.settings import quoted
+from distsgd.config.problems import in_words
 from distsgd.config.section import (
     NAMED,
     ComposedSection,
@@ -24,6 +25,8 @@ from distsgd.config.section import (
     count,
     key,
 )
+from distsgd.data.options import Dtype, Standardise
+from distsgd.data.sampler import Shuffle
 from distsgd.nn.losses import LOSSES
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
@@ -79,7 +82,7 @@ class DataSection(Section):
         key("files of the prepared data", '"auto" or a whole number, 1 or more'),
     ] = "auto"
     shuffle: Annotated[
-        Literal["auto", "rows", "windows"],
+        Shuffle,
         key(
             "what the rows of a mini-batch are drawn from: any rows, or windows of neighbours, for "
             "data larger than the memory",
@@ -87,8 +90,8 @@ class DataSection(Section):
         ),
     ] = "auto"
     standardise: Annotated[
-        Literal["mean_std", "min_max", "none"],
-        key("by the statistics of the training rows", '"mean_std", "min_max" or "none"'),
+        Standardise,
+        key("by the statistics of the training rows", in_words(get_args(Standardise))),
     ] = "mean_std"
     cache_size_gb: Annotated[
         float,
@@ -229,9 +232,7 @@ class TrainSection(Section):
     seed: Annotated[
         int, key("of all chance but the split", "a whole number, 0 to 2^63 - 1", ge=0, lt=2**63)
     ] = 0
-    dtype: Annotated[
-        Literal["float32", "float64"], key("of all numbers", '"float32" or "float64"')
-    ] = "float32"
+    dtype: Annotated[Dtype, key("of all numbers", in_words(get_args(Dtype)))] = "float32"
     stop_gradient_norm: Annotated[
         float | None,
         key("norm of the mean gradient that ends it", "a number above 0, or left out", gt=0),

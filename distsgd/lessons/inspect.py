@@ -78,6 +78,12 @@ def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGra
 
     By the inputs as the network sees them, which is after standardising: their units differ less.
 
+    Args:
+        run: A trained run.
+        data: A file of raw rows with labels.
+        first: The first row, counted from 0.
+        last: The row after the last.
+
     Raises:
         DataError: The rows cannot be used, or are not there.
         RunError: `run` is no trained run.
@@ -198,7 +204,20 @@ def _index_of(saved: Run, weight: str) -> int:
 
 
 def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array, NDArray[Any]]:
-    """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets; DataError."""
+    """Rows ``first`` to ``last - 1`` of a file, standardised, with their targets.
+
+    Args:
+        saved: The run as whose rows they are read.
+        data: A file.
+        first: The first row, counted from 0.
+        last: The row after the last.
+
+    Returns:
+        Features ``[N, I]`` of the run's dtype, and targets: classes ``[N]``, or numbers ``[N, K]``.
+
+    Raises:
+        DataError: A row cannot be used, or none of these exists.
+    """
     found, num_rows = [], 0
     usable = label_problem(saved.model.loss)
     rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)

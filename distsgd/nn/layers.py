@@ -147,10 +147,12 @@ class Activation(Layer):
 
     @classmethod
     def types(cls) -> tuple[str, ...]:
+        """The names of all activations."""
         return tuple(ACTIVATIONS)
 
     @classmethod
     def of_type(cls, kind: str, settings: Mapping[str, Any]) -> Layer:
+        """The activation that is called `kind`; it has no settings."""
         assert not settings
         return cls(kind)
 
@@ -168,6 +170,7 @@ class Activation(Layer):
 
     @property
     def activation(self) -> str:
+        """Its own name, as a dense layer says that of the activation after it."""
         return self.name
 
     def to_dict(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
 
 
 def as_target(saved: Run, target: Array) -> Array:
-    """Targets as the loss takes them: classes as ones among zeros where it wants numbers."""
+    """Targets as the loss takes them: classes ``[N]`` as ``[N, O]`` where it wants numbers."""
     if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
         ones: Array = np.eye(saved.manifest.num_targets, dtype=saved.config.train.dtype)[target]
         return ones

@@ -118,7 +118,7 @@ class Run:
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The newest weights by parameter name, in the order of the model; of the run's dtype.
+        """The newest weights by parameter name, in the order of the model, each in its shape.
 
         Raises:
             RunError, CheckpointError: As `checkpoint`.

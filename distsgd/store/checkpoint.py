@@ -76,7 +76,8 @@ class CheckpointStore:
 
         Args:
             step: 0 or more.
-            arrays: Groups (lower-case words) of arrays by name; views are written as they lie.
+            arrays: Groups (lower-case words) of arrays of any shape by name; views are written
+                as they lie.
             state: JSON.
             best: Whether this is the best so far, to be kept until a better one.
 

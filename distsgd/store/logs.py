@@ -289,7 +289,7 @@ class DigestChain:
         return self._value.hex()
 
     def extend(self, step: int, weights: Array) -> str:
-        """Take in the `weights` after `step` updates; contiguous ones are not copied.
+        """Take in the `weights` ``[P]`` after `step` updates; contiguous ones are not copied.
 
         Returns:
             The new value.
@@ -331,7 +331,7 @@ class DigestLog(JsonLines):
 
 
 def weights_digest(weights: Array) -> str:
-    """blake3 of the bytes of `weights`, 64 hexadecimal digits; equal for equal bits only.
+    """blake3 of the bytes of `weights` ``[P]``: 64 hexadecimal digits, equal for equal bits only.
 
     Examples:
         >>> weights_digest(np.zeros(3, np.float32)) == weights_digest(np.zeros(3, np.float32))

@@ -85,7 +85,7 @@ class SampleLoss(Gate):
         return operations
 
     def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
-        """Operations that write the gradient of each sample's loss by its outputs."""
+        """Operations that write the gradient of each sample's loss by its outputs, ``[N, O]``."""
         del context, out_NO
         raise self._missing("stage_gradient")
 

@@ -52,7 +52,7 @@ class Hellinger(NumberLoss):
         ]
 
     def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
-        """``(√a - √E) / (√2 √a)``."""
+        """``(√a - √E) / (√2 √a)``, ``[N, O]``."""
         root_NO, gap_NO = context.buffer("root", out_NO.shape), context.buffer("gap", out_NO.shape)
         scale = constant(math.sqrt(0.5), out_NO.dtype)
         least = constant(math.sqrt(smallest(out_NO)), out_NO.dtype)
@@ -104,7 +104,7 @@ class KullbackLeibler(NumberLoss):
         ]
 
     def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
-        """``-E/a``; generalised ``(a - E)/a``."""
+        """``-E/a``; generalised ``(a - E)/a``; ``[N, O]``."""
         a_NO, e_NO = context.inputs
         divisor_NO = context.buffer("tail", out_NO.shape)
         tiny = constant(np.finfo(out_NO.dtype).tiny, out_NO.dtype)
@@ -150,7 +150,7 @@ class ItakuraSaito(NumberLoss):
         ]
 
     def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
-        """``(a - E) / a²``, divided twice, since a² may underflow."""
+        """``(a - E) / a²``, ``[N, O]``; divided twice, since a² may underflow."""
         a_NO, e_NO = context.inputs
         return [
             partial(np.subtract, a_NO, e_NO, out_NO),

@@ -42,7 +42,7 @@ class Exponential(SampleLoss):
         ]
 
     def stage_gradient(self, context: OpContext, out_NO: Array) -> list[Operation]:
-        """``2 (a - E) · exp(…)``."""
+        """``2 (a - E) · exp(…)``, ``[N, O]``."""
         error_NO = context.buffer("error", out_NO.shape)
         growth_N = context.buffer("growth", out_NO.shape[:1])
         return [
