@@ -81,7 +81,15 @@ class Rows:
         target: NDArray[Any],
         squared_norms_N: NDArray[Any] | None,
     ) -> None:
-        """Copy rows ``first`` to ``last - 1`` into buffers, as `gather_inplace` does."""
+        """Copy rows ``first`` to ``last - 1`` into buffers, as `gather_inplace` does.
+
+        Args:
+            first: The first row.
+            last: The row after the last.
+            x_NI: As for `gather_inplace`, like the two that follow.
+            target: Classes ``[N]`` or numbers ``[N, K]``.
+            squared_norms_N: Shape ``[N]``, or None.
+        """
         for shard, (start, stop) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
             low, high = max(first, start), min(last, stop)
             if low >= high:
@@ -103,7 +111,11 @@ class Rows:
             first = end
 
     def targets(self) -> Iterator[tuple[NDArray[Any], Int64]]:
-        """Of each shard the targets, and the rows' numbers over all sources; views, read-only."""
+        """Of each shard the targets, and the rows' numbers over all sources; views, read-only.
+
+        Yields:
+            Classes ``[N]`` or numbers ``[N, K]``, and int64 ``[N]``.
+        """
         for shard in self._shards:
             yield shard.target, shard.source_rows_N
 

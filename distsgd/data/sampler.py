@@ -138,7 +138,14 @@ class RowOrder(Protocol):
     """From places of mini-batches to rows; keeps what it has built, and its answers are pure."""
 
     def rows_inplace(self, step: int, first: int, last: int, rows_N: Int64) -> None:
-        """Write the row numbers of places ``first`` to ``last - 1`` of `step`; int64 ``[N]``."""
+        """Write the row numbers of places ``first`` to ``last - 1`` of `step`.
+
+        Args:
+            step: Counted from 0, over all epochs.
+            first: The first place in its mini-batch.
+            last: The place after the last.
+            rows_N: Gets them; int64, shape ``[last - first]``.
+        """
 
 
 class Sampler(Protocol):

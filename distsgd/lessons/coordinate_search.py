@@ -47,7 +47,7 @@ class CoordinateSearch:
             raise ConfigError([f"step_size of coordinate search is {step_size!r}; {rule}"])
 
     def init(self, weights: Array) -> dict[str, Array]:  # noqa: ARG002 -- as the other rules.
-        """No state."""
+        """No state, whatever the `weights` ``[P]``."""
         return {}
 
     def rate(self, scheduled: float) -> float:  # noqa: ARG002 -- it has a step of its own.

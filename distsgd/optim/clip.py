@@ -65,7 +65,7 @@ def keeps_digits(total: float, dtype: np.dtype[Any]) -> bool:
 
 
 def chunk_squared_norm(chunk: Array) -> float:
-    """Sum of squares of one of the `chunks` of a vector; infinite where it overflows the dtype.
+    """Sum of squares of one of the `chunks` ``[Q]`` of a vector; infinite where it overflows.
 
     A sum of so many float32 squares by BLAS keeps about six digits.
     """

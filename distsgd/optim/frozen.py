@@ -45,17 +45,17 @@ class Frozen:
         return bool(self._runs)
 
     def take_out_inplace(self, weights: Array, mean_grad: Array) -> list[Array]:
-        """Make their gradient 0; returns a copy of the weights, for :meth:`put_back_inplace`."""
+        """Make their places in the gradient ``[P]`` 0; returns `values`."""
         for run in self._runs:
             mean_grad[run] = 0
         return self.values(weights)
 
     def values(self, weights: Array) -> list[Array]:
-        """A copy of their weights, for :meth:`put_back_inplace`."""
+        """A copy of their weights out of all ``[P]``, for `put_back_inplace`."""
         return [weights[run].copy() for run in self._runs]
 
     def put_back_inplace(self, weights: Array, kept: Sequence[Array]) -> None:
-        """After the rule: the weights are what they were."""
+        """After the rule: these places of the weights ``[P]`` are what they were."""
         for run, values in zip(self._runs, kept, strict=True):
             weights[run] = values
 

@@ -102,7 +102,7 @@ class Sgd(_Decay):
     """
 
     def init(self, weights: Array) -> dict[str, Array]:  # noqa: ARG002 -- the protocol's signature.
-        """No state."""
+        """No state, whatever the `weights` ``[P]``."""
         return {}
 
     def update_inplace(
@@ -139,7 +139,7 @@ class Momentum(_Decay):
     momentum: Annotated[float, MOMENTUM] = 0.9
 
     def init(self, weights: Array) -> dict[str, Array]:
-        """A velocity of zeros."""
+        """A velocity of zeros ``[P]``, in the dtype of the weights."""
         return {"velocity": np.zeros_like(weights)}
 
     def update_inplace(
@@ -181,7 +181,7 @@ class Nesterov(_Decay):
     momentum: Annotated[float, MOMENTUM] = 0.9
 
     def init(self, weights: Array) -> dict[str, Array]:
-        """A velocity of zeros."""
+        """A velocity of zeros ``[P]``, in the dtype of the weights."""
         return {"velocity": np.zeros_like(weights)}
 
     def update_inplace(
@@ -232,7 +232,7 @@ class AdamW(_Decay):
     decoupled_weight_decay: Annotated[float, DECOUPLED] = 0.01
 
     def init(self, weights: Array) -> dict[str, Array]:
-        """Both means are zeros."""
+        """Both means are zeros ``[P]``, in the dtype of the weights."""
         return {"m": np.zeros_like(weights), "v": np.zeros_like(weights)}
 
     def update_inplace(

@@ -129,7 +129,7 @@ class Viewer(Worker, Protocol):
     """A worker that can also show what a step looks like from inside."""
 
     def view(self, batch: Any, weights_P: Array) -> Seen:
-        """Predictions and deltas of the rows of a training block."""
+        """Predictions and deltas ``[N, O]`` of the rows of a training block; weights ``[P]``."""
 
 
 @dataclass(slots=True)

@@ -27,12 +27,31 @@ _ROOMS = (
     "distsgd.store",
 )
 
+# Rooms without a list of what they export: what stands in these files.
+_FILES = (
+    "distsgd.data.dataset",
+    "distsgd.data.options",
+    "distsgd.data.sampler",
+    "distsgd.data.sources.source",
+    "distsgd.optim.clip",
+    "distsgd.optim.frozen",
+    "distsgd.optim.rules",
+    "distsgd.optim.schedules",
+    "distsgd.optim.search",
+    "distsgd.parallel.observer",
+    "distsgd.parallel.worker",
+)
+
 
 def exported() -> Iterator[str]:
     """``module:name`` of all that the package and its rooms export."""
     for room in ("distsgd", *_ROOMS):
         for name in importlib.import_module(room).__all__:
             yield f"{room}:{name}"
+    for file in _FILES:
+        for name, thing in vars(importlib.import_module(file)).items():
+            if not name.startswith("_") and getattr(thing, "__module__", "") == file:
+                yield f"{file}:{name}"
 
 
 EXPORTED = [*exported()]
