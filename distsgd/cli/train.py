@@ -245,7 +245,7 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
 
 def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
-    from distsgd.parallel.server.metrics import KEYS
+    from distsgd.parallel.server.spec import KEYS
 
     values: dict[str, Any] = dict.fromkeys(KEYS)
     run = error.path if isinstance(error, TrainingInterrupted) else run_dir

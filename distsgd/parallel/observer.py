@@ -28,14 +28,6 @@ Phase = Literal[
 ]
 
 
-def _no_members() -> tuple[int, ...]:
-    return ()
-
-
-def _no_process(worker: int) -> int | None:  # noqa: ARG001 -- nothing is known of it.
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverContext:
     """What an observer is told of the process that makes it.
@@ -53,8 +45,8 @@ class ObserverContext:
     role: Role
     run: Path
     worker: int | None = None
-    members: Callable[[], tuple[int, ...]] = _no_members
-    process_of: Callable[[int], int | None] = _no_process
+    members: Callable[[], tuple[int, ...]] = tuple
+    process_of: Callable[[int], int | None] = lambda _: None
 
 
 class Observer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -315,15 +315,8 @@ def _arrays(spec: WorkerSpec, buffer: int) -> Batch:
 
 
 def _first_rows(arrays: Batch, count: int) -> Batch:
-    norms_N, keys_N = arrays.x_squared_norms_N, arrays.keys_N
-    return Batch(
-        arrays.buffer,
-        count,
-        is_test=False,
-        x_NI=arrays.x_NI[:count],
-        inputs=arrays.inputs[:count],
-        target=arrays.target[:count],
-        x_squared_norms_N=None if norms_N is None else norms_N[:count],
-        keys_N=None if keys_N is None else keys_N[:count],
-        row_numbers_N=arrays.row_numbers_N[:count],
-    )
+    names = ("x_NI", "inputs", "target", "x_squared_norms_N", "keys_N", "row_numbers_N")
+    first: dict[str, Any] = {
+        name: array[:count] for name in names if (array := getattr(arrays, name)) is not None
+    }
+    return replace(arrays, num_rows=count, **first)

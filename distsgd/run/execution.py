@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distsgd.base.settings import refuse
 from distsgd.parallel.launch.launch import launch
-from distsgd.parallel.server.metrics import Outcome
-from distsgd.parallel.server.spec import ServerSpec, Status, Watch
+from distsgd.parallel.server.spec import Outcome, ServerSpec, Status, Watch
 from distsgd.parallel.server.step_runner import NO_OBSERVERS, EpochEnd, Observers, StepView
 from distsgd.run.run_files import read_initial_weights
 from distsgd.run.spec import RunSpec

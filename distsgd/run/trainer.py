@@ -28,8 +28,7 @@ from distsgd.nn.weights import weights_vector
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.runner import MakeWorker
-from distsgd.parallel.server.metrics import Outcome
-from distsgd.parallel.server.spec import ServerSpec, Status
+from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute

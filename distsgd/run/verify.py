@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from distsgd.base.settings import call_argument, count_argument
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
-from distsgd.parallel.server.metrics import Outcome
-from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_runner import Observers, OnStep
 from distsgd.run import run_files
 from distsgd.run.execution import Progress, ProgressWatch, execute

@@ -14,9 +14,8 @@ from pathlib import Path
 from distsgd.config import TrainConfig
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.runner import MakeWorker, make_runner
-from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_runner import Observers, OnStep
 from distsgd.parallel.service import serve
 from distsgd.run.run_files import write_beginning

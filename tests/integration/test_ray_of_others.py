@@ -147,7 +147,7 @@ from pathlib import Path
 from distsgd.errors import ClusterError, DistSGDError
 from distsgd.config import TrainConfig
 from distsgd.parallel.launch.address import check_address
-from distsgd.parallel.launch.on_ray import train_on_ray
+from distsgd.parallel.launch.supervisor import train_on_ray
 from tests.integration.pools import server_spec
 
 config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.workers=2"])

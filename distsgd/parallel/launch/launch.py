@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
 from functools import partial
 
 from distsgd.base.named import name_of
@@ -10,9 +11,8 @@ from distsgd.errors import ConfigError, WaitTimeoutError
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.observer import Observer, ObserverContext, make_observer
 from distsgd.parallel.runner import MakeWorker, make_runner
-from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import LOOK_S, ServerSpec, Status, Watch
+from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
 from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
 
 STOP_TIMEOUT_S = 60.0
@@ -56,7 +56,7 @@ def launch(
             "[parallel] workers = 0)"
         )
         raise ConfigError([problem])
-    from distsgd.parallel.launch.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.supervisor import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
     return train_on_ray(spec, name, watch, address=address, observers=observers, observer=observer)
 
@@ -76,37 +76,33 @@ def train_in_process(
     *,
     observers: Observers = NO_OBSERVERS,
 ) -> Outcome:
-    """Train in a thread of this process; blocks, and calls `watch` now and then.
-
-    That thread calls `observers` with the events of the loop, and waits for them.
-
-    Raises:
-        DistSGDError: What `ParameterServer.train` raises.
-    """
+    """Train in a thread of this process, which calls and awaits `observers`; see `launch`."""
     with one_blas_thread():
         server = ParameterServer(spec, partial(make_runner, worker), observers=observers)
-    thread = _TrainingThread(server)
-    thread.start()
+    ended: Future[Outcome] = Future()
+    threading.Thread(
+        target=_train, args=(server, ended), name="distsgd-server", daemon=True
+    ).start()
     try:
-        _look_on(server, thread, watch)
+        _look_on(server, ended, watch)
     except KeyboardInterrupt:
         raise  # The second: the thread ends after its step, or with the process.
     except BaseException as error:
         server.request_stop()
-        if not thread.has_ended.wait(STOP_TIMEOUT_S):
+        if not wait([ended], STOP_TIMEOUT_S).done:
             waited_for = f"the present step to end, after an error in a callback ({error})"
             raise WaitTimeoutError(waited_for, STOP_TIMEOUT_S) from error
         raise
-    return thread.outcome()
+    return ended.result()
 
 
-def _look_on(server: ParameterServer, thread: _TrainingThread, watch: Watch) -> None:
+def _look_on(server: ParameterServer, ended: Future[Outcome], watch: Watch) -> None:
     """Show where the run is until it has ended; the second Ctrl-C does not wait for that."""
     known, is_stopping = 0, False
-    # Not `is_alive`: an interrupted `join` may take a living thread for dead (bpo-46726).
+    # Not `join`: an interrupted one may take a living thread for dead (bpo-46726).
     while True:
         try:
-            has_ended = thread.has_ended.wait(LOOK_S)
+            has_ended = bool(wait([ended], LOOK_S).done)
             status = server.status(known)
             known = status.num_messages
             if watch(status):
@@ -121,30 +117,10 @@ def _look_on(server: ParameterServer, thread: _TrainingThread, watch: Watch) -> 
             server.request_stop()
 
 
-class _TrainingThread(threading.Thread):
-    """A thread that keeps what training gave or raised."""
-
-    def __init__(self, server: ParameterServer) -> None:
-        super().__init__(name="distsgd-server", daemon=True)
-        self._server = server
-        self._outcome: Outcome | None = None
-        self._error: BaseException | None = None
-        self.has_ended = threading.Event()
-
-    def run(self) -> None:
-        """Train."""
-        try:
-            # As in a worker process, for as long as it computes.
-            with one_blas_thread():
-                self._outcome = self._server.train()
-        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.
-            self._error = error
-        finally:
-            self.has_ended.set()
-
-    def outcome(self) -> Outcome:
-        """What training gave; raises what it raised."""
-        if self._error is not None:
-            raise self._error
-        assert self._outcome is not None
-        return self._outcome
+def _train(server: ParameterServer, ended: Future[Outcome]) -> None:
+    """Train, as in a worker process with one BLAS thread for as long as it computes."""
+    try:
+        with one_blas_thread():
+            ended.set_result(server.train())
+    except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits.
+        ended.set_exception(error)

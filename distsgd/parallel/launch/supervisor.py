@@ -1,26 +1,29 @@
-"""Keeps one server and its workers running on a Ray that is up, until the run has ended.
+"""A run on Ray: its server and its workers are placed, started, supervised, and given a secret.
 
-No arrays go through it.
+How Ray is started or joined: `session`. No arrays go through it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
 from distsgd.errors import ClusterError, RunError, WaitTimeoutError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
-from distsgd.parallel.launch.event_queue import Delivery
-from distsgd.parallel.launch.ray_actors import ServerActor, WorkerActor
-from distsgd.parallel.launch.session import Session
+from distsgd.parallel.launch.import_path import refuse_shadowing
+from distsgd.parallel.launch.ray_actors import Delivery, ServerActor, WorkerActor
+from distsgd.parallel.launch.session import Session, session
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS, Deaths
-from distsgd.parallel.server.metrics import Outcome
-from distsgd.parallel.server.spec import LOOK_S, ServerSpec, Status, Watch
+from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
+from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
@@ -255,3 +258,55 @@ def _actor_classes(session: Session, num_workers: int) -> tuple[Any, Any]:
         runtime_env=environment,
     )(WorkerActor)
     return server_class, worker_class
+
+
+def train_on_ray(
+    spec: ServerSpec,
+    worker: str,
+    watch: Watch,
+    *,
+    address: str,
+    observers: Observers = NO_OBSERVERS,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Train with a server actor and worker actors; see `launch.launch`. The secret is made here.
+
+    The steps do not wait for `observers` unless these fall far behind. Where a server dies, events
+    that it had not yet handed out may be missing. `observer` is the driver's.
+    """
+    refuse_shadowing(worker)
+    with session(address, num_cpus=spec.pool.num_workers + 1) as joined:
+        is_shared = spec.pool.transport == "auto" and not joined.is_local
+        pool = replace(
+            spec.pool,
+            secret=secrets.token_bytes(32),
+            host=joined.host,
+            transport="zmq" if is_shared else spec.pool.transport,
+        )
+        spec = replace(spec, pool=pool, observed=observers.observed)
+        supervisor = Supervisor(joined, spec, worker, observer=observer)
+        try:
+            delivery = Delivery(observers.notify) if observers.observed else None
+            return supervisor.run(watch, delivery)
+        finally:
+            supervisor.end()
+
+
+def examine_ray() -> dict[str, float]:
+    """Start a Ray of our own and end it: how long that takes, and how nice its workers are.
+
+    Raises:
+        ClusterError: It does not start, or does not answer.
+    """
+    refuse_shadowing(__name__)
+    started = time.monotonic()
+    with session("local", num_cpus=1) as joined:
+        start_s = time.monotonic() - started
+        with errors_of_ray("starting a process on Ray"):
+            ref = joined.ray.remote(_niceness).remote()
+        found = Calls(joined.ray).get(ref, "a process on Ray", START_TIMEOUT_S)
+    return {"ray_start_s": round(start_s, 2), "worker_niceness": found}
+
+
+def _niceness() -> int:
+    return os.nice(0)

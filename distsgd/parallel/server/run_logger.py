@@ -18,9 +18,8 @@ from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.observer import Observer
-from distsgd.parallel.server.metrics import KEYS, Outcome
-from distsgd.parallel.server.saved_state import check_state
-from distsgd.parallel.server.spec import LogSpec
+from distsgd.parallel.server.saved_state import check_state, does_not_fit
+from distsgd.parallel.server.spec import KEYS, LogSpec, Outcome
 from distsgd.parallel.server.training import Training
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.logs import (
@@ -175,10 +174,7 @@ class RunLogger:
                 must_be_finite=not training.trains_on,
             )
         except ModelError as error:
-            raise CheckpointError(
-                "checkpoint",
-                f"does not fit this run ({error}); use the configuration it was made with",
-            ) from None
+            raise does_not_fit(error) from None
         training.restore(found.state["training"], weights, found.arrays)
         self._chain = DigestChain(found.state["digest"])
         self.best_test_loss = found.state["best_test_loss"]

@@ -27,6 +27,12 @@ def number(value: Any) -> Any:
     return float(value) if value in _NOT_FINITE else value
 
 
+def does_not_fit(error: Exception) -> CheckpointError:
+    """The refusal of a checkpoint of another run, which `error` showed."""
+    text = f"does not fit this run ({error}); use the configuration it was made with"
+    return CheckpointError("checkpoint", text)
+
+
 def check_state(state: Any, *, like: Any, name: str = "state") -> None:
     """Refuse a state that this program did not write for a run like this one.
 

@@ -25,9 +25,8 @@ from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
-from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
-from distsgd.parallel.server.spec import Ending, Phase, ServerSpec, Status, StoppedBy
+from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
 from distsgd.parallel.server.step_runner import (
     NO_OBSERVERS,
     CallbackError,

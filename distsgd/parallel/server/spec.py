@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -116,6 +116,47 @@ class Status:
     num_messages: int  # Of this incarnation so far.
     messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How training ended, as ``--json`` and ``result.json`` say it; losses are means, or None.
+
+    A loss is None where it is no finite number.
+
+    Attributes:
+        run: The run directory.
+        status: "done", "interrupted" or "diverged".
+        stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
+            "gradient" below `stop_gradient_norm`; "request" or "divergence".
+        advice: What a person should know and change, if there is anything.
+        steps: Updates made.
+        epochs: Passes over the rows.
+        train_loss: Over the last epoch.
+        test_loss: Of the last evaluation.
+        test_accuracy: Of the last evaluation; None where the labels are no classes.
+        weights_digest: Of the weights at the end, in hexadecimal.
+        samples_per_s: In the last session of the run.
+        num_workers: Worker processes that were asked for.
+        seconds: Time spent training, in all sessions of the run.
+    """
+
+    run: str
+    status: str
+    stopped_by: str
+    advice: str | None
+    steps: int
+    epochs: float
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    weights_digest: str
+    samples_per_s: float
+    num_workers: int
+    seconds: float
+
+
+KEYS = tuple(field.name for field in fields(Outcome))
 
 
 class Watch(Protocol):

@@ -156,9 +156,9 @@ class StepRunner:
     def advice(self, first_weights: Callable[[], Array]) -> str:
         """What to say of a run that has come to its end; "" where it moved."""
         training = self._training
-        if self._before_last is None or not training.loss_monitor.hardly_fell():
-            return ""
-        if training.search_rule is not None:  # What it moves by is no learning rate.
+        # What a search rule moves by is no learning rate.
+        is_search, has_fallen = training.search_rule, not training.loss_monitor.hardly_fell()
+        if self._before_last is None or is_search is not None or has_fallen:
             return ""
         if not goes_somewhere(first_weights(), self._before_last, training.weights):
             return ""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
-from distsgd.errors import CheckpointError, DivergedError
+from distsgd.errors import DivergedError
 from distsgd.optim.clip import CHUNK_LENGTH, chunks, clip_factor, squared_norm
 from distsgd.optim.search import LossProbe, SearchRule
 from distsgd.parallel.messages import Sums
@@ -29,7 +29,7 @@ from distsgd.parallel.server.loss_monitor import (
     trained_on,
     why_diverged,
 )
-from distsgd.parallel.server.saved_state import check_state, number, plain
+from distsgd.parallel.server.saved_state import check_state, does_not_fit, number, plain
 from distsgd.parallel.server.spec import UpdateSpec
 from distsgd.statistics.noise_scale import NoiseScale
 from distsgd.store.logs import HistoryRow
@@ -334,7 +334,4 @@ class Training:
             if self._rollback:
                 self._rollback.restore(state["rollback"], arrays["rollback"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                "checkpoint",
-                f"does not fit this run ({error}); use the configuration it was made with",
-            ) from None
+            raise does_not_fit(error) from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from distsgd.parallel.server.metrics import KEYS
+from distsgd.parallel.server.spec import KEYS
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]

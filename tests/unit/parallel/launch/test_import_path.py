@@ -13,7 +13,7 @@ import distsgd
 import distsgd_workers  # noqa: F401 -- a process that has not loaded it yet has a test of its own.
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.import_path import refuse_shadowing
-from distsgd.parallel.launch.on_ray import examine_ray
+from distsgd.parallel.launch.supervisor import examine_ray
 
 WORKER = "distsgd_workers.gradient_worker:GradientWorker"
 

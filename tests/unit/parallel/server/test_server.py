@@ -18,9 +18,8 @@ from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.server import server as server_module
-from distsgd.parallel.server.metrics import Outcome
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import LogSpec, PoolSpec, ServerSpec, UpdateSpec
+from distsgd.parallel.server.spec import LogSpec, Outcome, PoolSpec, ServerSpec, UpdateSpec
 from distsgd.parallel.service import serve
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.checkpoint import CheckpointStore

@@ -10,8 +10,8 @@ import pytest
 
 from distsgd.errors import RunError
 from distsgd.parallel.messages import ComputeRequest
-from distsgd.parallel.server.metrics import KEYS, Outcome
 from distsgd.parallel.server.server import ParameterServer
+from distsgd.parallel.server.spec import KEYS, Outcome
 from distsgd.store.run_directory import RunDirectory
 from tests.fakes import FakeWorker
 from tests.unit.parallel.server.test_server import new_run, server_spec, train

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.launch.event_queue import MOST_WAITING, Delivery, EventQueue
+from distsgd.parallel.launch.ray_actors import MOST_WAITING, Delivery, EventQueue
 from distsgd.parallel.server.step_runner import EpochEnd, Event, Observers, StepView
 from distsgd.store.logs import EvaluationRow
 
