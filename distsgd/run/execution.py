@@ -47,8 +47,10 @@ class Callback:
       `fit`, in order, a little behind the run, which waits only where they fall far behind.
     - ``on_message``, ``on_progress``: never; they are called in the thread that called `fit`.
 
-    An error that a hook raises ends the run, with a checkpoint, and comes out of `fit`. No hook
-    changes the run: a callback is no input to the bits.
+    An error that a hook raises while the run is trained ends it, with a checkpoint, and comes out
+    of `fit`; one of ``on_train_start`` leaves no new run, one of ``on_train_end`` a finished one.
+    A run that was finished before has no hooks called. No hook changes the run: a callback is no
+    input to the bits.
 
     >>> losses = []
     >>> callback = Callback(on_step=lambda view: losses.append(view.loss))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from distsgd.base.settings import call_argument, path_argument
 from distsgd.config import TrainConfig
 from distsgd.data.dataset import DirectoryLock
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
-from distsgd.errors import DataError, RunError
+from distsgd.errors import DataError, DistSGDError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import in_short, weights_vector
 from distsgd.run import evaluation
@@ -49,8 +50,7 @@ class Run:
 
     Rows are given raw, as the training rows were: they are standardised with the statistics of
     training, and classes have the names they had there. Everything is computed in this process,
-    without Ray, and blocks. What changes while a run trains (checkpoint, weights, history, metrics)
-    is read when it is first asked for, and kept.
+    without Ray, and blocks. What changes while a run trains is read when first asked for, and kept.
 
     Attributes:
         directory: Where everything lies.
@@ -194,13 +194,13 @@ class Run:
         return found
 
     def __repr__(self) -> str:
-        ended = [f"{key}={_short(self.metrics[key])}" for key in _ECHOED if key in self.metrics]
-        try:
-            held = [f"weights=<{in_short(self.weights)}>"]
-        except RunError:
-            held = []
-        rows = f"history=<{len(self.history):,} rows of {self.history.num_columns} columns>"
-        return f"Run({', '.join([*ended, *held, rows, f'path={str(self.path)!r}'])})"
+        shown = []
+        with suppress(DistSGDError):  # Of a damaged run, what can be read.
+            shown += [f"{key}={_short(it)}" for key, it in self.metrics.items() if key in _ECHOED]
+            shown.append(f"weights=<{in_short(self.weights)}>")
+            rows = self.history
+            shown.append(f"history=<{len(rows):,} rows of {rows.num_columns} columns>")
+        return f"Run({', '.join([*shown, f'path={str(self.path)!r}'])})"
 
     def predict(self, x: object) -> Array:
         """The label of each row.

@@ -183,3 +183,9 @@ def test_run_without_held_out_rows_asks_for_some(tmp_path: Path) -> None:
 def test_place_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no directory"):
         Run.open(tmp_path / "nowhere")
+
+
+def test_damaged_run_is_shown_by_what_can_be_read(tmp_path: Path) -> None:
+    Trainer(config(), data=TABLE, run_dir=tmp_path / "run").fit()
+    (tmp_path / "run" / "result.json").write_text("{")
+    assert repr(Run.open(tmp_path / "run")) == f"Run(path={str(tmp_path / 'run')!r})"
