@@ -1,4 +1,4 @@
-"""The members of a pool as a state machine: events and the time go in, decisions come out.
+"""The membership of a pool as a state machine: events and the time go in, decisions come out.
 
 Here it is decided who can be given work, which reply counts, whose blocks are computed again, who
 backs off and who is killed. No input to the bits: a block is the same bits wherever it is computed.
