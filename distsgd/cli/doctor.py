@@ -40,8 +40,8 @@ def rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "Ray", f"starts in {facts['ray_start_s']} s"
         yield "Ray's workers", f"run at nice {facts['worker_niceness']}"
-    yield "exchange", "shared memory" if facts["shared_memory"] else "ZeroMQ (no shared memory)"
-    yield "empty step", f"{facts['empty_step_us']} us (exchange alone, 2 workers, 100,000 weights)"
+    yield "transport", "shared memory" if facts["shared_memory"] else "ZeroMQ (no shared memory)"
+    yield "empty step", f"{facts['empty_step_us']} us (transport alone, 2 workers, 100,000 weights)"
 
 
 def _gflops(value: float | None) -> str:

@@ -8,10 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from distsgd.parallel.transport.interface import (
-    InProcessTransport,
-    Transport,
-)
+from distsgd.parallel.transport.in_process import InProcessTransport
+from distsgd.parallel.transport.interface import Transport
 from tests.contract.transports import KINDS, LAYOUT, SAMPLER, Place, Served
 from tests.fakes import FakeWorker
 

@@ -108,9 +108,9 @@ def learn(lesson: Lesson, run: Path) -> Learnt:
         callbacks=[Callback(on_step=views.append, on_message=messages.append)],
     )
     result = trainer.fit(initial_weights=lesson.first_weights)
-    for num_workers, exchange in CREWS:
-        again = run.with_name(f"{run.name}-{num_workers}-{exchange}")
-        _hold_against(lesson, again, result, views, num_workers=num_workers, exchange=exchange)
+    for num_workers, transport in CREWS:
+        again = run.with_name(f"{run.name}-{num_workers}-{transport}")
+        _hold_against(lesson, again, result, views, num_workers=num_workers, transport=transport)
     return Learnt(result, views, messages)
 
 
@@ -121,12 +121,12 @@ def _hold_against(
     views: list[StepView],
     *,
     num_workers: int,
-    exchange: str,
+    transport: str,
 ) -> None:
     config = lesson.config.with_overrides(
         [
             f"parallel.workers={num_workers}",
-            f"parallel.transport={exchange}",
+            f"parallel.transport={transport}",
             "parallel.assignment=all",
         ]
     )

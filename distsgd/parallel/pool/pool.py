@@ -37,10 +37,10 @@ from distsgd.parallel.pool.members import (
 )
 from distsgd.parallel.pool.reduction import Part, Reduction, Root, SlicedReduce
 from distsgd.parallel.runner import Runner
+from distsgd.parallel.transport.in_process import InProcessTransport
 from distsgd.parallel.transport.interface import (
     SPIN_S,
     BufferLayout,
-    InProcessTransport,
     Replied,
     SharingTransport,
     Transport,

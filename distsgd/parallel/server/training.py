@@ -21,14 +21,8 @@ from distsgd.optim.clip import CHUNK_LENGTH, chunks, clip_factor, squared_norm
 from distsgd.optim.search import LossProbe, SearchRule
 from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
-from distsgd.parallel.server.loss_monitor import (
-    MOST_HALVINGS,
-    LossMonitor,
-    Rollback,
-    grown,
-    trained_on,
-    why_diverged,
-)
+from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
+from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
 from distsgd.parallel.server.saved_state import check_state, does_not_fit, number, plain
 from distsgd.parallel.server.spec import UpdateSpec
 from distsgd.statistics.noise_scale import NoiseScale

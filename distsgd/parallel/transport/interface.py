@@ -2,7 +2,7 @@
 
 In the loop (`server.step_runner`), `pool.gather` goes through here. The server's side sends
 requests and collects events; the worker's side receives requests and replies. Three transports keep
-this contract, and one test holds them to it: `InProcessTransport`, `shared_memory` and `zeromq`.
+this contract, and one test holds them to it: `in_process`, `shared_memory` and `zeromq`.
 Arrays never travel through Ray, and nothing is computed here.
 
 Legend: P parameters, S slots.
@@ -229,47 +229,3 @@ class Handler(Protocol):
 
 class ServerGone(Exception):  # noqa: N818 -- how a worker's service ends, not a fault.
     """There is no server at the other end any more."""
-
-
-class InProcessTransport:
-    """The transport of a server that computes by itself: no Ray, no sockets.
-
-    One worker, number `worker_id`, that computes while it is sent a request.
-    """
-
-    def __init__(
-        self, layout: BufferLayout, handler: Handler, *, weights: Array, worker_id: int = 0
-    ) -> None:
-        self.weights = weights
-        self._handler = handler
-        self._worker_id = worker_id
-        self._slots = np.zeros((layout.num_slots, layout.num_parameters), layout.dtype)
-        self._events: list[Event] = []
-        readable = weights.view()
-        readable.flags.writeable = False
-        handler.attach(readable, self._slots)
-
-    def send(self, worker: int, request: ComputeRequest) -> None:
-        """Have `request` computed now."""
-        assert worker == self._worker_id
-        self._events.append(Replied(worker, self._handler.compute(request)))
-
-    def wait(self, timeout_s: float, *, spin_s: float = 0.0) -> list[Event]:  # noqa: ARG002 -- everything has happened already.
-        """The replies since the last call."""
-        events, self._events = self._events, []
-        return events
-
-    def partials(self, worker: int) -> Array:
-        """The worker's slots, shape ``[S, P]``."""
-        assert worker == self._worker_id
-        return self._slots
-
-    def pid(self, worker: int) -> int | None:  # noqa: ARG002 -- none of its own.
-        """None: it has no process of its own."""
-        return None
-
-    def kill(self, worker: int) -> None:
-        """Nothing: a worker that computes while it is sent a request cannot be late."""
-
-    def close(self) -> None:
-        """Nothing to free."""

@@ -26,7 +26,7 @@ WEIGHTS = uniform(1, Purpose.PROBE, count=33).astype(np.float32)
 
 
 class Clock:
-    """Time that passes when an transport has waited in vain."""
+    """Time that passes when a transport has waited in vain."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -96,11 +96,11 @@ def answers_after(seconds: float) -> Fate:
     return fate
 
 
-def dies(transport: LoopTransport, worker: int, _order: ComputeRequest) -> None:
+def dies(transport: LoopTransport, worker: int, _request: ComputeRequest) -> None:
     transport.happened.append([Lost(worker, "killed")])
 
 
-def dies_and_comes_back(transport: LoopTransport, worker: int, _order: ComputeRequest) -> None:
+def dies_and_comes_back(transport: LoopTransport, worker: int, _request: ComputeRequest) -> None:
     transport.happened.append([Lost(worker, "killed"), transport.join(worker)])
 
 
@@ -124,7 +124,7 @@ def answers_late_ones_first(transport: LoopTransport, worker: int, request: Comp
     transport.happened.append([Replied(99, reply)])
 
 
-def is_silent(_transport: LoopTransport, _worker: int, _order: ComputeRequest) -> None:
+def is_silent(_transport: LoopTransport, _worker: int, _request: ComputeRequest) -> None:
     pass
 
 

@@ -80,7 +80,7 @@ def test_means_are_over_whole_windows() -> None:
         (0.0, 0.9, 1.0, True),  # Ten steps in one direction.
         (0.3, 0.3, 0.5, False),  # Swinging: it came as far as its last step.
         (0.5, 0.3, 0.5, False),
-        (0.5, 0.5, 0.5, True),  # StepRunner too small to change the number.
+        (0.5, 0.5, 0.5, True),  # Steps too small to change the number.
         (0.0, 0.0, math.nan, False),
     ],
 )

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.parallel.server.loss_monitor import TRIAL_STEPS, LossMonitor, Rollback
+from distsgd.parallel.server.loss_monitor import LossMonitor
+from distsgd.parallel.server.rollback import TRIAL_STEPS, Rollback
 
 
 def step(way: Rollback, loss_monitor: LossMonitor, weights: Array, loss: float) -> None:

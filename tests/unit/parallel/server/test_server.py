@@ -325,7 +325,7 @@ def test_run_without_test_rows_is_not_evaluated(new_run: Callable[[], Path]) -> 
 def test_status_follows_the_run_from_another_thread(new_run: Callable[[], Path]) -> None:
     seen: list[tuple[str, int, int]] = []
 
-    def look(_order: ComputeRequest) -> None:
+    def look(_request: ComputeRequest) -> None:
         status = server.status()
         seen.append((status.phase, status.step, status.num_samples))
 

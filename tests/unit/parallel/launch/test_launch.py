@@ -9,7 +9,7 @@ import pytest
 
 from distsgd.data.sampler import Block
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.launch import launch as local_thread
+from distsgd.parallel.launch import launch as launch_module
 from distsgd.parallel.launch.launch import train_in_process
 from distsgd.parallel.server.spec import Status
 from distsgd.parallel.worker import BlockRows
@@ -69,7 +69,7 @@ def test_watch_is_told_each_message_once_and_the_end(run: Path) -> None:
 def test_step_that_does_not_end_after_an_error_of_the_watch_is_named(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_thread, "STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(launch_module, "STOP_TIMEOUT_S", 0.05)
 
     def watch(status: Status) -> bool:  # noqa: ARG001
         if AT_STEP_2.is_set():
