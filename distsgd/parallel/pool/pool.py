@@ -265,8 +265,10 @@ class WorkerPool:
     def _look(self, timeout_s: float = 0.0) -> None:
         """Who has come, gone or stopped, while no request is on its way; blocks for `timeout_s`."""
         for event in self._transport.wait(timeout_s):
-            assert not self._carry_out(self._members.handle(event, self._clock()))
-        assert not self._carry_out(self._members.tick(self._clock()))
+            left = self._carry_out(self._members.handle(event, self._clock()))
+            assert not left
+        left = self._carry_out(self._members.tick(self._clock()))
+        assert not left
 
     def _carry_out(self, decisions: Sequence[Decision]) -> list[Accept | Recompute]:
         """Do what is decided, and return what only the caller can do."""

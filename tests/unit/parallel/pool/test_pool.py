@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,6 +57,20 @@ def test_root_is_the_same_bits_by_every_way_of_the_autotuner(count: int) -> None
             break
     assert pool.is_settled
     assert tried == set(process_sets(range(count), len(SAMPLER.partition(0).blocks)))
+
+
+def test_workers_join_and_compute_also_where_assertions_are_off() -> None:
+    program = """if True:
+        from tests.unit.parallel.pool.loop_transport import expected_root, pool_of, same, work
+
+        pool, _ = pool_of(3)
+        print(__debug__, pool.members, same(pool.gather(work(0)), expected_root(0)))
+    """
+    run = [sys.executable, "-O", "-c", program]
+    ended = subprocess.run(
+        run, cwd=Path(__file__).parents[4], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout == "False (0, 1, 2) True\n", ended.stderr
 
 
 def test_worker_for_which_step_after_step_waits_backs_off() -> None:
