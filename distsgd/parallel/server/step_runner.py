@@ -10,7 +10,7 @@ Legend: B rows of the mini-batch in block order, O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 from distsgd.base.arrays import Array
@@ -143,7 +143,11 @@ class StepRunner:
         root = pool.gather(work)
         self._notify(root.sums)
         if is_search:  # It asks for losses as often as it likes.
-            row = training.apply_search(root.sums, lambda: pool.gather(work).sums.loss_sum, seconds)
+            # The rows of the next step are read ahead by now, and are kept until then.
+            again = replace(work, num_next=0)
+            row = training.apply_search(
+                root.sums, lambda: pool.gather(again).sums.loss_sum, seconds
+            )
         else:
             if self._observer is not None:
                 self._observer.on_phase("before_update", step)
