@@ -23,6 +23,7 @@ from distsgd.parallel.messages import Sums
 from distsgd.parallel.pool.reduction import Root
 from distsgd.parallel.server.loss_monitor import LossMonitor, grown, trained_on, why_diverged
 from distsgd.parallel.server.rollback import MOST_HALVINGS, Rollback
+from distsgd.parallel.server.rule_state import initial_state
 from distsgd.parallel.server.saved_state import check_state, does_not_fit, number, plain
 from distsgd.parallel.server.spec import UpdateSpec
 from distsgd.statistics.noise_scale import NoiseScale
@@ -52,7 +53,7 @@ class Training:
         self._say = say
         self.weights = weights
         self.search_rule = spec.rule if isinstance(spec.rule, SearchRule) else None
-        self.rule_state = spec.rule.init(weights)
+        self.rule_state = initial_state(spec.rule, weights)
         # An array, so that it can be rolled back together with the state.
         self._num_updates = np.zeros(1, np.int64)
         self._mean = np.zeros(min(CHUNK_LENGTH, weights.size), weights.dtype)  # Of one chunk.
@@ -100,7 +101,9 @@ class Training:
     def begin(self) -> None:
         """The weights are those of the beginning: they are the first to go back to."""
         if self._spec.on_divergence == "halve_lr":
-            live = {"weights": self.weights, "num_updates": self._num_updates, **self.rule_state}
+            live = {"weights": self.weights, "num_updates": self._num_updates}
+            # A rule names its arrays as it likes, also "weights".
+            live |= {f"state.{name}": array for name, array in self.rule_state.items()}
             self._rollback = Rollback(self.loss_monitor, live)
 
     def apply(self, root: Root, seconds: float) -> HistoryRow | None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.errors import CheckpointError, DivergedError
+from distsgd.errors import CheckpointError, ConfigError, DivergedError
 from distsgd.optim.clip import squared_norm
 from distsgd.optim.rules import Momentum, Nesterov, Sgd, UpdateRule
 from distsgd.optim.schedules import Cosine
@@ -257,3 +258,76 @@ def test_going_back_says_in_words_what_is_no_number(loss_sum: float, what: str) 
     root = root_of(1)
     training.apply(replace(root, sums=root.sums._replace(loss_sum=loss_sum)), 0.0)
     assert [text for text in said if f"the loss {what} at a learning rate" in text]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Gradient descent that keeps a count of its updates by `name`."""
+
+    name: Any = "weights"
+    first: Any = None
+
+    def init(self, weights: Array) -> Any:
+        return {self.name: np.zeros_like(weights) if self.first is None else self.first}
+
+    def update_inplace(
+        self,
+        weights: Array,
+        mean_grad: Array,
+        *,
+        state: Mapping[str, Array],
+        learning_rate: float,
+        num_updates: int,
+    ) -> None:
+        counted = state[self.name]
+        assert (counted == num_updates).all()
+        counted += 1
+        weights -= mean_grad * weights.dtype.type(learning_rate)
+
+
+class Nothing(Plain):
+    def init(self, weights: Array) -> Any:  # noqa: ARG002
+        return None
+
+
+@pytest.mark.parametrize("name", ["weights", "num_updates", "state.weights"])
+def test_rule_may_name_its_state_as_it_likes_and_is_rolled_back_and_restored(name: str) -> None:
+    spec = replace(task_of(Plain(name)), on_divergence="halve_lr")
+    training = training_of(spec)
+    training.begin()
+    run(training, range(4))
+    good = training.weights.copy()
+    low = root_of(4)  # Windows are of 4 steps; the copy of the second becomes the good one.
+    low = replace(low, sums=low.sums._replace(loss_sum=1e-3))
+    for _ in range(4):
+        training.apply(low, 0.0)
+    run(training, range(8, 10))
+    arrays = {
+        group: {key: array.copy() for key, array in named.items()}
+        for group, named in training.arrays().items()
+    }
+    again = Training(spec, np.zeros(P, np.float32))
+    again.restore(json.loads(json.dumps(training.state())), training.weights.copy(), arrays)
+    bad = replace(root_of(10), sums=root_of(10).sums._replace(loss_sum=math.nan))
+    for it in (training, again):
+        it.apply(bad, 0.0)
+        assert it.weights.tobytes() == good.tobytes()
+        assert it.rule_state[name].tolist() == [4.0] * P
+        assert it.state()["num_updates"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            Plain("n", np.zeros(1)),
+            rf"Plain.init gives the state 'n' of shape \(1,\); must be \({P},",
+        ),
+        (Plain("n", 0.0), "the state 'n', a float; must be an array"),
+        (Plain(3), "a state by the name 3; must be a text"),
+        (Nothing(), "Nothing.init gives a NoneType; must give a dict"),
+    ],
+)
+def test_state_that_a_rule_cannot_be_given_in_chunks_is_refused(rule: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        training_of(task_of(rule))
