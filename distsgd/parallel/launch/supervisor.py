@@ -17,11 +17,11 @@ from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
 from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.ray_actors import Delivery, ServerActor, WorkerActor
+from distsgd.parallel.launch.server_deaths import ServerDeaths
 from distsgd.parallel.launch.session import Session, session
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
-from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.observer import Observer
-from distsgd.parallel.pool.crash_loop import MAX_DEATHS, Deaths
+from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
 from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
 
@@ -59,33 +59,34 @@ class Supervisor:
         self._observer = observer
         self._planned_deaths = self._count_planned_deaths()
         self._known_messages = 0  # Of the present server.
+        self._deaths = ServerDeaths()
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
-        """Run the server to its end, as often as it dies on the way."""
-        incarnation, furthest = 0, -1
-        died: Deaths | None = None
+        """Run the server to its end, as often as it dies on the way.
+
+        Raises:
+            ClusterError: It died `MAX_DEATHS` times one after the other where one step may be to
+                blame for all of them: see `server_deaths`.
+        """
+        incarnation = 0
         self._desired.begin(self._spec.pool.num_workers)
         while True:
-            step = furthest
             try:
                 training = self._start_server(incarnation)
                 while not self._has_ended(training, delivery, incarnation):
                     self._follow_desired()
-                    step = self._look(watch, step)
+                    self._look(watch)
                 outcome = self._outcome(training)
-                self._look(watch, step)
+                self._look(watch)
             except ActorDied as death:
                 # Ray says so too where only its answer was lost: two must not train.
                 self._end_server()
-                # The step is that of the last look, some steps before the death.
-                furthest, incarnation = max(step, furthest), incarnation + 1
-                if self._was_planned():
-                    continue
-                died = Deaths(RequestKind.GRADIENT, furthest, 0, 1).after(died)
-                if died.deaths >= MAX_DEATHS:
-                    when = f"before step {furthest + 1}" if furthest >= 0 else "while it started"
+                incarnation += 1
+                deaths = self._deaths
+                deaths.died(counts=not self._was_planned())
+                if deaths.count >= MAX_DEATHS:
                     raise ClusterError(
-                        f"the server died {died.deaths} times {when}: {death}; "
+                        f"the server died {deaths.count} times {deaths.place()}: {death}; "
                         f"what is durable is kept, {_remedy(str(death))}"
                     ) from death
             else:
@@ -154,14 +155,15 @@ class Supervisor:
             raise WaitTimeoutError(waited_for, silence.timeout_s) from silence
         return outcome
 
-    def _look(self, watch: Watch, step: int) -> int:
-        """Show where the run is, and pass a request to stop on; returns its step."""
+    def _look(self, watch: Watch) -> None:
+        """Show where the run is, and pass a request to stop on."""
         try:
             known = self._known_messages
             seen: Status = self._ask("status", "the server's status", STATUS_TIMEOUT_S, known)
             self._known_messages = seen.num_messages
             wants_stop = watch(seen)
-            step = seen.step
+            if seen.phase != "starting":  # Before that it is not where it continues.
+                self._deaths.looked(seen.step)
             self._look_at_workers(seen)
         except WaitTimeoutError as silence:
             # A stopped process (SIGSTOP) would stay so for ever.
@@ -171,7 +173,6 @@ class Supervisor:
             wants_stop = True
         if wants_stop:
             self._ask("request_stop", "the server to take the request to stop", STOP_TIMEOUT_S)
-        return step
 
     def _look_at_workers(self, seen: Status) -> None:
         """Send restarted workers to the server; a run that has begun continues without failed ones.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,14 @@ class FakeRay:
     )
 
     def __init__(
-        self, phases: tuple[str, ...] = (), deaths: int = 0, dies_at: tuple[int, ...] = ()
+        self, phases: tuple[str, ...] = (), deaths: int = 0, dies_at: Sequence[Sequence[int]] = ()
     ) -> None:
         self.events: list[str] = []
         self.cpus: dict[str, int] = {}
         self.notes: list[str] = []
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
-        self._dies_at = list(dies_at)  # The step that was seen last before each death.
+        self._dies_at = list(dies_at)  # The steps that are seen before each death.
 
     def get_runtime_context(self) -> Any:
         return types.SimpleNamespace(get_node_id=lambda: "here")
@@ -83,13 +83,13 @@ class FakeRay:
             self._deaths -= 1
             raise RayActorError("its process was killed")
         if self._dies_at:
-            self._phases = ["training"]
+            self._phases = ["training"] * len(self._dies_at[0])
         self.events.append("the server is ready")
         return Address("zmq", "here", bytes(32), 0)
 
     def _status(self, known: int) -> Any:
+        step = self._dies_at[0][-len(self._phases)] if self._dies_at else 1
         phase = self._phases.pop(0) if self._phases else "ended"
-        step = self._dies_at[0] if self._dies_at else 1
         return types.SimpleNamespace(phase=phase, step=step, members=(), num_messages=known)
 
     def _note(self, message: str) -> None:
@@ -186,14 +186,40 @@ def test_server_that_never_comes_up_ends_the_run_with_rays_reason(tmp_path: Path
         run(ray, tmp_path)
 
 
-def test_server_that_gets_no_further_in_three_goes_ends_the_run(tmp_path: Path) -> None:
-    ray = FakeRay(dies_at=(690, 698, 700, 699, 650))
+def looks(*last: int, apart: int, start: int = 500) -> list[range]:
+    """What is seen of servers that begin at `start` and are at `last` when they are seen last."""
+    return [range(start + (step - start) % apart, step + 1, apart) for step in last]
+
+
+def test_server_that_dies_at_one_step_ends_the_run_wherever_it_was_seen_last(
+    tmp_path: Path,
+) -> None:
+    ray = FakeRay(dies_at=looks(690, 650, 700, 699, apart=60))
     with pytest.raises(ClusterError, match="died 3 times before step 701"):
         run(ray, tmp_path)
 
 
+def test_server_that_dies_soon_and_is_seen_once_each_time_ends_the_run(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=[[510], [540], [503]])
+    with pytest.raises(ClusterError, match="died 3 times before step 541"):
+        run(ray, tmp_path)
+
+
+def test_server_that_dies_so_soon_that_it_is_not_seen_dies_where_the_last_did(
+    tmp_path: Path,
+) -> None:
+    ray = FakeRay(dies_at=[[500, 505, 510], [], []])
+    with pytest.raises(ClusterError, match="died 3 times before step 511"):
+        run(ray, tmp_path)
+
+
+def test_deaths_at_other_steps_of_one_stretch_are_no_crash_loop(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=looks(1000, 600, 700, 800, 650, apart=50))
+    assert run(ray, tmp_path) == "the outcome"
+
+
 def test_server_that_gets_further_after_each_death_is_no_crash_loop(tmp_path: Path) -> None:
-    ray = FakeRay(dies_at=(10, 20, 15, 30, 25, 40))
+    ray = FakeRay(dies_at=looks(710, 711, 712, 713, apart=1))
     assert run(ray, tmp_path) == "the outcome"
 
 
