@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distsgd.base.settings import refuse
 from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_runner import NO_OBSERVERS, EpochEnd, Observers, StepView
+from distsgd.parallel.server.step_runner import NO_HOOKS, EpochEnd, EventHooks, StepView
 from distsgd.run.run_files import read_initial_weights
 from distsgd.run.spec import RunSpec
 from distsgd.store.logs import EvaluationRow
@@ -132,9 +132,9 @@ class Callbacks:
         for callback in self._callbacks:
             callback.on_train_end(result)
 
-    def observers(self) -> Observers:
+    def hooks(self) -> EventHooks:
         """Those that have something to do with the events of the loop."""
-        return Observers(
+        return EventHooks(
             on_step=self._all("on_step"),
             on_epoch_end=self._all("on_epoch_end"),
             on_evaluate=self._all("on_evaluate"),
@@ -274,7 +274,7 @@ def execute(
     run_spec: RunSpec,
     watch: Watch,
     *,
-    observers: Observers = NO_OBSERVERS,
+    hooks: EventHooks = NO_HOOKS,
     changed: Callable[[ServerSpec], ServerSpec] = _as_it_is,
 ) -> Outcome:
     """Make the steps of `run` from where it is to its end; see `launch`. Blocks.
@@ -283,10 +283,10 @@ def execute(
         run: With its beginning in it (`run_files.begin`).
         run_spec: Of the same run.
         watch: Sees where the run is, and may end it.
-        observers: Called with the events of the loop.
+        hooks: Called with the events of the loop.
         changed: What the server is told, where that is not all of what the run says.
     """
     initial_weights = read_initial_weights(run, run_spec)
     spec = changed(run_spec.server_spec(run.path, initial_weights))
     address = run_spec.config.parallel.address
-    return launch(spec, run_spec.worker, watch, address=address, observers=observers)
+    return launch(spec, run_spec.worker, watch, address=address, hooks=hooks)

@@ -291,8 +291,8 @@ class Trainer:
             if run_spec.num_workers:
                 address = self._config.parallel.address
                 self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
-            observers = self._callbacks.observers()
-            outcome = execute(run, run_spec, watch, observers=observers, changed=observed)
+            hooks = self._callbacks.hooks()
+            outcome = execute(run, run_spec, watch, hooks=hooks, changed=observed)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)
             raise

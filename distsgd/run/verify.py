@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from distsgd.base.settings import call_argument, count_argument
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
 from distsgd.parallel.server.spec import Outcome, ServerSpec
-from distsgd.parallel.server.step_runner import Observers, OnStep
+from distsgd.parallel.server.step_runner import EventHooks, OnStep
 from distsgd.run import run_files
 from distsgd.run.execution import Progress, ProgressWatch, execute
 from distsgd.run.own_code import check_own_code, refuse_workers
@@ -70,8 +70,8 @@ def replayed(
 
         shown = replace(run_spec, total_steps=num_steps)
         watch = ProgressWatch(shown, on_progress, _silent, stop or threading.Event())
-        observers = Observers(on_step=on_step)
-        outcome = execute(run, run_spec, watch, observers=observers, changed=shortened)
+        hooks = EventHooks(on_step=on_step)
+        outcome = execute(run, run_spec, watch, hooks=hooks, changed=shortened)
         watch.end()
         _refuse_half(saved.directory, outcome, num_steps)
         yield type(saved).of(run_spec, run)

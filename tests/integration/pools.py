@@ -16,7 +16,7 @@ from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import Outcome, ServerSpec
-from distsgd.parallel.server.step_runner import Observers, OnStep
+from distsgd.parallel.server.step_runner import EventHooks, OnStep
 from distsgd.parallel.service import serve
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_data
@@ -51,7 +51,7 @@ def train_with_threads(
     """
     with one_blas_thread():
         make = partial(make_runner, worker)
-        server = ParameterServer(spec, make, observers=Observers(on_step=on_step))
+        server = ParameterServer(spec, make, hooks=EventHooks(on_step=on_step))
         pool = [
             threading.Thread(
                 target=serve,

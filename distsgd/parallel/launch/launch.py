@@ -13,7 +13,7 @@ from distsgd.parallel.observer import Observer, ObserverContext, make_observer
 from distsgd.parallel.runner import MakeWorker, make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
+from distsgd.parallel.server.step_runner import NO_HOOKS, EventHooks
 
 STOP_TIMEOUT_S = 60.0
 
@@ -24,11 +24,11 @@ def launch(
     watch: Watch,
     *,
     address: str,
-    observers: Observers = NO_OBSERVERS,
+    hooks: EventHooks = NO_HOOKS,
 ) -> Outcome:
     """Make the run: without workers in a thread of this process, else on the Ray at `address`.
 
-    Blocks. `observers` are called with the events of the loop: without workers in the thread that
+    Blocks. `hooks` are called with the events of the loop: without workers in the thread that
     trains, so that the run waits for them and ends at the very step at which one raises an error;
     on Ray in this thread, a little behind the run.
 
@@ -47,7 +47,7 @@ def launch(
         observer = make_observer(spec.observer, context)
         watch = _observed(watch, observer)
     if not spec.pool.num_workers:
-        return train_in_process(spec, worker, watch, observers=observers)
+        return train_in_process(spec, worker, watch, hooks=hooks)
     name = worker if isinstance(worker, str) else name_of(worker)
     if name is None:
         problem = (
@@ -58,7 +58,7 @@ def launch(
         raise ConfigError([problem])
     from distsgd.parallel.launch.supervisor import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
-    return train_on_ray(spec, name, watch, address=address, observers=observers, observer=observer)
+    return train_on_ray(spec, name, watch, address=address, hooks=hooks, observer=observer)
 
 
 def _observed(watch: Watch, observer: Observer) -> Watch:
@@ -74,11 +74,11 @@ def train_in_process(
     worker: str | MakeWorker,
     watch: Watch,
     *,
-    observers: Observers = NO_OBSERVERS,
+    hooks: EventHooks = NO_HOOKS,
 ) -> Outcome:
-    """Train in a thread of this process, which calls and awaits `observers`; see `launch`."""
+    """Train in a thread of this process, which calls and awaits `hooks`; see `launch`."""
     with one_blas_thread():
-        server = ParameterServer(spec, partial(make_runner, worker), observers=observers)
+        server = ParameterServer(spec, partial(make_runner, worker), hooks=hooks)
     ended: Future[Outcome] = Future()
     threading.Thread(
         target=_train, args=(server, ended), name="distsgd-server", daemon=True

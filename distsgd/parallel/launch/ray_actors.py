@@ -23,7 +23,7 @@ from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.runner import make_runner
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
-from distsgd.parallel.server.step_runner import EpochEnd, Event, Observers, StepView
+from distsgd.parallel.server.step_runner import EpochEnd, Event, EventHooks, StepView
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address, Handler
 from distsgd.parallel.worker import WorkerSpec
@@ -166,13 +166,13 @@ class ServerActor(ParameterServer):
     def __init__(self, spec: ServerSpec, worker: str, incarnation: int) -> None:
         self._events = EventQueue()
         self._error: Exception | None = None
-        put: dict[str, Any] = dict.fromkeys(spec.observed, self._events.put)
+        put: dict[str, Any] = dict.fromkeys(spec.observed_events, self._events.put)
         try:
             super().__init__(
                 spec,
                 partial(make_runner, worker),
                 incarnation=incarnation,
-                observers=Observers(**put),
+                hooks=EventHooks(**put),
             )
         except SystemExit as error:
             self._error = ClusterError(f"the server cannot be started: {named(error)}")

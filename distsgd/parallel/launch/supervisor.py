@@ -23,7 +23,7 @@ from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_runner import NO_OBSERVERS, Observers
+from distsgd.parallel.server.step_runner import NO_HOOKS, EventHooks
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
@@ -267,12 +267,12 @@ def train_on_ray(
     watch: Watch,
     *,
     address: str,
-    observers: Observers = NO_OBSERVERS,
+    hooks: EventHooks = NO_HOOKS,
     observer: Observer | None = None,
 ) -> Outcome:
     """Train with a server actor and worker actors; see `launch.launch`. The secret is made here.
 
-    The steps do not wait for `observers` unless these fall far behind. Where a server dies, events
+    The steps do not wait for `hooks` unless these fall far behind. Where a server dies, events
     that it had not yet handed out may be missing. `observer` is the driver's.
     """
     refuse_shadowing(worker)
@@ -284,10 +284,10 @@ def train_on_ray(
             host=joined.host,
             transport="zmq" if is_shared else spec.pool.transport,
         )
-        spec = replace(spec, pool=pool, observed=observers.observed)
+        spec = replace(spec, pool=pool, observed_events=hooks.events)
         supervisor = Supervisor(joined, spec, worker, observer=observer)
         try:
-            delivery = Delivery(observers.notify) if observers.observed else None
+            delivery = Delivery(hooks.notify) if hooks.events else None
             return supervisor.run(watch, delivery)
         finally:
             supervisor.end()

@@ -28,11 +28,11 @@ from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
 from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
 from distsgd.parallel.server.step_runner import (
-    NO_OBSERVERS,
+    NO_HOOKS,
     CallbackError,
     EpochEnd,
     Event,
-    Observers,
+    EventHooks,
     StepRunner,
 )
 from distsgd.parallel.server.training import Training
@@ -92,7 +92,7 @@ class ParameterServer:
         spec: The run.
         make_runner: Makes the runner with which it can compute by itself.
         incarnation: How often the run's server was started anew.
-        observers: Called with the events of the loop, in the thread that trains.
+        hooks: Called with the events of the loop, in the thread that trains.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class ParameterServer:
         make_runner: Callable[[WorkerSpec], Runner],
         *,
         incarnation: int = 0,
-        observers: Observers = NO_OBSERVERS,
+        hooks: EventHooks = NO_HOOKS,
     ) -> None:
         self._born_s = monotonic()
         self._spec = spec
         self._incarnation = incarnation
-        self._observers = observers
+        self._hooks = hooks
         self._messages = MessageLog()
         sampler, model, pool = spec.worker.sampler, spec.worker.model, spec.pool
         slots = most_nodes(sampler.most_leaves)
@@ -138,7 +138,7 @@ class ParameterServer:
             )
             self._observer = make_observer(spec.observer, context)
         self._step_runner = StepRunner(
-            spec, self._pool, self._training, on_step=observers.on_step, observer=self._observer
+            spec, self._pool, self._training, on_step=hooks.on_step, observer=self._observer
         )
         self._run_logger: RunLogger | None = None
         self._stop = threading.Event()
@@ -279,7 +279,7 @@ class ParameterServer:
             if observer is not None:
                 observer.on_phase("after_update", training.step)
             is_epoch_end = training.step % spec.update.steps_per_epoch == 0
-            if is_epoch_end and self._observers.on_epoch_end is not None:
+            if is_epoch_end and self._hooks.on_epoch_end is not None:
                 epoch = round(training.epoch)
                 self._notify(EpochEnd(training.step, epoch, training.train_loss))
             if training.step % spec.evaluate_every_steps == 0:
@@ -318,7 +318,7 @@ class ParameterServer:
 
     def _notify(self, event: Event) -> None:
         try:
-            self._observers.notify(event)
+            self._hooks.notify(event)
         except Exception as error:
             raise CallbackError(error) from error
 

@@ -91,7 +91,7 @@ class ServerSpec:
     num_test_rows: int
     init: Literal["glorot", "he", "zeros"]
     initial_weights: Array | None = None  # [P]; instead of `init`.
-    observed: tuple[str, ...] = ()  # The events that a driver wants to see: see `Observers`.
+    observed_events: tuple[str, ...] = ()  # That a driver wants to see: see `EventHooks`.
     observer: Named | None = None  # Of an `Observer`; no input to the bits.
     length: Length = "steps"  # What `total_steps` came from.
 

@@ -1,6 +1,6 @@
 """One step of training, as the server makes it, and what observes the steps.
 
-Observers see each step, each end of an epoch, each evaluation. Nothing of that is made, and nothing
+Hooks see each step, each end of an epoch, each evaluation. Nothing of that is made, and nothing
 travels, unless it is observed. The server's own worker computes the view of a step from the same
 rows and weights as the step itself, so it is the same for any number of workers.
 
@@ -76,7 +76,7 @@ OnStep = Callable[[StepView], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observers:
+class EventHooks:
     """What is called with each event of the loop; an event that nothing observes is not made."""
 
     on_step: OnStep | None = None
@@ -84,7 +84,7 @@ class Observers:
     on_evaluate: Callable[[EvaluationRow], None] | None = None
 
     @property
-    def observed(self) -> tuple[str, ...]:
+    def events(self) -> tuple[str, ...]:
         """The names of those that are set."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
@@ -98,7 +98,7 @@ class Observers:
             call(event)
 
 
-NO_OBSERVERS = Observers()
+NO_HOOKS = EventHooks()
 
 
 class CallbackError(Exception):

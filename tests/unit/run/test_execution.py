@@ -117,8 +117,8 @@ def test_start_hook_that_raises_leaves_no_run(tmp_path: Path) -> None:
 
 
 def test_steps_are_looked_at_only_for_who_wants_them() -> None:
-    assert Callbacks([Callback(), Callback(on_message=print)]).observers().observed == ()
-    assert Callbacks([Everything()]).observers().observed == (
+    assert Callbacks([Callback(), Callback(on_message=print)]).hooks().events == ()
+    assert Callbacks([Everything()]).hooks().events == (
         "on_step",
         "on_epoch_end",
         "on_evaluate",

@@ -7,7 +7,7 @@ import pytest
 
 from distsgd.errors import WaitTimeoutError
 from distsgd.parallel.launch.ray_actors import MOST_WAITING, Delivery, EventQueue
-from distsgd.parallel.server.step_runner import EpochEnd, Event, Observers, StepView
+from distsgd.parallel.server.step_runner import EpochEnd, Event, EventHooks, StepView
 from distsgd.store.logs import EvaluationRow
 
 
@@ -94,8 +94,8 @@ def test_events_of_one_step_that_a_new_server_redoes_are_delivered_once() -> Non
 
 def test_only_what_is_observed_is_called() -> None:
     seen: list[EpochEnd] = []
-    observers = Observers(on_epoch_end=seen.append)
-    observers.notify(view(0))
-    observers.notify(EpochEnd(2, 1, 0.5))
-    assert observers.observed == ("on_epoch_end",)
+    hooks = EventHooks(on_epoch_end=seen.append)
+    hooks.notify(view(0))
+    hooks.notify(EpochEnd(2, 1, 0.5))
+    assert hooks.events == ("on_epoch_end",)
     assert seen == [EpochEnd(2, 1, 0.5)]
