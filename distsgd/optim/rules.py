@@ -25,7 +25,12 @@ from distsgd.base.settings import Setting
 
 @runtime_checkable
 class UpdateRule(Protocol):
-    """What the server needs of a rule; a rule itself holds no state."""
+    """What the server needs of a rule; a rule itself holds no state.
+
+    A rule is elementwise: it is given the weights in chunks of 65,536, each with the same chunk of
+    the gradient and of its state, so that what it works on stays in the cache. A norm over all
+    weights is not to be had here; clipping by one is ``[optimizer] clip_norm``.
+    """
 
     def init(self, weights: Array) -> dict[str, Array]:
         """State before the first step, which a checkpoint keeps: arrays by name, ``[P]``."""
@@ -43,10 +48,10 @@ class UpdateRule(Protocol):
         """Move `weights` by one step.
 
         Args:
-            weights: Shape ``[P]``; changed.
-            mean_grad: Shape ``[P]``, the dtype of `weights`; used as scratch, so its values are
+            weights: A chunk of them, one axis; changed in place.
+            mean_grad: The same chunk, the dtype of `weights`; used as scratch, so its values are
                 lost.
-            state: What `init` gave; its arrays are changed.
+            state: The same chunk of what `init` gave; its arrays are changed in place.
             learning_rate: For this step; enters in the dtype of `weights`.
             num_updates: Updates that `state` has seen before this one. Not the step where a run was
                 rolled back: the state then is that of an earlier one.

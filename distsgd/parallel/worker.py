@@ -258,11 +258,9 @@ class BlockWorker(ABC):
             ModelError: `compute_block` does not give what the run measures.
         """
         result, count = self.compute_block(batch, weights_P, gradient_P), batch.num_rows
-        if result.losses_N.shape != (count,):
-            raise self._wrong(
-                f"gives losses of shape {result.losses_N.shape} for {count} rows; must be "
-                f"({count},), the loss of each"
-            )
+        if not isinstance(result, BlockResult):
+            raise self._wrong(f"gives a {type(result).__name__}; must be a BlockResult")
+        self._check_shape("losses_N", result.losses_N, count)
         loss_sum = float(np.add.reduce(result.losses_N, dtype=np.float64))
         if batch.is_test:
             return Sums(count, loss_sum, self._num_correct(result.outputs_NO, batch.target))
@@ -274,6 +272,7 @@ class BlockWorker(ABC):
                 "gives no squared_norms_N, which [statistics] per_sample measures (give them, or "
                 "set it to false)"
             )
+        self._check_shape("squared_norms_N", norms_N, count)
         norm_sum = float(np.add.reduce(norms_N, dtype=np.float64))
         return Sums(count, loss_sum, 0, norm_sum, float(np.maximum.reduce(norms_N)))
 
@@ -291,6 +290,12 @@ class BlockWorker(ABC):
                 "(give them, or hold no rows out)"
             )
         return num_correct(outputs_NO, target)
+
+    def _check_shape(self, name: str, found: object, count: int) -> None:
+        shape = getattr(found, "shape", None)
+        if shape != (count,):
+            what = f"of shape {shape}" if shape is not None else f"as a {type(found).__name__}"
+            raise self._wrong(f"gives {name} {what} for {count} rows; must be an array ({count},)")
 
     def _wrong(self, what: str) -> ModelError:
         return ModelError(f"{type(self).__name__}.compute_block {what}")

@@ -151,7 +151,8 @@ class Trainer:
             DataError: The data cannot be used.
         """
         if self._data is not None:
-            raise ConfigError(["a dry run is made for files; rows that are handed in are checked by fit()"])
+            handed_in = "a dry run is made for files; rows that are handed in are checked by fit()"
+            raise ConfigError([handed_in])
         return DryRun.of(self._spec_of(self._prepared_files()))
 
     def fit(

@@ -136,6 +136,21 @@ class Means(Careless):
         return BlockResult(losses_N.mean(keepdims=True))
 
 
+class OneNorm(Careless):
+    """Gives one squared norm for all."""
+
+    def compute_block(self, batch: Batch, weights_P: Any, gradient_P: Any) -> BlockResult:
+        result = super().compute_block(batch, weights_P, gradient_P)
+        return result._replace(squared_norms_N=np.ones(1, np.float32))
+
+
+class Pair(Careless):
+    """Gives something else."""
+
+    def compute_block(self, batch: Batch, weights_P: Any, gradient_P: Any) -> Any:
+        return (super().compute_block(batch, weights_P, gradient_P).losses_N, None)
+
+
 class NoWorker:
     """Has none of the calls."""
 
@@ -153,8 +168,12 @@ CLASSES: dict[str, dict[str, Any]] = {
 def test_what_a_worker_does_not_give_is_refused_where_the_run_measures_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Careless.compute_block gives no squared_norms_N"):
         trains_with(Careless, tmp_path)
-    with pytest.raises(ModelError, match=r"gives losses of shape \(1,\) for 5 rows"):
+    with pytest.raises(ModelError, match=r"gives losses_N of shape \(1,\) for 5 rows"):
         trains_with(Means, tmp_path)
+    with pytest.raises(ModelError, match=r"gives squared_norms_N of shape \(1,\) for 5 rows"):
+        trains_with(OneNorm, tmp_path)
+    with pytest.raises(ModelError, match=r"gives a tuple; must be a BlockResult"):
+        trains_with(Pair, tmp_path)
     with pytest.raises(ModelError, match="gives no outputs_NO of held-out rows"):
         trains_with(Careless, tmp_path, **CLASSES)
     with pytest.raises(ConfigError, match="has no read, compute, prefetch; derive it from"):
