@@ -8,8 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -79,9 +78,6 @@ app.add_typer(draw_app, name="draw")
 
 def main() -> None:
     """Run the command line; an error of ours becomes one message and its exit code."""
-    # Code of one's own is named as module:name; what is installed comes before it.
-    with suppress(FileNotFoundError):
-        sys.path.append(str(Path.cwd()))
     warnings.showwarning = _show_warning
     with errors_shown(), lasting_streams(), errors_shown():
         app()

@@ -20,6 +20,7 @@ from distsgd.config.sections import (
 from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
+from distsgd.parallel.observer import OBSERVER
 
 
 def disagreements(
@@ -91,9 +92,9 @@ def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:
         yield Problem(keys, text)
         return
     try:
-        found = named.find(None)  # In place of the context of a process.
+        found = named.find(OBSERVER, None)  # In place of the context of a process.
     except ConfigError as error:
-        yield from (Problem(keys, f"parallel.observer: {text}") for text in error.problems)
+        yield from (Problem(keys, text) for text in error.problems)
         return
     if check := getattr(found, "check", None):
         for text in check(parallel.observer_options, has_workers=parallel.workers != 0):

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from distsgd.base.named import NAMED
 from distsgd.base.settings import Key, is_allowed, keys_of
 from distsgd.config.problems import Problem, found_alone, in_words, shown
 from distsgd.errors import ConfigError
@@ -93,7 +94,6 @@ class Section(BaseModel, metaclass=_Checked):
 
 Components = Mapping[str, type[Any]]
 S = TypeVar("S", bound="ComposedSection")
-NAMED = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"  # "module:qualname"
 
 
 class ComposedSection(Section):

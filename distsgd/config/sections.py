@@ -6,15 +6,15 @@ answered by the rule. Keys that are settings of a component are said there: see 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from distsgd.base.named import Named
+from distsgd.base.named import NAMED, Named
 from distsgd.base.settings import quoted
 from distsgd.config.problems import in_words
 from distsgd.config.section import (
-    NAMED,
     ComposedSection,
     CsvSection,
     Layer,
@@ -127,7 +127,7 @@ def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _loss_name(name: str) -> str:
-    if name not in LOSSES and ":" not in name:
+    if name not in LOSSES and not re.fullmatch(NAMED, name):
         raise ValueError(name)
     return name
 
@@ -286,7 +286,7 @@ class ParallelSection(Section):
         key(
             "the class that computes a block",
             "module:class, which each process can import",
-            pattern=r"^[\w.]+:[\w.]+$",
+            pattern=NAMED,
         ),
     ] = "distsgd_workers.gradient_worker:GradientWorker"
     assignment: Annotated[

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distsgd.base.named import Named
-from distsgd.errors import ConfigError
+from distsgd.base.named import Kind, Named
 
 Role = Literal["driver", "server", "worker"]
 Phase = Literal[
@@ -84,14 +83,20 @@ class Observer:
         return ()
 
 
+OBSERVER = Kind(
+    "parallel.observer",
+    rule="an Observer",
+    way_out="derive a class from distsgd.parallel.observer:Observer",
+    base=Observer,
+)
+
+
 def make_observer(named: Named, context: ObserverContext) -> Observer:
     """The observer of this process.
 
     Raises:
-        ConfigError: It cannot be found, does not take its options, or is no `Observer`.
+        ConfigError: It cannot be found, does not take its options, or is no `Observer`; then
+            nothing was called.
     """
-    made = named.make(context)
-    if not isinstance(made, Observer):
-        text = f"parallel.observer is {named.name}, which makes a {type(made).__name__}; must be"
-        raise ConfigError([f"{text} an Observer (derive it from distsgd.parallel.observer)"])
+    made: Observer = named.make(OBSERVER, context)
     return made

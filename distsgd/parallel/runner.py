@@ -18,7 +18,7 @@ import numpy as np
 
 from distsgd import __version__
 from distsgd.base.arrays import Array
-from distsgd.base.named import find_object
+from distsgd.base.named import Kind, Named
 from distsgd.data.sampler import Partition
 from distsgd.errors import ConfigError
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
@@ -29,6 +29,13 @@ from distsgd.parallel.worker import BlockRows, Seen, Viewer, Worker, WorkerSpec
 
 MakeWorker = Callable[[WorkerSpec], Worker]  # A worker's class.
 OnPhase = Callable[[Phase, int], None]
+WORKER = Kind(
+    "parallel.worker",
+    rule="a class with read, compute and prefetch, whose instances have a data_digest",
+    way_out="derive it from distsgd.parallel.worker:BlockWorker",
+    methods=(("read", "compute", "prefetch"),),
+    attributes=("data_digest",),
+)
 
 
 def _is_unwatched(_phase: Phase, _step: int) -> None:
@@ -140,14 +147,11 @@ def make_runner(
     """The runner of a worker class, or of one named ``module:class``, in this process.
 
     Raises:
-        ConfigError: There is no such class, or it does not make a worker.
+        ConfigError: There is no such class, what is named is none (then nothing was called), it
+            cannot be made, or does not make a worker.
     """
-    made = (find_object(worker) if isinstance(worker, str) else worker)(spec)
-    missing = [name for name in ("read", "compute", "prefetch") if not hasattr(made, name)]
-    if missing:
-        problem = (
-            f"the worker {worker} has no {', '.join(missing)}; derive it from "
-            "distsgd.parallel.worker:BlockWorker (set [parallel] worker)"
-        )
-        raise ConfigError([problem])
+    if isinstance(worker, str):
+        made = Named(worker).make(WORKER, spec)
+    else:
+        made = WORKER.make(getattr(worker, "__qualname__", repr(worker)), worker, spec)
     return Runner(made, spec, on_phase=on_phase)

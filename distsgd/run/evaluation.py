@@ -27,8 +27,8 @@ from distsgd.parallel.runner import make_runner
 from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.run.own_code import check_found_again
 from distsgd.run.rows import NewRows
+from distsgd.run.rule_and_sampler import evaluation_spec
 from distsgd.run.source import label_problem
-from distsgd.run.spec import make_run_spec
 
 if TYPE_CHECKING:
     from distsgd.run.run import Run
@@ -46,7 +46,8 @@ class Evaluation:
 def evaluate_held_out(saved: Run, data: Path) -> Evaluation:
     """On the rows that training held out, in the same blocks and the same tree. Blocks.
 
-    The same bits as during training.
+    The same bits as during training. Only network, worker and blocks are needed: the modules of
+    rule and sampler may be gone.
 
     Args:
         saved: A run that held some out.
@@ -55,16 +56,17 @@ def evaluate_held_out(saved: Run, data: Path) -> Evaluation:
     with one_blas_thread():
         if saved.own.worker is None:
             check_found_again(saved.directory, "worker")
-        run_spec = make_run_spec(saved.config, data, saved.manifest, saved.own)
+        spec = evaluation_spec(saved.config, data, saved.manifest, saved.model)
+        worker = saved.own.worker or saved.config.parallel.worker
         layout = BufferLayout(saved.model.num_parameters, 1, saved.config.train.dtype)
         pool = WorkerPool(
             layout,
-            make_runner(run_spec.worker, run_spec.worker_spec()),
+            make_runner(worker, spec),
             transport=None,
             settings=PoolSettings("all", step_timeout_s=math.inf),
         )
         np.copyto(pool.weights, saved.weights_P)
-        partition = run_spec.sampler.blocking.evaluation(saved.manifest.test_rows)
+        partition = spec.sampler.blocking.evaluation(saved.manifest.test_rows)
         sums = pool.gather(Work(RequestKind.EVALUATE, 0, partition)).sums
     accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)

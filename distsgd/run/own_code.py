@@ -8,7 +8,6 @@ only; the record says so, and such a run cannot be made again from its directory
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from distsgd.base.named import name_of
+from distsgd.base.named import find_module, name_of
 from distsgd.base.settings import refuse
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
@@ -293,9 +292,9 @@ def _source_digest(name: str | None) -> str | None:
     if name is None:
         return None
     try:
-        file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
+        file = inspect.getsourcefile(find_module(name))
         return None if file is None else blake3(Path(file).read_bytes()).hexdigest()
-    except (ImportError, OSError, TypeError):
+    except (ConfigError, OSError, TypeError):
         return None
 
 

@@ -72,6 +72,9 @@ class Run:
     def open(cls, run: Path | str, *, on_message: Say = _silent) -> Self:
         """The run at `run`, a directory.
 
+        What its ``config.json`` names is imported, which runs the module's code: open only runs
+        whose named modules you trust.
+
         Args:
             run: As `train` printed it.
             on_message: Called with each damaged checkpoint that is passed over.
@@ -118,11 +121,7 @@ class Run:
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The newest weights by parameter name, in the order of the model, each in its shape.
-
-        Raises:
-            RunError, CheckpointError: As `checkpoint`.
-        """
+        """The newest weights by name, in the model's order and shapes. Raises as `checkpoint`."""
         named = self.checkpoint.arrays["weights"]  # In no order: that is of the file's reader.
         return {spec.name: named[spec.name] for spec in self.model.parameters}
 
@@ -130,8 +129,7 @@ class Run:
     def history(self) -> Any:
         """A pyarrow Table, a row for each `history_every` steps; see `distsgd.store.HistoryRow`.
 
-        Raises:
-            CheckpointError: It is damaged.
+        Raises CheckpointError where it is damaged.
         """
         return read_history(self.directory.history)
 
@@ -139,8 +137,7 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """How it ended, as ``--json`` prints it; empty for a run that has not ended yet.
 
-        Raises:
-            RunError: The file is damaged.
+        Raises RunError where the file is damaged.
         """
         ended = self.directory.result_path
         return self.directory.read_json(ended) if ended.is_file() else {}
@@ -299,6 +296,8 @@ class Run:
         cache_dir: Path | str | None = None,
     ) -> Verification:
         """Make the run again in a directory of its own; compare digests, history and weights.
+
+        What its files name is imported, as by `open`: verify only runs whose modules you trust.
 
         Args:
             num_workers: Worker processes on Ray; 0 for none.

@@ -5,19 +5,17 @@ No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.base.named import Named
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
 from distsgd.data.orders import MOST_NARROW_ROWS
 from distsgd.data.prepare.labels import check_two_classes, shown
-from distsgd.data.sampler import Sampler, SamplerSpec
+from distsgd.data.sampler import Sampler
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import find_loss
 from distsgd.nn.model import Model, layer_from_dict
@@ -30,6 +28,7 @@ from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, 
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode
+from distsgd.run.rule_and_sampler import make_rule, make_sampler
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 PROCESS_BYTES = 150 << 20
@@ -246,67 +245,9 @@ def make_run_spec(
     problems += unknown
     if problems:
         raise ConfigError(problems)
-    sampler, rule = _sampler(config, manifest), own.rule or make_rule(config)
+    sampler, rule = make_sampler(config, manifest), own.rule or make_rule(config)
     total_steps, length = _total_steps(config, sampler.steps_per_epoch)
     return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length, own)
-
-
-def make_rule(config: TrainConfig) -> UpdateRule | SearchRule:
-    """The rule of ``[optimizer]``.
-
-    Raises:
-        ConfigError: What it names cannot be found, is no rule, or does not go with other keys.
-    """
-    optimizer = config.optimizer
-    if optimizer.type in optimizer.components:
-        rule: UpdateRule = optimizer.component()
-        return rule
-    made = Named(optimizer.type, optimizer.options).make()
-    if isinstance(made, SearchRule):
-        if problems := list(_about_search(config)):
-            raise ConfigError(problems)
-        return made
-    if not isinstance(made, UpdateRule):
-        text = (
-            f'optimizer.type is "{optimizer.type}", which makes a {type(made).__name__}; must make '
-            "a rule, with init and update_inplace, or with init, rate and search_inplace (see "
-            "distsgd.optim.rules and distsgd.optim.search)"
-        )
-        raise ConfigError([text])
-    return made
-
-
-def _about_search(config: TrainConfig) -> Iterator[str]:
-    """What needs a gradient, or a learning rate, with a rule that asks for losses only."""
-    asked = {
-        "optimizer.clip_norm": config.optimizer.clip_norm is not None,
-        "train.stop_gradient_norm": config.train.stop_gradient_norm is not None,
-        "train.on_divergence": config.train.on_divergence == "halve_lr",
-    }
-    for section, _, key in (name.partition(".") for name, is_set in asked.items() if is_set):
-        yield (
-            f'{section}.{key} is set with optimizer.type "{config.optimizer.type}"; that rule asks '
-            f"for losses only and has no gradient (remove {key} from [{section}], or take another "
-            "rule)"
-        )
-
-
-def _sampler(config: TrainConfig, manifest: Manifest) -> Sampler:
-    parallel, batch = config.parallel, config.batch
-    spec = SamplerSpec(
-        num_rows=manifest.train_rows,
-        size=batch.size,
-        seed=config.train.seed,
-        shuffle=config.data.shuffle,
-        row_bytes=manifest.num_features * np.dtype(config.train.dtype).itemsize,
-        lanes=parallel.lanes,
-        lane_rows=None if parallel.lane_rows == "auto" else parallel.lane_rows,
-        block_rows=parallel.block_rows,
-    )
-    if batch.sampler == "permutation":
-        return spec.permutation(spec.batch_rows, spec.blocking(spec.batch_rows))
-    sampler: Sampler = Named(batch.sampler, batch.sampler_options).make(spec)
-    return sampler
 
 
 def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:

@@ -34,10 +34,11 @@ from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
 from distsgd.run.resume import check_resume
+from distsgd.run.rule_and_sampler import make_rule
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
 from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
-from distsgd.run.spec import RunSpec, make_rule, make_run_spec
+from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0

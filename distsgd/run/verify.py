@@ -150,7 +150,11 @@ def verify(
     stop: threading.Event | None = None,
     cache_dir: Path | None = None,
 ) -> Verification:
-    """Make `saved` again in a directory of its own and compare; see `Run.verify`. Blocks."""
+    """Make `saved` again in a directory of its own and compare; see `Run.verify`. Blocks.
+
+    What it names (rule, sampler, worker, loss) is imported, which runs the modules' code: verify
+    only runs whose named modules you trust.
+    """
     num_workers = count_argument("num_workers", num_workers)
     say = call_argument("on_message", on_message, _silent)
     show = call_argument("on_progress", on_progress, _silent)

@@ -92,7 +92,10 @@ def test_frozen_weights_stay_whatever_a_search_does(
         ({"type": "no_such_module:Rule"}, '"no_such_module:Rule" cannot be found'),
         ({"type": "tests.own_parts:Nothing"}, '"tests.own_parts:Nothing" cannot be found'),
         ({"type": SIGN, "options": {"bta": 0.5}}, r"does not take the options {bta = 0.5}"),
-        ({"type": "tests.own_parts:make_nothing"}, "which makes a int; must make a rule"),
+        (
+            {"type": "tests.own_parts:make_nothing"},
+            "which is a function; must be a class",
+        ),
         ({"type": SPSA, "clip_norm": 1.0}, "optimizer.clip_norm is set with optimizer.type"),
     ],
 )

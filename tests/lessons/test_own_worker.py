@@ -176,7 +176,7 @@ def test_what_a_worker_does_not_give_is_refused_where_the_run_measures_it(tmp_pa
         trains_with(Pair, tmp_path)
     with pytest.raises(ModelError, match="gives no outputs_NO of held-out rows"):
         trains_with(Careless, tmp_path, **CLASSES)
-    with pytest.raises(ConfigError, match="has no read, compute, prefetch; derive it from"):
+    with pytest.raises(ConfigError, match="a class without read, compute, prefetch; must be"):
         trains_with(NoWorker, tmp_path)
 
 

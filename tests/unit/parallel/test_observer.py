@@ -15,7 +15,7 @@ from distsgd import Callback, Run, TrainConfig, Trainer
 from distsgd.base.named import Named, name_of
 from distsgd.errors import ConfigError
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.observer import Observer, ObserverContext, make_observer
+from distsgd.parallel.observer import OBSERVER, Observer, ObserverContext, make_observer
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.store.run_directory import RunDirectory
 from tests.fakes import FakeWorker
@@ -92,13 +92,13 @@ def test_error_of_an_observer_ends_the_run(new_run: Callable[[], Path]) -> None:
 
 def test_what_is_no_observer_is_refused() -> None:
     context = ObserverContext(role="driver", run=Path("run"))
-    with pytest.raises(ConfigError, match=r"builtins:id, which makes a int; must be an Observer"):
+    with pytest.raises(ConfigError, match=r'"builtins:id", which is a .*must be an Observer'):
         make_observer(Named("builtins:id"), context)
 
 
 def test_worker_tells_its_phases_around_each_request() -> None:
     context = ObserverContext(role="worker", run=Path("run"), worker=0)
-    worker = FakeWorker(SAMPLER, on_phase=NAMED.make(context).on_phase)
+    worker = FakeWorker(SAMPLER, on_phase=NAMED.make(OBSERVER, context).on_phase)
     worker.attach(np.zeros(4, np.float32), np.zeros((8, 4), np.float32))
     for step, kind in enumerate((RequestKind.GRADIENT, RequestKind.LOSS, RequestKind.EVALUATE)):
         worker.compute(ComputeRequest(0, kind, step, 0, 1, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,43 @@ def test_worker_is_made_from_its_class_or_its_name() -> None:
         assert make_runner(worker, SPEC).describe(3).data_digest == "its data"
     with pytest.raises(ConfigError, match=f'"{__name__}:Nothing" cannot be found'):
         make_runner(f"{__name__}:Nothing", SPEC)
+
+
+class Undigested:
+    """Does not say on which data it computes."""
+
+    read, compute, prefetch = Watched.read, Watched.compute, Watched.prefetch
+
+    def __init__(self, _: WorkerSpec) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+
+class Unmade(Watched):
+    """Cannot be constructed."""
+
+    def __init__(self, _: WorkerSpec) -> None:
+        raise KeyError("a setting")
+
+
+class Abstract(Watched, ABC):
+    """Lacks a method of its own."""
+
+    @abstractmethod
+    def weigh(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (Undigested, r"makes a Undigested without data_digest; must be a class with read"),
+        (Unmade, r"raises KeyError: 'a setting', when it is made \(mend it"),
+        (Abstract, r"raises TypeError: Can't instantiate abstract class Abstract.*\(mend it"),
+    ],
+)
+def test_class_that_makes_no_worker_is_refused_by_its_name(worker: Any, said: str) -> None:
+    for given in (worker, f"{__name__}:{worker.__name__}"):
+        with pytest.raises(ConfigError, match=f'parallel.worker is ".*{worker.__name__}".*{said}'):
+            make_runner(given, SPEC)
 
 
 def test_data_and_process_stand_in_what_a_runner_says_of_itself() -> None:

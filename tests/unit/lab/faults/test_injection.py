@@ -21,7 +21,7 @@ from distsgd.config import aliases
 from distsgd.lab.faults.injection import NAME, FaultInjection
 from distsgd.lab.faults.log import FILE, FaultLog
 from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
-from distsgd.parallel.observer import Observer, ObserverContext
+from distsgd.parallel.observer import OBSERVER, Observer, ObserverContext
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address, BufferLayout, ServerGone
@@ -276,7 +276,9 @@ def test_summary_report_and_planned_deaths_are_those_of_the_log(tmp_path: Path) 
 def test_name_of_the_observer_is_that_of_the_class(tmp_path: Path) -> None:
     assert name_of(FaultInjection) == NAME == aliases.INJECTION
     context = ObserverContext(role="driver", run=tmp_path)
-    assert isinstance(Named(NAME, {"faults": ["kill driver at step 9"]}).make(context), Observer)
+    assert isinstance(
+        Named(NAME, {"faults": ["kill driver at step 9"]}).make(OBSERVER, context), Observer
+    )
 
 
 @pytest.mark.parametrize(
