@@ -1,6 +1,7 @@
 """A transport within one process: its worker computes while it is sent a request.
 
-In the loop (`server.step_runner`), the server's own worker is reached through it. No I/O here.
+In the loop (`server.step_runner`), `pool.gather` reaches the server's own worker through it. No
+I/O here.
 
 Legend: P parameters, S slots.
 """
