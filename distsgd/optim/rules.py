@@ -48,8 +48,8 @@ class UpdateRule(Protocol):
         """Move `weights` by one step.
 
         Args:
-            weights: A chunk of them, one axis; changed in place.
-            mean_grad: The same chunk, the dtype of `weights`; used as scratch, so its values are
+            weights: A chunk of them, shape ``[C]``; changed in place.
+            mean_grad: The same chunk, ``[C]``, of the dtype of `weights`; scratch, so its values are
                 lost.
             state: The same chunk of what `init` gave; its arrays are changed in place.
             learning_rate: For this step; enters in the dtype of `weights`.
