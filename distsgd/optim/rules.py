@@ -49,8 +49,8 @@ class UpdateRule(Protocol):
 
         Args:
             weights: A chunk of them, shape ``[C]``; changed in place.
-            mean_grad: The same chunk, ``[C]``, of the dtype of `weights`; scratch, so its values are
-                lost.
+            mean_grad: The same chunk, ``[C]``, of the dtype of `weights`; used as scratch, so its
+                values are lost.
             state: The same chunk of what `init` gave; its arrays are changed in place.
             learning_rate: For this step; enters in the dtype of `weights`.
             num_updates: Updates that `state` has seen before this one. Not the step where a run was
