@@ -110,7 +110,7 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     (wheel := next(place.index.glob("wanted-*"))).rename(hidden := place.index / "hidden")
     code, said = place.env()
     assert code != 0
-    assert "run it again to go on" in said
+    assert "run it again to continue" in said
     assert f"making {place.root}/.venv with Python 3." in said
     assert f"({place.bin}/python3.13)" in said
     mark = place.root / ".venv" / "mark"
