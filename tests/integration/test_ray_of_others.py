@@ -144,7 +144,7 @@ FAILURES = """
 import sys
 from pathlib import Path
 
-from distsgd.errors import ClusterError, DistSGDError
+from distsgd.errors import ClusterError, ConfigError, DistSGDError
 from distsgd.config import TrainConfig
 from distsgd.parallel.launch.address import check_address
 from distsgd.parallel.launch.supervisor import train_on_ray
@@ -170,8 +170,8 @@ assert "SystemExit: the licence has expired" in str(found), found
 found = error_of("bad_workers:Dies")
 assert "cannot be started: its process died 3 times" in str(found), found
 found = error_of("bad_workers:SpoilsTheServer")
-assert type(found) is ClusterError, found
-assert "the server to start" in str(found) and "ValueError: 42 is no device" in str(found), found
+assert type(found) is ConfigError, found
+assert "SpoilsTheServer" in str(found) and "ValueError: 42 is no device" in str(found), found
 found = error_of("bad_workers:NotThere")
 assert "NotThere" in str(found), found
 
