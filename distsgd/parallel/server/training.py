@@ -52,7 +52,10 @@ class Training:
         self._spec = spec
         self._say = say
         self.weights = weights
-        self.search_rule = spec.rule if isinstance(spec.rule, SearchRule) else None
+        # Told apart once: whether something keeps a protocol takes long to find out, in each step.
+        rule = spec.rule
+        self.search_rule = rule if isinstance(rule, SearchRule) else None
+        self._update_rule = None if isinstance(rule, SearchRule) else rule
         self.rule_state = initial_state(spec.rule, weights)
         # An array, so that it can be rolled back together with the state.
         self._num_updates = np.zeros(1, np.int64)
@@ -152,8 +155,8 @@ class Training:
         self, gradient_sum: Sequence[Array], count: int, *, factor: float, rate: float
     ) -> None:
         """Move the weights by the mean gradient times `factor`, which is what clipping left."""
-        rule, weights, num_updates = self._spec.rule, self.weights, self._num_updates
-        assert not isinstance(rule, SearchRule)
+        rule, weights, num_updates = self._update_rule, self.weights, self._num_updates
+        assert rule is not None
         scalar = weights.dtype.type
         # The mean over a power of two is the same bits as a product, which is twice as fast.
         divide, by = (
