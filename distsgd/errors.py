@@ -10,6 +10,7 @@ The tree is drawn here, and nothing below imports anything of ours.
      ├── MissingExtraError          2   an optional package is not installed
      ├── DataError                  3   a source, a row or a label cannot be used
      │    └── ShardError            3   a prepared data set is damaged
+     ├── StorageError               4   object storage refuses, or does not answer
      ├── CheckpointError            3   a saved artefact is damaged
      │    └── VerificationError     3   computing a run again gave another result
      ├── ClusterError               4   Ray, a worker or a resource is missing
@@ -118,6 +119,19 @@ class DataError(DistSGDError):
 
 class ShardError(DataError):
     """A prepared data set is damaged or not one of ours."""
+
+
+class StorageError(DistSGDError):
+    """The storage at `address` refuses, or does not answer; `reason` is what it says."""
+
+    exit_code = 4
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.reason}"
 
 
 class CheckpointError(DistSGDError):

@@ -55,10 +55,11 @@ class Pin(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """A lock to make: what it is for, and the requirements that it holds."""
+    """A lock to make: what it is for, what it holds, and the locks that are installed with it."""
 
     purpose: str
     roots: Sequence[str]
+    beyond: Sequence[str] = ()
 
 
 def pins(compiled: str) -> dict[str, Pin]:
@@ -75,7 +76,7 @@ def pins(compiled: str) -> dict[str, Pin]:
 
 
 def cut(compiled: str, locks: Mapping[str, Lock], *, find: Find) -> dict[str, str]:
-    """The text of each lock, by file; what an earlier one holds is not held again.
+    """The text of each lock, by file; what those that it is installed with hold, it does not.
 
     Args:
         compiled: What pip-compile wrote, with hashes, for all locks together.
@@ -86,7 +87,7 @@ def cut(compiled: str, locks: Mapping[str, Lock], *, find: Find) -> dict[str, st
         LookupError: Something is required that is not pinned.
     """
     pinned = pins(compiled)
-    held: set[tuple[str, tuple[str, ...]]] = set()
+    held: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
     texts = {}
     for file, lock in locks.items():
         new = set()
@@ -94,9 +95,9 @@ def cut(compiled: str, locks: Mapping[str, Lock], *, find: Find) -> dict[str, st
             if need.name not in pinned:
                 raise LookupError(f"{need.of} requires {need.requirement}, which is not pinned")
             new.add((need.name, tuple(sorted(need.requirement.extras))))
-        lines = [_lines(pinned[name], extras) for name, extras in sorted(new - held)]
+        held[file] = new.difference(*(held[other] for other in lock.beyond))
+        lines = [_lines(pinned[name], extras) for name, extras in sorted(held[file])]
         texts[file] = "\n".join([HEAD.format(purpose=lock.purpose), *lines]).rstrip() + "\n"
-        held |= new
     return texts
 
 
@@ -110,15 +111,21 @@ def _lines(pin: Pin, extras: Iterable[str]) -> str:
 def project_locks() -> dict[str, Lock]:
     """The locks of this project, by file."""
     roots = project()
+    base, plots, cluster = (f"requirements{it}.lock" for it in ("", "-plots", "-cluster"))
     return {
-        "requirements.lock": Lock(
+        base: Lock(
             "What the project needs, and what installs it in place.", roots[""] + roots["build"]
         ),
-        "requirements-plots.lock": Lock(
-            "What pictures need beyond requirements.lock.", roots["plots"]
+        plots: Lock("What pictures need beyond requirements.lock.", roots["plots"], [base]),
+        cluster: Lock(
+            "What Ray jobs and runs on object storage need beyond requirements.lock.",
+            roots["cluster"] + roots["s3"],
+            [base],
         ),
         "requirements-test.lock": Lock(
-            "What the tests need beyond the two others.", [*roots["dev"], OLDEST_PIP]
+            "What the tests need beyond the others.",
+            [*roots["dev"], OLDEST_PIP],
+            [base, plots, cluster],
         ),
     }
 

@@ -24,6 +24,8 @@ version = "1.0"
 dependencies = ["wanted>=1"]
 [project.optional-dependencies]
 plots = ["drawing"]
+cluster = ["joining"]
+s3 = []
 dev = ["trying"]
 """
 # A build backend of the project's own, so that nothing else is needed.
@@ -60,6 +62,7 @@ class Place:
         (self.bin / "python3.13").symlink_to(Path(sys.executable).resolve())
         self.lock("requirements.lock", "wanted", "1.0")
         self.lock("requirements-plots.lock", "drawing", "1.0")
+        self.lock("requirements-cluster.lock", "joining", "1.0")
         self.lock("requirements-test.lock", "trying", "1.0", "wanted")
         oldest = pin(write_wheel(self.index, "pip", "23.2.1"), ' ; extra == "oldest-pip"')
         with (self.root / "requirements-test.lock").open("a") as file:
@@ -134,15 +137,15 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     pip = place.packages()["pip"]
     code, said = place.env("--with", "test")
     assert code == 0, said
-    assert "/.venv: -r requirements-plots.lock -r requirements-test.lock\n" in said
+    assert "/.venv: -r requirements-plots.lock -r requirements-cluster.lock -r requirements-test.lock" in said
     assert "making" not in said
     found = place.packages()
-    assert {"mine", "drawing", "trying"} <= found.keys()
+    assert {"mine", "drawing", "joining", "trying"} <= found.keys()
     assert (found["pip"], found["wanted"]) == (pip, "1.5")
     assert [path.name for path in (place.root / ".venv" / "oldest-pip").iterdir()] == [
         "pip-23.2.1-py3-none-any.whl"
     ]
-    for options in ((), ("--with", "plots"), ("--with", "test")):
+    for options in ((), ("--with", "plots"), ("--with", "cluster"), ("--with", "test")):
         assert place.env(*options) == (0, SILENT)
 
     place.lock("requirements.lock", "wanted", "2.0")

@@ -29,7 +29,7 @@ from tests.integration.tiny_index import (
     write_wheel,
 )
 
-LOCKS = ("requirements.lock", "requirements-plots.lock", "requirements-test.lock")
+LOCKS = tuple(f"requirements{it}.lock" for it in ("", "-plots", "-cluster", "-test"))
 EXTRAS = ("toml", "xml")
 IN_EXTRAS = ('tomlish; extra == "toml"', 'xmlish; extra == "xml"')
 
