@@ -116,13 +116,13 @@ class Location:
                 out.write(piece)
 
     def stat(self) -> StoredFile | None:
-        """Its size and time of change; None where no file is there. Blocks. Raises StorageError."""
+        """Its size and time of change; None where there is no file. Blocks. Raises StorageError."""
         system, path = self.file_system()
         with self.errors("looking"):
             return _stored(self, system.get_file_info(path))
 
     def files(self) -> list[StoredFile]:
-        """All files below it, by address; none where nothing is there. Blocks.
+        """All files below it, by address; none where there are none. Blocks.
 
         Raises:
             StorageError: The storage refuses, or does not answer.

@@ -3,6 +3,7 @@
 Seen by the command line and the run only; everything below them is handed plain values.
 """
 
+from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.section import ActivationLayer, DenseLayer, FlattenLayer
 from distsgd.config.sections import (
     BatchSection,
@@ -10,7 +11,6 @@ from distsgd.config.sections import (
     DataSection,
     ModelSection,
     OptimizerSection,
-    ParallelSection,
     ScheduleSection,
     StatisticsSection,
     TrainSection,

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import (
     BatchSection,
     DataSection,
     OptimizerSection,
-    ParallelSection,
     ScheduleSection,
     TrainSection,
 )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from distsgd.base.named import NAMED, Named
+from distsgd.base.named import NAMED
 from distsgd.base.settings import quoted
 from distsgd.config.problems import in_words
 from distsgd.config.section import (
@@ -247,82 +247,6 @@ class TrainSection(Section):
     evaluate_every_epochs: Annotated[int, count("epochs between two evaluations")] = 1
     history_every: Annotated[int, count("steps a row of the history holds")] = 1
     digest_every: Annotated[int, count("steps between two digests of the weights")] = 100
-
-
-class ParallelSection(Section):
-    """Lanes and blocks, which the bits depend on; workers and transport, which they do not."""
-
-    workers: Annotated[
-        Literal["auto"]
-        | Annotated[int, Field(ge=0)]
-        | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
-        key(
-            "worker processes; 0: in this process, without Ray; [1, 4]: what the cluster gives",
-            '"auto", 0 or more, or [fewest, most] with fewest 1 or more',
-        ),
-    ] = "auto"
-    lanes: Annotated[
-        int,
-        key(
-            "parts of a mini-batch at most, each of one or more blocks; streams of rows where "
-            "windows are shuffled",
-            "a whole number, 1 to 65536",
-            ge=1,
-            le=65_536,
-        ),
-    ] = 16
-    lane_rows: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1)],
-        key(
-            "rows of a lane at least, or there are fewer lanes",
-            '"auto" or a whole number, 1 or more',
-        ),
-    ] = "auto"
-    block_rows: Annotated[
-        int, key("rows computed at once at most", "a whole number, 1 to 65536", ge=1, le=65_536)
-    ] = 256
-    worker: Annotated[
-        str,
-        key(
-            "the class that computes a block",
-            "module:class, which each process can import",
-            pattern=NAMED,
-        ),
-    ] = "distsgd_workers.gradient_worker:GradientWorker"
-    assignment: Annotated[
-        Literal["autotune", "all"],
-        key(
-            "which workers a step uses",
-            '"autotune" (as many as make it fastest) or "all" (every one in every step)',
-        ),
-    ] = "autotune"
-    transport: Annotated[
-        Literal["auto", "shared_memory", "zmq"],
-        key("how arrays travel", '"auto", "shared_memory" or "zmq"'),
-    ] = "auto"
-    address: Annotated[
-        Name, key("the Ray cluster", '"local", "auto" (the Ray that is running), or host:port')
-    ] = "local"
-    step_timeout_s: Annotated[
-        float,
-        key(
-            "longest wait for a worker before its blocks are computed elsewhere",
-            "a number of seconds above 0",
-            gt=0,
-        ),
-    ] = 60.0
-    observer: Annotated[
-        Name | None,
-        key("what is told of the phases of the loop", '"module:name" of an observer'),
-    ] = None
-    observer_options: Annotated[
-        dict[str, Any], key("what the observer is made with", "a table of plain values")
-    ] = Field(default_factory=dict)
-
-    @property
-    def named_observer(self) -> Named | None:
-        """The observer and its options; None where there is none."""
-        return None if self.observer is None else Named(self.observer, self.observer_options)
 
 
 class StatisticsSection(Section):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from distsgd.base.settings import path_argument, refuse
 from distsgd.config import aliases
 from distsgd.config.agreement import disagreements, parallel_disagreements
+from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
 from distsgd.config.section import Section
 from distsgd.config.sections import (
@@ -20,7 +21,6 @@ from distsgd.config.sections import (
     DataSection,
     ModelSection,
     OptimizerSection,
-    ParallelSection,
     ScheduleSection,
     StatisticsSection,
     TrainSection,
@@ -35,6 +35,7 @@ NO_INPUT_TO_THE_BITS = {
         "assignment",
         "transport",
         "address",
+        "spin",
         "step_timeout_s",
         "observer",
         "observer_options",

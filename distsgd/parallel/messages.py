@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-KIND_AT = 4  # Behind the incarnation, in every message.
-
 
 class Sums(NamedTuple):
     """What a partial says besides its gradient sum; float64 and whole numbers."""
@@ -108,81 +106,6 @@ class ComputeReply(NamedTuple):
         return self[:5] == request[:5]
 
 
-class PartialRef(NamedTuple):
-    """A partial that is to be summed: in whose slots it lies, and how many joins follow it."""
-
-    worker: int
-    slot: int
-    pops: int
-
-
-class ReduceRequest(NamedTuple):
-    """Sum chunks ``first`` to ``last`` (excluded) of `nodes`, which lie in workers' slots."""
-
-    incarnation: int
-    step: int
-    first: int
-    last: int
-    nodes: tuple[PartialRef, ...]
-
-    def pack(self) -> bytes:
-        """The request as bytes."""
-        incarnation, *rest = self[:4]
-        head = _REDUCE.pack(incarnation, _REDUCE_KIND, *rest)
-        return head + b"".join(_PARTIAL_REF.pack(*node) for node in self.nodes)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The request in `data`, of the right length."""
-        incarnation, _, *rest = _REDUCE.unpack_from(data)
-        nodes = tuple(map(PartialRef._make, _PARTIAL_REF.iter_unpack(data[_REDUCE.size :])))
-        return cls._make((incarnation, *rest, nodes))
-
-
-class ReduceReply(NamedTuple):
-    """The chunks ``first`` to ``last`` (excluded) are summed; each one's squared norm."""
-
-    incarnation: int
-    step: int
-    first: int
-    last: int
-    squared_norms: tuple[float, ...]
-
-    def pack(self) -> bytes:
-        """The reply as bytes."""
-        incarnation, *rest = self[:4]
-        count = len(self.squared_norms)
-        return _REDUCE.pack(incarnation, _REDUCE_KIND, *rest) + struct.pack(
-            f"<{count}d", *self.squared_norms
-        )
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Self:
-        """The reply in `data`.
-
-        Raises:
-            ValueError: `data` is too short, or not a reply.
-        """
-        try:
-            incarnation, _, step, first, last = _REDUCE.unpack_from(data)
-            found = struct.unpack(f"<{last - first}d", data[_REDUCE.size :])
-        except struct.error as error:
-            raise ValueError(f"{len(data)} bytes are no reply: {error}") from None
-        return cls(incarnation, step, first, last, found)
-
-    def answers(self, request: ReduceRequest) -> bool:
-        """Is this the reply to `request`, and not to an older one?"""
-        return self[:4] == request[:4]
-
-
-def is_reduce(data: bytes) -> bool:
-    """Is `data` a `ReduceRequest` or a `ReduceReply`?"""
-    return data[KIND_AT : KIND_AT + 1] == bytes([_REDUCE_KIND])
-
-
-_REDUCE_KIND = 255  # Where other messages have their `RequestKind`.
-_REDUCE = struct.Struct("<IBQII")
-_PARTIAL_REF = struct.Struct("<III")
 _REQUEST = struct.Struct("<IBQIIII?")
 _REPLY = struct.Struct("<IBQIIffH")
 _SUMS = struct.Struct("<qdqdd")

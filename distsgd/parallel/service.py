@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from distsgd.errors import WaitTimeoutError
-from distsgd.parallel.messages import ReduceRequest
 from distsgd.parallel.transport import connect
 from distsgd.parallel.transport.interface import (
     SPIN_S,
@@ -13,9 +12,7 @@ from distsgd.parallel.transport.interface import (
     Channel,
     Handler,
     ServerGone,
-    SharingChannel,
 )
-from distsgd.parallel.tree import GradientSum
 
 QUIET_S = 60.0  # An idle worker wakes up this often; the end of the connection wakes it at once.
 
@@ -41,16 +38,10 @@ def serve(handler: Handler, address: Address, number: int) -> int:
 
 def _answer(handler: Handler, channel: Channel) -> int:
     num_requests, spin_s = 0, 0.0
-    gradient_sum = GradientSum(channel.slots.dtype)
     try:
         while True:
             request = channel.receive(QUIET_S, spin_s=spin_s)
             if request is None:
-                continue
-            if isinstance(request, ReduceRequest):
-                assert isinstance(channel, SharingChannel)
-                partials, out = channel.partials(request), channel.reduced_slice
-                channel.reply(gradient_sum.reduce(request, partials, out=out))
                 continue
             channel.reply(handler.compute(request))
             num_requests += 1

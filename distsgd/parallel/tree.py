@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from distsgd.base.arrays import Array
 from distsgd.optim.clip import CHUNK_LENGTH, chunk_squared_norm, chunks
-from distsgd.parallel.messages import ReduceReply, ReduceRequest
 
 T = TypeVar("T")
 
@@ -119,13 +118,6 @@ def most_nodes(num_leaves: int) -> int:
     return 2 * (num_leaves - 1).bit_length() + 2
 
 
-class ChunkedSum(NamedTuple):
-    """A sum in `chunks` that may lie in several processes' memory, and the squared norm of each."""
-
-    chunks: list[Array]
-    squared_norms: list[float]
-
-
 class GradientSum:
     """Adds gradient sums in the order of the tree, chunk by chunk.
 
@@ -137,7 +129,19 @@ class GradientSum:
         self._dtype = dtype
         self._scratch: list[Array] = []
 
-    def sum_chunk(self, nodes: Sequence[Array], pops: Sequence[int], out: Array) -> Array:
+    def sum_into(self, out: Array, nodes: Sequence[Array], pops: Sequence[int]) -> float:
+        """Sum `nodes`, each ``[P]``, into `out`, ``[P]``, which may be the only node itself.
+
+        Returns:
+            The sum's squared norm, chunk by chunk in their dtype; see `optim.clip.keeps_digits`.
+        """
+        total = 0.0
+        for chunk in chunks(len(out)):
+            root = self._sum_chunk([node[chunk] for node in nodes], pops, out[chunk])
+            total += chunk_squared_norm(root)
+        return total
+
+    def _sum_chunk(self, nodes: Sequence[Array], pops: Sequence[int], out: Array) -> Array:
         """Sum one chunk of all nodes.
 
         Args:
@@ -155,29 +159,6 @@ class GradientSum:
 
         (root,) = fold(pops, lambda i, _: nodes[i], join)
         return root
-
-    def sum_chunks(
-        self, nodes: Sequence[Array], pops: Sequence[int], at: Sequence[slice], *, out: Array
-    ) -> ChunkedSum:
-        """Sum the chunks `at` of `nodes`, each ``[P]``; `out`, ``[P]``, is room for them."""
-        found = ChunkedSum([], [])
-        for chunk in at:
-            root = self.sum_chunk([node[chunk] for node in nodes], pops, out[chunk])
-            found.chunks.append(root)
-            found.squared_norms.append(chunk_squared_norm(root))
-        return found
-
-    def reduce(
-        self, request: ReduceRequest, partials: Sequence[Array], *, out: Array
-    ) -> ReduceReply:
-        """A worker's part of a sum that several processes share: see `pool.SlicedReduce`.
-
-        Sums the chunks of `request` over `partials`, each ``[P]``, into `out`, ``[P]``.
-        """
-        pops = [node.pops for node in request.nodes]
-        at = chunks(len(out))[request.first : request.last]
-        found = self.sum_chunks(partials, pops, at, out=out)
-        return ReduceReply(*request[:4], tuple(found.squared_norms))
 
     def _scratch_chunk(self, height: int) -> Array:
         """Room for a sum at this height of the stack; the lowest lies in the caller's `out`."""

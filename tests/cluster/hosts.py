@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 SUBNET = "10.77.0"
-TEMP = "/tmp/ray"
+TEMP = "/tmp/ray"  # noqa: S108 -- where Ray puts its files; each host has one of its own.
 START_TIMEOUT_S = 10.0
 RUN_TIMEOUT_S = 120.0
 # The first process of a host; it reaps what it inherits.
@@ -64,10 +64,9 @@ class Host:
 
     def start(self) -> None:
         """Bring it up."""
-        namespaces = ("--mount", "--uts", "--ipc", "--pid", "--mount-proc")
+        enter = f"ip netns exec {self.name} unshare --mount --uts --ipc --pid --mount-proc --fork"
         self._holder = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "unshare", *namespaces, "--fork", "--kill-child=KILL"]
-            + ["sh", "-c", _INIT, "init", self.name, TEMP],
+            [*enter.split(), "--kill-child=KILL", "sh", "-c", _INIT, "init", self.name, TEMP],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -88,7 +87,11 @@ class Host:
         return ["nsenter", f"--target={self._pid}", *namespaces, f"--wdns={Path.cwd()}", *arguments]
 
     def popen(
-        self, arguments: Sequence[str], *, env: Mapping[str, str] = MappingProxyType({}), **options: Any
+        self,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str] = MappingProxyType({}),
+        **options: Any,
     ) -> subprocess.Popen[str]:
         """Start a command in this host."""
         environment = {**os.environ, **env}
@@ -149,7 +152,7 @@ class Hosts:
     def __iter__(self) -> Iterator[Host]:
         return iter(self._hosts)
 
-    def __enter__(self) -> Hosts:
+    def __enter__(self) -> Self:
         try:
             _ip("netns", "add", self._switch)
             bridge = ("link", "add", "br0", "type", "bridge", "forward_delay", "0")

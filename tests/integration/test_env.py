@@ -137,7 +137,10 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     pip = place.packages()["pip"]
     code, said = place.env("--with", "test")
     assert code == 0, said
-    assert "/.venv: -r requirements-plots.lock -r requirements-cluster.lock -r requirements-test.lock" in said
+    assert (
+        "/.venv: -r requirements-plots.lock -r requirements-cluster.lock -r requirements-test.lock"
+        in said
+    )
     assert "making" not in said
     found = place.packages()
     assert {"mine", "drawing", "joining", "trying"} <= found.keys()

@@ -25,13 +25,11 @@ from distsgd.errors import ClusterError, NumericsError, WorkerError
 from distsgd.parallel.messages import (
     ComputeReply,
     ComputeRequest,
-    ReduceReply,
-    ReduceRequest,
     RequestKind,
     WorkerInfo,
 )
 from distsgd.parallel.pool.autotuner import SERVER
-from distsgd.parallel.transport.interface import Event, Joined, Lost, Reduced, Replied
+from distsgd.parallel.transport.interface import Event, Joined, Lost
 
 PATIENCE_FACTOR = 4.0
 PATIENCE_FLOOR_S = 0.05  # Shorter delays are the operating system's.
@@ -43,21 +41,19 @@ FIRST_BACKOFF_STEPS = 64
 LONGEST_BACKOFF_STEPS = 1 << 16
 FORGIVEN_AFTER = 16  # Times a backoff, worked without being late.
 
-Request = ComputeRequest | ReduceRequest
-
 
 class Accept(NamedTuple):
     """`reply` answers what `worker` was asked: use it, before the worker is sent anything else."""
 
     worker: int
-    reply: ComputeReply | ReduceReply
+    reply: ComputeReply
 
 
 class Recompute(NamedTuple):
     """`worker` does not answer `request` any more, or not in time: compute it in the server."""
 
     worker: int
-    request: Request
+    request: ComputeRequest
     reason: Literal["lost", "late"]
 
 
@@ -85,8 +81,8 @@ Decision = Accept | Recompute | Kill | Welcome | Say
 class _Asked(NamedTuple):
     """A request on its way; times are seconds of the pool's clock."""
 
-    request: Request
-    num_rows: int  # 0 for a reduce request.
+    request: ComputeRequest
+    num_rows: int
     since_s: float
     deadline_s: float
 
@@ -103,9 +99,9 @@ class _Straggler:
 class Members:
     """The workers that are connected, and what each was asked; `own` describes the server.
 
-    Every request passed to `ask` or `ask_to_reduce` ends in exactly one `Accept` or `Recompute`, at
-    the latest from the first `tick` after its deadline. All other replies are ignored: those on an
-    earlier request, step or incarnation, and those of workers that were not asked.
+    Every request passed to `ask` ends in exactly one `Accept` or `Recompute`, at the latest from
+    the first `tick` after its deadline. All other replies are ignored: those on an earlier request,
+    step or incarnation, and those of workers that were not asked.
     """
 
     def __init__(self, own: WorkerInfo, *, step_timeout_s: float) -> None:
@@ -144,12 +140,6 @@ class Members:
         expected_s = self._row_s.get(request.kind, math.inf) * num_rows
         self._wait_for(worker, request, num_rows, now_s, expected_s)
 
-    def ask_to_reduce(
-        self, worker: int, request: ReduceRequest, *, expected_s: float, now_s: float
-    ) -> None:
-        """`worker` was sent `request`; the server took `expected_s` seconds for as much."""
-        self._wait_for(worker, request, 0, now_s, expected_s)
-
     def next_deadline(self) -> float:
         """When `tick` will have something to decide; infinite where nothing is waited for."""
         return min([asked.deadline_s for asked in self._asked.values()], default=math.inf)
@@ -166,13 +156,12 @@ class Members:
             return self._lost(event)
         worker = event.worker
         asked = self._asked.get(worker)
-        if asked is None or not _answers(event, asked.request):
+        if asked is None or not event.reply.answers(asked.request):
             if (straggler := self._stragglers.get(worker)) is not None:
                 straggler.pending_since_s = None
             return ()
         del self._asked[worker]
-        if isinstance(asked.request, ComputeRequest):
-            self._took(worker, asked.request.kind, asked.num_rows, now_s - asked.since_s)
+        self._took(worker, asked.request.kind, asked.num_rows, now_s - asked.since_s)
         return (Accept(worker, event.reply),)
 
     def tick(self, now_s: float) -> Sequence[Decision]:
@@ -211,7 +200,7 @@ class Members:
         return (Say(f"worker {slow} is slow, seen at step {step}; {self._heir(slow)} its blocks"),)
 
     def _wait_for(
-        self, worker: int, request: Request, num_rows: int, now_s: float, expected_s: float
+        self, worker: int, request: ComputeRequest, num_rows: int, now_s: float, expected_s: float
     ) -> None:
         assert worker not in self._asked
         patience_s = max(PATIENCE_FLOOR_S, PATIENCE_FACTOR * expected_s)
@@ -237,14 +226,11 @@ class Members:
         asked = self._asked.pop(worker, None)
         return (said,) if asked is None else (said, Recompute(worker, asked.request, "lost"))
 
-    def _late(self, worker: int, request: Request, now_s: float) -> Sequence[Decision]:
+    def _late(self, worker: int, request: ComputeRequest, now_s: float) -> Sequence[Decision]:
         del self._asked[worker]
         self._stragglers.setdefault(worker, _Straggler()).pending_since_s = now_s
-        if isinstance(request, ComputeRequest):
-            self._back_off(worker, request.step)
-            text = f"worker {worker} is late at step {request.step}; the server computes its blocks"
-        else:  # No backoff: it may still have been reading ahead.
-            text = f"worker {worker} is late in summing at step {request.step}; the server does it"
+        self._back_off(worker, request.step)
+        text = f"worker {worker} is late at step {request.step}; the server computes its blocks"
         return (Say(text), Recompute(worker, request, "late"))
 
     def _back_off(self, worker: int, step: int) -> None:
@@ -284,13 +270,6 @@ class Members:
         """Who computes the blocks of `worker` now, and that it does."""
         has_others = any(other != worker for other in self.connected)
         return "others compute" if has_others else "the server computes"
-
-
-def _answers(event: Replied | Reduced, request: Request) -> bool:
-    """Is `event` the reply to `request`, of the same kind, step and incarnation?"""
-    if isinstance(event, Replied):
-        return isinstance(request, ComputeRequest) and event.reply.answers(request)
-    return isinstance(request, ReduceRequest) and event.reply.answers(request)
 
 
 def _check(found: WorkerInfo, own: WorkerInfo) -> None:

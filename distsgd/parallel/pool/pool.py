@@ -16,7 +16,7 @@ import numpy as np
 
 from distsgd.data.sampler import Partition
 from distsgd.errors import WaitTimeoutError, WorkerError
-from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
+from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import (
     SERVER,
     Assigner,
@@ -35,16 +35,10 @@ from distsgd.parallel.pool.members import (
     Say,
     Welcome,
 )
-from distsgd.parallel.pool.reduction import Part, Reduction, Root, SlicedReduce
+from distsgd.parallel.pool.reduction import Part, Reduction, Root
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.transport.in_process import InProcessTransport
-from distsgd.parallel.transport.interface import (
-    SPIN_S,
-    BufferLayout,
-    Replied,
-    SharingTransport,
-    Transport,
-)
+from distsgd.parallel.transport.interface import SPIN_S, BufferLayout, Replied, Transport
 from distsgd.parallel.worker import Seen
 
 LOOK_S = 0.1  # How often a server that computes alone looks who has come or gone.
@@ -58,11 +52,13 @@ class PoolSettings:
         assignment: "autotune" uses the processes that are fastest, "all" every worker always.
         step_timeout_s: The longest that a worker may take for its part of a step.
         incarnation: How often the run's server was started anew; replies to another are ignored.
+        spin: Whether the processes of a step may look for the next message without falling asleep.
     """
 
     assignment: AssignmentKind
     step_timeout_s: float
     incarnation: int = 0
+    spin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +117,10 @@ class WorkerPool:
         self._incarnation = settings.incarnation
         self._crash_loop = crash_loop or CrashLoopGuard()
         self._clock, self._looked_at_s, self._say = clock, clock(), say
-        # Where memory is not shared, nothing can look for a message without falling asleep.
-        sharing = transport if isinstance(transport, SharingTransport) else None
-        self._assigner = Assigner(settings.assignment, cores=None if sharing else 1)
+        spins = settings.spin and self._transport.can_spin
+        self._assigner = Assigner(settings.assignment, cores=None if spins else 1)
         self._members = Members(own.describe(SERVER), step_timeout_s=settings.step_timeout_s)
-        sliced = None
-        if sharing is not None:
-            ways = (self._decisions, self._carry_out, clock)
-            sliced = SlicedReduce(sharing, self._members, settings.incarnation, *ways)
-        self._reduction = Reduction(layout, sliced)
+        self._reduction = Reduction(layout)
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -240,7 +231,6 @@ class WorkerPool:
         for decision in self._decisions(spin_s=spin_s):
             if isinstance(decision, Accept):
                 worker, reply = decision
-                assert isinstance(reply, ComputeReply)
                 parts.append(Part(worker, reply, self._transport.partials(worker)))
             else:
                 parts.append(self._recompute(decision, parts))
@@ -287,7 +277,6 @@ class WorkerPool:
     def _recompute(self, decision: Recompute, parts: Sequence[Part]) -> Part:
         """The blocks of a lost or late worker; those on which a worker died are written down."""
         request = decision.request
-        assert isinstance(request, ComputeRequest)
         if decision.reason == "late":
             return self._compute_here(request, parts)
         self._crash_loop.died(request)

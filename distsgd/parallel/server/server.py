@@ -123,7 +123,7 @@ class ParameterServer:
             layout,
             make_runner(spec.worker),
             transport=self._transport,
-            settings=PoolSettings(pool.assignment, pool.step_timeout_s, incarnation),
+            settings=PoolSettings(pool.assignment, pool.step_timeout_s, incarnation, pool.spin),
             crash_loop=self._crash_loop,
             say=self._messages.add,
         )

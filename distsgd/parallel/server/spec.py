@@ -66,6 +66,7 @@ class PoolSpec:
 
     Attributes:
         num_workers: How many are asked for; 0 in process.
+        spin: Whether processes that have a core each may look for messages without falling asleep.
         least_workers: How many the start waits for; None: all.
     """
 
@@ -73,6 +74,7 @@ class PoolSpec:
     assignment: AssignmentKind
     transport: TransportKind
     step_timeout_s: float
+    spin: bool
     secret: bytes = b""
     host: str = "127.0.0.1"
     least_workers: int | None = None

@@ -8,7 +8,7 @@ touches main memory once. No I/O here; only a search rule waits, for the losses 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -135,25 +135,22 @@ class Training:
             # is as well.
             squared = root.squared_norm / count**2
             self._noise.update(count, sums.squared_norm_sum / count, squared)
-        gradient_chunks, squared_norm_of_sum = root.gradient_chunks, root.squared_norm
+        gradient_sum, squared_norm_of_sum = root.gradient_sum, root.squared_norm
         if spec.frozen:
-            gradient_sum = root.gradient_sum
+            gradient_sum = gradient_sum.copy()
             kept = spec.frozen.take_out_inplace(self.weights, gradient_sum)
-            gradient_chunks = [gradient_sum[chunk] for chunk in chunks(len(gradient_sum))]
             squared_norm_of_sum = squared_norm(gradient_sum)
         norm = math.sqrt(squared_norm_of_sum) / count
         self.gradient_converged = (
             spec.stop_gradient_norm is not None and norm < spec.stop_gradient_norm
         )
         factor = 1.0 if spec.clip_norm is None else clip_factor(norm, spec.clip_norm)
-        self._move(gradient_chunks, count, factor=factor, rate=rate)
+        self._move(gradient_sum, count, factor=factor, rate=rate)
         if spec.frozen:
             spec.frozen.put_back_inplace(self.weights, kept)
         return self._step_made(sums, rate, norm, seconds)
 
-    def _move(
-        self, gradient_sum: Sequence[Array], count: int, *, factor: float, rate: float
-    ) -> None:
+    def _move(self, gradient_sum: Array, count: int, *, factor: float, rate: float) -> None:
         """Move the weights by the mean gradient times `factor`, which is what clipping left."""
         rule, weights, num_updates = self._update_rule, self.weights, self._num_updates
         assert rule is not None
@@ -162,7 +159,8 @@ class Training:
         divide, by = (
             (np.divide, scalar(count)) if count & (count - 1) else (np.multiply, scalar(1 / count))
         )
-        for chunk, sum_of_chunk in zip(chunks(weights.size), gradient_sum, strict=True):
+        for chunk in chunks(weights.size):
+            sum_of_chunk = gradient_sum[chunk]
             mean = divide(sum_of_chunk, by, out=self._mean[: len(sum_of_chunk)])
             if factor != 1.0:
                 mean *= scalar(factor)

@@ -21,6 +21,8 @@ class InProcessTransport:
     One worker, number `worker_id`, that computes while it is sent a request.
     """
 
+    can_spin = False
+
     def __init__(
         self, layout: BufferLayout, handler: Handler, *, weights: Array, worker_id: int = 0
     ) -> None:

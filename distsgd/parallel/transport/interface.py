@@ -11,20 +11,13 @@ Legend: P parameters, S slots.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.parallel.messages import (
-    ComputeReply,
-    ComputeRequest,
-    ReduceReply,
-    ReduceRequest,
-    WorkerInfo,
-)
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
 
 HANDSHAKE_TIMEOUT_S = 5.0
 SPIN_S = 0.002  # How long a process that spins looks for a message before it sleeps.
@@ -37,8 +30,7 @@ UNASKED = "it sent a reply to no request"
 class BufferLayout:
     """The memory that weights and partials lie in, as both sides see it.
 
-    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials, with one more behind
-    them for what it sums of others'.
+    Weights ``[P]`` and, for each worker, slots ``[S, P]`` for its partials.
     """
 
     num_parameters: int
@@ -53,7 +45,7 @@ class BufferLayout:
     @property
     def slots_bytes(self) -> int:
         """Bytes of one worker's slots, each starting on a cache line."""
-        return (self.num_slots + 1) * self._slot_stride
+        return self.num_slots * self._slot_stride
 
     @property
     def _slot_stride(self) -> int:
@@ -65,17 +57,9 @@ class BufferLayout:
 
     def slots(self, buffer: Any) -> Array:
         """The slots in `buffer`; shape ``[S, P]``."""
-        return self._rows(buffer)[: self.num_slots]
-
-    def reduced_slice(self, buffer: Any) -> Array:
-        """The slot behind them; shape ``[P]``."""
-        row: Array = self._rows(buffer)[self.num_slots]
-        return row
-
-    def _rows(self, buffer: Any) -> Array:
         itemsize = np.dtype(self.dtype).itemsize
         return np.ndarray(
-            (self.num_slots + 1, self.num_parameters),
+            (self.num_slots, self.num_parameters),
             self.dtype,
             buffer,
             strides=(self._slot_stride, itemsize),
@@ -111,13 +95,6 @@ class Replied(NamedTuple):
     reply: ComputeReply
 
 
-class Reduced(NamedTuple):
-    """A worker has summed a range; it can be read until the worker is sent the next request."""
-
-    worker: int
-    reply: ReduceReply
-
-
 class Lost(NamedTuple):
     """A worker is gone; requests that it has not answered never will be."""
 
@@ -125,13 +102,14 @@ class Lost(NamedTuple):
     reason: str
 
 
-Event = Joined | Replied | Reduced | Lost
+Event = Joined | Replied | Lost
 
 
 class Transport(Protocol):
     """The server's side."""
 
     weights: Array  # [P], written by the server between steps, seen by all workers.
+    can_spin: bool  # Is there anything to look for without falling asleep?
 
     def send(self, worker: int, request: ComputeRequest) -> None:
         """Send `request`, with the weights as they are now.
@@ -162,29 +140,13 @@ class Transport(Protocol):
         """Tell the workers that there is nothing more to do, and free everything."""
 
 
-@runtime_checkable
-class SharingTransport(Transport, Protocol):
-    """One whose workers can read each other's slots, and so share the summing."""
-
-    def can_share(self, workers: Collection[int]) -> bool:
-        """Could each of `workers` read the partials of all of them?"""
-
-    def send_reduce(self, worker: int, request: ReduceRequest) -> None:
-        """Send `request`, of whose workers `can_share` is true; it shows as `Reduced` in `wait`."""
-
-    def reduced_slice(self, worker: int) -> Array:
-        """Where `worker` leaves the ranges it sums; shape ``[P]``, read only."""
-
-
 class Channel(Protocol):
     """The worker's side."""
 
     weights: Array  # [P], read-only.
     slots: Array  # [S, P], where the worker writes its partials.
 
-    def receive(
-        self, timeout_s: float, *, spin_s: float = 0.0
-    ) -> ComputeRequest | ReduceRequest | None:
+    def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:
         """The next request; None after `timeout_s` seconds without one; `spin_s` as in `wait`.
 
         Raises:
@@ -196,19 +158,6 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Leave."""
-
-
-@runtime_checkable
-class SharingChannel(Channel, Protocol):
-    """One whose worker can read the slots of others; only this one receives a `ReduceRequest`."""
-
-    reduced_slice: Array  # [P], where the worker writes the ranges it sums.
-
-    def partials(self, request: ReduceRequest) -> list[Array]:
-        """What the nodes of `request` name, each ``[P]``; read only."""
-
-    def reply(self, reply: ComputeReply | ReduceReply) -> None:
-        """Send `reply` and the slots it speaks of."""
 
 
 class Handler(Protocol):

@@ -21,18 +21,10 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from distsgd.base.arrays import Array
-from distsgd.parallel.messages import (
-    ComputeReply,
-    ComputeRequest,
-    ReduceReply,
-    ReduceRequest,
-    WorkerInfo,
-    is_reduce,
-)
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     UNASKED,
@@ -41,13 +33,9 @@ from distsgd.parallel.transport.interface import (
     Event,
     Joined,
     Lost,
-    Reduced,
     Replied,
 )
 from distsgd.parallel.transport.shared_memory_channel import (
-    DISMISSES,
-    INTRODUCES,
-    INTRODUCTION,
     MESSAGE_BYTES,
     SECRET_BYTES,
     credentials,
@@ -70,11 +58,8 @@ class _Peer:
 
     worker: int
     connection: socket.socket
-    slots_fd: int
     slots: Array
-    reduced_slice: Array
     num_open: int = 0  # Requests sent and not yet answered.
-    known: dict[int, Array] = field(default_factory=dict)  # Others' slots, which it can read.
 
 
 @dataclass(slots=True)
@@ -90,6 +75,8 @@ class SharedMemoryTransport:
 
     Nobody but the owner's processes on this node can connect.
     """
+
+    can_spin = True
 
     def __init__(self, layout: BufferLayout, *, secret: bytes, incarnation: int) -> None:
         self._layout = layout
@@ -157,28 +144,6 @@ class SharedMemoryTransport:
         """The worker's slots, shape ``[S, P]``."""
         return self._replied[worker]
 
-    def can_share(self, workers: Collection[int]) -> bool:
-        """Could each of `workers` read the partials of all of them?"""
-        return all(
-            worker in self._peers and self._replied.get(worker) is self._peers[worker].slots
-            for worker in workers
-        )
-
-    def send_reduce(self, worker: int, request: ReduceRequest) -> None:
-        """Send `request`, and the memory of others' partials, if it was not sent before."""
-        peer = self._peers[worker]
-        try:
-            for other in {node.worker for node in request.nodes} - {worker}:
-                self._introduce(peer, self._peers[other])
-            peer.connection.send(request.pack())
-            peer.num_open += 1
-        except OSError as error:
-            self._drop(peer, str(error))
-
-    def reduced_slice(self, worker: int) -> Array:
-        """Where `worker` leaves the ranges it sums; shape ``[P]``."""
-        return self._peers[worker].reduced_slice
-
     def pid(self, worker: int) -> int | None:
         """The process at the other end, as the kernel says; None where it is hidden or gone."""
         peer = self._peers.get(worker)
@@ -209,13 +174,6 @@ class SharedMemoryTransport:
         self._selector.close()
         self._listener.close()
         os.close(self._weights_fd)
-
-    def _introduce(self, peer: _Peer, other: _Peer) -> None:
-        if peer.known.get(other.worker) is not other.slots:
-            seal_against_writers(other.slots_fd)  # It has replied, so it has mapped them.
-            words = INTRODUCTION.pack(0, INTRODUCES, other.worker)
-            socket.send_fds(peer.connection, [words], [other.slots_fd])
-            peer.known[other.worker] = other.slots
 
     def _accept(self, events: list[Event]) -> None:
         try:
@@ -278,11 +236,9 @@ class SharedMemoryTransport:
             memory = mmap.mmap(slots_fd, layout.slots_bytes)
             welcome = proof(self._secret) + json.dumps(asdict(layout)).encode()
             socket.send_fds(connection, [welcome], [self._weights_fd, slots_fd])
-        except BaseException:
+        finally:
             os.close(slots_fd)
-            raise
-        slots, reduced_slice = layout.slots(memory), layout.reduced_slice(memory)
-        return _Peer(description.worker, connection, slots_fd, slots, reduced_slice), description
+        return _Peer(description.worker, connection, layout.slots(memory)), description
 
     def _read(self, peer: _Peer, events: list[Event]) -> None:
         if self._peers.get(peer.worker) is not peer:
@@ -290,12 +246,11 @@ class SharedMemoryTransport:
         try:
             data = peer.connection.recv(MESSAGE_BYTES)
             if data:
-                event = _event(peer.worker, data)
+                reply = ComputeReply.unpack(data)
                 if peer.num_open < 1:
                     raise ValueError(UNASKED)  # noqa: TRY301 -- one way out for all that is no reply.
-                events.append(event)
-                if isinstance(event, Replied):
-                    self._replied[peer.worker] = peer.slots
+                events.append(Replied(peer.worker, reply))
+                self._replied[peer.worker] = peer.slots
                 peer.num_open -= 1
                 return
             reason = "its process ended"
@@ -308,17 +263,5 @@ class SharedMemoryTransport:
     def _drop(self, peer: _Peer, reason: str) -> None:
         self._selector.unregister(peer.connection)
         peer.connection.close()
-        os.close(peer.slots_fd)
         del self._peers[peer.worker]
-        for other in self._peers.values():
-            if other.known.pop(peer.worker, None) is not None:
-                with contextlib.suppress(OSError):  # A worker that cannot be told is lost as well.
-                    other.connection.send(INTRODUCTION.pack(0, DISMISSES, peer.worker))
         self._lost.append(Lost(peer.worker, reason))
-
-
-def _event(worker: int, data: bytes) -> Replied | Reduced:
-    """What a worker has sent; ValueError where it is no reply."""
-    if is_reduce(data):
-        return Reduced(worker, ReduceReply.unpack(data))
-    return Replied(worker, ComputeReply.unpack(data))

@@ -13,17 +13,8 @@ import struct
 import time
 from typing import Any
 
-from distsgd.base.arrays import Array
 from distsgd.errors import ClusterError, WaitTimeoutError
-from distsgd.parallel.messages import (
-    KIND_AT,
-    ComputeReply,
-    ComputeRequest,
-    ReduceReply,
-    ReduceRequest,
-    WorkerInfo,
-    is_reduce,
-)
+from distsgd.parallel.messages import ComputeReply, ComputeRequest, WorkerInfo
 from distsgd.parallel.transport.interface import (
     HANDSHAKE_TIMEOUT_S,
     Address,
@@ -33,14 +24,8 @@ from distsgd.parallel.transport.interface import (
 
 MESSAGE_BYTES = 1 << 16
 SECRET_BYTES = 32
-# Of another worker's slots, by its number: here they are (their memory comes beside it), or they
-# are gone. In place of a request's incarnation and kind stand 0, and one of these.
-INTRODUCTION = struct.Struct("<IBI")
-INTRODUCES, DISMISSES = 253, 254
 _SEAL_FUTURE_WRITE = 0x10  # F_SEAL_FUTURE_WRITE (Linux 5.1), absent from fcntl before Python 3.13.
 SEND_TIMEOUT_S = 30.0  # A server that takes nothing for so long is gone.
-_Message = tuple[bytes, list[tuple[int, int, bytes]]]  # And the descriptors that came with it.
-_ANCILLARY_BYTES = socket.CMSG_SPACE(struct.calcsize("i"))
 
 
 def sealed_memory(name: str, size: int) -> int:
@@ -69,7 +54,7 @@ def proof(secret: bytes) -> bytes:
 
 
 class SharedMemoryChannel:
-    """The worker's side; see `interface.SharingChannel`."""
+    """The worker's side; see `interface.Channel`."""
 
     def __init__(self, address: Address, description: WorkerInfo) -> None:
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -87,76 +72,40 @@ class SharedMemoryChannel:
         finally:
             os.close(weights_fd)
             os.close(slots_fd)
-        self._layout = layout
-        self._number = description.worker
         self.weights = layout.weights(self._weights_memory)
         self.slots = layout.slots(self._slots_memory)
-        self.reduced_slice = layout.reduced_slice(self._slots_memory)
-        self._others: dict[int, Array] = {}
         self._timeout_s = -1.0
 
-    def receive(
-        self, timeout_s: float, *, spin_s: float = 0.0
-    ) -> ComputeRequest | ReduceRequest | None:
+    def receive(self, timeout_s: float, *, spin_s: float = 0.0) -> ComputeRequest | None:
         """The next request; None after `timeout_s` seconds without one. Raises ServerGone."""
         if timeout_s != self._timeout_s:
             self._set_timeout(timeout_s)
-        while True:
-            message = self._look(spin_s) or self._receive()
-            if message is None:
-                return None
-            data, descriptors = message
-            if not data:
-                raise ServerGone("it closed the connection")
-            if data[KIND_AT] == INTRODUCES:
-                self._meet(data, descriptors)
-            elif data[KIND_AT] == DISMISSES:
-                self._others.pop(INTRODUCTION.unpack(data)[2], None)
-            elif is_reduce(data):
-                return ReduceRequest.unpack(data)
-            else:
-                return ComputeRequest.unpack(data)
+        data = self._look(spin_s) or self._receive()
+        if data is None:
+            return None
+        if not data:
+            raise ServerGone("it closed the connection")
+        return ComputeRequest.unpack(data)
 
-    def _look(self, spin_s: float) -> _Message | None:
+    def _look(self, spin_s: float) -> bytes | None:
         """A message that comes within `spin_s` seconds, without falling asleep."""
         until = time.perf_counter() + spin_s
         while time.perf_counter() < until:
-            message = self._receive(socket.MSG_DONTWAIT)
-            if message is not None:
-                return message
+            data = self._receive(socket.MSG_DONTWAIT)
+            if data is not None:
+                return data
             os.sched_yield()
         return None
 
-    def _receive(self, flags: int = 0) -> _Message | None:
+    def _receive(self, flags: int = 0) -> bytes | None:
         try:
-            return self._connection.recvmsg(
-                MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC | flags
-            )[:2]
+            return self._connection.recv(MESSAGE_BYTES, flags)
         except BlockingIOError:
             return None
         except OSError as error:
             raise ServerGone(str(error)) from None
 
-    def _meet(self, words: bytes, descriptors: list[tuple[int, int, bytes]]) -> None:
-        """Map the slots of another worker, to read them."""
-        _, _, worker = INTRODUCTION.unpack(words)
-        if not descriptors:  # The kernel has none left for this process.
-            raise ServerGone(f"the memory of worker {worker} could not be received")
-        (fd,) = struct.unpack("i", descriptors[0][2])
-        try:
-            memory = mmap.mmap(fd, self._layout.slots_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
-        finally:
-            os.close(fd)
-        self._others[worker] = self._layout.slots(memory)
-
-    def partials(self, request: ReduceRequest) -> list[Array]:
-        """What the nodes of `request` name, each ``[P]``; read only."""
-        return [
-            (self.slots if node.worker == self._number else self._others[node.worker])[node.slot]
-            for node in request.nodes
-        ]
-
-    def reply(self, reply: ComputeReply | ReduceReply) -> None:
+    def reply(self, reply: ComputeReply) -> None:
         """Send `reply`; what it speaks of lies in the slots already."""
         try:
             self._connection.send(reply.pack())

@@ -48,6 +48,8 @@ class ZeroMQTransport:
     Listens on `host` alone, on a port the system chooses.
     """
 
+    can_spin = False  # Its own threads sleep.
+
     def __init__(self, layout: BufferLayout, *, secret: bytes, incarnation: int, host: str) -> None:
         self._layout = layout
         self._secret = secret

@@ -38,6 +38,8 @@ class Clock:
 class LoopTransport:
     """Fake workers in this process, each request with its `fate`; the last answer comes first."""
 
+    can_spin = False
+
     def __init__(self, count: int, clock: Clock, *, fate: Fate) -> None:
         self.weights: Array = np.zeros(LAYOUT.num_parameters, LAYOUT.dtype)
         self.clock, self.fate = clock, fate

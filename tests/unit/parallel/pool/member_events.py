@@ -5,9 +5,6 @@ from __future__ import annotations
 from distsgd.parallel.messages import (
     ComputeReply,
     ComputeRequest,
-    PartialRef,
-    ReduceReply,
-    ReduceRequest,
     RequestKind,
     WorkerInfo,
 )
@@ -43,14 +40,6 @@ def request(
 
 def reply(to: ComputeRequest) -> ComputeReply:
     return ComputeReply(*to[:5], 0.0, 0.0, ())
-
-
-def sums(step: int = 7) -> ReduceRequest:
-    return ReduceRequest(1, step, 0, 2, (PartialRef(0, 0, 0), PartialRef(1, 0, 1)))
-
-
-def summed(to: ReduceRequest) -> ReduceReply:
-    return ReduceReply(*to[:4], (1.0, 2.0))
 
 
 def late(worker: int, to: ComputeRequest) -> list[Decision]:

@@ -10,9 +10,7 @@ import pytest
 
 from distsgd.errors import ClusterError, NumericsError
 from distsgd.parallel.messages import (
-    ComputeReply,
     ComputeRequest,
-    ReduceReply,
     RequestKind,
 )
 from distsgd.parallel.pool.members import (
@@ -24,11 +22,10 @@ from distsgd.parallel.pool.members import (
     Kill,
     Members,
     Recompute,
-    Request,
     Say,
     Welcome,
 )
-from distsgd.parallel.transport.interface import Event, Joined, Lost, Reduced, Replied
+from distsgd.parallel.transport.interface import Event, Joined, Lost, Replied
 from tests.unit.parallel.pool.member_events import (
     TIMEOUT_S,
     joined,
@@ -36,17 +33,14 @@ from tests.unit.parallel.pool.member_events import (
     members_of,
     reply,
     request,
-    summed,
-    sums,
 )
 
 
 @dataclass(frozen=True)
 class Ask:
     worker: int
-    request: Request
+    request: ComputeRequest
     num_rows: int = 10
-    expected_s: float = 0.0  # Of a reduce request.
 
 
 TICK = "tick"
@@ -58,11 +52,7 @@ def decided(members: Members, stimulus: Event | Ask | str, now_s: float) -> Sequ
         return members.tick(now_s)
     if not isinstance(stimulus, Ask):
         return members.handle(stimulus, now_s)
-    worker, asked = stimulus.worker, stimulus.request
-    if isinstance(asked, ComputeRequest):
-        members.ask(worker, asked, num_rows=stimulus.num_rows, now_s=now_s)
-    else:
-        members.ask_to_reduce(worker, asked, expected_s=stimulus.expected_s, now_s=now_s)
+    members.ask(stimulus.worker, stimulus.request, num_rows=stimulus.num_rows, now_s=now_s)
     return ()
 
 
@@ -80,7 +70,6 @@ TABLES: dict[str, list[Row]] = {
         (0.1, Replied(0, reply(A._replace(incarnation=0))), []),
         (0.1, Replied(0, reply(A._replace(kind=RequestKind.LOSS))), []),
         (0.1, Replied(0, reply(A._replace(last=3))), []),
-        (0.1, Reduced(0, ReduceReply(1, int(A.kind), A.step, A.first, ())), []),
         (0.2, Replied(0, reply(A)), [Accept(0, reply(A))]),
     ],
     "replies of workers that were not asked are ignored": [
@@ -161,22 +150,6 @@ TABLES: dict[str, list[Row]] = {
         (TIMEOUT_S + 1.0, Replied(0, reply(A)), []),
         (TIMEOUT_S + 1.0, joined(1), [Welcome(1), Say("worker 1 has joined (process 101)")]),
         (TIMEOUT_S + 99.0, TICK, []),
-    ],
-    "ranges to be summed are waited for in the same way": [
-        (0.0, Ask(0, sums(), expected_s=0.1), []),
-        (0.0, Ask(1, sums(), expected_s=0.1), []),
-        (0.1, Replied(0, ComputeReply(1, RequestKind(1), 7, 0, 2, 0.0, 0.0, ())), []),
-        (0.1, Reduced(0, summed(sums(step=6))), []),
-        (0.2, Reduced(0, summed(sums())), [Accept(0, summed(sums()))]),
-        (
-            PATIENCE_FACTOR * 0.1,
-            TICK,
-            [
-                Say("worker 1 is late in summing at step 7; the server does it"),
-                Recompute(1, sums(), "late"),
-            ],
-        ),
-        (PATIENCE_FACTOR * 0.1 + KILL_AFTER_S + 0.1, TICK, [Kill(1)]),
     ],
 }
 

@@ -20,7 +20,7 @@ from distsgd.parallel.pool.members import (
     Members,
     Say,
 )
-from distsgd.parallel.transport.interface import Lost, Reduced, Replied
+from distsgd.parallel.transport.interface import Lost, Replied
 from tests.unit.parallel.pool.member_events import (
     TIMEOUT_S,
     joined,
@@ -28,8 +28,6 @@ from tests.unit.parallel.pool.member_events import (
     members_of,
     reply,
     request,
-    summed,
-    sums,
 )
 
 
@@ -48,15 +46,6 @@ def test_late_worker_gets_no_work_until_it_has_answered_and_backed_off() -> None
     members.handle(Replied(1, reply(request(step=10))), TIMEOUT_S)
     assert members.fit(10 + FIRST_BACKOFF_STEPS - 1) == (0,)
     assert members.fit(10 + FIRST_BACKOFF_STEPS) == (0, 1)
-
-
-def test_worker_late_in_summing_gets_no_work_until_it_has_answered_and_does_not_back_off() -> None:
-    members = members_of(2)
-    members.ask_to_reduce(1, sums(), expected_s=0.0, now_s=0.0)
-    members.tick(1.0)
-    assert members.fit(7) == (0,)
-    members.handle(Reduced(1, summed(sums())), 1.0)
-    assert members.fit(7) == (0, 1)
 
 
 def test_each_time_a_worker_is_late_it_backs_off_twice_as_long_up_to_a_limit() -> None:

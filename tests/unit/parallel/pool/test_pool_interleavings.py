@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsgd.parallel.messages import (
-    ComputeReply,
-    ComputeRequest,
-    ReduceReply,
-    RequestKind,
-)
+from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.members import (
     KILL_AFTER_S,
     Accept,
@@ -21,16 +16,13 @@ from distsgd.parallel.pool.members import (
     Kill,
     Members,
     Recompute,
-    Request,
 )
-from distsgd.parallel.transport.interface import Event, Lost, Reduced, Replied
+from distsgd.parallel.transport.interface import Event, Lost, Replied
 from tests.unit.parallel.pool.member_events import (
     joined,
     members_of,
     reply,
     request,
-    summed,
-    sums,
 )
 
 
@@ -41,12 +33,14 @@ class Workers:
     members: Members = field(default_factory=lambda: members_of(3))
     now_s: float = 0.0
     step: int = 0
-    asked: dict[int, Request] = field(default_factory=dict)  # What must be decided, once each.
+    asked: dict[int, ComputeRequest] = field(
+        default_factory=dict
+    )  # What must be decided, once each.
     sent: dict[int, list[Event]] = field(default_factory=dict)  # Replies that may still come.
     late_since_s: dict[int, float] = field(default_factory=dict)
 
     def ask(self, kind: int) -> None:
-        """Each fit worker, for blocks or for a range to be summed."""
+        """Each fit worker, for a block."""
         if self.members.is_waiting:
             return
         self.step += 1
@@ -54,28 +48,15 @@ class Workers:
         assert set(fit) <= set(self.members.connected)
         assert not set(fit) & set(self.late_since_s)
         for worker in fit:
-            to: Request
-            if kind < 3:
-                to = request(worker, worker + 1, self.step, RequestKind(kind + 1))
-                event: Event = Replied(worker, reply(to))
-                self.members.ask(worker, to, num_rows=3, now_s=self.now_s)
-            else:
-                to = sums(self.step)
-                event = Reduced(worker, summed(to))
-                self.members.ask_to_reduce(worker, to, expected_s=0.1, now_s=self.now_s)
+            to = request(worker, worker + 1, self.step, RequestKind(kind + 1))
+            self.members.ask(worker, to, num_rows=3, now_s=self.now_s)
             self.asked[worker] = to
-            self.sent.setdefault(worker, []).append(event)
+            self.sent.setdefault(worker, []).append(Replied(worker, reply(to)))
 
     def decide(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
             if isinstance(decision, Accept):
-                to = self.asked.pop(decision.worker)
-                if isinstance(to, ComputeRequest):
-                    assert isinstance(decision.reply, ComputeReply)
-                    assert decision.reply.answers(to)
-                else:
-                    assert isinstance(decision.reply, ReduceReply)
-                    assert decision.reply.answers(to)
+                assert decision.reply.answers(self.asked.pop(decision.worker))
             elif isinstance(decision, Recompute):
                 assert self.asked.pop(decision.worker) == decision.request
                 if decision.reason == "late":
@@ -95,26 +76,15 @@ class Workers:
             self.late_since_s.pop(worker, None)
 
     def lie(self, worker: int, which: int) -> None:
-        """A reply that differs from the right one in one number, or in its kind."""
+        """A reply that differs from the right one in one number."""
         to = self.asked.get(worker)
         if to is None:
             return
-        wrong: list[Event]
-        if isinstance(to, ComputeRequest):
-            right = reply(to)
-            changes = [
-                {name: getattr(to, name) + 1} for name in right._fields[:5] if name != "kind"
-            ]
-            wrong = [Replied(worker, right._replace(**change)) for change in changes]
-            wrong.append(Replied(worker, right._replace(kind=RequestKind(int(to.kind) % 3 + 1))))
-            wrong.append(Reduced(worker, ReduceReply(*to[:4], ())))
-        else:
-            done = summed(to)
-            changes = [{name: getattr(to, name) + 1} for name in done._fields[:4]]
-            wrong = [Reduced(worker, done._replace(**change)) for change in changes]
-            kind = RequestKind.GRADIENT
-            wrong.append(Replied(worker, reply(ComputeRequest(1, kind, *to[1:4], 0, 0))))
-        self.hear(wrong[which % len(wrong)])
+        right = reply(to)
+        changes = [{name: getattr(to, name) + 1} for name in right._fields[:5] if name != "kind"]
+        wrong = [right._replace(**change) for change in changes]
+        wrong.append(right._replace(kind=RequestKind(int(to.kind) % 3 + 1)))
+        self.hear(Replied(worker, wrong[which % len(wrong)]))
         assert self.asked[worker] == to
 
 
@@ -136,7 +106,7 @@ def test_no_interleaving_loses_a_block_accepts_two_replies_or_a_stale_one_or_doe
     workers = Workers()
     for action, worker, number in actions:
         if action == "ask":
-            workers.ask(number % 4)
+            workers.ask(number % 3)
         elif action == "reply":
             workers.reply(worker, number)
         elif action == "lie":

@@ -59,7 +59,7 @@ class Session:
         while training.step < until:
             gradient = np.sin(np.arange(P) + training.step).astype(np.float32)
             row = training.apply(
-                Root([gradient], Sums(2, 1.0, 0, 0.0, 0.0), 1.0), float(training.step)
+                Root(Sums(2, 1.0, 0, 0.0, 0.0), gradient, 1.0), float(training.step)
             )
             self.run_logger.step_done(training, row)
 

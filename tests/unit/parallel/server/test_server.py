@@ -47,7 +47,7 @@ def server_spec(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> S
             SAMPLER.steps_per_epoch,
         ),
         record=LogSpec(run, 1, 0.0, None, 2),
-        pool=PoolSpec(num_workers, "all", "auto", 20.0, secret=bytes(32)),
+        pool=PoolSpec(num_workers, "all", "auto", 20.0, spin=True, secret=bytes(32)),
         total_steps=TOTAL_STEPS,
         evaluate_every_steps=SAMPLER.steps_per_epoch,
         num_test_rows=NUM_TEST_ROWS,

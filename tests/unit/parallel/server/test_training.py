@@ -56,7 +56,7 @@ def root_of(step: int, *, per_sample: bool = False) -> Root:
     gradient = uniform(1, Purpose.PROBE, step, count=P).astype(np.float32)
     count = 3 + step % 4
     norms = (count * 2.0 + step, 3.0 + step) if per_sample else (0.0, 0.0)
-    return Root([gradient], Sums(count, 1.0 + step / 3, 0, *norms), squared_norm(gradient))
+    return Root(Sums(count, 1.0 + step / 3, 0, *norms), gradient, squared_norm(gradient))
 
 
 def run(training: Training, steps: range, *, per_sample: bool = False) -> list[HistoryRow]:
@@ -107,7 +107,7 @@ def test_gradient_that_is_not_finite_leaves_everything_as_it_was() -> None:
     run(training, range(3))
     before, weights = training.state(), training.weights.copy()
     root = root_of(3)
-    root.gradient_chunks[0][4] = np.inf
+    root.gradient_sum[4] = np.inf
     root.squared_norm = squared_norm(root.gradient_sum)
     with pytest.raises(DivergedError, match="step 3"):
         training.apply(root, 0.0)
@@ -157,7 +157,7 @@ def test_noise_scale_is_that_of_its_formula() -> None:
     gradient = np.full(P, 4.0, np.float32)
     training = training_of(task_of(per_sample=True))
     # Mean gradient of norm² 11; mean squared norm 20, over 4 samples.
-    row = training.apply(Root([gradient], Sums(4, 1.0, 0, 80.0, 30.0), squared_norm(gradient)), 0.0)
+    row = training.apply(Root(Sums(4, 1.0, 0, 80.0, 30.0), gradient, squared_norm(gradient)), 0.0)
     assert row is not None
     square = (4 * 11.0 - 20.0) / 3
     assert row.noise_scale == pytest.approx((20.0 - square) / square, rel=1e-6)
