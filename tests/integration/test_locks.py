@@ -126,15 +126,23 @@ def test_lock_is_not_made_where_something_required_is_not_pinned(tmp_path: Path)
         lock_by_our_rule(compiled, index, tmp_path / "extracted")
 
 
-def test_later_lock_holds_what_earlier_ones_do_not(tmp_path: Path) -> None:
+def test_lock_holds_what_those_that_it_is_installed_with_do_not(tmp_path: Path) -> None:
     (index := tmp_path / "index").mkdir()
     compiled = released(index, {"top": ["tomlish"], "beside": ["cover[toml]", "tomlish"]})
     for wheel in index.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(tmp_path / "extracted")
-    locks = {"first": Lock("one", ["top"]), "second": Lock("two", ["beside"])}
+    locks = {
+        "first": Lock("one", ["top"]),
+        "second": Lock("two", ["beside"], ["first"]),
+        "other": Lock("three", ["beside"]),
+    }
     texts = cut(compiled, locks, find=finder([str(tmp_path / "extracted")]))
     names = {file: re.findall(r"^(\S+)==", text, re.MULTILINE) for file, text in texts.items()}
-    assert names == {"first": ["tomlish", "top"], "second": ["beside", "cover[toml]"]}
+    assert names == {
+        "first": ["tomlish", "top"],
+        "second": ["beside", "cover[toml]"],
+        "other": ["beside", "cover[toml]", "tomlish"],
+    }
 
 
 # Of here on: the locks of this project.
@@ -206,10 +214,10 @@ def test_product_lock_holds_nothing_of_tests_and_pictures() -> None:
 
 
 def test_test_lock_transports_nobodys_pip_and_names_the_oldest(tmp_path: Path) -> None:
-    text = (ROOT / LOCKS[2]).read_text()
+    text = (ROOT / LOCKS[-1]).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("pip==")]
     assert line == 'pip==23.2.1 ; extra == "oldest-pip" \\'
-    assert not any("pip" in pinned(file) for file in LOCKS[:2])
+    assert not any("pip" in pinned(file) for file in LOCKS[:-1])
     (index := tmp_path / "index").mkdir()
     wheel = write_wheel(index, "pip", "23.2.1")
     done = install(pin(wheel, ' ; extra == "oldest-pip"'), index, tmp_path / "place")

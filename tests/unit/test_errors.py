@@ -16,6 +16,7 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     (errors.RunError("runs/a", "is in use"), 2, "runs/a: is in use"),
     (errors.DiskError("runs/a", "cannot be written"), 4, "runs/a: cannot be written"),
     (errors.ModelError("no layers"), 2, "no layers"),
+    (errors.StorageError("s3://b/a", "reading: no route"), 4, "s3://b/a: reading: no route"),
     (
         errors.MissingExtraError("matplotlib", "plots"),
         2,

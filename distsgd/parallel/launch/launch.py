@@ -80,9 +80,10 @@ def train_in_process(
     with one_blas_thread():
         server = ParameterServer(spec, partial(make_runner, worker), hooks=hooks)
     ended: Future[Outcome] = Future()
-    threading.Thread(
+    thread = threading.Thread(
         target=_train, args=(server, ended), name="distsgd-server", daemon=True
-    ).start()
+    )
+    thread.start()
     try:
         _look_on(server, ended, watch)
     except KeyboardInterrupt:
@@ -93,6 +94,7 @@ def train_in_process(
             waited_for = f"the present step to end, after an error in a callback ({error})"
             raise WaitTimeoutError(waited_for, STOP_TIMEOUT_S) from error
         raise
+    thread.join(STOP_TIMEOUT_S)  # It holds the data set until it is gone.
     return ended.result()
 
 
