@@ -4,6 +4,7 @@ Nothing that takes time to import is imported before that.
 """
 
 from distsgd.cli.terminal import signals
+from distsgd.cli.terminal.start_again import StartAgain
 
 
 def main() -> None:
@@ -14,6 +15,8 @@ def main() -> None:
         from distsgd.cli.app import main as run  # noqa: PLC0415 -- a signal must not break it off.
 
         run()
+    except StartAgain as again:
+        again.replace_process()
     except SystemExit as ended:
         code = ended.code or 0
         raise

@@ -86,7 +86,8 @@ class FakeWorker(Runner):
         self._sampler, self._before = sampler, before
 
     def describe(self, worker: int) -> WorkerInfo:
-        return WorkerInfo(worker, __version__, os.getpid(), "the same bits", "the same data")
+        same = ("the same bits", "the same data", "here", "numpy")
+        return WorkerInfo(worker, __version__, os.getpid(), *same)
 
     def compute(self, request: ComputeRequest) -> ComputeReply:
         self._before(request)

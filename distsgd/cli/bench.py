@@ -6,6 +6,7 @@ import typer
 
 from distsgd.cli.options import JsonOption, OverridesOption
 from distsgd.cli.terminal.messages import print_json, say
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.errors import ConfigError
 
 
@@ -31,6 +32,7 @@ def bench(
             [f"--layers is {layers}; must be sizes with commas, as 784,128,10"]
         ) from None
     measured = Bench(sizes, batch, workers, seconds, statistics, (*(overrides or ()),))
+    compute_as(measured.config().train.numerics)
     found = run_bench(measured)
     if as_json:
         print_json(found)

@@ -12,6 +12,7 @@ import typer
 from distsgd.cli.completion import complete_run
 from distsgd.cli.options import CacheDirOption, RunArgument, cache_directory
 from distsgd.cli.terminal.messages import say
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ def loss(
     """Draw the loss as a curve over one weight, with its slope and the steps taken."""
     from distsgd.lessons.inspect import loss_over_weight
     from distsgd.lessons.pictures.loss_curve import Steps, draw_loss_curve
+    from distsgd.run.run import Run
 
+    compute_as(Run.open(run).config.train.numerics)
     cache = cache_directory(cache_dir)
     found = loss_over_weight(run, weight, max_steps=steps, cache_dir=cache)
     taken = Steps(weight_T=found.weight_T, loss_T=found.loss_T, slope_T=found.slope_T)

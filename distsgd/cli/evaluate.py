@@ -15,6 +15,7 @@ from distsgd.cli.options import (
     given_path,
 )
 from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.cli.terminal.stop import stoppable
 
 
@@ -35,7 +36,9 @@ def evaluate(
     with failures_as_json(as_json), stoppable():
         from distsgd.run.run import Run
 
-        found = Run.open(run).evaluate(data, cache_dir=cache_directory(cache_dir), csv=csv or ())
+        saved = Run.open(run)
+        compute_as(saved.config.train.numerics)
+        found = saved.evaluate(data, cache_dir=cache_directory(cache_dir), csv=csv or ())
     if as_json:
         print_json(asdict(found))
         return

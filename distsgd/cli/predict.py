@@ -7,6 +7,7 @@ import typer
 
 from distsgd.cli.options import CsvOption, RunArgument, given_path
 from distsgd.cli.terminal.messages import say
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.cli.terminal.stop import stoppable
 from distsgd.errors import Interrupted
 
@@ -30,5 +31,7 @@ def predict(
     with stoppable(lambda: Interrupted(f"interrupted: {out} was not written")):
         from distsgd.run.run import Run
 
-        rows = Run.open(run).write_predictions(data, out, csv=csv or ())
+        saved = Run.open(run)
+        compute_as(saved.config.train.numerics)
+        rows = saved.write_predictions(data, out, csv=csv or ())
     say(f"wrote {rows:,} rows to {out}")

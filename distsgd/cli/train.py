@@ -32,6 +32,7 @@ from distsgd.cli.terminal.messages import (
     say,
 )
 from distsgd.cli.terminal.progress import reporter
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import (
     ConfigError,
@@ -125,7 +126,10 @@ def train(
 
 
 def read_config(path: Path, request: Request) -> TrainConfig:
-    """The configuration with everything typed over it. Raises ConfigError and RunError."""
+    """The configuration with everything typed over it, in a process that computes as it says.
+
+    Raises ConfigError, RunError, NumericsError, and `StartAgain` for another process.
+    """
     from distsgd.config import TrainConfig
 
     typed = [*(request.overrides or ())]
@@ -136,7 +140,9 @@ def read_config(path: Path, request: Request) -> TrainConfig:
     if request.workers is not None:
         typed.append(f"parallel.workers={workers_count(request.workers)}")
     config = _recorded(path) if path.name == _RECORDED else TrainConfig.from_toml(path)
-    return config.with_overrides(typed) if typed else config
+    config = config.with_overrides(typed) if typed else config
+    compute_as(config.train.numerics)
+    return config
 
 
 def _recorded(path: Path) -> TrainConfig:

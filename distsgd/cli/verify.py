@@ -18,6 +18,7 @@ from distsgd.cli.options import (
 )
 from distsgd.cli.terminal.messages import print_facts, print_failure, print_json
 from distsgd.cli.terminal.progress import Reporter, reporter
+from distsgd.cli.terminal.start_again import compute_as
 from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import ConfigError, DistSGDError, Interrupted, VerificationError
 
@@ -64,7 +65,9 @@ def _verified(
 
     replay = _StoppableReplay(reporter(quiet=False))
     with replay.signals, replay.shown:
-        return Run.open(run, on_message=replay.shown.message).verify(
+        saved = Run.open(run, on_message=replay.shown.message)
+        compute_as(saved.config.train.numerics)
+        return saved.verify(
             num_workers=0 if workers is None else int(workers),
             accept_numerics=accept_numerics,
             on_message=replay.shown.message,

@@ -30,6 +30,7 @@ from distsgd.data.sampler import Shuffle
 from distsgd.nn.losses import LOSSES
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
+from distsgd.parallel.numerics import Numerics
 
 DEFAULT_EPOCHS = 10
 
@@ -233,6 +234,13 @@ class TrainSection(Section):
         int, key("of all chance but the split", "a whole number, 0 to 2^63 - 1", ge=0, lt=2**63)
     ] = 0
     dtype: Annotated[Dtype, key("of all numbers", in_words(get_args(Dtype)))] = "float32"
+    numerics: Annotated[
+        Numerics,
+        key(
+            "as each processor is fastest, or the same bits on every x86-64 processor with AVX2",
+            in_words(get_args(Numerics)),
+        ),
+    ] = "native"
     stop_gradient_norm: Annotated[
         float | None,
         key("norm of the mean gradient that ends it", "a number above 0, or left out", gt=0),

@@ -81,7 +81,7 @@ class _EmptyWorker:
     """A worker whose partials cost nothing but being written."""
 
     def describe(self, worker: int) -> WorkerInfo:
-        return WorkerInfo(worker, __version__, os.getpid(), "", "")
+        return WorkerInfo(worker, __version__, os.getpid(), *[""] * 4)
 
     def attach(self, weights_P: Array, slots_SP: Array) -> None:
         self._weights_P, self._slots_SP = weights_P, slots_SP

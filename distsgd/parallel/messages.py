@@ -120,6 +120,8 @@ class WorkerInfo:
     pid: int
     probe: str  # What it computes, hashed: see `distsgd.parallel.numerics`.
     data_digest: str
+    host: str  # The name of its node.
+    arithmetic: str  # What it computes with, for people.
 
     def pack(self) -> bytes:
         """As JSON."""
@@ -139,7 +141,7 @@ class WorkerInfo:
         if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
             raise ValueError("not a worker's description")
         numbers = [fields[name] for name in ("worker", "pid")]
-        texts = [fields[name] for name in ("version", "probe", "data_digest")]
+        texts = [value for name, value in fields.items() if name not in ("worker", "pid")]
         is_right = all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
         if not is_right or not all(isinstance(text, str) for text in texts):
             raise ValueError("not a worker's description")

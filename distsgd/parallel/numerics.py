@@ -1,42 +1,96 @@
 """The numerics profile: what decides about the bits besides configuration, data and seed.
 
-numpy's version, the BLAS, the kernel it chose for this processor, and one thread. It is fixed once
-a run: every process of the run gets the same environment, and proves by a probe, not by names, that
-it computes the same bits.
+numpy's version, the BLAS, the kernel it chose for this processor, the processor's features that
+numpy uses, and one thread. It is fixed once a run: every process of the run gets the same
+environment, and proves by a probe, not by names, that it computes the same bits.
+
+Kernel and features are those that a process finds ("native"), or pinned to what every x86-64
+processor with AVX2 has ("portable"), so that machines of different makes compute the same bits.
+Both are chosen while numpy is imported: a process can be asked, not changed.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from blake3 import blake3
 from threadpoolctl import ThreadpoolController
 
+from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
+from distsgd.errors import NumericsError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
+
+Numerics = Literal["native", "portable"]
+PIN = (
+    'set [train] numerics = "portable", which pins kernel and features, and have the same numpy on '
+    "every node"
+)
+
+_KERNEL, _DISABLED, _ENABLED = (
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
+)
+_PORTABLE_KERNEL, _PORTABLE_FEATURE = "Haswell", "X86_V3"  # AVX2 and FMA, and no AVX-512.
+_MACHINES = ("x86_64", "AMD64")
+# Element by element; some have other bits with AVX2 than with AVX-512.
+_FUNCTIONS: tuple[np.ufunc, ...] = (
+    np.exp,
+    np.log,
+    np.tanh,
+    np.sin,
+    np.cos,
+    np.sqrt,
+    np.log1p,
+    np.expm1,
+)
+# Odd, and larger than what a kernel takes at once.
+_PRODUCTS = ((1, 785, 33), (37, 1031, 129), (130, 259, 515))
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a run's record says of the arithmetic."""
+    """What a run's record says of the arithmetic.
+
+    Attributes:
+        numpy: Its version.
+        blas: What numpy multiplies matrices with, and its version.
+        kernel: Of the BLAS, for one kind of processor.
+        features: Of the processor, as far as numpy uses them.
+        machine: System and processor architecture.
+        probe: A seeded block through small networks, forward and backward, hashed.
+        operations: Functions element by element and odd matrix products, hashed.
+    """
 
     numpy: str
     blas: str
     kernel: str
+    features: str
     machine: str
     probe: str
+    operations: str
 
     def to_dict(self) -> dict[str, str]:
         """As plain JSON values."""
         return asdict(self)
+
+    @property
+    def bits(self) -> str:
+        """Two processes in which these are equal compute equal bits."""
+        return f"{self.probe}-{self.operations}"
+
+    def __str__(self) -> str:
+        return f"numpy {self.numpy}, {self.blas}, kernel {self.kernel}, features {self.features}"
 
 
 def profile(dtype: str) -> Profile:
@@ -46,8 +100,10 @@ def profile(dtype: str) -> Profile:
         numpy=np.__version__,
         blas=f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
         kernel=str(blas.get("architecture", "unknown")),
+        features=" ".join(_simd("baseline") + _simd("found")) or "unknown",
         machine=f"{platform.system()} {platform.machine()}",
         probe=probe(dtype),
+        operations=operations(dtype),
     )
 
 
@@ -56,8 +112,65 @@ def environment() -> dict[str, str]:
     variables = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     kernel = _blas().get("architecture")
     if kernel:
-        variables["OPENBLAS_CORETYPE"] = str(kernel)
+        variables[_KERNEL] = str(kernel)
+    if unused := _simd("not found"):
+        # numpy takes one of the two only; what is empty is not there.
+        variables |= {_DISABLED: " ".join(unused), _ENABLED: ""}
     return variables
+
+
+def lacking(numerics: str) -> dict[str, str]:
+    """Environment variables with which a new process computes as `numerics` says.
+
+    Empty where this one does.
+
+    Raises:
+        NumericsError: No process on this machine can.
+    """
+    if numerics == "native":
+        return {}
+    features, blas = _simd("found"), _blas()
+    if reason := _never_portable(features, blas):
+        raise NumericsError(
+            f'train.numerics is "portable", but {reason} (set [train] numerics = "native", or use '
+            "another machine)"
+        )
+    if blas.get("architecture") == _PORTABLE_KERNEL and features == (_PORTABLE_FEATURE,):
+        return {}
+    beyond = [it for it in (*features, *_simd("not found")) if it != _PORTABLE_FEATURE]
+    return {_KERNEL: _PORTABLE_KERNEL, _DISABLED: " ".join(beyond)}
+
+
+def require(numerics: str) -> None:
+    """Raises NumericsError where this process does not compute as `numerics` says."""
+    if variables := lacking(numerics):
+        words = " and ".join(f'{name}="{value}"' for name, value in variables.items())
+        raise NumericsError(
+            f'train.numerics is "{numerics}", but numpy is loaded with the kernel '
+            f"{_blas().get('architecture')} and the features {' '.join(_simd('found'))}; set "
+            f"{words} before Python starts (the command distsgd does so itself)"
+        )
+
+
+def check_same(started: Profile, dtype: str) -> None:
+    """Raises NumericsError where this process computes other bits than the one with `started`."""
+    own = profile(dtype)
+    if own.bits != started.bits:
+        raise NumericsError(
+            f"node {socket.gethostname()} computes other bits than the process that started the "
+            f"run: it has {own}, that one {started}; {PIN}"
+        )
+
+
+def _never_portable(features: tuple[str, ...], blas: dict[str, Any]) -> str:
+    """Why no process on this machine can be portable; "" where one can."""
+    if (machine := platform.machine()) not in _MACHINES:
+        return f"this machine is {machine}; the portable kernel is that of x86-64 processors"
+    if _PORTABLE_FEATURE not in features:
+        return f"numpy finds no AVX2 here ({_PORTABLE_FEATURE}: an older processor, or {_DISABLED})"
+    if (found := blas.get("internal_api")) != "openblas":
+        return f"numpy multiplies with {found or 'an unknown BLAS'} here, not with OpenBLAS"
+    return ""
 
 
 @contextmanager
@@ -99,6 +212,34 @@ def _probe_into(digest: blake3, dtype: str) -> None:
             bound.backward()
             for array in (gradients, bound.losses_N, bound.squared_norms_N):
                 digest.update(np.ascontiguousarray(array).tobytes())
+
+
+@cache
+def operations(dtype: str) -> str:
+    """What a network of one's own may use besides, on seeded numbers, hashed."""
+    digest = blake3()
+    with one_blas_thread():
+        for result in _operations(np.dtype(dtype)):
+            digest.update(np.ascontiguousarray(result).tobytes())
+    return str(digest.hexdigest()[:32])
+
+
+def _operations(dtype: np.dtype[Any]) -> Iterator[Array]:
+    x = 16 * uniform(0, Purpose.PROBE, 0, count=4099).astype(dtype)
+    yield from (function(x) for function in _FUNCTIONS)
+    yield np.power(x, x[::-1] / 4)
+    for rows, inner, columns in _PRODUCTS:
+        a, b = (
+            uniform(0, Purpose.PROBE, inner, count=count * inner).astype(dtype)
+            for count in (rows, columns)
+        )
+        yield a.reshape(rows, inner) @ b.reshape(inner, columns)
+
+
+def _simd(what: Literal["baseline", "found", "not found"]) -> tuple[str, ...]:
+    """Features of processors that this numpy is built for: always, used here, not used here."""
+    extensions: Any = np.show_config(mode="dicts")["SIMD Extensions"]
+    return tuple(extensions.get(what, ()))
 
 
 def _blas() -> dict[str, Any]:

@@ -10,6 +10,7 @@ Legend: P parameters, S slots.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -21,8 +22,8 @@ from distsgd.base.arrays import Array
 from distsgd.base.named import Kind, Named
 from distsgd.data.sampler import Partition
 from distsgd.errors import ConfigError
+from distsgd.parallel import numerics
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
-from distsgd.parallel.numerics import probe
 from distsgd.parallel.observer import Phase
 from distsgd.parallel.tree import fold, joins
 from distsgd.parallel.worker import BlockRows, Seen, Viewer, Worker, WorkerSpec
@@ -64,8 +65,16 @@ class Runner:
 
     def describe(self, worker: int) -> WorkerInfo:
         """Which process computes, with what, on which data; `worker` is its number in the run."""
-        bits, data = probe(self._spec.dtype), self._worker.data_digest
-        return WorkerInfo(worker, __version__, os.getpid(), bits, data)
+        found = numerics.profile(self._spec.dtype)
+        return WorkerInfo(
+            worker,
+            __version__,
+            os.getpid(),
+            found.bits,
+            self._worker.data_digest,
+            host=socket.gethostname(),
+            arithmetic=str(found),
+        )
 
     def attach(self, weights_P: Array, slots_SP: Array) -> None:
         """From now on, read the weights and write partials here."""
@@ -149,7 +158,10 @@ def make_runner(
     Raises:
         ConfigError: There is no such class, what is named is none (then nothing was called), it
             cannot be made, or does not make a worker.
+        NumericsError: This process computes other bits than the one that started the run.
     """
+    if spec.profile is not None:
+        numerics.check_same(spec.profile, spec.dtype)
     if isinstance(worker, str):
         made = Named(worker).make(WORKER, spec)
     else:

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from distsgd.errors import ModelError
 from distsgd.nn.losses import num_correct
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import Sums
+
+if TYPE_CHECKING:
+    from distsgd.parallel.numerics import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class WorkerSpec:
     per_sample: bool
     has_classes: bool  # Are the labels classes, so that an answer can be right or wrong?
     num_test_rows: int
+    profile: Profile | None = None  # Of the process that started the run; None: any will do.
 
 
 class BlockRows(NamedTuple):

@@ -32,8 +32,9 @@ def check_replay(
     Raises:
         RunError: The data have changed.
         NumericsError: This process computes other bits than those that began the run, and that is
-            not accepted.
+            not accepted; or the run is portable, and this process is not.
     """
+    numerics.require(run_spec.config.train.numerics)
     recorded = _recorded(run, run_spec)
     changed = _changed(_profile(run, recorded), run_spec)
     if changed and not accept_numerics:
@@ -119,7 +120,8 @@ def _damaged(run: RunDirectory, what: str) -> RunError:
 def _changed(then: dict[str, Any], run_spec: RunSpec) -> str:
     """What differs between a recorded profile and this process; "" where the bits do not."""
     now = numerics.profile(run_spec.config.train.dtype).to_dict()
-    if then.get("probe") == now["probe"]:
+    # Before 0.4 a record had the first alone.
+    if all(then.get(digest, now[digest]) == now[digest] for digest in ("probe", "operations")):
         return ""
     return ", ".join(
         f"{key} {then.get(key)} (now {value})"
@@ -132,6 +134,6 @@ def _refused(run: RunDirectory, changed: str) -> NumericsError:
     return NumericsError(
         f"{run.path} was made under another numerics profile, other bits would come out: "
         f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
-        "into another --run-dir, or let train --resume auto or verify take other bits with "
-        "--accept-numerics"
+        'into another --run-dir (with [train] numerics = "portable" machines agree), or let train '
+        "--resume auto or verify take other bits with --accept-numerics"
     )

@@ -22,7 +22,7 @@ from distsgd.nn.model import Model, layer_from_dict
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
-from distsgd.parallel.numerics import num_cores
+from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, UpdateSpec
 from distsgd.parallel.tree import most_nodes
@@ -95,6 +95,7 @@ class RunSpec:
             per_sample=self._is_per_sample,
             has_classes=self.manifest.label_kind == "class",
             num_test_rows=self.manifest.test_rows,
+            profile=profile(config.train.dtype),
         )
 
     def server_spec(self, run: Path, initial_weights: Array | None) -> ServerSpec:

@@ -27,6 +27,7 @@ from distsgd.nn.model import Model
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
+from distsgd.parallel import numerics
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
@@ -94,6 +95,7 @@ class Trainer:
     Raises:
         ConfigError: An argument is nothing of its kind, or has moved to `fit` or a callback; rows
             or labels are not named; or what is handed in has no name by which workers find it.
+        NumericsError: The run is to be portable, and this process is not; says how it would be.
 
     What is handed in is written down by its name, ``module:qualname``, with its settings and a
     digest of its source, and found by that in workers, on resume and by `Run.verify`. What has no
@@ -121,6 +123,7 @@ class Trainer:
             raise ConfigError(missing)
         if own.rule is None:
             make_rule(config)  # So that what is wrong with it is told before rows are read.
+        numerics.require(config.train.numerics)
         self._config = config
         self._data = data
         self._callbacks = Callbacks(callbacks)

@@ -257,6 +257,7 @@ def test_description_with_wrong_types_is_none() -> None:
         {"pid": 1.5},
         {"probe": 1},
         {"data_digest": []},
+        {"host": None},
     ]
     for change in changes:
         strange = replace(DESCRIPTION, **change)

@@ -123,6 +123,6 @@ def test_receive_without_a_request_ends_in_time(
 
 
 def test_description_is_what_the_worker_sent(place: Place, transport: Served) -> None:
-    strange = WorkerInfo(0, "version ü", 2**40, "", '"')
+    strange = WorkerInfo(0, "version ü", 2**40, "", '"', "", "")
     _, events = place.join(transport, 0, strange)
     assert events == [Joined(0, strange)]

@@ -28,6 +28,7 @@ from distsgd.parallel.messages import (
     RequestKind,
     WorkerInfo,
 )
+from distsgd.parallel.numerics import PIN
 from distsgd.parallel.pool.autotuner import SERVER
 from distsgd.parallel.transport.interface import Event, Joined, Lost
 
@@ -286,7 +287,6 @@ def _check(found: WorkerInfo, own: WorkerInfo) -> None:
         )
     if found.probe != own.probe:
         raise NumericsError(
-            f"worker {found.worker} computes other bits than the server (probe {found.probe}, "
-            f"not {own.probe}); give every process the same numpy, processor kind and "
-            "OPENBLAS_CORETYPE"
+            f"worker {found.worker} on node {found.host} computes other bits than the server on "
+            f"node {own.host}: it has {found.arithmetic}, the server {own.arithmetic}; {PIN}"
         )

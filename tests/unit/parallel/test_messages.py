@@ -79,7 +79,7 @@ def test_reply_answers_its_request_only() -> None:
 
 
 def test_description_comes_back_from_its_bytes() -> None:
-    description = WorkerInfo(3, "1.2.3", 4567, "probe", "digest")
+    description = WorkerInfo(3, "1.2.3", 4567, "probe", "digest", "node", "numpy 2")
     assert WorkerInfo.unpack(description.pack()) == description
 
 

@@ -23,7 +23,7 @@ from distsgd.data.tables import arrays_source
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums
-from distsgd.parallel.numerics import probe
+from distsgd.parallel.numerics import profile
 from distsgd.parallel.runner import Runner, make_runner
 from distsgd.parallel.transport.interface import BufferLayout
 from distsgd.parallel.tree import most_nodes
@@ -343,5 +343,5 @@ def test_worker_describes_its_process_its_bits_and_its_data(make_setting: Settin
     setting = make_setting()
     found = setting.worker()[0].describe(4)
     assert (found.worker, found.version, found.pid) == (4, __version__, os.getpid())
-    assert found.probe == probe("float32")
+    assert found.probe == profile("float32").bits
     assert found.data_digest == setting.data.manifest.digest

@@ -17,12 +17,12 @@ from distsgd.parallel.pool.members import (
 )
 from distsgd.parallel.transport.interface import Joined
 
-OWN = WorkerInfo(SERVER, "1", 1, "p", "d")
+OWN = WorkerInfo(SERVER, "1", 1, "p", "d", "here", "numpy")
 TIMEOUT_S = 10.0
 
 
 def joined(worker: int) -> Joined:
-    return Joined(worker, WorkerInfo(worker, "1", 100 + worker, "p", "d"))
+    return Joined(worker, WorkerInfo(worker, "1", 100 + worker, "p", "d", "here", "numpy"))
 
 
 def members_of(count: int) -> Members:

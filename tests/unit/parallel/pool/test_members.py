@@ -180,7 +180,7 @@ def test_members_are_those_that_joined_and_were_not_lost() -> None:
         (
             {"probe": "other"},
             NumericsError,
-            r"worker 1 computes other bits than the server \(probe other",
+            r"worker 1 on node here computes other bits than the server on node here: it has numpy",
         ),
     ],
 )

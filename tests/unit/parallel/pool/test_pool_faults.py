@@ -105,7 +105,7 @@ def test_missing_workers_are_named() -> None:
         (
             {"probe": "other"},
             NumericsError,
-            r"worker 1 computes other bits than the server \(probe other",
+            r"worker 1 on node here computes other bits than the server on node here: it has numpy",
         ),
     ],
 )

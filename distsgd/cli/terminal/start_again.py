@@ -1,0 +1,43 @@
+"""The command started again in its place, where numpy is loaded otherwise than its run needs it.
+
+Kernel and features are chosen while numpy is imported, and which ones a run needs is known only
+when its configuration was read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+class StartAgain(BaseException):
+    """All that was begun is put back; then `replace_process`."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        super().__init__(variables)
+        self.variables = variables
+
+    def replace_process(self) -> NoReturn:
+        """The same command line in this process, with `variables` in its environment."""
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, os.environ | self.variables)  # noqa: S606 -- no shell.
+
+
+def compute_as(numerics: str) -> None:
+    """Have this command compute as ``[train] numerics`` says.
+
+    Call it before anything is done or said.
+
+    Raises:
+        StartAgain: It does not, and would in a new process.
+        NumericsError: No process here does.
+    """
+    if numerics == "native":
+        return
+    from distsgd.parallel.numerics import lacking, require
+
+    variables = lacking(numerics)
+    if any(os.environ.get(name) != value for name, value in variables.items()):
+        raise StartAgain(variables)
+    require(numerics)  # A process that was started so must be so.
