@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distsgd.base.places import place_of
 from distsgd.errors import ConfigError, DistSGDError
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -74,8 +75,8 @@ class Kind:
             raise
         except Exception as error:
             problem = (
-                f'{self.key} is "{name}", which raises {_shown(error)}, when it is made (mend it, '
-                "or edit its options)"
+                f'{self.key} is "{name}", which raises {_shown(error)}{place_of(error)}, when it '
+                "is made (mend it, or edit its options)"
             )
             raise ConfigError([problem]) from error
         missing = [*self._lacking(type(made))]
@@ -216,8 +217,8 @@ def _current_directory() -> str | None:
 
 def _raises(name: str, module: str, error: BaseException) -> str:
     return (
-        f'"{name}" cannot be imported: module {module} raises {_shown(error)}, while it is imported'
-        " (mend it)"
+        f'"{name}" cannot be imported: module {module} raises {_shown(error)}{place_of(error)}, '
+        "while it is imported (mend it)"
     )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from distsgd.base.places import place_in
 from distsgd.errors import ClusterError, DistSGDError, WaitTimeoutError
 
 _MOST_SHOWN = 400  # Characters of an error of Ray's; some of them are pages.
@@ -124,7 +125,8 @@ def as_ours(error: Exception, doing: str) -> DistSGDError:
     if isinstance(cause, Exception) and _is_raised_in_a_process(error):
         found = _WHERE.search(str(error))  # Its own fields get lost where Ray mixes two classes.
         where = f"process {found[1]} on node {found[2]}" if found else "a process of the run"
-        return ClusterError(f"{doing}: {where} raised {named(cause)}; {_KEPT}")
+        raised = f"{named(cause)}{place_in(_COLOURS.sub('', str(error)))}"
+        return ClusterError(f"{doing}: {where} raised {raised}; {_KEPT}")
     way_out = next((_WAYS_OUT[name] for name in names if name in _WAYS_OUT), _ELSE)
     return ClusterError(f"{doing}: Ray says {named(error)}; {way_out}")
 

@@ -168,7 +168,10 @@ class Abstract(Watched, ABC):
     ("worker", "said"),
     [
         (Undigested, r"makes a Undigested without data_digest; must be a class with read"),
-        (Unmade, r"raises KeyError: 'a setting', when it is made \(mend it"),
+        (
+            Unmade,
+            r"raises KeyError: 'a setting' \(.*test_runner.py, line \d+, in __init__\), when it is made",
+        ),
         (Abstract, r"raises TypeError: Can't instantiate abstract class Abstract.*\(mend it"),
     ],
 )

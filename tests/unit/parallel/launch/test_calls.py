@@ -41,7 +41,9 @@ class RayTaskError(Exception):
     """As Ray makes it: an error that was raised in an actor, with its cause."""
 
     def __init__(self, cause: Exception) -> None:
-        Exception.__init__(self, "x (pid=77, ip=10.0.0.9, actor_id=1)\nTraceback, page after page")
+        text = "x (pid=77, ip=10.0.0.9, actor_id=1)\nTraceback, page after page\n"
+        raised_in = '\x1b[0m File "/home/me/mine.py", line 7, in compute'
+        Exception.__init__(self, f'{text}{raised_in}\n File "/x/site-packages/y.py", line 1, in z')
         self.cause = cause
 
 
@@ -90,6 +92,11 @@ def test_result_comes_through() -> None:
         (RayActorError("exit code 9"), ActorDied, "exit code 9"),
         (InitFailedError("died\n  File x\nImportError: no y"), ActorInitError, "ImportError: no y"),
         (RayTaskError(ValueError("no z")), ClusterError, "process 77 on node 10.0.0.9 .*no z"),
+        (
+            RayTaskError(ValueError()),
+            ClusterError,
+            r"Error \(/home/me/mine.py, line 7, in compute\);",
+        ),
         (RayTaskError(DataError("f", "is bad")), DataError, "f: is bad"),
         (BothError(DataError("f", "is bad")), DataError, "^f: is bad$"),
         (Exception("current node timed out"), ClusterError, "for an answer: Ray says Exception:"),
