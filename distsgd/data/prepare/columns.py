@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distsgd.data.prepare.labels import UnknownClassError, Vocabulary
+from distsgd.data.prepare.readings import Reading, Readings
 from distsgd.data.prepare.schema import TableSchema, check_schema
-from distsgd.data.sources.source import TableSource
+from distsgd.data.sources.source import TableSource, is_own
 from distsgd.data.tables import arrow_errors, is_text, numbers, storage
 from distsgd.errors import DataError, shortened
 
@@ -67,14 +68,23 @@ class RawRows:
     Args:
         sources: Where they come from; those without rows are not looked at.
         schema: Their columns.
-        reads_again: Whether rows that take little memory are kept for the next reading.
+        reads_again: Whether rows that take little memory are kept for the next reading, and what a
+            source of the user's own gives is held against what it gave before.
+        readings: What it gave before; nothing unless given.
     """
 
     def __init__(
-        self, sources: Sequence[TableSource], schema: TableSchema, *, reads_again: bool = False
+        self,
+        sources: Sequence[TableSource],
+        schema: TableSchema,
+        *,
+        reads_again: bool = False,
+        readings: Readings | None = None,
     ) -> None:
         self.schema = schema
         self._reads_again = reads_again
+        own = [source.name for source in sources if is_own(source)] if reads_again else []
+        self._readings = Readings(own[0]) if own else readings
         self._kept: list[_Block] = []
         self._sources = sources
         self._ends = list(accumulate(source.num_rows for source in sources))
@@ -89,7 +99,8 @@ class RawRows:
 
     def labels_only(self) -> RawRows:
         """The same rows without features."""
-        return RawRows(self._sources, replace(self.schema, columns=(), list_width=None, types=None))
+        schema = replace(self.schema, columns=(), list_width=None, types=None)
+        return RawRows(self._sources, schema, readings=self._readings)
 
     def pieces(self, vocabulary: Vocabulary | None) -> Iterator[Piece]:
         """All rows in order, in pieces of fixed length; DataError at the first unusable row.
@@ -101,10 +112,14 @@ class RawRows:
         x_NI = np.empty((min(limit, self.num_rows), self.schema.num_features))
         targets: list[NDArray[Any]] = []
         first, filled = 0, 0
+        reading = Reading()
         for block in self._kept or self._blocks(limit):
             block_NI = block.x_NI
             with arrow_errors(block.decoder.name):
                 target = block.decoder.target(block.labels, vocabulary)
+            if self._readings is not None:
+                names = None if vocabulary is None else vocabulary.names
+                reading.add(block_NI, target, names)
             start = 0
             while start < len(block_NI):
                 count = min(limit - filled, len(block_NI) - start)
@@ -117,6 +132,8 @@ class RawRows:
                     first, filled, targets = first + filled, 0, []
         if filled:
             yield Piece(first, x_NI[:filled], _joined(targets))
+        if self._readings is not None:
+            self._readings.end(reading)
 
     def locate(self, row: int) -> tuple[str, int]:
         """Name of the source of a row and the row's number in it."""

@@ -6,6 +6,7 @@ What its methods raise is the user's, and comes out as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -78,6 +79,11 @@ def is_source(value: object) -> bool:
     return callable(getattr(value, "batches", None)) and hasattr(value, "schema")
 
 
+def is_own(source: TableSource) -> bool:
+    """Whether `source` is the user's own, as `checked_source` gives it."""
+    return isinstance(source, _OwnSource)
+
+
 def checked_source(source: Any) -> TableSource:
     """`source`, with every batch of it held to its schema and its number of rows.
 
@@ -86,13 +92,21 @@ def checked_source(source: Any) -> TableSource:
     """
     if isinstance(source, MemorySource | _OwnSource):
         return source
+    if isinstance(source, type):
+        kind = f"{source.__module__}.{source.__qualname__}"
+        reason = f"is a class; must be an instance of it: {source.__name__}(...) ({_RULE})"
+        raise DataError(kind, reason)
     kind = f"{type(source).__module__}.{type(source).__qualname__}"
-    kinds: dict[str, type] = {"name": str, "schema": pa.Schema, "num_rows": int, "num_bytes": int}
-    for name, wanted in kinds.items():
+    kinds: dict[str, tuple[str, type]] = {
+        "name": ("str", str),
+        "schema": ("Schema", pa.Schema),
+        "num_rows": ("int", Integral),  # numpy's as well.
+        "num_bytes": ("int", Integral),
+    }
+    for name, (shown, wanted) in kinds.items():
         value = getattr(source, name, None)
         if not isinstance(value, wanted) or isinstance(value, bool):
-            reason = f"{name} is {value!r}; must be of type {wanted.__name__} ({_RULE})"
-            raise DataError(kind, reason)
+            raise DataError(kind, f"{name} is {value!r}; must be of type {shown} ({_RULE})")
     for name in ("num_rows", "num_bytes"):
         if (count := getattr(source, name)) < 0:
             raise DataError(kind, f"{name} is {count}; must be 0 or more ({_RULE})")
@@ -108,8 +122,14 @@ class _OwnSource:
     def __init__(self, source: TableSource) -> None:
         self._source = source
         self.name, self.schema = source.name, source.schema
-        self.num_rows, self.num_bytes = source.num_rows, source.num_bytes
-        self.check_unchanged = source.check_unchanged
+        self.num_rows, self.num_bytes = int(source.num_rows), int(source.num_bytes)
+
+    def check_unchanged(self) -> None:
+        """As the source does; DataError as well where it says so by what it returns."""
+        answer: object = self._source.check_unchanged()  # type: ignore[func-returns-value]
+        if answer is not None and not answer:
+            reason = f"has changed since it was opened (check_unchanged returned {answer!r})"
+            self._refuse(f"{reason}; open it anew")
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Those of the source. Raises DataError where they are not what it said of itself."""

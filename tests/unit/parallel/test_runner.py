@@ -170,7 +170,7 @@ class Abstract(Watched, ABC):
         (Undigested, r"makes a Undigested without data_digest; must be a class with read"),
         (
             Unmade,
-            r"raises KeyError: 'a setting' \(.*test_runner.py, line \d+, in __init__\), when it is made",
+            r"raises KeyError: 'a setting' \(.*test_runner.py, line \d+, in __init__\)",
         ),
         (Abstract, r"raises TypeError: Can't instantiate abstract class Abstract.*\(mend it"),
     ],
