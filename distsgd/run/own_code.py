@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -232,19 +233,27 @@ def check_own_code(run: RunDirectory, own: OwnCode = NO_OWN_CODE) -> tuple[str, 
         raise RunError(
             run.path, f"was begun without a {what} handed in; leave it out, or train anew"
         )
-    changed = [entry for entry in recorded if _source_digest(entry["name"]) != entry["source"]]
+    named = [entry for entry in recorded if entry["name"] is not None]
     unsure = [
         f"the {what} {shown} was handed in without a name: it cannot be compared with that before"
         for what, shown in sorted(lacking.items())
     ]
-    return (
-        *(
-            f"the source of the {entry['what']} {entry['name']} has changed since the run was "
-            "begun; other bits may come out"
-            for entry in changed
-        ),
-        *unsure,
-    )
+    return (*filter(None, map(_doubt, named)), *unsure)
+
+
+def _doubt(entry: dict[str, Any]) -> str:
+    """Why code that is recorded by its name may be other code now; "" where it is the same."""
+    what, then = f"the {entry['what']} {entry['name']}", entry["source"]
+    try:
+        now = _source_digest(entry["name"])
+    except ConfigError as error:
+        return f"{what} cannot be compared with that before: {'; '.join(error.problems)}"
+    if now == then:
+        return ""
+    if now is None or then is None:
+        when = "now" if now is None else "when the run was begun"
+        return f"{what} cannot be compared with that before: it had no source file {when}"
+    return f"the source of {what} has changed since the run was begun; other bits may come out"
 
 
 def check_found_again(run: RunDirectory, *whats: str) -> None:
@@ -284,17 +293,23 @@ def _names(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 
 def _entry(what: str, name: str | None, shown: str) -> dict[str, Any]:
-    return {"what": what, "name": name, "shown": shown, "source": _source_digest(name)}
+    source = None
+    if name is not None:
+        with suppress(ConfigError):  # It trains in a process that finds it, or not at all.
+            source = _source_digest(name)
+    return {"what": what, "name": name, "shown": shown, "source": source}
 
 
-def _source_digest(name: str | None) -> str | None:
-    """blake3 of the file that the module of `name` was read from; None where there is none."""
-    if name is None:
-        return None
+def _source_digest(name: str) -> str | None:
+    """blake3 of the file that the module of `name` was read from; None where there is none.
+
+    Raises ConfigError where there is no such module.
+    """
+    module = find_module(name)
     try:
-        file = inspect.getsourcefile(find_module(name))
+        file = inspect.getsourcefile(module)
         return None if file is None else blake3(Path(file).read_bytes()).hexdigest()
-    except (ConfigError, OSError, TypeError):
+    except (OSError, TypeError):
         return None
 
 

@@ -21,6 +21,7 @@ from distsgd.nn.layers import Dense, Flatten, Layer
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
 from distsgd.run.execution import Callback
+from distsgd.run.own_code import check_own_code
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd_workers.gradient_worker import GradientWorker
@@ -76,7 +77,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(tmp_path / "code")
     importlib.invalidate_caches()
     yield importlib.import_module("own_of_user")
-    del sys.modules["own_of_user"]
+    sys.modules.pop("own_of_user", None)
 
 
 def fit(path: Path, *, resume: Any = "never", **options: Any) -> Run:
@@ -130,6 +131,22 @@ def test_changed_source_is_said_on_resume_and_on_verify(own: Any, tmp_path: Path
     (path / "digests.jsonl").unlink()
     with pytest.raises(VerificationError, match=r"the source of the rule .* has changed"):
         Run.open(path).verify()
+
+
+def test_source_that_is_not_found_is_not_called_changed(own: Any, tmp_path: Path) -> None:
+    result, said = fit(tmp_path / "run", worker=own.Halved), list[str]()
+    assert check_own_code(result.directory) == ()
+    del sys.modules["own_of_user"]
+    (tmp_path / "code" / "own_of_user.py").rename(tmp_path / "code" / "moved.py")
+    importlib.invalidate_caches()
+    (doubt,) = check_own_code(result.directory)
+    assert doubt.startswith(
+        "the worker own_of_user:Halved cannot be compared with that before: "
+        '"own_of_user:Halved" cannot be found'
+    )
+    with pytest.raises(ConfigError, match="cannot be found"):
+        Run.open(result.path).verify(on_message=said.append)
+    assert [text for text in said if "cannot be compared" in text]
 
 
 def test_built_in_rule_is_written_as_its_settings(tmp_path: Path) -> None:
