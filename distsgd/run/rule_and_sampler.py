@@ -19,6 +19,7 @@ from distsgd.errors import ConfigError
 from distsgd.nn.model import Model
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
+from distsgd.parallel.runner import WORKER
 from distsgd.parallel.worker import WorkerSpec
 
 RULE = Kind(
@@ -79,6 +80,25 @@ def make_sampler(config: TrainConfig, manifest: Manifest) -> Sampler:
         return _permutation(spec)
     sampler: Sampler = Named(batch.sampler, batch.sampler_options).make(SAMPLER, spec)
     return sampler
+
+
+def find_sampler_and_worker(config: TrainConfig) -> None:
+    """Find what the configuration names, before any row is read; nothing is called.
+
+    Raises:
+        ConfigError: A name cannot be found, or names another kind of thing; all problems at once.
+    """
+    batch, problems = config.batch, list[str]()
+    parts = [(Named(config.parallel.worker), WORKER)]
+    if batch.sampler != "permutation":
+        parts.insert(0, (Named(batch.sampler, batch.sampler_options), SAMPLER))
+    for named, kind in parts:
+        try:
+            named.find(kind, None)  # In place of what it will be made with.
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 def _permutation(spec: SamplerSpec) -> Sampler:

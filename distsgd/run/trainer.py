@@ -35,7 +35,7 @@ from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
 from distsgd.run.resume import check_resume
-from distsgd.run.rule_and_sampler import make_rule
+from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
 from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
@@ -148,7 +148,7 @@ class Trainer:
     def plan(self) -> DryRun:
         """Check configuration and data and say what a run would do.
 
-        Prepares the data, loads no Ray.
+        Finds what it names, prepares the data, loads no Ray.
 
         Raises:
             ConfigError: The configuration cannot be run.
@@ -157,6 +157,7 @@ class Trainer:
         if self._data is not None:
             handed_in = "a dry run is made for files; rows that are handed in are checked by fit()"
             raise ConfigError([handed_in])
+        find_sampler_and_worker(self._config)
         return DryRun.of(self._spec_of(self._prepared_files()))
 
     def fit(

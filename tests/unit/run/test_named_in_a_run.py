@@ -74,6 +74,29 @@ def test_function_in_place_of_a_part_is_never_called_by_training(
 
 
 @pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", ["nowhere_to_be_found:Part", "os:getcwd"])
+def test_dry_run_says_what_is_wrong_with_a_part_before_rows_are_read(
+    key: str, name: str, tmp_path: Path
+) -> None:
+    config = values() | {"data": {"path": str(tmp_path / "no rows.csv"), "label": "y"}}
+    put(config, key, name, {})
+    with pytest.raises(ConfigError, match=f"{key}.*{name}"):
+        Trainer(TrainConfig.from_dict(config), run_dir=tmp_path / "run").plan()
+
+
+def test_dry_run_says_what_is_wrong_with_all_parts_at_once(tmp_path: Path) -> None:
+    config = values() | {"data": {"path": str(tmp_path / "no rows.csv"), "label": "y"}}
+    for key in ("batch.sampler", "parallel.worker"):
+        put(config, key, "nowhere_to_be_found:Part", {})
+    with pytest.raises(ConfigError) as caught:
+        Trainer(TrainConfig.from_dict(config), run_dir=tmp_path / "run").plan()
+    assert [text.partition(":")[0] for text in caught.value.problems] == [
+        "batch.sampler",
+        "parallel.worker",
+    ]
+
+
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("ask", ["evaluate", "verify"])
 def test_function_named_by_a_run_directory_is_never_called(
     key: str, ask: str, tmp_path: Path
