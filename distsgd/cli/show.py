@@ -115,6 +115,7 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
     """All of it for people."""
     yield "run", str(found.run.path)
     yield from _config_facts(found.config)
+    yield from _own_code_facts(found.environment)
     yield from _environment_facts(found.environment)
     yield from _history_facts(found.history)
     yield from _checkpoint_facts(found.store)
@@ -166,7 +167,8 @@ def _config_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "optimizer", f"{optimizer.get('type')}, {rate}, {schedule.get('type')} schedule"
     ends = [f"{train[key]:,} {key}" for key in ("epochs", "steps") if train.get(key)]
     size = config.get("batch", {}).get("size")
-    yield "training", f"batch {size}, {' or '.join(ends)}, seed {train.get('seed')}"
+    portable = ", portable numerics" if train.get("numerics") == "portable" else ""
+    yield "training", f"batch {size}, {' or '.join(ends)}, seed {train.get('seed')}{portable}"
 
 
 def _listed(value: Any) -> str:
@@ -180,6 +182,19 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
         for layer in layers
     )
     return " > ".join(words)
+
+
+def _own_code_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """All that the run is made with and that is not ours, by its name or as it was handed in."""
+    recorded = environment.get("own_code")
+    entries = recorded if isinstance(recorded, list) else []
+    own = [
+        f"{entry.get('what')} " + (entry.get("name") or f"{entry.get('shown')} (without a name)")
+        for entry in entries
+        if isinstance(entry, Mapping)
+    ]
+    if own:
+        yield "own code", ", ".join(own)
 
 
 def _environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

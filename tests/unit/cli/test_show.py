@@ -63,6 +63,27 @@ def test_show_of_a_finished_run_says_what_it_is_and_how_it_went(
         assert words in out
 
 
+def test_show_names_the_code_of_ones_own_and_portable_numerics(
+    command: Command, tmp_path: Path
+) -> None:
+    run = made_run(tmp_path / "run", num_rows=1)
+    config = TrainConfig.from_toml(EXAMPLE).with_overrides(["train.numerics=portable"])
+    run.write_json(run.config_path, config.to_dict())
+    entries = [
+        {"what": "worker", "name": "mine:Worker", "shown": "mine:Worker", "source": "ab"},
+        {"what": "sampler", "name": "mine:Sampler.of", "shown": "mine:Sampler.of", "source": None},
+        {"what": "rule", "name": None, "shown": "__main__.Rule", "source": None},
+    ]
+    run.write_json(run.environment_path, {"own_code": entries})
+    code, out, _ = command("show", str(run.path))
+    assert code == 0
+    own = "worker mine:Worker, sampler mine:Sampler.of, rule __main__.Rule (without a name)"
+    assert own in " ".join(out.split())
+    assert "seed 0, portable numerics" in out
+    run.write_json(run.environment_path, {"own_code": "damaged"})
+    assert command("show", str(run.path))[0] == 0
+
+
 def test_show_keeps_every_fact_on_one_line_where_no_terminal_is(
     command: Command, tmp_path: Path
 ) -> None:
