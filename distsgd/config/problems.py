@@ -100,6 +100,14 @@ def unusable_override(override: str, keys: Sequence[str], root: type[BaseModel])
     return f"--set {override} cannot be read; {way_out}"
 
 
+def into_options(section: str, key: str, value: Any) -> str:
+    """The way out for a setting of a rule of one's own that stands in the section itself."""
+    return (
+        f"settings of a rule of your own go into options (set [{section}] options = "
+        f"{{{key} = {shown(value)}}})"
+    )
+
+
 def _problem(detail: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseModel]) -> Problem:
     location, kind = detail["loc"], detail["type"]
     section, *inside = (str(step) for step in location)
@@ -112,6 +120,9 @@ def _problem(detail: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseM
     key = inside[0]
     dotted = f"{section}.{key}"
     if key not in table.model_fields:
+        if "options" in table.model_fields and ":" in str(values.get("type")):
+            text = f"{dotted} is not known; {into_options(section, key, values[key])}"
+            return Problem((dotted,), text)
         return Problem((dotted,), _unknown(dotted, key, list(table.model_fields), root))
     if dotted == "model.layers" and len(inside) > 1:
         field = table.model_fields[key]
@@ -170,15 +181,28 @@ def _near(value: Any, rule: str) -> str:
 
 
 def _unknown(dotted: str, key: str, known: Sequence[str], root: type[BaseModel] | None) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
+    near = _nearest(key, known)
     homes = _homes(key, root) if root else []
     if near:
-        way_out = f'did you mean "{near[0]}"?'
+        way_out = f"did you mean {in_words(near)}?"
     elif homes:
         way_out = f"did you mean [{homes[0]}] {key}?"
     else:
         way_out = f"known here: {', '.join(known)}"
     return f"{dotted} is not known; {way_out}"
+
+
+def _nearest(key: str, known: Sequence[str]) -> list[str]:
+    """The names that are nearest to `key`, all that are equally near; none where none is.
+
+    >>> _nearest("beta", ["type", "beta1", "beta2"]), _nearest("beta11", ["beta1", "beta2"])
+    (['beta1', 'beta2'], ['beta1'])
+    """
+    nearness = {
+        name: difflib.SequenceMatcher(None, name, key).ratio()
+        for name in difflib.get_close_matches(key, known, n=len(known) or 1)
+    }
+    return sorted(name for name, it in nearness.items() if it == max(nearness.values()))
 
 
 def _homes(key: str, root: type[BaseModel]) -> list[str]:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from distsgd.base.named import NAMED
 from distsgd.base.settings import Key, is_allowed, keys_of
-from distsgd.config.problems import Problem, found_alone, in_words, shown
+from distsgd.config.problems import Problem, found_alone, in_words, into_options, shown
 from distsgd.errors import ConfigError
 from distsgd.nn import layers, model
 
@@ -141,8 +141,7 @@ class ComposedSection(Section):
                     f"it has no {name} (remove it from [{section}], or set type to "
                     f"{in_words(self._having(name))})"
                     if chosen
-                    else f"settings of a rule of your own go into options (set [{section}] options "
-                    f"= {{{name} = {shown(value)}}})"
+                    else into_options(section, name, value)
                 )
                 text = f'{dotted} is {shown(value)} with type "{self.type}"; {way_out}'
             else:

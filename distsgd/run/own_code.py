@@ -98,10 +98,26 @@ def refuse_workers(own: OwnCode, workers: object) -> None:
     """Raises ConfigError where other processes would have to find what has no name."""
     for what, thing in own.nameless().items():
         problem = (
-            f"parallel.workers is {workers!r}, and other processes cannot import the {what} "
-            f"{_shown(thing)}; {_WAY_OUT}, or train in this process (set [parallel] workers = 0)"
+            f"parallel.workers is {workers!r}, and other processes cannot {_lacks(what, thing)}, "
+            "or train in this process (set [parallel] workers = 0)"
         )
         raise ConfigError([problem])
+
+
+def _lacks(what: str, thing: object) -> str:
+    """Why another process cannot have it, and what to do."""
+    shown = f"the {what} {_shown(thing)}"
+    if what != "rule" or name_of(type(thing)) is None:
+        return f"import {shown}; {_WAY_OUT}"
+    if is_dataclass(thing):
+        return (
+            f"make {shown} again: not all of its fields are plain values; use numbers, texts and "
+            "lists"
+        )
+    return (
+        f"make {shown} again: it is no dataclass, so that its settings have no names; make it a "
+        "frozen dataclass of its settings"
+    )
 
 
 def described(model: Model) -> dict[str, Any]:
@@ -187,7 +203,8 @@ def _rule_name(kind: Any) -> str | None:
 def _settings(rule: object) -> dict[str, Any] | None:
     """The fields of a rule as plain values; None where it cannot be made again from them."""
     if not is_dataclass(rule):
-        return {} if not getattr(rule, "__dict__", {}) else None
+        has_slots = any(getattr(kind, "__slots__", ()) for kind in type(rule).__mro__)
+        return None if has_slots or getattr(rule, "__dict__", {}) else {}
     made_of = {field.name for field in fields(rule) if field.init}
     options = {name: value for name, value in asdict(rule).items() if name in made_of}  # type: ignore[arg-type]
     try:
@@ -223,11 +240,12 @@ def check_own_code(run: RunDirectory, own: OwnCode = NO_OWN_CODE) -> tuple[str, 
     lacking = {entry["what"]: entry["shown"] for entry in recorded if entry["name"] is None}
     now = own.nameless()
     for what in lacking.keys() - now.keys():
+        settings = ", as a dataclass of its settings," if what == "rule" else ""
         raise RunError(
             run.path,
             f"was trained with the {what} {lacking[what]}, which has no name by which it can be "
-            f"found; hand it to Trainer again to resume, or {_WAY_OUT} and train anew (then it can "
-            "be verified)",
+            f"found; hand it to Trainer again to resume, or {_WAY_OUT}{settings} and train anew "
+            "(then it can be verified)",
         )
     for what in now.keys() - lacking.keys():
         raise RunError(

@@ -239,6 +239,14 @@ def test_unreadable_file_is_a_configuration_error(
         ),
         ({"optimizer": {"type": "nestrov"}}, 'did you mean "nesterov"? (set [optimizer] type)'),
         (
+            {"optimizer": {"type": "adamw", "beta": 0.5}},
+            'optimizer.beta is not known; did you mean "beta1" or "beta2"?',
+        ),
+        (
+            {"optimizer": {"type": "mine:Rule", "beta": 0.5}},
+            "rule of your own go into options (set [optimizer] options = {beta = 0.5})",
+        ),
+        (
             {"optimizer": {"type": "my rules"}},
             'or "module:Class" for a rule of your own (set [optimizer] type)',
         ),

@@ -216,6 +216,59 @@ def nameless(what: str) -> Any:
     return {"worker": Worker, "rule": Rule(), "model": model}[what]
 
 
+class Plain:
+    """A rule that is no dataclass; what `settings` are stands in no field."""
+
+    def __init__(self, **settings: Any) -> None:
+        vars(self).update(settings)
+
+    def init(self, weights: Array) -> dict[str, Array]:
+        del weights
+        return {}
+
+    def update_inplace(self, weights: Array, mean_grad: Array, **more: Any) -> None:
+        weights -= mean_grad * weights.dtype.type(more["learning_rate"])
+
+
+class Slotted(Plain):
+    """Its setting stands in no dictionary."""
+
+    __slots__ = ("beta",)
+
+
+@dataclass(frozen=True)
+class Fields(Plain):
+    """Its field is no plain value."""
+
+    table: Any = None
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Plain(beta=0.5), "it is no dataclass, so that its settings have no names; make it a"),
+        (Slotted(), "it is no dataclass, so that its settings have no names; make it a"),
+        (Fields(np.ones(3)), "not all of its fields are plain values; use numbers"),
+    ],
+)
+def test_rule_whose_settings_have_no_names_says_so_where_workers_need_it(
+    rule: Any, said: str
+) -> None:
+    alone = Trainer(config(), data=ROWS, rule=rule)
+    assert alone.path is None
+    with pytest.raises(ConfigError) as caught:
+        Trainer(config().with_overrides(["parallel.workers=2"]), data=ROWS, rule=rule)
+    text = str(caught.value)
+    assert text.startswith("parallel.workers is 2, and other processes cannot make the rule ")
+    assert said in text
+    assert "train in this process" in text
+
+
+def test_rule_without_settings_need_be_no_dataclass(tmp_path: Path) -> None:
+    result = fit(tmp_path / "run", rule=Plain())
+    assert [entry["name"] for entry in record(result)] == [f"{__name__}:Plain"]
+
+
 @pytest.mark.parametrize("what", ["worker", "rule", "model"])
 def test_code_without_a_name_trains_here_and_says_that_it_cannot_be_found(
     what: str, tmp_path: Path
