@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import distsgd.base.runnable_kernel  # noqa: F401 -- before all that imports numpy.
 from distsgd.base.named import Named
 from distsgd.errors import ClusterError, WaitTimeoutError
 from distsgd.parallel.launch.calls import named
