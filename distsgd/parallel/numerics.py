@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -113,9 +113,14 @@ def environment() -> dict[str, str]:
     kernel = _blas().get("architecture")
     if kernel:
         variables[_KERNEL] = str(kernel)
-    if unused := _simd("not found"):
-        # numpy takes one of the two only; what is empty is not there.
-        variables |= {_DISABLED: " ".join(unused), _ENABLED: ""}
+    return variables | _without(_simd("not found"))
+
+
+def _without(features: Sequence[str]) -> dict[str, str]:
+    """Variables by which numpy uses none of these features of the processor."""
+    variables = {_DISABLED: " ".join(features)} if features else {}
+    if _ENABLED in os.environ:  # numpy takes one of the two only; what is empty is not there.
+        variables[_ENABLED] = ""
     return variables
 
 
@@ -138,7 +143,7 @@ def lacking(numerics: str) -> dict[str, str]:
     if blas.get("architecture") == _PORTABLE_KERNEL and features == (_PORTABLE_FEATURE,):
         return {}
     beyond = [it for it in (*features, *_simd("not found")) if it != _PORTABLE_FEATURE]
-    return {_KERNEL: _PORTABLE_KERNEL, _DISABLED: " ".join(beyond)}
+    return {_KERNEL: _PORTABLE_KERNEL} | _without(beyond)
 
 
 def require(numerics: str) -> None:

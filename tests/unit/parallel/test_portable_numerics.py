@@ -97,6 +97,13 @@ def test_features_that_the_user_enabled_are_handed_on() -> None:
 
 
 @needs_avx2
+def test_what_is_lacking_holds_where_the_user_enabled_features() -> None:
+    enabled = {"NPY_ENABLE_CPU_FEATURES": "X86_V3", "OPENBLAS_CORETYPE": "Nehalem"}
+    _, variables, _ = process(**enabled)
+    assert process(**enabled | variables)[1] == {}
+
+
+@needs_avx2
 def test_processor_without_avx2_is_refused_with_the_reason() -> None:
     _, said, _ = process(NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR")
     assert 'train.numerics is "portable", but numpy finds no AVX2 here' in said
