@@ -1,7 +1,4 @@
-"""Which files are meant and which format each has: Parquet, Arrow, IDX and CSV.
-
-A format is recognised by what a file begins with; CSV, which begins with anything, by its name.
-"""
+"""Which files are meant, and each as a source; what formats they can have: `known_formats`."""
 
 from __future__ import annotations
 
@@ -14,10 +11,8 @@ from typing import TypeAlias, cast
 
 from distsgd.base.settings import path_argument, refuse
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
-from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.sources.csv_file import CsvSource
-from distsgd.data.sources.idx_file import GZIP_MAGIC, IdxSource, is_idx, labels_file_of
-from distsgd.data.sources.parquet_file import ParquetSource
+from distsgd.data.sources.known_formats import companion_of, format_of
 from distsgd.data.sources.partitions import (
     PartitionedSource,
     partition_keys,
@@ -28,8 +23,6 @@ from distsgd.data.sources.source import TableSource, checked_source, is_source
 from distsgd.errors import DataError
 
 SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
-
-_CSV_NAMES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 def open_sources(
@@ -71,18 +64,7 @@ def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, s
 
 def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
     """A file of any known format as a source; DataError where it is none or damaged."""
-    if path.name.lower().endswith(_CSV_NAMES):
-        return CsvSource(path, csv)
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(FILE_MAGIC))
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror}); check its permissions"
-        raise DataError(path, reason) from error
-    if head.startswith((FILE_MAGIC, STREAM_MAGIC)):
-        return ArrowSource(path)
-    may_be_idx = head.startswith((b"\0\0", GZIP_MAGIC))
-    return IdxSource(path) if may_be_idx and is_idx(path) else ParquetSource(path)
+    return format_of(path).open(path, csv)
 
 
 def csv_file_of(source: TableSource) -> CsvSource | None:
@@ -97,9 +79,8 @@ def check_named_once(sources: Sequence[TableSource]) -> None:
 
 
 def with_companions(paths: Sequence[Path]) -> list[Path]:
-    """These files and those that are read along with them: the labels of IDX images."""
-    pairs = ((path, labels_file_of(path) if "images" in path.name else None) for path in paths)
-    return [file for pair in pairs for file in pair if file is not None]
+    """These files and those that are read along with them."""
+    return [file for path in paths for file in (path, companion_of(path)) if file is not None]
 
 
 def _partitions(
