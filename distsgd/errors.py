@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import ClassVar
 
@@ -109,7 +110,7 @@ class DataError(DistSGDError):
 
     exit_code = 3
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: PathLike[str] | str, reason: str) -> None:
         super().__init__(str(path), reason)
         self.path, self.reason = str(path), reason
 

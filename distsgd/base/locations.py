@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,13 @@ CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
 _PIECE_SIZE_BYTES = 8 << 20
+
+
+OnPiece = Callable[[int], None]
+
+
+def _is_unwatched(_num_bytes: int) -> None:
+    """Nobody watches a copy."""
 
 
 class StoredFile(NamedTuple):
@@ -96,8 +104,12 @@ class Location:
             with system.open_output_stream(path) as stream:
                 stream.write(data)
 
-    def copy_to(self, path: Path) -> None:
+    def copy_to(self, path: Path, on_piece: OnPiece = _is_unwatched) -> None:
         """Write the whole file to a new one of this machine; blocks.
+
+        Args:
+            path: Of the new file.
+            on_piece: Called with the number of bytes of each piece that has come.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -114,6 +126,31 @@ class Location:
                 if not piece:
                     return
                 out.write(piece)
+                on_piece(len(piece))
+
+    def copy_from(self, path: Path, on_piece: OnPiece = _is_unwatched) -> None:
+        """Write a file of this machine here, in place of one that was there; blocks.
+
+        Args:
+            path: Of the file.
+            on_piece: Called with the number of bytes of each piece that is handed over.
+
+        Raises:
+            StorageError: The storage refuses, or does not answer.
+            OSError: The disk refuses.
+        """
+        system, there = self.file_system()
+        with path.open("rb") as source, contextlib.ExitStack() as stack:
+            with self.errors("writing"):
+                if self.scheme == "hdfs":
+                    system.create_dir(there.rpartition("/")[0], recursive=True)
+                stream = stack.enter_context(system.open_output_stream(there))
+            while piece := source.read(_PIECE_SIZE_BYTES):
+                with self.errors("writing"):
+                    stream.write(piece)
+                on_piece(len(piece))
+            with self.errors("writing"):
+                stream.close()
 
     def stat(self) -> StoredFile | None:
         """Its size and time of change; None where there is no file. Blocks. Raises StorageError."""
@@ -189,6 +226,16 @@ def place_of(text: str | Path) -> Path | Location:
     if not root or any(part in ("", ".", "..") for part in key.split("/") if key):
         refuse("an address", text, f"{scheme}://BUCKET/KEY, without empty parts, . and ..")
     return Location(f"{scheme}://{rest.rstrip('/')}")
+
+
+def place_argument(name: str, value: object) -> Path | Location:
+    """`value` as a place: a path (str or `pathlib.Path`), or an address. Raises ConfigError."""
+    if isinstance(value, Location):
+        return value
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        refuse(name, value, "a path (a str or a pathlib.Path), or an address (s3://BUCKET/KEY)")
+    return place_of(text) if isinstance(value, str) else Path(text)
 
 
 def _stored(location: Location, info: Any) -> StoredFile | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from distsgd.data.cache_entries import CacheEntry
 
 _DAY_S = 86_400.0
-cache_app = typer.Typer(help="List and clear the cache of prepared data.", no_args_is_help=True)
+cache_app = typer.Typer(
+    help="List and clear the cache of prepared and fetched data.", no_args_is_help=True
+)
 
 
 @cache_app.command("list")
 def cache_list(*, cache_dir: CacheDirOption = None, as_json: JsonOption = False) -> None:
-    """List the prepared data sets of the cache, the one used last first."""
+    """List what is in the cache, prepared data sets and fetched files, the one used last first."""
     from distsgd.data.cache_entries import list_entries
 
     cache = cache_directory(cache_dir)
@@ -32,7 +35,7 @@ def cache_list(*, cache_dir: CacheDirOption = None, as_json: JsonOption = False)
         return
     if entries:
         _print_entries(entries)
-    say(f"{cache} holds {_counted(len(entries), 'prepared data set')}, {memory(total)}")
+    say(f"{cache} holds {_counted(len(entries))}, {memory(total)}")
 
 
 @cache_app.command("clear")
@@ -48,7 +51,7 @@ def cache_clear(
     cache_dir: CacheDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove prepared data sets from the cache; those that a process uses stay."""
+    """Remove prepared data sets and fetched files from the cache; those in use stay."""
     from distsgd.data.cache_entries import clear
 
     cleared = clear(
@@ -57,14 +60,14 @@ def cache_clear(
         older_than_s=older_than * _DAY_S,
         on_message=say,
     )
-    removed = _counted(len(cleared.removed), "prepared data set")
+    removed = _counted(len(cleared.removed))
     say(f"removed {removed}, freed {memory(cleared.freed_bytes)}")
     if as_json:
         print_json(asdict(cleared))
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def _counted(count: int) -> str:
+    return f"{count:,} " + ("entry" if count == 1 else "entries")
 
 
 def _json_of(entry: CacheEntry) -> dict[str, object]:
@@ -77,6 +80,7 @@ def _json_of(entry: CacheEntry) -> dict[str, object]:
         "train_rows": manifest.train_rows if manifest else None,
         "test_rows": manifest.test_rows if manifest else None,
         "sources": [source.name for source in manifest.sources] if manifest else None,
+        "fetched": list(entry.fetched) or None,
         "problem": entry.problem or None,
     }
 
@@ -99,7 +103,11 @@ def _row_of(entry: CacheEntry) -> tuple[str, ...]:
     name, size = entry.path.name[:SHOWN_LENGTH], memory(entry.num_bytes)
     state = "in use" if entry.is_in_use else ""
     if entry.manifest is None:
-        return name, size, last_used, "-", entry.problem, state
-    rows, sources = entry.manifest.train_rows + entry.manifest.test_rows, entry.manifest.sources
-    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-    return name, size, last_used, f"{rows:,}", f"{sources[0].name}{more}", state
+        return name, size, last_used, "-", entry.problem or _in_short(entry.fetched), state
+    rows = entry.manifest.train_rows + entry.manifest.test_rows
+    sources = _in_short([source.name for source in entry.manifest.sources])
+    return name, size, last_used, f"{rows:,}", sources, state
+
+
+def _in_short(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

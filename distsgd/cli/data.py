@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distsgd.cli.options import CsvOption, given_path, grouped
+from distsgd.cli.options import (
+    CacheDirOption,
+    CsvOption,
+    cache_directory,
+    given_place,
+    grouped,
+)
 from distsgd.cli.terminal.messages import memory, print_facts, print_table, say
 from distsgd.cli.terminal.progress import reporter
 from distsgd.data.options import (
@@ -79,12 +84,20 @@ class SplitOptions:
 @data_app.command("prepare")
 @grouped
 def data_prepare(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files or globs.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files or globs, or their addresses.")
+    ],
     *,
     columns: ColumnOptions,
-    out: Annotated[Path, typer.Option(metavar="DIR", parser=given_path, help="The new directory.")],
+    out: Annotated[
+        Any,
+        typer.Option(
+            metavar="DIR", parser=given_place, help="The new directory, or s3://BUCKET/NAME."
+        ),
+    ],
     split: SplitOptions,
     csv: CsvOption = None,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Check files and turn them into a prepared data set, which training opens at once."""
     from distsgd.data.prepare.prepare import prepare
@@ -101,6 +114,7 @@ def data_prepare(
             options=_prepare_options(columns, split, csv),
             on_progress=on_progress,
             on_message=shown.message,
+            cache_dir=cache_directory(cache_dir),
         )
     print_facts(manifest_facts(manifest))
     say(f'prepared {out}; use it with [data] path = "{out}"')
@@ -144,16 +158,23 @@ def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
 @data_app.command("check")
 def data_check(
     path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", parser=given_path, help="A prepared directory or a file."),
+        Any,
+        typer.Argument(
+            metavar="PATH",
+            parser=given_place,
+            help="A prepared directory or a file, or its address.",
+        ),
     ],
     *,
     csv: CsvOption = None,
+    cache_dir: CacheDirOption = None,
 ) -> None:
     """Read all of a file or prepared directory and say what is in it and what is wrong."""
+    from distsgd.data.cache_directory import Cache
     from distsgd.data.check import check
 
-    report = check(path, csv=with_given(DEFAULT_CSV, csv or ()))
+    cache = Cache(cache_directory(cache_dir), on_message=say)
+    report = check(path, csv=with_given(DEFAULT_CSV, csv or ()), cache=cache)
     if report.manifest is not None:
         print_facts(manifest_facts(report.manifest))
     elif report.num_rows:
@@ -162,7 +183,7 @@ def data_check(
     if report.problems:
         for problem in report.problems[:-1]:
             say(f"problem: {problem}")
-        raise DataError(path, report.problems[-1].removeprefix(f"{path}: "))
+        raise DataError(str(path), report.problems[-1].removeprefix(f"{path}: "))
     for column in report.columns:
         if column.first_text:
             say(f"column {column.name!r} is text: {column.first_text}")

@@ -1,8 +1,7 @@
 """``evaluate``: loss and accuracy of a trained network."""
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +11,9 @@ from distsgd.cli.options import (
     JsonOption,
     RunArgument,
     cache_directory,
-    given_path,
+    given_place,
 )
-from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json
+from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
 from distsgd.cli.terminal.start_again import compute_as
 from distsgd.cli.terminal.stop import stoppable
 
@@ -23,9 +22,11 @@ def evaluate(
     run: RunArgument,
     *,
     data: Annotated[
-        Path | None,
+        Any,
         typer.Option(
-            metavar="FILE", parser=given_path, help="A file; the run's own test rows unless given."
+            metavar="FILE",
+            parser=given_place,
+            help="A file or its address; the run's own test rows unless given.",
         ),
     ] = None,
     cache_dir: CacheDirOption = None,
@@ -36,9 +37,10 @@ def evaluate(
     with failures_as_json(as_json), stoppable():
         from distsgd.run.run import Run
 
-        saved = Run.open(run)
+        saved = Run.open(run, on_message=say)
         compute_as(saved.config.train.numerics)
-        found = saved.evaluate(data, cache_dir=cache_directory(cache_dir), csv=csv or ())
+        files = None if data is None else str(data)
+        found = saved.evaluate(files, cache_dir=cache_directory(cache_dir), csv=csv or ())
     if as_json:
         print_json(asdict(found))
         return

@@ -10,14 +10,23 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from distsgd.base.locations import Location, place_of
 from distsgd.cli.completion import complete_config, complete_run
 
 
-def given_path(typed: str) -> Path:
-    """What was typed, as a path; an empty one (a shell's variable that is not set) is refused."""
+def given_place(typed: str) -> Path | Location:
+    """What was typed, as a path or an address; an empty one (a shell's variable) is refused."""
     if not typed:
         raise typer.BadParameter("it is empty; must be a path")
-    return Path(typed)
+    return place_of(typed)
+
+
+def given_path(typed: str) -> Path:
+    """The same, of this machine."""
+    place = given_place(typed)
+    if isinstance(place, Location):
+        raise typer.BadParameter(f"{place} is an address; must be a path of this machine")
+    return place
 
 
 RunArgument = Annotated[
@@ -60,7 +69,8 @@ CacheDirOption = Annotated[
         "--cache-dir",
         metavar="DIR",
         parser=given_path,
-        help="Where prepared data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache unless given.",
+        help="Where prepared and fetched data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache "
+        "unless given.",
     ),
 ]
 CsvOption = Annotated[

@@ -73,7 +73,8 @@ class DataSection(Section):
         ),
     ] = 0
     test_path: Annotated[
-        Name | Names | None, key("test rows of their own", "a file, a list of files or a glob")
+        Name | Names | None,
+        key("test rows of their own", "a file, a list of files or a glob"),
     ] = None
     one_hot: Annotated[
         bool, key("a class as 0/1 numbers, for losses on numbers", "true or false")
@@ -97,7 +98,7 @@ class DataSection(Section):
     cache_size_gb: Annotated[
         float,
         key(
-            "what the cache of prepared data may hold; beyond, the longest unused are removed",
+            "what the cache of a node may hold; beyond, the longest unused are removed",
             "a number of gigabytes above 0",
             gt=0,
         ),

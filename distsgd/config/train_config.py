@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from distsgd.base.locations import Location, place_of
 from distsgd.base.settings import path_argument, refuse
 from distsgd.config import aliases
 from distsgd.config.agreement import disagreements, parallel_disagreements
@@ -98,15 +99,17 @@ class TrainConfig(Section):
         if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
             refuse("the configuration", values, "sections by name: {'data': {...}, ...}")
         base = Path.cwd() if base is None else path_argument("base", base)
-        raw = _resolved(aliases.with_new_names({"data": {}, "model": {}} | dict(values)), base)
+        raw, unusable = _resolved(
+            aliases.with_new_names({"data": {}, "model": {}} | dict(values)), base
+        )
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
-            problems = _missing_sources(raw["data"]) + found_by(error, raw, root=cls)
+            problems = unusable + _missing_sources(raw["data"]) + found_by(error, raw, root=cls)
             problems += _other_disagreements(raw, {key for it in problems for key in it.keys})
         else:
             # Rows that are handed in as arrays have no path, and need no names.
-            problems = _missing_sources(raw["data"]) if config.data.paths else []
+            problems = unusable + (_missing_sources(raw["data"]) if config.data.paths else [])
             problems += _disagreements(config)
             if not problems:
                 return config
@@ -198,14 +201,23 @@ def _toml_value(text: str) -> tuple[Any, bool]:
     return (table["value"], True) if len(table) == 1 else (text, False)
 
 
-def _resolved(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """`values` with lists as tuples (as the frozen models want them) and paths made absolute."""
+def _resolved(values: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """`values` with lists as tuples (as the frozen models want them) and paths made absolute.
+
+    And addresses that cannot be one: they are not shown again, since there may be keys in them.
+    """
     raw: dict[str, Any] = {key: _frozen(value) for key, value in values.items()}
+    problems = []
     for section, key in _PATH_KEYS:
         table = raw[section]
         if isinstance(table, dict) and key in table:
-            table[key] = _absolute(table[key], base)
-    return raw
+            try:
+                table[key] = _absolute(table[key], base)
+            except ConfigError as error:
+                table[key] = "-"
+                dotted = f"{section}.{key}"
+                problems += [Problem((dotted,), f"{dotted}: {it}") for it in error.problems]
+    return raw, problems
 
 
 def _frozen(value: Any, depth: int = 0) -> Any:
@@ -221,9 +233,12 @@ def _frozen(value: Any, depth: int = 0) -> Any:
 def _absolute(value: Any, base: Path) -> Any:
     if isinstance(value, tuple):
         return tuple(_absolute(inner, base) for inner in value)
-    if not isinstance(value, str) or not value or "://" in value:
+    if not isinstance(value, str) or not value:
         return value
-    return str((base / Path(value).expanduser()).absolute())
+    place = place_of(value)
+    if isinstance(place, Location):
+        return place.address
+    return str((base / place.expanduser()).absolute())
 
 
 def _missing_sources(data: Any) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""What lies in the cache of prepared data, for the command line: listing and removing entries.
+"""What lies in the cache, for the command line: listing and removing entries.
 
 A process that uses an entry has a shared lock on its directory (`DirectoryLock`); one that prepares
 it, the lock of its file. Both go with their process, however it ends. Only what is named as an
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distsgd.base.files import try_lock
-from distsgd.data.cache import (
+from distsgd.data.cache_directory import (
     NO_CACHE,
     Say,
     bytes_of,
@@ -26,6 +26,7 @@ from distsgd.data.cache import (
     remove_unless_used,
     try_lock_file,
 )
+from distsgd.data.fetch import addresses_in
 from distsgd.data.manifest import Manifest
 from distsgd.data.manifest_reader import read_manifest
 from distsgd.errors import DataError, DiskError, ShardError
@@ -36,7 +37,7 @@ _NAME = re.compile(r"\.?([0-9a-f]{32})(\.[^/]*)?")
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """One prepared data set of the cache.
+    """One entry of the cache: a prepared data set, or what was fetched from object storage.
 
     Attributes:
         path: Its directory.
@@ -45,6 +46,7 @@ class CacheEntry:
         is_in_use: Whether a process has it open or prepares it.
         manifest: What is in it; None where that cannot be read.
         problem: Why it cannot; "" where it can.
+        fetched: Addresses of what was fetched; empty for a prepared data set.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class CacheEntry:
     is_in_use: bool
     manifest: Manifest | None
     problem: str
+    fetched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +143,14 @@ def _chosen(cache_dir: Path, names: Sequence[str]) -> list[Path]:
 
 def _entry_of(path: Path) -> CacheEntry | None:
     """What is in an entry; None where another process has just removed it."""
-    manifest, problem = None, ""
+    manifest, problem, fetched = None, "", tuple(addresses_in(path))
     try:
         try:
-            manifest = read_manifest(path)
+            manifest = None if fetched else read_manifest(path)
         except ShardError as error:
             problem = error.reason
-        is_in_use = _is_used(path)
-        return CacheEntry(path, bytes_of(path), path.stat().st_mtime, is_in_use, manifest, problem)
+        is_in_use, last_used_s = _is_used(path), path.stat().st_mtime
+        return CacheEntry(path, bytes_of(path), last_used_s, is_in_use, manifest, problem, fetched)
     except FileNotFoundError:
         return None
 

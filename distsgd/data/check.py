@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from distsgd.base.locations import Location, place_argument
+from distsgd.data.cache_directory import DEFAULT_CACHE, Cache
 from distsgd.data.dataset import DataSet, Rows
+from distsgd.data.fetch import fetched
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
+from distsgd.data.node_cache import DataPlace, StoredData
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
 from distsgd.data.prepare.columns import LARGEST_FEATURE
 from distsgd.data.prepare.csv_types import typed_sources
 from distsgd.data.prepare.schema import index_columns
 from distsgd.data.sources.csv_cells import first_text
-from distsgd.data.sources.formats import check_same_columns, open_sources
+from distsgd.data.sources.formats import SourceSpec, check_same_columns, open_sources
 from distsgd.data.sources.source import TableSource
 from distsgd.data.tables import (
     arrow_errors,
@@ -70,17 +75,36 @@ class CheckReport:
     manifest: Manifest | None = None
 
 
-def check(path: str | Path, *, csv: CsvSettings = DEFAULT_CSV) -> CheckReport:
-    """Read all of a prepared directory, file or glob and report; raises nothing for bad data."""
+def check(
+    path: str | Path | Location, *, csv: CsvSettings = DEFAULT_CSV, cache: Cache = DEFAULT_CACHE
+) -> CheckReport:
+    """Read all of a prepared directory, file or glob and report; raises nothing for bad data.
+
+    Args:
+        path: It, or its address on object storage.
+        csv: How CSV files are written.
+        cache: Where what is on object storage is fetched to.
+    """
+    place = place_argument("path", path)
+    is_prepared = False
     try:
-        if Path(path).is_dir():
-            return _check_prepared(Path(path))
-        return _check_raw(str(path), _typed(open_sources(path, csv=csv)))
+        if isinstance(place, Location):
+            is_prepared = not has_magic(place.address) and bool((place / MANIFEST_FILE).stat())
+        else:
+            is_prepared = (place / MANIFEST_FILE).exists()
+        if is_prepared or (isinstance(place, Path) and place.is_dir()):
+            return _check_prepared(_data_at(place, cache))
+        spec: SourceSpec = place if isinstance(place, Path) else place.address
+        return _check_raw(str(path), _typed(open_sources(fetched(spec, cache), csv=csv)))
     except DataError as error:
-        return CheckReport(str(path), (Path(path) / MANIFEST_FILE).exists(), 0, (), (str(error),))
+        return CheckReport(str(path), is_prepared, 0, (), (str(error),))
 
 
-def _check_prepared(path: Path) -> CheckReport:
+def _data_at(place: Path | Location, cache: Cache) -> DataPlace:
+    return place if isinstance(place, Path) else StoredData(place, cache.named, cache.max_bytes)
+
+
+def _check_prepared(path: DataPlace) -> CheckReport:
     data = DataSet.open(path)
     manifest = data.manifest
     problems = [

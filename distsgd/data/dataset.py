@@ -1,6 +1,7 @@
 """A prepared data set as training sees it: rows of two splits, gathered into buffers.
 
 No checking in the loop: shards are trusted once their checksums were held against the manifest.
+On a disk all shards are mapped when it is opened, on object storage each when it is needed.
 Letters: N rows asked for, I features, C classes, K label columns.
 """
 
@@ -8,10 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distsgd.base.files import lock_within
-from distsgd.data.manifest import (
-    Manifest,
-    ShardEntry,
-)
+from distsgd.base.locations import Location, place_of
+from distsgd.data.cache_directory import DirectoryLock
+from distsgd.data.manifest import Manifest, ShardEntry
 from distsgd.data.manifest_reader import read_manifest
+from distsgd.data.node_cache import DataPlace, FetchedShards, NodeCache, StoredData
 from distsgd.data.shards import RowFormat, ShardArrays, map_shard
-from distsgd.errors import DataError
 
 Int64 = NDArray[np.int64]
-LOCK_TIMEOUT_S = 30.0
 _libc = ctypes.CDLL(None)
 
 
 class Rows:
-    """The rows of one split, numbered in shard order."""
+    """The rows of one split, numbered in shard order.
 
-    def __init__(self, shards: Sequence[ShardArrays], num_classes: int) -> None:
+    Args:
+        shards: All of them, or `FetchedShards`.
+        shard_rows: How many rows each has.
+        num_classes: 0 where the labels are numbers.
+    """
+
+    def __init__(
+        self, shards: Sequence[ShardArrays], shard_rows: Iterable[int], num_classes: int
+    ) -> None:
         self._shards = shards
-        self._starts = [0, *accumulate(len(shard.x_NI) for shard in shards)]
+        self._starts = [0, *accumulate(shard_rows)]
         self.num_rows = self._starts[-1]
         self._classes = np.arange(num_classes, dtype=np.int64)
         self._labels = np.empty(0, np.int64)
@@ -102,12 +106,15 @@ class Rows:
                 squared_norms_N[place] = arrays.squared_norms_N[source]
 
     def will_need(self, rows: range) -> None:
-        """Have the operating system read these neighbouring rows; returns at once."""
+        """Have these neighbouring rows read, or their shard fetched; returns at once."""
         first = rows.start
         while first < rows.stop:
             shard = self._shard_of(first)
             start, end = self._starts[shard], min(rows.stop, self._starts[shard + 1])
-            _advise_will_need(self._shards[shard].x_NI[first - start : end - start])
+            shards = self._shards
+            arrays = shards.ahead(shard) if isinstance(shards, FetchedShards) else shards[shard]
+            if arrays is not None:
+                _advise_will_need(arrays.x_NI[first - start : end - start])
             first = end
 
     def targets(self) -> Iterator[tuple[NDArray[Any], Int64]]:
@@ -176,67 +183,56 @@ def _advise_will_need(mapped: NDArray[Any]) -> None:
 class DataSet:
     """An open data set; the cache does not remove its files while it lives."""
 
-    def __init__(self, path: Path, manifest: Manifest, *, train: Rows, test: Rows) -> None:
+    def __init__(
+        self,
+        path: DataPlace,
+        manifest: Manifest,
+        shards: Callable[[Sequence[ShardEntry]], Sequence[ShardArrays]],
+        lock: DirectoryLock | None = None,
+    ) -> None:
+        def rows(entries: Sequence[ShardEntry]) -> Rows:
+            counts = [entry.num_rows for entry in entries]
+            return Rows(shards(entries), counts, len(manifest.class_names))
+
         self.path = path
         self.manifest = manifest
-        self.train = train
-        self.test = test
-        self._lock: DirectoryLock | None = None
+        self.train = rows(manifest.train_shards)
+        self.test = rows(manifest.test_shards)
+        self._lock = lock
 
     def __repr__(self) -> str:
         return f"DataSet({str(self.path)!r}, {self.manifest!r})"
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> DataSet:
-        """Map a prepared directory into memory.
+    def open(cls, path: str | Path | Location | StoredData, *, verify: bool = True) -> DataSet:
+        """Map a prepared directory into memory; of one on object storage, each shard when needed.
 
         Args:
-            path: The directory that `prepare` or `cached` wrote.
-            verify: Read every shard once and hold its checksum against the manifest.
+            path: The directory that `prepare` or `cached` wrote, or its address.
+            verify: Read every shard once and hold its checksum against the manifest; what is
+                fetched is held against it in any case.
 
-        Raises ShardError, which names the file, when anything is missing or damaged.
+        Raises ShardError, which names the file, when anything is missing or damaged; StorageError
+        where object storage refuses.
         """
-        directory = Path(path)
-        lock = DirectoryLock(directory)
-        manifest = read_manifest(directory)
-        row_format, num_classes = RowFormat.of(manifest), len(manifest.class_names)
+        place = place_of(path) if isinstance(path, str) else path
+        if isinstance(place, Location):
+            place = StoredData(place)
+        if isinstance(place, StoredData):
+            return cls._fetched(place)
+        lock = DirectoryLock(place)
+        manifest = read_manifest(place)
+        row_format = RowFormat.of(manifest)
 
-        def rows(entries: Sequence[ShardEntry]) -> Rows:
-            files = [(directory / entry.file, entry) for entry in entries]
-            return Rows(
-                [map_shard(*file, row_format, verify=verify) for file in files], num_classes
-            )
+        def mapped(entries: Sequence[ShardEntry]) -> list[ShardArrays]:
+            return [
+                map_shard(place / entry.file, entry, row_format, verify=verify) for entry in entries
+            ]
 
-        data = cls(
-            directory, manifest, train=rows(manifest.train_shards), test=rows(manifest.test_shards)
-        )
-        data._lock = lock
-        return data
+        return cls(place, manifest, mapped, lock)
 
-
-class DirectoryLock:
-    """A shared lock on a directory, which the cache respects; none if its disk has no locks.
-
-    Listing or removing entries takes it for a moment only, which is waited for.
-
-    Raises:
-        DataError: Another process has kept it locked for longer than that.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._descriptor: int | None = None
-        # What is missing is reported by whoever reads the manifest.
-        with suppress(OSError):
-            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            if not lock_within(self._descriptor, LOCK_TIMEOUT_S, shared=True):
-                reason = f"has been locked by another process for {LOCK_TIMEOUT_S:g} s; end it"
-                raise DataError(directory, reason)
-
-    def release(self) -> None:
-        """Let go of it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        self.release()
+    @classmethod
+    def _fetched(cls, place: StoredData) -> DataSet:
+        manifest = read_manifest(place)
+        cache = NodeCache(place, RowFormat.of(manifest))
+        return cls(place, manifest, lambda entries: FetchedShards(cache, entries))

@@ -10,8 +10,9 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, Protocol, TypeVar, get_args
 
+from distsgd.base.locations import Location
 from distsgd.data.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -31,6 +32,15 @@ from distsgd.data.options import (
 )
 from distsgd.errors import ShardError, shortened
 
+
+class Directory(Protocol):
+    """A prepared data set on object storage."""
+
+    def __truediv__(self, name: str) -> Location:
+        """The file of a name in it."""
+        ...
+
+
 Choice = TypeVar("Choice", bound=str)
 
 MAX_MANIFEST_BYTES = 1 << 30
@@ -42,7 +52,7 @@ _LARGEST_INTEGER = (1 << 64) - 1
 class ManifestReader:
     """The values of one object of the manifest at `path`."""
 
-    def __init__(self, path: Path, raw: Any, where: str = "") -> None:
+    def __init__(self, path: Path | Location, raw: Any, where: str = "") -> None:
         self._path, self._where = path, where
         if not isinstance(raw, dict):
             self._fail(where or "the file", raw, "an object")
@@ -161,7 +171,8 @@ class ManifestReader:
     def _fail(self, key: str, value: object, rule: str) -> NoReturn:
         shown = shortened(repr(value))
         raise ShardError(
-            self._path, f"{self._where}{key} is {shown}; must be {rule}; prepare the data again"
+            str(self._path),
+            f"{self._where}{key} is {shown}; must be {rule}; prepare the data again",
         )
 
 
@@ -174,31 +185,50 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """The checked manifest of a prepared directory; ShardError says what is wrong with it."""
+def read_manifest(directory: Path | Directory) -> Manifest:
+    """The checked manifest of a prepared directory; blocks.
+
+    Args:
+        directory: On a disk, or on object storage.
+
+    Raises:
+        ShardError: It is missing, or something is wrong with it.
+        StorageError: The storage refuses, or does not answer.
+    """
     path = directory / MANIFEST_FILE
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
+        if _size_of(path) > MAX_MANIFEST_BYTES:
             raise ShardError(
-                path, f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB; prepare the data again"
+                str(path), f"is larger than {MAX_MANIFEST_BYTES >> 20} MiB; prepare the data again"
             )
-        raw: Any = json.loads(path.read_text("utf-8"))
+        raw: Any = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as error:
         raise ShardError(
-            directory, f"is no prepared data set (no {MANIFEST_FILE}); prepare it first"
+            str(directory), f"is no prepared data set (no {MANIFEST_FILE}); prepare it first"
         ) from error
     except OSError as error:
         raise ShardError(
-            path, f"cannot be read ({error.strerror}); check its permissions"
+            str(path), f"cannot be read ({error.strerror}); check its permissions"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ShardError(path, f"is not valid JSON ({error}); prepare the data again") from error
+        raise ShardError(
+            str(path), f"is not valid JSON ({error}); prepare the data again"
+        ) from error
     manifest = _from_json(ManifestReader(path, raw))
     if manifest.with_digest().digest != manifest.digest:
         raise ShardError(
-            path, "does not have the digest it claims: it was changed; prepare the data again"
+            str(path), "does not have the digest it claims: it was changed; prepare the data again"
         )
     return manifest
+
+
+def _size_of(path: Path | Location) -> int:
+    if isinstance(path, Path):
+        return path.stat().st_size
+    stored = path.stat()
+    if stored is None:
+        raise FileNotFoundError(path.address)
+    return stored.size_bytes
 
 
 def _from_json(reader: ManifestReader) -> Manifest:

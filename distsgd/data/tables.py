@@ -14,10 +14,10 @@ only its name says what its numbers mean.
 from __future__ import annotations
 
 import csv
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -158,17 +158,17 @@ def arrow_errors(name: str, *, way_out: str = _OF_A_FILE) -> Iterator[None]:
         raise DataError(name, f"cannot be read ({first_line(error)}); {way_out}") from error
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: os.PathLike[str]) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 -- of what is like a path.
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); check the path and its permissions"
         raise DataError(path, reason) from error
     return status.st_size, status.st_mtime_ns
 
 
-def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
+def check_unchanged(path: os.PathLike[str], stamp: tuple[int, int]) -> None:
     """Raise DataError when a file no longer has the stamp it had when it was opened."""
     if file_stamp(path) != stamp:
         raise DataError(path, "changed while it was read; try again when it is complete")

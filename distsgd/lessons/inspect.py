@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.data.dataset import DataSet
+from distsgd.data.node_cache import DataPlace
 from distsgd.data.prepare.prepare import read_features
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.weights import weights_vector
@@ -157,7 +158,7 @@ def loss_over_weight(
     return LossOverWeight(weight, loss.rows, weight_T, loss_T, slope_T, grid_G, first_G, last_G)
 
 
-def steps_again(saved: Run, data: Path, *, max_steps: int) -> Array:
+def steps_again(saved: Run, data: DataPlace, *, max_steps: int) -> Array:
     """The weights ``[T, P]`` before the first step of a run and after each of the first steps.
 
     The steps are made again, in this process: a run is a function of what its directory says.
@@ -234,7 +235,7 @@ def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array,
     return x_NI, target
 
 
-def _loss_on_training_rows(saved: Run, data: Path) -> _MeanLoss:
+def _loss_on_training_rows(saved: Run, data: DataPlace) -> _MeanLoss:
     rows, manifest = DataSet.open(data).train, saved.manifest
     count = min(rows.num_rows, LOSS_ROWS)
     dtype = np.dtype(saved.config.train.dtype)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.data.dataset import DataSet
+from distsgd.data.node_cache import DataPlace
 from distsgd.data.sampler import Block, RowOrder, Sampler
-from distsgd.errors import ModelError
+from distsgd.errors import ModelError, ShardError
 from distsgd.nn.losses import num_correct
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import Sums
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class WorkerSpec:
     """All that a worker needs to know to compute any block of a run; the same for every worker."""
 
-    data: Path  # A prepared data set.
+    data: DataPlace  # A prepared data set.
     model: Model
     sampler: Sampler
     dtype: str
@@ -210,7 +211,7 @@ class BlockWorker(ABC):
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.data = DataSet.open(spec.data, verify=False)
+        self.data = _opened(spec.data)
         self.data_digest = self.data.manifest.digest
         self._arrays = (_arrays(spec, 0), _arrays(spec, 1))
         self._batches: dict[tuple[int, int], Batch] = {}
@@ -303,6 +304,18 @@ class BlockWorker(ABC):
 
     def _wrong(self, what: str) -> ModelError:
         return ModelError(f"{type(self).__name__}.compute_block {what}")
+
+
+def _opened(data: DataPlace) -> DataSet:
+    """The data set; where this node does not have it, the error says what to share."""
+    if isinstance(data, Path) and not data.exists():
+        raise ShardError(
+            data,
+            "is not on this node; prepare it to an address (distsgd data prepare ... --out"
+            " s3://BUCKET/NAME) and train on that, or let --cache-dir, or [data] path, be on a disk"
+            " that all nodes share",
+        )
+    return DataSet.open(data, verify=False)
 
 
 def _arrays(spec: WorkerSpec, buffer: int) -> Batch:

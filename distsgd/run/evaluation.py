@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from distsgd.base.arrays import Array
 from distsgd.base.files import staging_path
 from distsgd.base.settings import path_argument
+from distsgd.data.node_cache import DataPlace
 from distsgd.errors import DataError, DiskError, ModelError
 from distsgd.nn.losses import num_correct
 from distsgd.parallel.messages import RequestKind
@@ -43,7 +44,7 @@ class Evaluation:
     rows: int
 
 
-def evaluate_held_out(saved: Run, data: Path) -> Evaluation:
+def evaluate_held_out(saved: Run, data: DataPlace) -> Evaluation:
     """On the rows that training held out, in the same blocks and the same tree. Blocks.
 
     The same bits as during training. Only network, worker and blocks are needed: the modules of

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
+from distsgd.data.cache_directory import DEFAULT_CACHE, Cache
 from distsgd.data.manifest import Manifest
 from distsgd.data.options import with_given
 from distsgd.data.prepare.prepare import LabelProblem, read_features
@@ -162,6 +163,7 @@ class NewRows:
 
     source: Any
     manifest: Manifest
+    cache: Cache = DEFAULT_CACHE
 
     def pieces(
         self,
@@ -175,21 +177,28 @@ class NewRows:
             DataError: A row cannot be used.
         """
         found = read_features(
-            self.source, self.manifest, labels=labels, label_problem=label_problem
+            self.source,
+            self.manifest,
+            labels=labels,
+            label_problem=label_problem,
+            cache=self.cache,
         )
         for x_NI, target, _ in found:
             yield x_NI, target
 
 
-def rows_of_files(files: object, manifest: Manifest, csv: Sequence[str] = ()) -> NewRows:
-    """The rows of a file, a glob, or a list of them.
+def rows_of_files(
+    files: object, manifest: Manifest, csv: Sequence[str] = (), cache: Cache = DEFAULT_CACHE
+) -> NewRows:
+    """The rows of a file, an address, a glob, or a list of them.
 
     Args:
         files: What is read when the rows are.
         manifest: Of the training data.
         csv: How they are written, where it is CSV in another way (``"separator=;"``).
+        cache: Where what is on object storage is fetched to.
     """
-    return NewRows(files, replace(manifest, csv=with_given(manifest.csv, csv)))
+    return NewRows(files, replace(manifest, csv=with_given(manifest.csv, csv)), cache)
 
 
 def are_files(data: object) -> bool:

@@ -7,13 +7,13 @@ which is named is imported.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from distsgd.base.named import Kind, Named
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
+from distsgd.data.node_cache import DataPlace
 from distsgd.data.sampler import Sampler, SamplerSpec
 from distsgd.errors import ConfigError
 from distsgd.nn.model import Model
@@ -120,7 +120,7 @@ def _sampler_spec(config: TrainConfig, manifest: Manifest) -> SamplerSpec:
 
 
 def evaluation_spec(
-    config: TrainConfig, data: Path, manifest: Manifest, model: Model
+    config: TrainConfig, data: DataPlace, manifest: Manifest, model: Model
 ) -> WorkerSpec:
     """What a worker needs to evaluate held-out rows: the network and the rows of a block.
 

@@ -18,9 +18,10 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.base.settings import call_argument, path_argument
 from distsgd.config import TrainConfig
-from distsgd.data.dataset import DirectoryLock
-from distsgd.data.manifest import MANIFEST_FILE, Manifest
-from distsgd.errors import DataError, DistSGDError, RunError
+from distsgd.data.cache_directory import Cache, DirectoryLock, cache_argument
+from distsgd.data.manifest import Manifest
+from distsgd.data.node_cache import DataPlace
+from distsgd.errors import DistSGDError, RunError
 from distsgd.nn.model import Model
 from distsgd.nn.weights import in_short, weights_vector
 from distsgd.run import evaluation
@@ -29,7 +30,7 @@ from distsgd.run.execution import Progress
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
 from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
-from distsgd.run.source import manifest_of, prepared_data
+from distsgd.run.source import cache_for, data_again, manifest_of
 from distsgd.run.spec import RunSpec, build_model
 from distsgd.run.verify import Verification, verify
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
@@ -159,36 +160,23 @@ class Run:
         named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
         return weights_vector(self.model, named, dtype, must_be_finite=False)
 
-    def data(self, cache_dir: Path | str | None = None) -> Path:
+    def data(self, cache_dir: Path | str | None = None) -> DataPlace:
         """The prepared rows the run was trained on.
 
-        In its directory, or in the cache, made again if need be; they stay while this object lives.
+        In its directory, on object storage, or in the cache, made again if need be; there they stay
+        while this object lives.
 
         Raises:
             DataError: They are gone, or have changed.
         """
-        if cache_dir is not None:
-            cache_dir = path_argument("cache_dir", cache_dir)
-        in_run = self.directory.path / "data"
-        if (in_run / self.manifest.train_shards[0].file).is_file():
-            return in_run
-        if not self.config.data.paths:
-            raise DataError(
-                in_run,
-                "holds the rows of this run no more (they were handed in as arrays); restore it",
-            )
-        found = Path(self.config.data.paths[0])
-        # A prepared directory need not agree with defaults, which a record cannot tell from wishes.
-        if not (found / MANIFEST_FILE).is_file():
-            found = prepared_data(
-                self.config, cache_dir=cache_dir, on_message=lambda _: None, held=self._held
-            )
-        if manifest_of(found).digest != self.manifest.digest:
-            raise DataError(
-                found,
-                f"is no longer the data that {self.directory.path} was trained on; restore it",
-            )
-        return found
+        return data_again(
+            self.config,
+            self.manifest,
+            self.path,
+            cache_dir=cache_argument(cache_dir),
+            on_message=self._say,
+            held=self._held,
+        )
 
     def __repr__(self) -> str:
         shown = []
@@ -238,23 +226,32 @@ class Run:
     def _outputs(self, x: object) -> Array:
         return evaluation.outputs_of(self, feature_rows(x, self.manifest))
 
-    def write_predictions(self, data: object, out: Path | str, *, csv: Sequence[str] = ()) -> int:
+    def write_predictions(
+        self,
+        data: object,
+        out: Path | str,
+        *,
+        csv: Sequence[str] = (),
+        cache_dir: Path | str | None = None,
+    ) -> int:
         """Predict each row of a file of any size; how many they are.
 
         Args:
-            data: A file or glob, or a list of them.
+            data: A file, an address on object storage (``s3://...``), a glob, or a list of them.
             out: A new Parquet file with one row for each, in the same order. For classes its
                 columns are ``prediction`` (the class, as it was named), its ``probability``, from 0
                 to 1, or where the loss has none its ``score``, and ``outputs``, one such number a
                 class; for numbers there is one column for each label column.
             csv: How a CSV file is written, where that is not as in training (``"separator=;"``).
+            cache_dir: Where fetched data are kept.
 
         Raises:
             DataError: The rows cannot be used, or `out` exists.
             DiskError: `out` cannot be written.
             RunError: As `predict`.
         """
-        return evaluation.write_predictions(self, rows_of_files(data, self.manifest, csv), out)
+        rows = rows_of_files(data, self.manifest, csv, self._cache(cache_dir))
+        return evaluation.write_predictions(self, rows, out)
 
     def evaluate(
         self,
@@ -267,11 +264,11 @@ class Run:
 
         Args:
             data: ``(x, y)``, raw features ``[N, I]`` as for `predict` and labels ``[N]`` or
-                ``[N, K]``; a table or data frame with the columns of training; a file or glob, or a
-                list of them. The rows that training held out unless given, with the same bits as
-                during training.
+                ``[N, K]``; a table or data frame with the columns of training; a file, an address
+                on object storage, a glob, or a list of them. The rows that training held out unless
+                given, with the same bits as during training.
             csv: As for `write_predictions`.
-            cache_dir: Where prepared data are kept, in which the held-out rows may lie.
+            cache_dir: Where prepared and fetched data are kept.
 
         Raises:
             DataError: The rows cannot be used.
@@ -283,7 +280,11 @@ class Run:
             return evaluation.evaluate_held_out(self, self.data(cache_dir))
         if isinstance(data, tuple) or not (are_files(data) or isinstance(data, list)):
             return evaluation.evaluate_rows(self, labelled_rows(data, self.manifest))
-        return evaluation.evaluate_rows(self, rows_of_files(data, self.manifest, csv))
+        rows = rows_of_files(data, self.manifest, csv, self._cache(cache_dir))
+        return evaluation.evaluate_rows(self, rows)
+
+    def _cache(self, cache_dir: Path | str | None) -> Cache:
+        return cache_for(self.config, cache_argument(cache_dir), self._say)
 
     def verify(
         self,
@@ -326,7 +327,7 @@ class Run:
             on_message=on_message,
             on_progress=on_progress,
             stop=stop,
-            cache_dir=None if cache_dir is None else path_argument("cache_dir", cache_dir),
+            cache_dir=cache_argument(cache_dir),
         )
 
 

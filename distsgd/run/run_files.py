@@ -16,7 +16,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 
 from distsgd import __version__
 from distsgd.base.arrays import Array
@@ -26,6 +26,7 @@ from distsgd.base.files import (
     make_private_directory,
     write_bytes_atomic,
 )
+from distsgd.base.locations import Location
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import MANIFEST_FILE
 from distsgd.errors import ConfigError, RunError
@@ -217,14 +218,14 @@ def read_initial_weights(run: RunDirectory, run_spec: RunSpec) -> Array | None:
     return weights_vector(run_spec.model, read_weights(file), run_spec.config.train.dtype)
 
 
-def read_weights(file: Path) -> dict[str, Array]:
-    """The arrays of a safetensors file. Raises ConfigError."""
+def read_weights(file: Path | Location) -> dict[str, Array]:
+    """The arrays of a safetensors file. Raises ConfigError; StorageError where that refuses."""
     try:
-        return load_file(file)
+        return load_file(file) if isinstance(file, Path) else load(file.read_bytes())
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = (
             "this is a directory; a run's weights are checkpoints/step-.../weights.safetensors"
-            if file.is_dir()
+            if isinstance(file, Path) and file.is_dir()
             else error
         )
         raise ConfigError(

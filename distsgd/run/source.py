@@ -1,28 +1,34 @@
 """From ``[data]`` to a prepared data set whose labels the loss takes.
 
-A directory that is one already, the cache, or rows that are handed in, in the run's directory. Rows
-are prepared without knowing the loss, and may have been prepared for another one: this is the
-border where prepared rows, or new ones, meet it. Classes need no check: they are numbers of known
-names. Letters: N rows, K label columns.
+A directory or address that is one already, the cache, or rows that are handed in, in the run's
+directory. Rows are prepared without knowing the loss, and may have been prepared for another one:
+this is the border where prepared rows, or new ones, meet it. Classes need no check: they are
+numbers of known names. Letters: N rows, K label columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distsgd.autodiff.ops.domain import EVERY_NUMBER
+from distsgd.base.locations import place_of
 from distsgd.config import TrainConfig
 from distsgd.data.cache import cached
-from distsgd.data.dataset import DataSet, DirectoryLock
-from distsgd.data.manifest import Manifest
+from distsgd.data.cache_directory import Cache, DirectoryLock
+from distsgd.data.dataset import DataSet
+from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.manifest_reader import read_manifest
-from distsgd.data.options import CsvSettings, PrepareOptions, default_cache_dir
+from distsgd.data.node_cache import DataPlace, StoredData
+from distsgd.data.options import CsvSettings, PrepareOptions
 from distsgd.data.prepare.prepare import LabelProblem, prepare
 from distsgd.data.prepare.schema import selects
 from distsgd.errors import ConfigError, DataError
@@ -54,14 +60,40 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
     )
 
 
+def named_data(config: TrainConfig, cache_dir: Path | None) -> DataPlace | None:
+    """The prepared data set that the configuration names; None where it names raw files. Blocks.
+
+    Raises:
+        ConfigError: An address cannot be one.
+        StorageError: Object storage refuses, or does not answer.
+    """
+    paths = config.data.paths
+    place = place_of(paths[0]) if len(paths) == 1 else None
+    if isinstance(place, Path):
+        return place if (place / MANIFEST_FILE).is_file() else None
+    if place is None or has_magic(place.address) or (place / MANIFEST_FILE).stat() is None:
+        return None
+    return StoredData(place, _on_each_node(cache_dir), _cache_bytes(config))
+
+
+def _on_each_node(cache_dir: Path | None) -> Path | None:
+    """A cache as other nodes find it, whose users may have another home."""
+    if cache_dir is None:
+        return None
+    there = cache_dir.expanduser().absolute()
+    with suppress(RuntimeError, ValueError):  # No home here, or it lies elsewhere.
+        return "~" / there.relative_to(Path.home())
+    return there
+
+
 def prepared_data(
     config: TrainConfig,
     *,
     cache_dir: Path | None,
     on_message: Callable[[str], None],
     held: list[DirectoryLock] | None = None,
-) -> Path:
-    """The prepared directory of the configured rows.
+) -> DataPlace:
+    """The prepared data set of the configured rows.
 
     Prepared once into the cache where they are raw. Blocks.
 
@@ -74,14 +106,16 @@ def prepared_data(
     Raises:
         DataError: The rows cannot be used.
         ConfigError: The directory was prepared for something else.
+        StorageError: Object storage refuses, or does not answer.
     """
+    if (found := named_data(config, cache_dir)) is not None:
+        # On a disk all is read once; what is fetched is verified as it comes.
+        is_here = isinstance(found, Path)
+        _check_fits(config, DataSet.open(found).manifest if is_here else manifest_of(found))
+        return found
     paths = config.data.paths
-    if len(paths) == 1 and (Path(paths[0]) / "manifest.json").is_file():
-        directory = Path(paths[0])
-        _check_fits(config, DataSet.open(directory).manifest)
-        return directory
     for path in paths:
-        if Path(path).is_dir():
+        if isinstance(place := place_of(path), Path) and place.is_dir():
             raise DataError(
                 path,
                 "is a directory without a manifest.json; name files, a glob, or a prepared "
@@ -91,12 +125,55 @@ def prepared_data(
     return cached(
         paths,
         options=options,
-        cache_dir=cache_dir or default_cache_dir(),
+        cache_dir=cache_dir,
         on_message=on_message,
         on_progress=PreparingWatch(on_message),
-        max_bytes=int(config.data.cache_size_gb * 1e9),
+        max_bytes=_cache_bytes(config),
         held=held,
     )
+
+
+def data_again(
+    config: TrainConfig,
+    manifest: Manifest,
+    run: Path,
+    *,
+    cache_dir: Path | None,
+    on_message: Callable[[str], None],
+    held: list[DirectoryLock],
+) -> DataPlace:
+    """The prepared rows that `run` was trained on, as `config` and `manifest` say; see `Run.data`.
+
+    Raises:
+        DataError: They are gone, or have changed.
+    """
+    in_run = run / "data"
+    if (in_run / manifest.train_shards[0].file).is_file():
+        return in_run
+    if not config.data.paths:
+        raise DataError(
+            in_run,
+            "holds the rows of this run no more (they were handed in as arrays); restore it",
+        )
+    # A prepared directory need not agree with defaults, which a record cannot tell from wishes.
+    found = named_data(config, cache_dir) or prepared_data(
+        config, cache_dir=cache_dir, on_message=on_message, held=held
+    )
+    if manifest_of(found).digest != manifest.digest:
+        reason = f"is no longer the data that {run} was trained on; restore it"
+        raise DataError(str(found), reason)
+    return found
+
+
+def cache_for(
+    config: TrainConfig, cache_dir: Path | None, on_message: Callable[[str], None]
+) -> Cache:
+    """The cache of a run's new rows."""
+    return Cache(cache_dir, _cache_bytes(config), on_message)
+
+
+def _cache_bytes(config: TrainConfig) -> int:
+    return int(config.data.cache_size_gb * 1e9)
 
 
 def prepared_arrays(config: TrainConfig, data: object, out: Path) -> Path:
@@ -111,9 +188,9 @@ def prepared_arrays(config: TrainConfig, data: object, out: Path) -> Path:
     return out
 
 
-def manifest_of(directory: Path) -> Manifest:
-    """What is in a prepared directory."""
-    return read_manifest(directory)
+def manifest_of(data: DataPlace) -> Manifest:
+    """What is in a prepared data set; raises as `read_manifest`."""
+    return read_manifest(data)
 
 
 def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
@@ -166,15 +243,17 @@ def _kinds_differ(config: TrainConfig, manifest: Manifest) -> str:
     )
 
 
-def check_labels(loss: Loss, data: Path) -> None:
-    """Hold all labels of a prepared directory, test rows too, against the domain of `loss`.
+def check_labels(loss: Loss, data: DataPlace) -> None:
+    """Hold all labels of a prepared data set, test rows too, against the domain of `loss`.
 
-    Reads the labels once, and no features.
+    Reads the labels once, and no features; nothing where the loss takes any number.
 
     Raises:
         DataError: Names source, column and row of the first label outside it, in the order of the
             sources.
     """
+    if loss.target_domain == EVERY_NUMBER:
+        return
     opened = DataSet.open(data, verify=False)
     if opened.manifest.label_kind == "class":
         return

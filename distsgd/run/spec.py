@@ -13,6 +13,7 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
+from distsgd.data.node_cache import DataPlace, StoredData
 from distsgd.data.orders import MOST_NARROW_ROWS
 from distsgd.data.prepare.labels import check_two_classes, shown
 from distsgd.data.sampler import Sampler
@@ -40,7 +41,7 @@ class RunSpec:
     """A run before it starts."""
 
     config: TrainConfig
-    data: Path
+    data: DataPlace
     manifest: Manifest
     model: Model
     sampler: Sampler
@@ -171,6 +172,18 @@ class RunSpec:
         itemsize = np.dtype(self.config.train.dtype).itemsize
         return self.sampler.hot_rows * self.manifest.num_features * itemsize
 
+    def _hot_shard_bytes(self) -> int:
+        """About what a node must cache of data on object storage at a time; 0 for other data."""
+        if not isinstance(self.data, StoredData):
+            return 0
+        shards = sorted((it.num_bytes for it in self.manifest.train_shards), reverse=True)
+        all_bytes = sum(it.num_bytes for it in self.manifest.test_shards)
+        hot_rows, num_rows = self.sampler.hot_rows, self.sampler.num_rows
+        # Windows are small and lie anywhere: each may be in a shard of its own.
+        is_all = hot_rows >= num_rows
+        num_hot = len(shards) if is_all else 2 * self.sampler.blocking.lanes
+        return sum(shards[:num_hot]) + (all_bytes if is_all else 0)
+
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant."""
         found = []
@@ -191,6 +204,12 @@ class RunSpec:
             found.append(
                 "no rows are held out; set [data] test_fraction or test_path to measure accuracy"
             )
+        if (hot := self._hot_shard_bytes()) > (most := self.config.data.cache_size_gb * 1e9):
+            found.append(
+                f"data.cache_size_gb is {most / 1e9:g}, and the shards in use at a time take about"
+                f" {hot / 1e9:.3g} GB; they will be fetched again and again (set [data]"
+                " cache_size_gb to more)"
+            )
         if self.model.output_advice:
             found.append(self.model.output_advice)
         num_with_weights = sum(spec.name.endswith(".weight") for spec in self.model.parameters)
@@ -207,7 +226,7 @@ class RunSpec:
 
 
 def make_run_spec(
-    config: TrainConfig, data: Path, manifest: Manifest, own: OwnCode = NO_OWN_CODE
+    config: TrainConfig, data: DataPlace, manifest: Manifest, own: OwnCode = NO_OWN_CODE
 ) -> RunSpec:
     """Hold the configuration against the prepared `data`; `own` is what it does not name.
 

@@ -14,9 +14,11 @@ from typing import Any, Never, NoReturn, get_args
 import numpy as np
 
 from distsgd.base.arrays import Array
+from distsgd.base.locations import place_of
 from distsgd.base.settings import path_argument, refuse
 from distsgd.config import TrainConfig
-from distsgd.data.dataset import DirectoryLock
+from distsgd.data.cache_directory import DirectoryLock, cache_argument
+from distsgd.data.node_cache import DataPlace
 from distsgd.errors import (
     ConfigError,
     DivergedError,
@@ -87,7 +89,8 @@ class Trainer:
             The learning rate is that of ``[optimizer]``.
         callbacks: Called while the run is trained: see `Callback`.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
-        cache_dir: Where prepared data are kept; ``~/.cache/distsgd`` unless given.
+        cache_dir: Where prepared and fetched data are kept, a directory of each node;
+            ``~/.cache/distsgd`` unless given.
 
     Attributes:
         path: The run directory; None before there is one.
@@ -130,7 +133,7 @@ class Trainer:
         self._own = replace(own, callbacks=tuple(map(type, callbacks)))
         self._say = self._callbacks.message
         self._run_dir = None if run_dir is None else path_argument("run_dir", run_dir).absolute()
-        self._cache_dir = None if cache_dir is None else path_argument("cache_dir", cache_dir)
+        self._cache_dir = cache_argument(cache_dir)
         self._held: list[DirectoryLock] = []
         self._stop = threading.Event()
         self._has_begun = False
@@ -234,12 +237,12 @@ class Trainer:
             with run.lock(FREE_TIMEOUT_S):
                 pass
 
-    def _prepared_files(self) -> Path:
+    def _prepared_files(self) -> DataPlace:
         return prepared_data(
             self._config, cache_dir=self._cache_dir, on_message=self._say, held=self._held
         )
 
-    def _spec_of(self, data: Path) -> RunSpec:
+    def _spec_of(self, data: DataPlace) -> RunSpec:
         manifest = manifest_of(data)
         check_features(self._own, manifest.num_features)
         run_spec = make_run_spec(self._config, data, manifest, self._own)
@@ -277,7 +280,7 @@ class Trainer:
     def _first_weights(self, run_spec: RunSpec, given: Mapping[str, Array] | None) -> Array | None:
         """Start weights that were given, as one vector ``[P]``; None for random ones."""
         if given is None and self._config.model.initial_weights:
-            given = read_weights(Path(self._config.model.initial_weights))
+            given = read_weights(place_of(self._config.model.initial_weights))
         if given is None:
             return None
         return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))

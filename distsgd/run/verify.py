@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distsgd.base.settings import call_argument, count_argument
+from distsgd.data.node_cache import DataPlace
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
 from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_runner import EventHooks, OnStep
@@ -192,7 +193,7 @@ def read_record(saved: Run) -> Record:
     )
 
 
-def _spec_of_replay(saved: Run, data: Path, num_workers: int) -> RunSpec:
+def _spec_of_replay(saved: Run, data: DataPlace, num_workers: int) -> RunSpec:
     parallel = saved.config.parallel.model_copy(
         update={"workers": num_workers, "assignment": "all"}
     )

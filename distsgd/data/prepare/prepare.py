@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.files import atomic_directory, write_new_file
-from distsgd.base.settings import call_argument, path_argument
+from distsgd.base.locations import Location, place_argument
+from distsgd.base.settings import call_argument
+from distsgd.data.cache_directory import DEFAULT_CACHE, Cache, cache_argument
+from distsgd.data.fetch import fetched
 from distsgd.data.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -26,8 +30,9 @@ from distsgd.data.manifest import (
     Statistics,
     standardise_inplace,
 )
-from distsgd.data.options import Dtype, LabelKind, PrepareOptions, validate_options
-from distsgd.data.prepare.columns import Piece, RawRows
+from distsgd.data.options import LabelKind, PrepareOptions, validate_options
+from distsgd.data.prepare.casting import cast_piece, squared_norms
+from distsgd.data.prepare.columns import RawRows
 from distsgd.data.prepare.csv_types import as_trained, typed_sources
 from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.prepare.schema import (
@@ -46,6 +51,7 @@ from distsgd.data.sources.formats import (
 )
 from distsgd.data.sources.partitions import partition_keys, partitions_as_text
 from distsgd.data.sources.source import TableSource
+from distsgd.data.upload import check_free, upload
 from distsgd.errors import DataError
 
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
@@ -68,45 +74,76 @@ class _FirstPass:
 
 def prepare(
     sources: SourceSpec,
-    out: Path,
+    out: Path | str | Location,
     *,
     options: PrepareOptions,
     on_progress: Progress | None = None,
     on_message: Say | None = None,
+    cache_dir: Path | str | None = None,
 ) -> Manifest:
     """Write sources as a data set directory; blocks until it is on the disk, whole.
 
     Args:
-        sources: Files or globs (Parquet, Arrow, IDX, CSV), or one source in memory
-            (`arrays_source`, `MemorySource`), or one of your own (`TableSource`).
-        out: Directory to make; must not exist or be empty.
+        sources: Files, addresses of files on object storage (``s3://...``) or globs of either
+            (Parquet, Arrow, IDX, CSV), or one source in memory (`arrays_source`, `MemorySource`),
+            or one of your own (`TableSource`).
+        out: Directory to make; must not exist or be empty. Or an address without a data set, which
+            gets the shards and, as the last file, the manifest.
         options: What the columns mean and how rows are treated.
         on_progress: Called with a phase, rows done and rows in all.
         on_message: Called with what the user should know.
+        cache_dir: What is fetched from object storage, or on its way there, lies in this cache.
 
     Raises DataError for anything in the sources that cannot be used, ConfigError for impossible
-    options.
+    options, StorageError where object storage refuses.
     """
     validate_options(options)
-    out = path_argument("out", out)
-    _check_out(out)
+    place = place_argument("out", out)
     progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
     say = call_argument("on_message", on_message, lambda _text: None)
-    opened, num_train_sources = _open_all(sources, options, say)
+    cache = Cache(cache_argument(cache_dir), on_message=say)
+    sources = source_argument("sources", sources)
+    if isinstance(place, Location):
+        check_free(place)
+    else:
+        _check_out(place)
+    train, tests = fetched(sources, cache), fetched(options.test_sources, cache)
+    write = partial(
+        write_data_set, train, tests, options=options, on_progress=progress, on_message=say
+    )
+    if isinstance(place, Path):
+        return write(place)
+    with cache.staging() as staging:
+        manifest = write(staging / "data")
+        upload(staging / "data", place, say)
+    return manifest
+
+
+def write_data_set(
+    sources: SourceSpec,
+    test_sources: SourceSpec,
+    out: Path,
+    *,
+    options: PrepareOptions,
+    on_progress: Progress,
+    on_message: Say,
+) -> Manifest:
+    """As `prepare`, from sources of this machine alone; empty `test_sources` are none."""
+    opened, num_train_sources = _open_all(sources, test_sources, options, on_message)
     schema, kind = _resolve(opened, options)
     rows = RawRows(opened, schema, reads_again=True)
     train_source_rows = sum(source.num_rows for source in opened[:num_train_sources])
     if options.stratify:
-        split, class_names = stratified_split(rows, options, progress)
+        split, class_names = stratified_split(rows, options, on_progress)
     else:
         split, class_names = simple_split(rows, train_source_rows, options), ()
-    first = _first_pass(rows, split, _vocabulary(kind, class_names), progress)
+    first = _first_pass(rows, split, _vocabulary(kind, class_names), on_progress)
     manifest = _without_shards(opened, options, schema, kind, first)
     with atomic_directory(out) as directory:
         writer = ShardWriter(
             directory, RowFormat.of(manifest), options, (first.train_rows, first.test_rows)
         )
-        manifest = _second_pass(rows, manifest, split, writer, progress)
+        manifest = _second_pass(rows, manifest, split, writer, on_progress)
         for source in opened:
             source.check_unchanged()
         write_new_file(directory / MANIFEST_FILE, manifest.to_json().encode())
@@ -127,14 +164,16 @@ def read_features(
     *,
     labels: Literal["required", "optional", "ignored"] = "optional",
     label_problem: LabelProblem | None = None,
+    cache: Cache = DEFAULT_CACHE,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
     """New raw rows, standardised and cast as the training rows were.
 
     Args:
-        source: Files, globs or a source in memory.
+        source: Files, addresses, globs or a source in memory.
         manifest: Of the training data.
         labels: Whether label columns must be there, are read where they are, or are not looked at.
         label_problem: Which label cannot be used, if any.
+        cache: Where files on object storage are fetched to.
 
     Yields:
         Features ``[N, I]``, target (class indices int64 ``[N]``, numbers ``[N, K]``, or None) and
@@ -144,7 +183,7 @@ def read_features(
     """
     are_texts = any(isinstance(name, str) for name in manifest.class_names)
     opened = open_sources(
-        source_argument("data", source),
+        fetched(source_argument("data", source), cache),
         named=(*manifest.columns, *manifest.labels),
         texts=manifest.labels if are_texts else (),
         classes=manifest.labels if manifest.label_kind == "class" else (),
@@ -160,7 +199,7 @@ def read_features(
     shift_I, scale_I = manifest.shift, manifest.scale
     for piece in rows.pieces(vocabulary):
         standardise_inplace(piece.x_NI, shift_I, scale_I)
-        x_NI, target = _cast(piece, rows, manifest.dtype)
+        x_NI, target = cast_piece(piece, rows, manifest.dtype)
         found = label_problem(target) if label_problem and target is not None else None
         if found is not None:
             row, column, reason = found
@@ -169,21 +208,17 @@ def read_features(
 
 
 def _open_all(
-    sources: SourceSpec, options: PrepareOptions, on_message: Say
+    sources: SourceSpec, test_sources: SourceSpec, options: PrepareOptions, on_message: Say
 ) -> tuple[list[TableSource], int]:
     """All sources, those to train from first, and how many these are."""
     named = frozenset(options.named_columns)
     csv, classes = options.csv, () if options.label_kind == "number" else options.label
-    opened = open_sources(
-        source_argument("sources", sources), named=named, classes=classes, csv=csv
-    )
+    opened = open_sources(sources, named=named, classes=classes, csv=csv)
     num_train_sources = len(opened)
-    if options.test_sources:
+    if test_sources:
         named = named.union(*map(partition_keys, opened))
         texts = partitions_as_text(opened)
-        tests = open_sources(
-            options.test_sources, named=named, texts=texts, classes=classes, csv=csv
-        )
+        tests = open_sources(test_sources, named=named, texts=texts, classes=classes, csv=csv)
         if not any(source.num_rows for source in tests):
             way_out = "name test files with some, or hold out a test_fraction"
             raise DataError(tests[0].name, f"has no rows to test on; {way_out}")
@@ -285,54 +320,11 @@ def _second_pass(
     for piece in rows.pieces(vocabulary):
         if manifest.standardise != "none":
             standardise_inplace(piece.x_NI, shift_I, scale_I)
-        x_NI, target = _cast(piece, rows, manifest.dtype)
-        norms_N = _squared_norms(x_NI, piece, rows)
+        x_NI, target = cast_piece(piece, rows, manifest.dtype)
+        norms_N = squared_norms(x_NI, piece, rows)
         assert target is not None, "prepared rows have labels"
         test_N = split_pass.is_test(piece.target, len(x_NI))
         writer.append(piece.first_row, test_N, x_NI=x_NI, target=target, squared_norms_N=norms_N)
         progress("writing", piece.first_row + len(x_NI), rows.num_rows)
     train_shards, test_shards = writer.finish()
     return replace(manifest, train_shards=train_shards, test_shards=test_shards).with_digest()
-
-
-def _cast(piece: Piece, rows: RawRows, dtype: Dtype) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Features and target of a piece in `dtype`, copied; class indices stay integers."""
-    x_NI = _cast_numbers(piece.x_NI, dtype, piece.first_row, rows, rows.schema.feature_names)
-    target = piece.target
-    if target is not None and target.dtype != np.int64:
-        target = _cast_numbers(target, dtype, piece.first_row, rows, rows.schema.label)
-    return x_NI, target
-
-
-def _cast_numbers(
-    values: NDArray[Any], dtype: Dtype, first_row: int, rows: RawRows, names: tuple[str, ...]
-) -> NDArray[Any]:
-    # numpy's cast gives infinities without an error.
-    with np.errstate(over="ignore"):
-        numbers = values.astype(dtype)
-    if not np.isfinite(numbers).all():
-        row, column = np.argwhere(~np.isfinite(numbers))[0].tolist()
-        reason = (
-            f"{float(values[row, column])!r} does not fit {dtype}"
-            f" (largest {np.finfo(dtype).max:g}, after standardising);"
-            ' scale the column, or use dtype "float64"'
-        )
-        raise rows.error(first_row + row, names[column], reason)
-    return numbers
-
-
-def _squared_norms(x_NI: NDArray[Any], piece: Piece, rows: RawRows) -> NDArray[Any]:
-    """``|x|²`` of each row as cast, summed in float64; uses the piece's buffer."""
-    np.copyto(piece.x_NI, x_NI)
-    np.multiply(piece.x_NI, piece.x_NI, out=piece.x_NI)
-    with np.errstate(over="ignore"):
-        norms_N: NDArray[Any] = piece.x_NI.sum(axis=1).astype(x_NI.dtype)
-    if not np.isfinite(norms_N).all():
-        row = int(np.flatnonzero(~np.isfinite(norms_N))[0])
-        column = int(np.abs(x_NI[row]).argmax())
-        reason = (
-            f"{float(x_NI[row, column])!r} is too large: the row's squared length does not fit"
-            f" {x_NI.dtype}; scale or standardise the column"
-        )
-        raise rows.error(piece.first_row + row, rows.schema.feature_names[column], reason)
-    return norms_N

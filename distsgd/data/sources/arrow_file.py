@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from distsgd.data.guard.arrow import check_decoded_size, check_views
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import (
     MAX_ROW_BYTES,
     arrow_errors,
@@ -30,7 +31,7 @@ class ArrowSource:
     would take too much memory is refused.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         self.path = path
         self.name = str(path)
         self.files = (path,)
@@ -41,7 +42,7 @@ class ArrowSource:
         with arrow_errors(self.name):
             with self._reader(None) as reader:  # Verifies the metadata that is looked at next.
                 self.schema: pa.Schema = reader.schema
-            with pa.memory_map(str(path)) as mapped:
+            with pa.memory_map(os.fspath(path)) as mapped:
                 check_decoded_size(mapped, is_file=self._is_file)
             # Asking for the names finds those that are no text.
             first = [0] if self.schema.names else None
@@ -80,7 +81,7 @@ class ArrowSource:
     @contextmanager
     def _reader(self, fields: list[int] | None) -> Iterator[Any]:
         options = pa.ipc.IpcReadOptions(included_fields=fields or [], use_threads=False)
-        with pa.memory_map(str(self.path)) as file:
+        with pa.memory_map(os.fspath(self.path)) as file:
             opened = pa.ipc.open_file if self._is_file else pa.ipc.open_stream
             with opened(file, options=options) as reader:
                 yield reader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 from distsgd.data.options import CsvSettings, way_out
 from distsgd.data.sources.csv_numbers import ColumnKind
 from distsgd.data.sources.csv_text import CsvText
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.errors import DataError, shortened
 
 _KEY = b"distsgd.first_text"
@@ -21,13 +23,19 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 def column_field(
-    name: str, kind: pa.DataType, found: ColumnKind, *, path: Path, settings: CsvSettings
+    name: str, kind: pa.DataType, found: ColumnKind, *, path: FilePath, settings: CsvSettings
 ) -> pa.Field:
     """A column of type `kind`, with the cell of a file in which it was found to be no number."""
     if found.first_text is None or not pa.types.is_string(kind):
         return pa.field(name, kind)
     row, text = found.first_text
-    said = {"path": str(path), "settings": asdict(settings), "row": row, "text": text}
+    said = {
+        "path": os.fspath(path),
+        "name": str(path),
+        "settings": asdict(settings),
+        "row": row,
+        "text": text,
+    }
     return pa.field(name, kind, metadata={_KEY: json.dumps(said)})
 
 
@@ -62,7 +70,7 @@ def no_number(field: pa.Field, role: Literal["feature", "label"]) -> DataError |
         mend = f"decimals follow a comma here; for a decimal point {way_out('decimal', '.')}"
     where = CsvText(path, settings).where(said["row"])
     reason = f"column {field.name!r}, {where}: {role} {_fault(text)}; {mend}"
-    return DataError(path, reason)
+    return DataError(said["name"], reason)
 
 
 def _said(field: pa.Field) -> dict[str, Any] | None:

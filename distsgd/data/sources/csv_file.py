@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -23,6 +22,7 @@ from distsgd.data.sources.csv_numbers import (
     trimmed,
 )
 from distsgd.data.sources.csv_text import CsvText
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import arrow_errors, check_unchanged, file_stamp
 
 
@@ -32,7 +32,7 @@ class CsvSource:
     The types in `schema` are those of this file alone, until `typed` gives others.
     """
 
-    def __init__(self, path: Path, settings: CsvSettings = DEFAULT_CSV) -> None:
+    def __init__(self, path: FilePath, settings: CsvSettings = DEFAULT_CSV) -> None:
         self.path, self.settings = path, settings
         self.name = str(path)
         self.files = (path,)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from distsgd.data.options import way_out
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.errors import DataError
 
 BLOCK_BYTES = 4 << 20
@@ -38,10 +39,10 @@ class Utf8Stream(io.RawIOBase):
     DataError for a NUL, and for bytes that are no text in `encoding`.
     """
 
-    def __init__(self, path: Path, encoding: str) -> None:
+    def __init__(self, path: FilePath, encoding: str) -> None:
         self._path, self._encoding = path, encoding
         self._file: Any = None  # For `close`, where opening fails.
-        self._file = pa.input_stream(str(path), compression="detect")
+        self._file = pa.input_stream(os.fspath(path), compression="detect")
         is_utf8 = codecs.lookup(encoding).name in {"utf-8", "utf-8-sig"}
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
         self._blocks = self._utf8_blocks()
@@ -131,10 +132,10 @@ class Utf8Stream(io.RawIOBase):
         return DataError(self._path, f"{reason}; remove it (tr -d '\\000' <old.csv >new.csv)")
 
 
-def no_utf8(path: Path) -> DataError | None:
+def no_utf8(path: FilePath) -> DataError | None:
     """The error that names the first byte of a file that is no UTF-8; None where all is."""
     decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
-    with pa.input_stream(str(path), compression="detect") as file:
+    with pa.input_stream(os.fspath(path), compression="detect") as file:
         while True:
             raw = file.read(BLOCK_BYTES)
             pending = len(decoder.getstate()[0])
@@ -151,9 +152,9 @@ def no_utf8(path: Path) -> DataError | None:
     return DataError(path, f"{reason}; {mend}")
 
 
-def _line_of_byte(path: Path, offset: int) -> int:
+def _line_of_byte(path: FilePath, offset: int) -> int:
     line = 1
-    with pa.input_stream(str(path), compression="detect") as file:
+    with pa.input_stream(os.fspath(path), compression="detect") as file:
         while offset > 0:
             block = file.read(min(BLOCK_BYTES, offset))
             line += block.count(b"\n")

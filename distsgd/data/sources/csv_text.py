@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow.csv as pacsv
 
 from distsgd.data.options import CsvSettings, way_out
 from distsgd.data.sources.csv_stream import BLOCK_BYTES, Utf8Stream, no_utf8
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import arrow_errors
 from distsgd.errors import DataError, shortened
 
@@ -47,7 +47,7 @@ class _Header:
 class CsvText:
     """One CSV file as text; `names` are its columns, of which two may be called alike."""
 
-    def __init__(self, path: Path, settings: CsvSettings) -> None:
+    def __init__(self, path: FilePath, settings: CsvSettings) -> None:
         self.path, self.settings = path, settings
         with self._errors([]):
             self._header = _read_header(path, settings)
@@ -175,7 +175,7 @@ class CsvText:
         return DataError(self.path, f"{reason}: {shown}; {mend}")
 
 
-def _read_header(path: Path, settings: CsvSettings) -> _Header:
+def _read_header(path: FilePath, settings: CsvSettings) -> _Header:
     with closing(Utf8Stream(path, settings.encoding)) as stream:
         block = stream.read(_MAX_HEADER_BYTES)
     lines = io.StringIO(codecs.getincrementaldecoder("utf-8")().decode(block), newline="")
@@ -227,7 +227,7 @@ def _likely_separator(header: str, row: str) -> str:
     return max(_SEPARATORS, key=likelihood)
 
 
-def _check_no_other_separator(path: Path, header: str, row: str) -> None:
+def _check_no_other_separator(path: FilePath, header: str, row: str) -> None:
     """Refuse a file of one column that looks like several with another separator between them."""
     header, row = _QUOTED.sub("", header).strip(), _QUOTED.sub("", row).strip()
     others = [one for one in dict.fromkeys(header) if not (one.isalnum() or one in _NO_SEPARATOR)]
@@ -257,7 +257,7 @@ def _with_index_named(names: list[str]) -> list[str]:
     return index + named
 
 
-def _check_names(path: Path, names: Sequence[str], line: str) -> None:
+def _check_names(path: FilePath, names: Sequence[str], line: str) -> None:
     if not all(names):
         raise DataError(path, f"has a column without a name (header {_shown(line)}); name it")
     if len(names) > _MAX_COLUMNS:

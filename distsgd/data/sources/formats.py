@@ -1,4 +1,7 @@
-"""Which files are meant, and each as a source; what formats they can have: `known_formats`."""
+"""Which files are meant, and each as a source; what formats they can have: `known_formats`.
+
+Files on object storage are listed here, and opened where they have been fetched.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import glob
 import os
 from collections.abc import Collection, Sequence
 from itertools import chain, takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias, cast
 
+from distsgd.base.locations import Location, place_of
 from distsgd.base.settings import path_argument, refuse
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
 from distsgd.data.sources.csv_file import CsvSource
 from distsgd.data.sources.known_formats import companion_of, format_of
+from distsgd.data.sources.listing import listed_files
 from distsgd.data.sources.partitions import (
     PartitionedSource,
     partition_keys,
@@ -20,9 +25,13 @@ from distsgd.data.sources.partitions import (
     with_partitions,
 )
 from distsgd.data.sources.source import TableSource, checked_source, is_source
+from distsgd.data.sources.stored_files import FetchedFile, FilePath, ListedFile, path_of
+from distsgd.data.tables import file_stamp
 from distsgd.errors import DataError
 
-SourceSpec: TypeAlias = "str | Path | Sequence[str | Path] | TableSource"
+FoundFile: TypeAlias = "Path | ListedFile | FetchedFile"
+PathSpec: TypeAlias = "str | Path | Sequence[str | FoundFile]"
+SourceSpec: TypeAlias = "PathSpec | TableSource"
 
 
 def open_sources(
@@ -38,7 +47,7 @@ def open_sources(
     A glob's files come sorted by name, with the columns of their partitions (`partitions`).
 
     Args:
-        spec: What to open.
+        spec: What to open; nothing on object storage that is not fetched.
         named: Columns that are looked for in the whole path of a file.
         texts: Columns of partitions that are text, whatever their values look like.
         classes: Columns of partitions that are labels of classes (`with_partitions`).
@@ -49,9 +58,9 @@ def open_sources(
     """
     if not isinstance(spec, str | Path | Sequence):
         return [spec]
-    paths = expand_paths(spec)
-    partitions = _partitions(spec, paths, named)
-    opened = [open_file(path, csv=csv) for path in paths]
+    files = expand_paths(spec)
+    partitions = _partitions(spec, files, named)
+    opened = [open_file(_readable(file), csv=csv) for file in files]
     if not any(partitions):
         return opened
     return with_partitions(opened, partitions, texts=texts, classes=classes)
@@ -62,7 +71,7 @@ def partitions_of(spec: PathSpec, *, named: Collection[str]) -> list[dict[str, s
     return _partitions(spec, expand_paths(spec), named)
 
 
-def open_file(path: Path, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
+def open_file(path: FilePath, *, csv: CsvSettings = DEFAULT_CSV) -> TableSource:
     """A file of any known format as a source; DataError where it is none or damaged."""
     return format_of(path).open(path, csv)
 
@@ -78,22 +87,45 @@ def check_named_once(sources: Sequence[TableSource]) -> None:
     check_different([file for source in sources for file in getattr(source, "files", ())])
 
 
-def with_companions(paths: Sequence[Path]) -> list[Path]:
-    """These files and those that are read along with them."""
-    return [file for path in paths for file in (path, companion_of(path)) if file is not None]
+def stamps(files: Sequence[FoundFile]) -> list[tuple[str, int, int | None]]:
+    """Path or address, size and time of change of each file, and of those read along with them."""
+    found: list[tuple[str, int, int | None]] = []
+    for file in files:
+        if isinstance(file, ListedFile):
+            found += [(it.location.address, it.size_bytes, it.mtime_ns) for it in file.files]
+        else:
+            both = (file, companion_of(file))
+            found += [(_identity(it), *file_stamp(it)) for it in both if it is not None]
+    return found
+
+
+def _readable(file: FoundFile) -> FilePath:
+    assert not isinstance(file, ListedFile), f"{file} is to be fetched before it is read"
+    return file
+
+
+def _identity(file: FoundFile) -> str:
+    return str(file.resolve()) if isinstance(file, Path) else str(file)
 
 
 def _partitions(
-    spec: PathSpec, paths: Sequence[Path], named: Collection[str]
+    spec: PathSpec, files: Sequence[FoundFile], named: Collection[str]
 ) -> list[dict[str, str | None]]:
     below = common_directory(spec)
     return [
-        partition_of(path, below=below, named=named) if "=" in str(path.absolute()) else {}
-        for path in paths
+        partition_of(_pure(file), below=below, named=named, called=str(file))
+        if "=" in str(_pure(file))
+        else {}
+        for file in files
     ]
 
 
-PathSpec: TypeAlias = "str | Path | Sequence[str | Path]"
+def _pure(file: FoundFile) -> PurePath:
+    """A file as an absolute path, of which no more than the names of directories is looked at."""
+    if isinstance(file, Path):
+        return file.absolute()
+    location = file.location if isinstance(file, FetchedFile) else file.stored.location
+    return path_of(location)
 
 
 def source_argument(name: str, value: object) -> SourceSpec:
@@ -141,43 +173,72 @@ def check_same_columns(sources: Sequence[TableSource], *, besides: set[str]) -> 
         raise DataError(other.name, reason)
 
 
-def expand_paths(spec: PathSpec) -> list[Path]:
-    """The files that paths and globs name, in order; DataError for none and for one named twice."""
-    paths = list(chain.from_iterable(_expand(item) for item in _items(spec)))
-    if not paths:
+def expand_paths(spec: PathSpec) -> list[FoundFile]:
+    """The files that paths and globs name, in order; DataError for none and for one named twice.
+
+    Addresses are listed before (`with_addresses_listed`).
+    """
+    files = list(chain.from_iterable(_expand(item) for item in _items(spec)))
+    if not files:
         raise DataError("sources", "no file was named; give at least one file or glob")
-    check_different(paths)
-    return paths
+    check_different(files)
+    return files
 
 
-def common_directory(spec: PathSpec) -> Path:
+def with_addresses_listed(spec: PathSpec) -> list[str | FoundFile]:
+    """The same, with the files that addresses name in place of them; blocks.
+
+    Raises:
+        DataError: An address names none.
+        ConfigError: It cannot be one.
+        StorageError: Object storage refuses to list.
+    """
+    found: list[str | FoundFile] = []
+    for item in _items(spec):
+        place = place_of(item) if isinstance(item, str) else item
+        found += listed_files(place) if isinstance(place, Location) else [item]
+    return found
+
+
+def common_directory(spec: PathSpec) -> PurePath:
     """The directory that all paths have in common, a glob without its part that has wildcards."""
-    return Path(os.path.commonpath([_directory(item) for item in _items(spec)]))
+    return PurePath(os.path.commonpath([_directory(item) for item in _items(spec)]))
 
 
-def _items(spec: PathSpec) -> list[str | Path]:
+def _items(spec: PathSpec) -> list[str | FoundFile]:
     return [spec] if isinstance(spec, str | Path) else list(spec)
 
 
-def _directory(item: str | Path) -> Path:
-    path = Path(item).expanduser().absolute()
+def _directory(item: str | FoundFile) -> PurePath:
+    if isinstance(item, ListedFile | FetchedFile):
+        return item.directory
+    path = _local(item).absolute()
     parts = path.parts[:-1]
     if not path.exists():
         parts = tuple(takewhile(lambda part: not glob.has_magic(part), parts))
     return Path(*parts)
 
 
-def check_different(paths: Sequence[Path]) -> None:
+def check_different(files: Sequence[FoundFile]) -> None:
     """Raise DataError for a file that is named twice."""
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise DataError(path, "is named twice; its rows would count double, name it once")
-        seen.add(path.resolve())
+    seen: set[str] = set()
+    for file in files:
+        if _identity(file) in seen:
+            reason = "is named twice; its rows would count double, name it once"
+            raise DataError(str(file), reason)
+        seen.add(_identity(file))
 
 
-def _expand(item: str | Path) -> list[Path]:
-    path = Path(item).expanduser()
+def _local(item: str | Path) -> Path:
+    place = place_of(item)
+    assert isinstance(place, Path), f"{item} is listed before"
+    return place.expanduser()
+
+
+def _expand(item: str | FoundFile) -> list[FoundFile]:
+    if isinstance(item, ListedFile | FetchedFile):
+        return [item]
+    path = _local(item)
     if path.is_dir():
         raise DataError(path, 'is a directory; name files or a glob such as "directory/*.parquet"')
     if path.exists():
@@ -185,7 +246,7 @@ def _expand(item: str | Path) -> list[Path]:
     if not glob.has_magic(str(path)):
         raise DataError(path, "there is no such file; check the path")
     found = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 -- absolute patterns.
-    found = [match for match in found if match.is_file()]
-    if not found:
+    files: list[FoundFile] = [match for match in found if match.is_file()]
+    if not files:
         raise DataError(path, "no file matches this glob; check the path")
-    return found
+    return files

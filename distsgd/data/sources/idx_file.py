@@ -14,13 +14,13 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import MAX_ROW_BYTES, arrow_errors, batch_rows, check_unchanged, file_stamp
 from distsgd.errors import DataError
 
@@ -40,7 +40,7 @@ class IdxSource:
     numbers are a column ``label``, and so are those of the labels file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         self.path = path
         self.name = str(path)
         self._values = _IdxFile(path)
@@ -83,30 +83,38 @@ class IdxSource:
             raise DataError(labels.path, f"{reason} rows; copy or write both again")
 
 
-def is_idx(path: Path) -> bool:
+def is_idx(path: FilePath) -> bool:
     """Whether a file begins as an IDX file does, seen through gzip."""
     with _damage_as_data_error(path), _opened(path) as file:
         head = file.read(4)
     return len(head) == 4 and head[:2] == b"\0\0" and head[2] in _TYPES and head[3] > 0
 
 
-def labels_file_of(path: Path) -> Path | None:
-    """The labels file next to an images file, gzipped or not; None without one.
+def labels_file_of(path: FilePath) -> FilePath | None:
+    """The labels file next to an images file; None without one."""
+    files = (path.with_name(name) for name in labels_names(path.name))
+    return next((file for file in files if file.is_file()), None)
+
+
+def labels_names(name: str) -> tuple[str, ...]:
+    """What the labels file next to an images file may be called, gzipped or not.
 
     ``images`` in its name becomes ``labels``, and ``idx3`` (or any other number) ``idx1``.
+
+    >>> labels_names("train-images-idx3-ubyte"), labels_names("rows.parquet")
+    (('train-labels-idx1-ubyte', 'train-labels-idx1-ubyte.gz'), ())
     """
-    if not re.search(r"images.*idx\d", path.name):
-        return None
-    name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
-    plain = path.with_name(name.removesuffix(".gz"))
-    both = (path.with_name(name), plain, plain.with_name(plain.name + ".gz"))
-    return next((file for file in both if file.is_file()), None)
+    if not re.search(r"images.*idx\d", name):
+        return ()
+    labels = re.sub(r"idx\d", "idx1", name.replace("images", "labels"))
+    plain = labels.removesuffix(".gz")
+    return tuple(dict.fromkeys((labels, plain, f"{plain}.gz")))
 
 
 class _IdxFile:
     """The header of one file, checked, and its rows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         self.path = path
         self.stamp = file_stamp(path)
         with _damage_as_data_error(path), _opened(path) as file:
@@ -165,7 +173,7 @@ def _column(array: NDArray[Any]) -> pa.Array:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+def _opened(path: FilePath) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("rb") as raw:
         is_gzip = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
@@ -184,7 +192,7 @@ def _exactly(file: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
 
 
 @contextmanager
-def _damage_as_data_error(path: Path) -> Iterator[None]:
+def _damage_as_data_error(path: FilePath) -> Iterator[None]:
     try:
         yield
     except EOFError as error:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 from distsgd.data.options import CsvSettings
 from distsgd.data.sources.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowSource
 from distsgd.data.sources.csv_file import CsvSource
-from distsgd.data.sources.idx_file import GZIP_MAGIC, IdxSource, is_idx, labels_file_of
+from distsgd.data.sources.idx_file import GZIP_MAGIC, IdxSource, is_idx, labels_names
 from distsgd.data.sources.parquet_file import ParquetSource
 from distsgd.data.sources.source import TableSource
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.errors import DataError
 
 
@@ -27,14 +28,14 @@ class Format:
         names: Ends of the names of its files, where these tell it.
         heads: What its files begin with, where that tells it.
         is_it: Looks closer at a file that begins so.
-        companion: The file that is read along with one of such a name; None without one.
+        companions: What the file that is read along with one of a name may be called.
     """
 
-    open: Callable[[Path, CsvSettings], TableSource]
+    open: Callable[[FilePath, CsvSettings], TableSource]
     names: tuple[str, ...] = ()
     heads: tuple[bytes, ...] = ()
-    is_it: Callable[[Path], bool] = lambda _: True
-    companion: Callable[[Path], Path | None] = lambda _: None
+    is_it: Callable[[FilePath], bool] = lambda _: True
+    companions: Callable[[str], tuple[str, ...]] = lambda _: ()
 
 
 # The last one takes what is none of the others, and says what is wrong with it.
@@ -45,14 +46,14 @@ FORMATS = (
         heads=(b"\0\0", GZIP_MAGIC),
         is_it=is_idx,
         open=lambda path, _: IdxSource(path),
-        companion=labels_file_of,
+        companions=labels_names,
     ),
     Format(heads=(b"",), open=lambda path, _: ParquetSource(path)),
 )
 _HEAD_BYTES = 8
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: FilePath) -> Format:
     """The format of a file; DataError where it cannot be read."""
     name = path.name.lower()
     for known in FORMATS:
@@ -67,6 +68,12 @@ def format_of(path: Path) -> Format:
     return next(it for it in FORMATS if head.startswith(it.heads) and it.is_it(path))
 
 
-def companion_of(path: Path) -> Path | None:
+def companion_of(path: FilePath) -> FilePath | None:
     """The file that is read along with `path`, by its name; None without one."""
-    return next(filter(None, (known.companion(path) for known in FORMATS)), None)
+    files = (path.with_name(name) for name in companion_names(path.name))
+    return next((file for file in files if file.is_file()), None)
+
+
+def companion_names(name: str) -> tuple[str, ...]:
+    """What the file that is read along with one of this name may be called."""
+    return tuple(chain.from_iterable(known.companions(name) for known in FORMATS))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from mmap import ACCESS_READ, mmap
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from distsgd.data.guard.parquet_lists import check_lengths
 from distsgd.data.guard.parquet_pages import Chunk, check_sizes, read_chunks
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import (
     MAX_ROW_BYTES,
     arrow_errors,
@@ -38,7 +38,7 @@ _THRIFT_LIMITS = {
 class ParquetSource:
     """One Parquet file, read a bounded batch at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         self.path = path
         self.name = str(path)
         self.files = (path,)
@@ -89,7 +89,7 @@ class ParquetSource:
         )
 
 
-def _check_magic(path: Path, num_bytes: int) -> None:
+def _check_magic(path: FilePath, num_bytes: int) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -126,7 +126,7 @@ _FEW_BYTES, _MOST_COLUMNS_BYTES = 2 << 10, 128 << 20
 
 
 def rows_at_once(
-    path: Path, file: Any, columns: Sequence[str], *, first_group: int = 0
+    path: FilePath, file: Any, columns: Sequence[str], *, first_group: int = 0
 ) -> Iterator[int]:
     """Of each row group from `first_group` on, in turn, how many rows to decode at once.
 

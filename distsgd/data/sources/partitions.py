@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distsgd.data.sources.source import TableSource
+from distsgd.data.sources.stored_files import FilePath
 from distsgd.data.tables import arrow_errors, kind_of, numbers, storage
 from distsgd.errors import DataError
 
@@ -52,7 +53,7 @@ class PartitionedSource:
     ) -> None:
         self.source, self.partition, self.types = source, partition, types
         self.name, self.num_rows, self.num_bytes = source.name, source.num_rows, source.num_bytes
-        self.files: tuple[Path, ...] = tuple(getattr(source, "files", ()))
+        self.files: tuple[FilePath, ...] = tuple(getattr(source, "files", ()))
         self._own = frozenset(source.schema.names)
         fields = [pa.field(key, types[key]) for key in partition if key not in self._own]
         self.schema: pa.Schema = pa.schema([*source.schema, *fields], source.schema.metadata)
@@ -104,28 +105,32 @@ class PartitionedSource:
             raise DataError(self.name, f"column {key!r}, row {row + first}: {reason}; {way_out}")
 
 
-def partition_of(path: Path, *, below: Path, named: Collection[str] = ()) -> dict[str, str | None]:
+def partition_of(
+    path: PurePath, *, below: PurePath, named: Collection[str] = (), called: str = ""
+) -> dict[str, str | None]:
     """Keys and values of a path.
 
     Args:
-        path: Of a file.
-        below: Directories below this one count.
+        path: Of a file, absolute.
+        below: Directories below this one count; absolute too.
         named: Keys that count wherever they stand.
+        called: What a message calls the file, where that is not its path.
 
     Raises:
         DataError: A key occurs twice with different values.
     """
     found: dict[str, str | None] = {}
-    parent = path.absolute().parent
-    num_above = len(below.absolute().parts)
-    for place, part in enumerate(parent.parts):
+    num_above = len(below.parts)
+    for place, part in enumerate(path.parent.parts):
         key, is_partition, text = part.partition("=")
         key = unquote(key)
         if not (is_partition and key) or not (place >= num_above or key in named):
             continue
         value = None if text == _NULL else unquote(text)
         if found.setdefault(key, value) != value:
-            raise DataError(path, f"lies in two directories {key}=...; rename one of them")
+            raise DataError(
+                called or path, f"lies in two directories {key}=...; rename one of them"
+            )
     return found
 
 

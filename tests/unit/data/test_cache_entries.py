@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.data.cache import cached, evict
+from distsgd.data.cache import cached
+from distsgd.data.cache_directory import Cache, DirectoryLock
 from distsgd.data.cache_entries import (
     Cleared,
     clear,
     list_entries,
 )
-from distsgd.data.dataset import DataSet, DirectoryLock
+from distsgd.data.dataset import DataSet
 from distsgd.data.options import PrepareOptions, default_cache_dir
 from distsgd.errors import DataError, DiskError
 
@@ -158,7 +159,7 @@ def test_nothing_but_entries_is_touched(cache: Path, three: list[Path], tmp_path
     (tmp_path / "elsewhere").mkdir()
     (cache / ("0" * 32)).symlink_to(tmp_path / "elsewhere")
     (cache / "notes.lock").touch()
-    evict(cache, keep=cache / "none", max_bytes=0, on_message=lambda _: None)
+    Cache(cache, 0).evict(keep=cache / "none")
     cleared(cache)
     assert not any(entry.exists() for entry in three)
     assert all((place / "file").read_text() == "mine" for place in mine)
@@ -171,7 +172,7 @@ def test_evict_says_what_it_removes_and_stops_when_there_is_room(
 ) -> None:
     sizes = [entry.num_bytes for entry in list_entries(cache)]
     said: list[str] = []
-    evict(cache, keep=three[0], max_bytes=sum(sizes) - 1, on_message=said.append)
+    Cache(cache, sum(sizes) - 1, said.append).evict(keep=three[0])
     assert [entry.exists() for entry in three] == [True, False, True]
     assert len(said) == 1
     assert said[0].startswith(f"removed {three[1]} from the cache (0 MB, the longest unused")

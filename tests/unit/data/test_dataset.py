@@ -35,7 +35,7 @@ def rows_of(sizes: list[int], num_classes: int = 3) -> tuple[Rows, ShardArrays]:
         )
         for size, end in zip(sizes, ends, strict=True)
     ]
-    return Rows(parts, num_classes), whole
+    return Rows(parts, sizes, num_classes), whole
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,7 +72,7 @@ def test_gather_range_equals_slicing_the_whole(sizes: list[int], data: st.DataOb
 
 
 def test_rows_of_no_shard_are_none() -> None:
-    assert Rows([], 0).num_rows == 0
+    assert Rows([], [], 0).num_rows == 0
 
 
 @pytest.fixture
