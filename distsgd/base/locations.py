@@ -22,6 +22,7 @@ from distsgd.errors import StorageError, did_you_mean, first_line
 
 SCHEMES = ("s3", "gs", "abfs", "hdfs")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
@@ -78,7 +79,8 @@ class Location:
         with self.errors("connecting"):
             rest = self.address.partition("://")[2]
             if self.scheme == "s3":
-                return _s3(), rest
+                # As other tools find it, and pyarrow does from an address alone.
+                return _s3(next(filter(None, map(os.environ.get, ENDPOINTS)), None)), rest
             root, _, key = rest.partition("/")
             system, path = _file_system_of(f"{self.scheme}://{root}")
             return system, f"{path.rstrip('/')}/{key}".lstrip("/") if path else f"{root}/{key}"
@@ -91,7 +93,7 @@ class Location:
             StorageError: The storage refuses, or does not answer.
         """
         system, path = self.file_system()
-        with self.errors("reading"), system.open_input_stream(path) as stream:
+        with self.errors("reading"), system.open_input_stream(path, compression=None) as stream:
             data: bytes = stream.read()
             return data
 
@@ -101,7 +103,7 @@ class Location:
         with self.errors("writing"):
             if self.scheme == "hdfs":
                 system.create_dir(path.rpartition("/")[0], recursive=True)
-            with system.open_output_stream(path) as stream:
+            with system.open_output_stream(path, compression=None) as stream:
                 stream.write(data)
 
     def copy_to(self, path: Path, on_piece: OnPiece = _is_unwatched) -> None:
@@ -119,7 +121,7 @@ class Location:
         system, there = self.file_system()
         with path.open("xb") as out, contextlib.ExitStack() as stack:
             with self.errors("reading"):
-                stream = stack.enter_context(system.open_input_stream(there))
+                stream = stack.enter_context(system.open_input_stream(there, compression=None))
             while True:
                 with self.errors("reading"):
                     piece = stream.read(_PIECE_SIZE_BYTES)
@@ -144,7 +146,7 @@ class Location:
             with self.errors("writing"):
                 if self.scheme == "hdfs":
                     system.create_dir(there.rpartition("/")[0], recursive=True)
-                stream = stack.enter_context(system.open_output_stream(there))
+                stream = stack.enter_context(system.open_output_stream(there, compression=None))
             while piece := source.read(_PIECE_SIZE_BYTES):
                 with self.errors("writing"):
                     stream.write(piece)
@@ -243,10 +245,11 @@ def _stored(location: Location, info: Any) -> StoredFile | None:
 
 
 @functools.cache
-def _s3() -> Any:
+def _s3(endpoint: str | None) -> Any:
     from pyarrow import fs  # noqa: PLC0415 -- as above.
 
     return fs.S3FileSystem(
+        endpoint_override=endpoint,
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MOST_ATTEMPTS),

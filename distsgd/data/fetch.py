@@ -52,9 +52,9 @@ class CopyWatch:
     >>> now = iter([0.0, 0.0, 11.0])
     >>> watch = CopyWatch("fetching", 4_000_000, print, clock=lambda: next(now))
     >>> watch.begin("s3://bucket/rows.csv")
-    fetching s3://bucket/rows.csv: 0 of 4 MB
+    fetching s3://bucket/rows.csv: 0.0 of 4.0 MB
     >>> watch.add(3_000_000)
-    fetching s3://bucket/rows.csv: 3 of 4 MB
+    fetching s3://bucket/rows.csv: 3.0 of 4.0 MB
     """
 
     def __init__(
@@ -79,7 +79,10 @@ class CopyWatch:
         if (now_s := self._clock()) - self._said_s >= SAY_EVERY_S:
             self._said_s = now_s
             done, total = self._done_bytes / 1e6, self._total_bytes / 1e6
-            self._say(f"{self._doing} {self._address}: {done:,.0f} of {total:,.0f} MB")
+            places = 0 if total >= 10 else 1
+            self._say(
+                f"{self._doing} {self._address}: {done:,.{places}f} of {total:,.{places}f} MB"
+            )
 
 
 def fetched(spec: SourceSpec, cache: Cache) -> SourceSpec:

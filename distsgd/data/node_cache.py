@@ -95,7 +95,7 @@ class NodeCache:
     def _map(self, entry: ShardEntry) -> _Mapped:
         directory, lock = self._hold(entry)
         arrays = map_shard(directory / entry.file, entry, self._format, verify=False)
-        while self._mapped and self._cache.evict(keep=directory):
+        while self._cache.evict(keep=directory) and self._mapped:
             _, unused = self._mapped.popitem(last=False)
             unused.lock.release()
         return _Mapped(arrays, lock)

@@ -21,10 +21,10 @@ def listed_files(location: Location) -> list[ListedFile]:
         DataError: There is none.
         StorageError: The storage refuses, or does not answer.
     """
+    fixed, pattern = _split(location)
     stored = location.stat()
     if stored is not None:
         return [_listed(stored, path_of(location).parent)]
-    fixed, pattern = _split(location)
     if pattern:
         found = [it for it in fixed.files() if _matches(_parts_below(fixed, it.location), pattern)]
         if not found:

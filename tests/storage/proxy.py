@@ -1,0 +1,90 @@
+"""A proxy in front of an S3 server that misbehaves when told to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+_UNAVAILABLE = (
+    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 70\r\n"
+    b"Connection: close\r\n\r\n"
+    b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>"
+)
+
+
+class FaultProxy:
+    """Passes bytes on; `refusals`, `cuts` and `delay_s` say what goes wrong from now on.
+
+    Attributes:
+        refusals: So many requests are answered by 503.
+        cuts: So many answers are cut after `cut_after` bytes.
+        cut_after: Bytes of an answer, its head included.
+        delay_s: Before each piece of an answer.
+        requests: Requests that came, by their first line.
+    """
+
+    def __init__(self, upstream: tuple[str, int]) -> None:
+        self.refusals, self.cuts, self.cut_after, self.delay_s = 0, 0, 1000, 0.0
+        self.requests: list[str] = []
+        self._upstream = upstream
+        self._lock = threading.Lock()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Refuse all connections from now on."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def fetches(self, name: str) -> int:
+        """How often the content of an object was asked for."""
+        return sum(line.startswith("GET ") and f"/{name} " in line for line in self.requests)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._upstream)
+            for each in (self._requests, self._answers):
+                threading.Thread(target=each, args=(client, server), daemon=True).start()
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                line = data.split(b"\r\n", 1)[0].decode(errors="replace")
+                if line.endswith("HTTP/1.1"):
+                    self.requests.append(line)
+                    if self._take("refusals"):
+                        client.sendall(_UNAVAILABLE)
+                        break
+                server.sendall(data)
+        _close(client, server)
+
+    def _answers(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                time.sleep(self.delay_s)
+                if len(data) > self.cut_after and self._take("cuts"):
+                    client.sendall(data[: self.cut_after])
+                    break
+                client.sendall(data)
+        _close(client, server)
+
+    def _take(self, fault: str) -> bool:
+        with self._lock:
+            left = getattr(self, fault)
+            setattr(self, fault, max(left - 1, 0))
+            return bool(left > 0)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
