@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distsgd.cli.completion import complete_run
-from distsgd.cli.options import CacheDirOption, RunArgument, cache_directory
+from distsgd.cli.options import CachePlaceOption, RunArgument, cache_place
 from distsgd.cli.terminal.messages import say
 from distsgd.cli.terminal.start_again import compute_as
 from distsgd.errors import ConfigError
@@ -127,7 +127,7 @@ def loss(
     steps: Annotated[
         int, typer.Option(min=1, help="How many of the run's first steps to draw.")
     ] = 30,
-    cache_dir: CacheDirOption = None,
+    cache_dir: CachePlaceOption = None,
 ) -> None:
     """Draw the loss as a curve over one weight, with its slope and the steps taken."""
     from distsgd.lessons.inspect import loss_over_weight
@@ -135,7 +135,7 @@ def loss(
     from distsgd.run.run import Run
 
     compute_as(Run.open(run).config.train.numerics)
-    cache = cache_directory(cache_dir)
+    cache = cache_place(cache_dir)
     found = loss_over_weight(run, weight, max_steps=steps, cache_dir=cache)
     taken = Steps(weight_T=found.weight_T, loss_T=found.loss_T, slope_T=found.slope_T)
     what = f"mean loss of {found.rows:,} rows" if found.rows > 1 else "loss"

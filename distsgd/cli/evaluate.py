@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from distsgd.cli.options import (
-    CacheDirOption,
+    CachePlaceOption,
     CsvOption,
     JsonOption,
     RunArgument,
-    cache_directory,
+    cache_place,
     given_place,
 )
 from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
@@ -29,7 +29,7 @@ def evaluate(
             help="A file or its address; the run's own test rows unless given.",
         ),
     ] = None,
-    cache_dir: CacheDirOption = None,
+    cache_dir: CachePlaceOption = None,
     csv: CsvOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +40,7 @@ def evaluate(
         saved = Run.open(run, on_message=say)
         compute_as(saved.config.train.numerics)
         files = None if data is None else str(data)
-        found = saved.evaluate(files, cache_dir=cache_directory(cache_dir), csv=csv or ())
+        found = saved.evaluate(files, cache_dir=cache_place(cache_dir), csv=csv or ())
     if as_json:
         print_json(asdict(found))
         return

@@ -73,6 +73,16 @@ CacheDirOption = Annotated[
         "unless given.",
     ),
 ]
+CachePlaceOption = Annotated[
+    Any,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        parser=given_place,
+        help="Where prepared and fetched data are kept; distsgd in $XDG_CACHE_HOME or ~/.cache "
+        "unless given. s3://BUCKET/NAME keeps prepared data for all nodes.",
+    ),
+]
 CsvOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -87,8 +97,13 @@ OverridesOption = Annotated[
 ]
 
 
-def cache_directory(named: Path | None) -> Path:
+def cache_place(named: Path | Location | None) -> Path | str:
     """The cache of this command: as named, else in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
+    return named.address if isinstance(named, Location) else cache_directory(named)
+
+
+def cache_directory(named: Path | None) -> Path:
+    """The same, of this machine."""
     from distsgd.data.options import default_cache_dir
 
     return (named or default_cache_dir(os.environ.get("XDG_CACHE_HOME"))).expanduser()

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from distsgd.base.locations import Location
 from distsgd.cli.options import (
     AcceptNumericsOption,
-    CacheDirOption,
+    CachePlaceOption,
     ConfigArgument,
     JsonOption,
     OverridesOption,
     RunDirOption,
-    cache_directory,
+    cache_place,
     grouped,
 )
 from distsgd.cli.terminal.messages import (
@@ -75,7 +76,7 @@ class Request:
         ),
     ] = "never"
     accept_numerics: AcceptNumericsOption = False
-    cache_dir: CacheDirOption = None
+    cache_dir: CachePlaceOption = None
     inject: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +96,7 @@ class Request:
         run = self.run_dir or run
         words += [] if run is None else ["--run-dir", run]
         words += ["--accept-numerics"] if self.accept_numerics else []
-        words += [] if self.cache_dir is None else ["--cache-dir", self.cache_dir]
+        words += [] if self.cache_dir is None else ["--cache-dir", str(self.cache_dir)]
         words += [word for fault in self.inject or () for word in ("--inject", fault)]
         words += ["--json"] if self.as_json else []
         words += ["--quiet"] if self.quiet else []
@@ -179,7 +180,7 @@ def show_dry_run(path: Path, request: Request) -> None:
     plan = Trainer(
         config,
         run_dir=request.run_dir,
-        cache_dir=cache_directory(request.cache_dir),
+        cache_dir=cache_place(request.cache_dir),
         callbacks=[Callback(on_message=say)],
     ).plan()
     if request.as_json:
@@ -234,7 +235,7 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
     trainer = Trainer(
         config,
         run_dir=request.run_dir,
-        cache_dir=cache_directory(request.cache_dir),
+        cache_dir=cache_place(request.cache_dir),
         callbacks=[Callback(on_progress=on_progress, on_message=shown.message)],
     )
     signals = StopSignals(trainer.request_stop, shown.message)
@@ -265,7 +266,7 @@ def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
     return values
 
 
-def _say_end(result: Run, source: str, cache_dir: Path | None) -> None:
+def _say_end(result: Run, source: str, cache_dir: Path | Location | None) -> None:
     metrics = result.metrics
     accuracy, loss = metrics["test_accuracy"], metrics["test_loss"]
     say(
@@ -283,9 +284,11 @@ def _say_end(result: Run, source: str, cache_dir: Path | None) -> None:
         say(f"  {command}")
 
 
-def next_commands(run: Path, source: str, cache_dir: Path | None = None) -> list[str]:
+def next_commands(run: Path, source: str, cache_dir: Path | Location | None = None) -> list[str]:
     """What can be done with a finished run whose rows came from `source`."""
-    cache = () if cache_dir is None else ("--cache-dir", cache_dir.expanduser().absolute())
+    if isinstance(cache_dir, Path):
+        cache_dir = cache_dir.expanduser().absolute()
+    cache = () if cache_dir is None else ("--cache-dir", str(cache_dir))
     found = [command_line("show", run), command_line("verify", run, *cache)]
     if Path(source).is_file():  # No glob, no address, no prepared directory.
         names = (f"predictions{i or ''}.parquet" for i in itertools.count())

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distsgd.base.locations import Location
 from distsgd.cli.options import (
     AcceptNumericsOption,
-    CacheDirOption,
+    CachePlaceOption,
     JsonOption,
     RunArgument,
-    cache_directory,
+    cache_place,
 )
 from distsgd.cli.terminal.messages import print_facts, print_failure, print_json
 from distsgd.cli.terminal.progress import Reporter, reporter
@@ -37,7 +38,7 @@ def verify(
         ),
     ] = None,
     accept_numerics: AcceptNumericsOption = False,
-    cache_dir: CacheDirOption = None,
+    cache_dir: CachePlaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compute a run again and compare weights and history with its digests; with any workers."""
@@ -57,7 +58,7 @@ def verify(
 
 
 def _verified(
-    run: Path, workers: str | None, cache_dir: Path | None, *, accept_numerics: bool
+    run: Path, workers: str | None, cache_dir: Path | Location | None, *, accept_numerics: bool
 ) -> Verification:
     if workers is not None and not (workers.isascii() and workers.isdigit()):
         raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
@@ -73,7 +74,7 @@ def _verified(
             on_message=replay.shown.message,
             on_progress=replay.look,
             stop=replay.stop,
-            cache_dir=cache_directory(cache_dir),
+            cache_dir=cache_place(cache_dir),
         )
 
 

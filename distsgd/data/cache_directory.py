@@ -199,14 +199,16 @@ class Cache:
 DEFAULT_CACHE = Cache()
 
 
-def cache_argument(value: object) -> Path | None:
+def cache_argument(value: object) -> Path | Location | None:
     """`value` as the cache of a call, or None. Raises ConfigError."""
-    if value is None:
-        return None
-    place = place_argument("cache_dir", value)
+    return None if value is None else place_argument("cache_dir", value)
+
+
+def local_cache(value: object) -> Path | None:
+    """The same, where what is on object storage is no cache. Raises ConfigError."""
+    place = cache_argument(value)
     if isinstance(place, Location):
-        way_out = "a directory (to have prepared data on object storage: data prepare --out)"
-        refuse("cache_dir", place.address, way_out)
+        refuse("cache_dir", place.address, "a directory of this machine")
     return place
 
 

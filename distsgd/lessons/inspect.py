@@ -124,7 +124,12 @@ class LossOverWeight:
 
 
 def loss_over_weight(
-    run: Path, weight: str, *, max_steps: int, points: int = 201, cache_dir: Path | None = None
+    run: Path,
+    weight: str,
+    *,
+    max_steps: int,
+    points: int = 201,
+    cache_dir: Path | str | None = None,
 ) -> LossOverWeight:
     """Make the first steps of `run` again, and hold the mean loss over one weight against them.
 

@@ -327,7 +327,7 @@ class Run:
             on_message=on_message,
             on_progress=on_progress,
             stop=stop,
-            cache_dir=cache_argument(cache_dir),
+            cache_dir=cache_dir,
         )
 
 

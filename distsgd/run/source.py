@@ -14,15 +14,15 @@ from dataclasses import replace
 from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.autodiff.ops.domain import EVERY_NUMBER
-from distsgd.base.locations import place_of
+from distsgd.base.locations import Location, place_of
 from distsgd.config import TrainConfig
-from distsgd.data.cache import cached
+from distsgd.data.cache import cached, cached_at
 from distsgd.data.cache_directory import Cache, DirectoryLock
 from distsgd.data.dataset import DataSet
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
@@ -60,7 +60,11 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
     )
 
 
-def named_data(config: TrainConfig, cache_dir: Path | None) -> DataPlace | None:
+# Of prepared data: a directory, or an address that all nodes read from; None: the default one.
+CachePlace: TypeAlias = "Path | Location | None"
+
+
+def named_data(config: TrainConfig, cache_dir: CachePlace) -> DataPlace | None:
     """The prepared data set that the configuration names; None where it names raw files. Blocks.
 
     Raises:
@@ -73,12 +77,16 @@ def named_data(config: TrainConfig, cache_dir: Path | None) -> DataPlace | None:
         return place if (place / MANIFEST_FILE).is_file() else None
     if place is None or has_magic(place.address) or (place / MANIFEST_FILE).stat() is None:
         return None
+    return _stored(config, place, cache_dir)
+
+
+def _stored(config: TrainConfig, place: Location, cache_dir: CachePlace) -> StoredData:
     return StoredData(place, _on_each_node(cache_dir), _cache_bytes(config))
 
 
-def _on_each_node(cache_dir: Path | None) -> Path | None:
+def _on_each_node(cache_dir: CachePlace) -> Path | None:
     """A cache as other nodes find it, whose users may have another home."""
-    if cache_dir is None:
+    if not isinstance(cache_dir, Path):
         return None
     there = cache_dir.expanduser().absolute()
     with suppress(RuntimeError, ValueError):  # No home here, or it lies elsewhere.
@@ -89,7 +97,7 @@ def _on_each_node(cache_dir: Path | None) -> Path | None:
 def prepared_data(
     config: TrainConfig,
     *,
-    cache_dir: Path | None,
+    cache_dir: CachePlace,
     on_message: Callable[[str], None],
     held: list[DirectoryLock] | None = None,
 ) -> DataPlace:
@@ -99,7 +107,7 @@ def prepared_data(
 
     Args:
         config: Names the rows.
-        cache_dir: The cache; `default_cache_dir` unless given.
+        cache_dir: The cache, a directory or an address; `default_cache_dir` unless given.
         on_message: Called with what a person should know.
         held: Gets the lock that keeps the entry from being removed while it lives.
 
@@ -121,16 +129,15 @@ def prepared_data(
                 "is a directory without a manifest.json; name files, a glob, or a prepared "
                 "directory",
             )
-    options = prepare_options(config)
-    return cached(
-        paths,
-        options=options,
-        cache_dir=cache_dir,
-        on_message=on_message,
-        on_progress=PreparingWatch(on_message),
-        max_bytes=_cache_bytes(config),
-        held=held,
-    )
+    prepared: dict[str, Any] = {
+        "options": prepare_options(config),
+        "on_message": on_message,
+        "on_progress": PreparingWatch(on_message),
+        "max_bytes": _cache_bytes(config),
+    }
+    if isinstance(cache_dir, Location):
+        return _stored(config, cached_at(paths, cache_dir, **prepared), cache_dir)
+    return cached(paths, cache_dir=cache_dir, held=held, **prepared)
 
 
 def data_again(
@@ -138,7 +145,7 @@ def data_again(
     manifest: Manifest,
     run: Path,
     *,
-    cache_dir: Path | None,
+    cache_dir: CachePlace,
     on_message: Callable[[str], None],
     held: list[DirectoryLock],
 ) -> DataPlace:
@@ -166,10 +173,12 @@ def data_again(
 
 
 def cache_for(
-    config: TrainConfig, cache_dir: Path | None, on_message: Callable[[str], None]
+    config: TrainConfig, cache_dir: CachePlace, on_message: Callable[[str], None]
 ) -> Cache:
-    """The cache of a run's new rows."""
-    return Cache(cache_dir, _cache_bytes(config), on_message)
+    """Where new rows for a run are fetched to: a directory of this node in any case."""
+    return Cache(
+        cache_dir if isinstance(cache_dir, Path) else None, _cache_bytes(config), on_message
+    )
 
 
 def _cache_bytes(config: TrainConfig) -> int:

@@ -90,7 +90,8 @@ class Trainer:
         callbacks: Called while the run is trained: see `Callback`.
         run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
         cache_dir: Where prepared and fetched data are kept, a directory of each node;
-            ``~/.cache/distsgd`` unless given.
+            ``~/.cache/distsgd`` unless given. An address (``s3://...``) keeps prepared data for all
+            nodes.
 
     Attributes:
         path: The run directory; None before there is one.

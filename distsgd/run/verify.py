@@ -149,7 +149,7 @@ def verify(
     on_message: Say | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
 ) -> Verification:
     """Make `saved` again in a directory of its own and compare; see `Run.verify`. Blocks.
 

@@ -188,9 +188,30 @@ def test_file_addresses_are_paths(tmp_path: Path) -> None:
     assert config(f"file://{tmp_path}/a%20b.csv").data.path == f"{tmp_path}/a b.csv"
 
 
-def test_a_cache_cannot_be_at_an_address(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cache_dir is 's3://.*must be a directory"):
-        Trainer(config(DIGITS), run_dir=tmp_path / "run", cache_dir="s3://bucket/cache")
+def test_a_cache_at_an_address_is_filled_once_for_all_nodes(
+    bucket: Location, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, runs = bucket / "cache", []
+    for node in ("a", "b"):  # Each with a cache of its own.
+        monkeypatch.setenv("HOME", str(tmp_path / node))
+        made = Trainer(config(DIGITS), run_dir=tmp_path / f"run-{node}", cache_dir=str(cache))
+        runs.append(made.fit())
+    assert same_weights(*runs)
+    assert same_weights(runs[0], trained(config(DIGITS), tmp_path, "here"))
+    [place] = {
+        it.location.address.rpartition("/")[0]
+        for it in cache.files()
+        if it.location.name == "manifest.json"
+    }
+    recorded = [json.loads((run.path / "environment.json").read_text())["data"] for run in runs]
+    assert recorded == [place, place]
+    assert runs[0].verify(cache_dir=str(cache)).steps == 20
+    uploads = [line for line in proxy.requests if line.startswith("POST") and ".arrow?u" in line]
+    assert len([line for line in uploads if line.endswith("uploads HTTP/1.1")]) == 2
+    (cache / place.rpartition("/")[2] / "manifest.json").write_bytes(b"{}")
+    trainer = Trainer(config(DIGITS), run_dir=tmp_path / "c", cache_dir=str(cache))
+    with pytest.raises(ShardError, match=r"manifest\.json: format is None; must be"):
+        trainer.fit()
 
 
 def test_storage_that_refuses_leaves_no_run(

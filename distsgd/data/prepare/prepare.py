@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from distsgd.base.files import atomic_directory, write_new_file
 from distsgd.base.locations import Location, place_argument
 from distsgd.base.settings import call_argument
-from distsgd.data.cache_directory import DEFAULT_CACHE, Cache, cache_argument
+from distsgd.data.cache_directory import DEFAULT_CACHE, Cache, local_cache
 from distsgd.data.fetch import fetched
 from distsgd.data.manifest import (
     MANIFEST_FILE,
@@ -101,7 +101,7 @@ def prepare(
     place = place_argument("out", out)
     progress = call_argument("on_progress", on_progress, lambda _phase, _done, _total: None)
     say = call_argument("on_message", on_message, lambda _text: None)
-    cache = Cache(cache_argument(cache_dir), on_message=say)
+    cache = Cache(local_cache(cache_dir), on_message=say)
     sources = source_argument("sources", sources)
     if isinstance(place, Location):
         check_free(place)

@@ -57,7 +57,7 @@ def test_data_are_prepared_where_the_user_says_or_keeps_caches(
 
 
 def test_list_then_clear_say_what_is_there_and_what_went(command: Command, tmp_path: Path) -> None:
-    assert "holds 0 prepared data sets, 0 B" in command("cache", "list")[2]
+    assert "holds 0 entries, 0 B" in command("cache", "list")[2]
     command(*TRAIN, "--run-dir", "one")
     command(*TRAIN, "--run-dir", "two", "--set", "data.split_seed=1")
     first, second = sorted(entries(tmp_path / "home/.cache/distsgd"))
@@ -65,20 +65,20 @@ def test_list_then_clear_say_what_is_there_and_what_went(command: Command, tmp_p
     assert code == 0
     assert f"{first.name[:12]} " in out
     assert "1,797" in out
-    assert "holds 2 prepared data sets" in err
+    assert "holds 2 entries" in err
     data = DataSet.open(second)
     code, out, err = command("cache", "clear", "--json")
     assert code == 0
     assert f"{second.name} is in use; it stays" in err
-    assert "removed 1 prepared data set, freed " in err
+    assert "removed 1 entry, freed " in err
     values = json.loads(out)
     assert (values["removed"], values["in_use"]) == ([first.name], [second.name])
     assert "in use" in command("cache", "list")[1]
     del data
     then = second.stat().st_mtime - 3 * 86_400
     os.utime(second, (then, then))
-    assert "removed 0 prepared data sets" in command("cache", "clear", "--older-than", "4")[2]
-    assert "removed 1 prepared data set" in command("cache", "clear", "--older-than", "2")[2]
+    assert "removed 0 entries" in command("cache", "clear", "--older-than", "4")[2]
+    assert "removed 1 entry" in command("cache", "clear", "--older-than", "2")[2]
 
 
 def test_clear_of_what_is_no_entry_ends_with_three(command: Command) -> None:
