@@ -24,7 +24,7 @@ SCHEMES = ("s3", "gs", "abfs", "hdfs")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_TIMEOUT_S = 10.0
-REQUEST_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
 _PIECE_SIZE_BYTES = 8 << 20
 

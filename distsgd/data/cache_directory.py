@@ -277,4 +277,4 @@ def lock_of(entry: Path) -> Path:
 
 def bytes_of(entry: Path) -> int:
     """What an entry takes on the disk."""
-    return sum(file.stat().st_size for file in entry.iterdir())
+    return sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())

@@ -1,14 +1,15 @@
 """Fetching files from object storage into the cache, each version once a machine.
 
-An entry holds one file, or one with its companion, and a list of what is in it with checksums. It
-appears whole: it is written aside and renamed (`Cache.hold`).
+An entry holds a file, with its companion, and a list of what is in it with checksums. It appears
+whole: it is written aside and renamed (`Cache.hold`). Of very many files several share an entry,
+since a process holds each entry that it reads open.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ from distsgd.base.files import atomic_directory, read_json, write_new_file
 from distsgd.base.locations import StoredFile
 from distsgd.data.cache_directory import FETCHED_FILE, Cache, DirectoryLock
 from distsgd.data.shards import checksum
-from distsgd.data.sources.formats import FoundFile, SourceSpec, stamps, with_addresses_listed
+from distsgd.data.sources.formats import SourceSpec, stamps, with_addresses_listed
 from distsgd.data.sources.stored_files import FetchedFile, ListedFile
 from distsgd.errors import DataError, RunError, ShardError
 
 SAY_EVERY_S = 10.0
+MOST_ENTRIES = 256  # Of one call.
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file to be fetched, with its checksum where that is known."""
+    """A file to be fetched, its path in its entry, and its checksum where that is known."""
 
     stored: StoredFile
+    path: str
     checksum: str | None = None
 
     @property
@@ -73,6 +76,10 @@ class CopyWatch:
         self._address = str(address)
         self.add(0)
 
+    def skip(self, num_bytes: int) -> None:
+        """So many bytes need not be copied."""
+        self._done_bytes += num_bytes
+
     def add(self, num_bytes: int) -> None:
         """So many more bytes have been copied."""
         self._done_bytes += num_bytes
@@ -100,16 +107,25 @@ def fetched(spec: SourceSpec, cache: Cache) -> SourceSpec:
     wanted = [file for item in items if isinstance(item, ListedFile) for file in item.files]
     if not wanted:
         return spec
-    watch = CopyWatch("fetching", sum(it.size_bytes for it in wanted), cache.on_message)
-    return [_fetched(item, cache, watch) for item in items]
+    watch = CopyWatch("fetching", sum(file.size_bytes for file in wanted), cache.on_message)
+    copies = iter(_copies([it for it in items if isinstance(it, ListedFile)], cache, watch))
+    return [next(copies) if isinstance(item, ListedFile) else item for item in items]
 
 
-def _fetched(item: str | FoundFile, cache: Cache, watch: CopyWatch) -> str | FoundFile:
-    if not isinstance(item, ListedFile):
-        return item
-    key = blake3(json.dumps(stamps([item])).encode()).hexdigest()[:32]
-    entry, lock = hold_fetched(cache, key, [Wanted(file) for file in item.files], watch)
-    return FetchedFile(item.stored.location, str(entry), item.directory, lock)
+def _copies(files: Sequence[ListedFile], cache: Cache, watch: CopyWatch) -> Iterator[FetchedFile]:
+    # A power of two: more files leave the entries of those before them as they are.
+    together = 1 << max(0, (len(files) - 1) // MOST_ENTRIES).bit_length()
+    for first in range(0, len(files), together):
+        group = files[first : first + together]
+        key = blake3(json.dumps(stamps(group)).encode()).hexdigest()[:32]
+        wanted = [
+            Wanted(stored, f"{place}/{stored.location.name}")
+            for place, file in enumerate(group)
+            for stored in file.files
+        ]
+        entry, lock = hold_fetched(cache, key, wanted, watch)
+        for place, file in enumerate(group):
+            yield FetchedFile(file.stored.location, f"{entry}/{place}", file.directory, lock)
 
 
 def hold_fetched(
@@ -125,15 +141,21 @@ def hold_fetched(
         StorageError: The storage refuses, or does not answer.
         DiskError: The cache cannot be used.
     """
+    is_new = False
 
     def make(entry: Path) -> None:
+        nonlocal is_new
         with atomic_directory(entry) as staging:
             found = [_fetch(wanted, staging, watch) for wanted in files]
             listing = json.dumps({"files": found}).encode()
             write_new_file(staging / FETCHED_FILE, listing)
+        is_new = True
 
     entry, lock = cache.hold(key, is_usable=lambda entry: _is_whole(entry, files), make=make)
-    cache.evict(keep=entry)
+    if is_new:
+        cache.evict(keep=entry)
+    else:
+        watch.skip(sum(wanted.stored.size_bytes for wanted in files))
     return entry, lock
 
 
@@ -145,7 +167,8 @@ def addresses_in(entry: Path) -> list[str]:
 def _fetch(wanted: Wanted, staging: Path, watch: CopyWatch) -> dict[str, Any]:
     """Fetch one file; what the list of the entry says of it."""
     location, size_bytes, _ = wanted.stored
-    copy = staging / location.name
+    copy = staging / wanted.path
+    copy.parent.mkdir(exist_ok=True)
     watch.begin(location)
     try:
         location.copy_to(copy, watch.add)
@@ -158,18 +181,18 @@ def _fetch(wanted: Wanted, staging: Path, watch: CopyWatch) -> dict[str, Any]:
     found = checksum(copy)
     if wanted.checksum not in (None, found):
         raise wanted.error(f"does not have the checksum that {wanted.said}")
-    said = {"address": location.address, "name": location.name}
+    said = {"address": location.address, "path": wanted.path}
     return {**said, "num_bytes": size_bytes, "checksum": found}
 
 
 def _is_whole(entry: Path, files: Sequence[Wanted]) -> bool:
     """Whether an entry has all files, with their checksums."""
-    said = {it.get("name"): it for it in _listing(entry)}
+    said = {it.get("path"): it for it in _listing(entry)}
     return all(
-        (it := said.get(wanted.stored.location.name)) is not None
+        (it := said.get(wanted.path)) is not None
         and it.get("num_bytes") == wanted.stored.size_bytes
         and wanted.checksum in (None, it.get("checksum"))
-        and (copy := entry / wanted.stored.location.name).is_file()
+        and (copy := entry / wanted.path).is_file()
         and copy.stat().st_size == wanted.stored.size_bytes
         and checksum(copy) == it.get("checksum")
         for wanted in files

@@ -106,7 +106,7 @@ class NodeCache:
 
     def _hold(self, entry: ShardEntry) -> tuple[Path, DirectoryLock]:
         location = self._data / entry.file
-        wanted = Wanted(StoredFile(location, entry.num_bytes, None), entry.checksum)
+        wanted = Wanted(StoredFile(location, entry.num_bytes, None), entry.file, entry.checksum)
         watch = CopyWatch("fetching", entry.num_bytes, self._cache.on_message)
         key = blake3(f"{entry.checksum} {entry.file}".encode()).hexdigest()[:32]
         return hold_fetched(self._cache, key, [wanted], watch)

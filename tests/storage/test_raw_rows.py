@@ -15,7 +15,7 @@ import pytest
 from distsgd.base.locations import Location
 from distsgd.data.cache import cached
 from distsgd.data.cache_directory import Cache
-from distsgd.data.cache_entries import clear, list_entries
+from distsgd.data.cache_entries import CacheEntry, clear, list_entries
 from distsgd.data.check import check
 from distsgd.data.manifest import Manifest
 from distsgd.data.manifest_reader import read_manifest
@@ -142,9 +142,27 @@ def test_a_damaged_copy_is_fetched_again(
     for _ in range(2):
         report = check(bucket / "rows.parquet", cache=Cache(tmp_path))
         assert not report.problems
-        [copy] = tmp_path.glob("*/rows.parquet")
+        [copy] = tmp_path.glob("*/0/rows.parquet")
         copy.write_bytes(copy.read_bytes()[:-1] + b"x")
     assert proxy.fetches("rows.parquet") == 2
+
+
+def test_of_very_many_files_several_share_an_entry(
+    bucket: Location, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distsgd.data.fetch.MOST_ENTRIES", 2)
+    files = {f"day={i}/rows.parquet": parquet(i) for i in range(7)}
+    put_both(files, bucket, tmp_path / "rows")
+    there, here = both("*/rows.parquet", bucket, tmp_path)
+    assert there.digest == here.digest
+    assert [len(it.fetched) for it in sorted(list_entries(tmp_path / "cache"), key=_size)] == [3, 4]
+    (bucket / "day=7" / "rows.parquet").write_bytes(parquet(7))
+    prepare(f"{bucket}/*/rows.parquet", tmp_path / "c", options=LABEL, cache_dir=tmp_path / "cache")
+    assert proxy.fetches("day%3D0/rows.parquet") == 1, "the entry of the first four stays"
+
+
+def _size(entry: CacheEntry) -> int:
+    return len(entry.fetched)
 
 
 def test_what_cannot_be_read_is_called_by_its_address(bucket: Location, tmp_path: Path) -> None:

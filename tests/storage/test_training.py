@@ -76,6 +76,18 @@ def test_a_prepared_data_set_at_an_address_gives_the_bits_of_a_disk(
     assert there.metrics["test_loss"] == here.metrics["test_loss"]
 
 
+def test_rows_in_windows_and_a_cache_that_holds_next_to_nothing_give_the_same_bits(
+    stored: Location, local: Path, tmp_path: Path
+) -> None:
+    here = trained(config(local, shuffle="windows", steps=30), tmp_path, "here")
+    small = config(stored, shuffle="windows", steps=30, cache_size_gb=1e-9)
+    there = trained(small, tmp_path, "there")
+    assert same_weights(there, here)
+    assert there.config.canonical()["data"] == here.config.canonical()["data"] | {
+        "path": str(stored)
+    }
+
+
 def test_what_is_done_with_a_run_takes_addresses(
     stored: Location, bucket: Location, tmp_path: Path
 ) -> None:
