@@ -27,11 +27,6 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     ),
     (errors.DataError("a.parquet", "has no rows"), 3, "a.parquet: has no rows"),
     (errors.ShardError("a.arrow", "is damaged"), 3, "a.arrow: is damaged"),
-    (
-        errors.StorageError("s3://bucket/a", "reading: timeout"),
-        4,
-        "s3://bucket/a: reading: timeout",
-    ),
     (errors.CheckpointError("step-1", "is damaged"), 3, "step-1: is damaged"),
     (errors.ClusterError("no Ray"), 4, "no Ray"),
     (
