@@ -200,7 +200,7 @@ def plan_facts(plan: DryRun) -> list[tuple[str, str]]:
         ("batch", f"{plan.batch_size:,} rows in {plan.blocks_per_step:,} blocks"),
         ("steps", f"{plan.steps:,}; {plan.steps_per_epoch:,} an epoch"),
         ("shuffle", f"{plan.shuffle}; {memory(plan.hot_bytes)} of rows in use at a time"),
-        ("workers", f"{plan.num_workers:,}" + ("" if plan.num_workers else " (in this process)")),
+        ("workers", _workers(plan.num_workers)),
         ("memory", f"about {memory(plan.memory_per_process_bytes)} a process"),
     ]
 
@@ -295,3 +295,14 @@ def next_commands(run: Path, source: str, cache_dir: Path | Location | None = No
         out = next(name for name in names if not Path(name).exists())
         found.append(command_line("predict", run, "--data", source, "--out", out))
     return found
+
+
+def _workers(count: int | None) -> str:
+    """How many, and where.
+
+    >>> _workers(2), _workers(0), _workers(None)
+    ('2', '0 (in this process)', 'as many as the cluster has room for')
+    """
+    if count is None:
+        return "as many as the cluster has room for"
+    return f"{count:,}" if count else "0 (in this process)"

@@ -5,12 +5,27 @@ No I/O here.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distsgd.base.named import NAMED, Named
 from distsgd.config.section import Name, Section, key
+from distsgd.parallel.launch.placement import MEMORY, Placement
+
+_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|K|M|G|T)?B?")
+
+
+def _in_bytes(resources: object) -> object:
+    """The same with ``memory = "2G"`` as a number of bytes; what is no size is left as it is."""
+    if not isinstance(resources, dict) or not isinstance(resources.get(MEMORY), str):
+        return resources
+    size = _SIZE.fullmatch(resources[MEMORY].strip())
+    if size is None:
+        return resources
+    return {**resources, MEMORY: float(size[1]) * _UNITS.get(size[2], 1)}
 
 
 class ParallelSection(Section):
@@ -21,7 +36,8 @@ class ParallelSection(Section):
         | Annotated[int, Field(ge=0)]
         | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
         key(
-            "worker processes; 0: in this process, without Ray; [1, 4]: what the cluster gives",
+            'worker processes; 0: in this process, without Ray; "auto": one for each core, on a '
+            "cluster as many as have room; [1, 4]: what the cluster gives, as nodes come and leave",
             '"auto", 0 or more, or [fewest, most] with fewest 1 or more',
         ),
     ] = "auto"
@@ -75,6 +91,25 @@ class ParallelSection(Section):
     address: Annotated[
         Name, key("the Ray cluster", '"local", "auto" (the Ray that is running), or host:port')
     ] = "local"
+    resources: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        BeforeValidator(_in_bytes),
+        key(
+            "what a worker takes on a cluster, by Ray's names",
+            'a table of amounts, 0 or more: {CPU = 1, memory = "2G"}',
+        ),
+    ] = Field(default_factory=lambda: {"CPU": 1.0})
+    label_selector: Annotated[
+        dict[str, str],
+        key(
+            "labels of the nodes that workers may be on, by Ray's rules",
+            'a table of texts: {"ray.io/market-type" = "!spot"}',
+        ),
+    ] = Field(default_factory=dict)
+    placement: Annotated[
+        Literal["pack", "spread"],
+        key("workers on few nodes of a cluster, or over many", '"pack" or "spread"'),
+    ] = "pack"
     step_timeout_s: Annotated[
         float,
         key(
@@ -90,6 +125,11 @@ class ParallelSection(Section):
     observer_options: Annotated[
         dict[str, Any], key("what the observer is made with", "a table of plain values")
     ] = Field(default_factory=dict)
+
+    @property
+    def wanted_placement(self) -> Placement:
+        """Where the processes of the run go."""
+        return Placement(**self.settings_for(Placement))
 
     @property
     def named_observer(self) -> Named | None:

@@ -23,7 +23,7 @@ class DryRun:
         shuffle: How mini-batches are drawn.
         hot_bytes: Features that mini-batches are drawn from at a time.
         blocks_per_step: Blocks that a mini-batch is cut into.
-        num_workers: Worker processes; 0 for none.
+        num_workers: Worker processes; 0 for none, None for as many as a cluster has room for.
         memory_per_process_bytes: About what a process needs.
         warnings: What is allowed but probably not meant.
     """
@@ -39,7 +39,7 @@ class DryRun:
     shuffle: str
     hot_bytes: int
     blocks_per_step: int
-    num_workers: int
+    num_workers: int | None
     memory_per_process_bytes: int
     warnings: tuple[str, ...]
 

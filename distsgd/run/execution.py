@@ -288,5 +288,5 @@ def execute(
     """
     initial_weights = read_initial_weights(run, run_spec)
     spec = changed(run_spec.server_spec(run.path, initial_weights))
-    address = run_spec.config.parallel.address
-    return launch(spec, run_spec.worker, watch, address=address, hooks=hooks)
+    placement = run_spec.config.parallel.wanted_placement
+    return launch(spec, run_spec.worker, watch, placement=placement, hooks=hooks)

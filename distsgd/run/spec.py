@@ -57,18 +57,21 @@ class RunSpec:
         return self.own.worker or self.config.parallel.worker
 
     @property
-    def num_workers(self) -> int:
-        """Worker processes that are asked for.
+    def num_workers(self) -> int | None:
+        """Worker processes that are asked for; None: as many as a cluster has room for.
 
-        "auto" is one for each core this process may use; [fewest, most] as many as that within
-        bounds, or in a cluster the most, for which its scheduler finds room as it can.
+        "auto" is one for each core this process may use, and None on a cluster; [fewest, most] as
+        many as that within bounds, or in a cluster the most, for which its scheduler finds room as
+        it can.
         """
         workers = self.config.parallel.workers
+        is_local = self.config.parallel.address == "local"
         if isinstance(workers, tuple):
             fewest, most = workers
-            is_local = self.config.parallel.address == "local"
             return min(max(num_cores(), fewest), most) if is_local else most
-        return num_cores() if workers == "auto" else workers
+        if workers == "auto":
+            return num_cores() if is_local else None
+        return workers
 
     @property
     def _least_workers(self) -> int | None:
@@ -187,7 +190,8 @@ class RunSpec:
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant."""
         found = []
-        if self.num_workers > num_cores():
+        is_local = self.config.parallel.address == "local"
+        if is_local and self.num_workers is not None and self.num_workers > num_cores():
             found.append(
                 f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores "
                 "here; they will take turns"

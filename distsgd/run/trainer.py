@@ -298,9 +298,10 @@ class Trainer:
 
         try:
             self._callbacks.train_start(Run.of(run_spec, run))
-            if run_spec.num_workers:
+            if run_spec.num_workers != 0:
                 address = self._config.parallel.address
-                self._say(f"starting {run_spec.num_workers} workers on Ray ({address})")
+                many = run_spec.num_workers or "as many as there is room for"
+                self._say(f"starting workers on Ray ({address}): {many}")
             hooks = self._callbacks.hooks()
             outcome = execute(run, run_spec, watch, hooks=hooks, changed=observed)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.

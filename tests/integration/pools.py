@@ -58,7 +58,7 @@ def train_with_threads(
                 args=(make_runner(worker, spec.worker), server.address(), number),
                 daemon=True,
             )
-            for number in range(spec.pool.num_workers)
+            for number in range(spec.pool.num_workers or 0)
         ]
         for thread in pool:
             thread.start()

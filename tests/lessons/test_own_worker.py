@@ -18,6 +18,7 @@ from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
 from distsgd.parallel.launch.launch import launch
+from distsgd.parallel.launch.placement import Placement
 from distsgd.parallel.worker import Batch, BlockResult, BlockWorker, WorkerSpec
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
@@ -204,7 +205,9 @@ def test_class_that_no_other_process_can_import_trains_in_this_one_only(tmp_path
         )
         spec = server_spec(changed, tmp_path / f"run{workers}", cache_dir=tmp_path / "cache")
         if not workers:
-            assert launch(spec, Local, lambda _: False, address="local").status == "done"
+            assert (
+                launch(spec, Local, lambda _: False, placement=Placement("local")).status == "done"
+            )
             continue
         with pytest.raises(ConfigError, match="other processes cannot import the worker"):
-            launch(spec, Local, lambda _: False, address="local")
+            launch(spec, Local, lambda _: False, placement=Placement("local"))

@@ -8,6 +8,7 @@ from functools import partial
 
 from distsgd.base.named import name_of
 from distsgd.errors import ConfigError, WaitTimeoutError
+from distsgd.parallel.launch.placement import Placement
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.observer import Observer, ObserverContext, make_observer
 from distsgd.parallel.runner import MakeWorker, make_runner
@@ -23,10 +24,10 @@ def launch(
     worker: str | MakeWorker,
     watch: Watch,
     *,
-    address: str,
+    placement: Placement,
     hooks: EventHooks = NO_HOOKS,
 ) -> Outcome:
-    """Make the run: without workers in a thread of this process, else on the Ray at `address`.
+    """Make the run: without workers in a thread of this process, else on Ray by `placement`.
 
     Blocks. `hooks` are called with the events of the loop: without workers in the thread that
     trains, so that the run waits for them and ends at the very step at which one raises an error;
@@ -46,7 +47,7 @@ def launch(
         context = ObserverContext(role="driver", run=spec.record.run)
         observer = make_observer(spec.observer, context)
         watch = _observed(watch, observer)
-    if not spec.pool.num_workers:
+    if spec.pool.num_workers == 0:
         return train_in_process(spec, worker, watch, hooks=hooks)
     name = worker if isinstance(worker, str) else name_of(worker)
     if name is None:
@@ -56,9 +57,9 @@ def launch(
             "[parallel] workers = 0)"
         )
         raise ConfigError([problem])
-    from distsgd.parallel.launch.supervisor import train_on_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
-    return train_on_ray(spec, name, watch, address=address, hooks=hooks, observer=observer)
+    return train_on_ray(spec, name, watch, placement=placement, hooks=hooks, observer=observer)
 
 
 def _observed(watch: Watch, observer: Observer) -> Watch:

@@ -8,10 +8,12 @@ The first call gets it.
 
 from __future__ import annotations
 
+import importlib
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,8 @@ class ServerActor(ParameterServer):
     def __init__(self, spec: ServerSpec, worker: str, incarnation: int) -> None:
         self._events = EventQueue()
         self._error: Exception | None = None
+        if not spec.pool.host:
+            spec = replace(spec, pool=replace(spec.pool, host=_address_of_this_node()))
         put: dict[str, Any] = dict.fromkeys(spec.observed_events, self._events.put)
         try:
             super().__init__(
@@ -198,3 +202,8 @@ class ServerActor(ParameterServer):
         """The events are no longer wanted: end after the present step, with a checkpoint."""
         self._events.close()
         self.request_stop()
+
+
+def _address_of_this_node() -> str:
+    """Where other processes of the joined Ray reach the node of this actor."""
+    return str(importlib.import_module("ray.util").get_node_ip_address())

@@ -26,65 +26,16 @@ _OUR_RAY = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The room that a Ray had for a run when it looked: CPUs, as Ray counts them.
-
-    Attributes:
-        total: Of all living nodes.
-        free: Of them, not taken.
-        free_here: The same, of this process's node alone.
-    """
-
-    total: int
-    free: int
-    free_here: int
-
-    def __str__(self) -> str:
-        return f"Ray has {self.total} CPUs; {self.free} were free, {self.free_here} on this node"
-
-    def server_cpus(self, num_workers: int) -> int:
-        """A CPU of this node for the server, where that does not cost the run a worker."""
-        return int(self.free_here > 0 and self.free > num_workers)
-
-    def who_waits(self, num_workers: int) -> str:
-        """What to say where there is no room for `num_workers` workers; empty where there is."""
-        if self.free >= num_workers:
-            return ""
-        return (
-            f"warning: {num_workers} workers are wanted, a CPU each, but {self}; "
-            f"{num_workers - self.free} of them wait for room (end what takes it, ask for fewer "
-            "with --workers, or add nodes)"
-        )
-
-
-def room_of(ray: Any) -> Room:
-    """The room on the Ray that this process has joined."""
-    # Publicly, Ray tells only what all nodes have together.
-    state = importlib.import_module("ray._private.state")
-    nodes = state.available_resources_per_node()
-    free = {node: int(resources.get("CPU", 0)) for node, resources in nodes.items()}
-    here = free.get(ray.get_runtime_context().get_node_id(), 0)
-    return Room(int(ray.cluster_resources().get("CPU", 0)), sum(free.values()), here)
-
-
-@dataclass(frozen=True, slots=True)
 class Session:
     """A Ray that is up.
 
     Attributes:
         ray: The module.
-        host: Where other processes of it reach this one's node.
-        room: What it had free; None for a Ray of the run's own, where nobody else asks for room.
+        is_local: Is it the run's own, where nobody else asks for room?
     """
 
     ray: Any
-    host: str
-    room: Room | None
-
-    @property
-    def is_local(self) -> bool:
-        """Is it the run's own?"""
-        return self.room is None
+    is_local: bool
 
 
 @contextlib.contextmanager
@@ -106,7 +57,7 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         if ray.is_initialized():
             stack.close()  # It is the user's, and may be shared.
             _check_joined(ray, address)
-            yield _session(ray, is_local=False)
+            yield Session(ray, is_local=False)
             return
         stack.enter_context(_process_as_it_was())
         options: dict[str, Any] = {"address": address}
@@ -119,7 +70,7 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         stack.enter_context(_shut_down_at_the_end(ray))
         with errors_of_ray(f'starting Ray, address "{address}"'), _signals_kept():
             ray.init(configure_logging=False, log_to_driver=False, **options)
-        yield _session(ray, is_local=address == "local")
+        yield Session(ray, is_local=address == "local")
 
 
 @contextlib.contextmanager
@@ -149,13 +100,6 @@ def _import_ray() -> Any:
                 "in this process (set [parallel] workers = 0)"
             ) from None
         return ray
-
-
-def _session(ray: Any, *, is_local: bool) -> Session:
-    with errors_of_ray("looking for room on Ray"):
-        if is_local:
-            return Session(ray, "127.0.0.1", None)
-        return Session(ray, ray.util.get_node_ip_address(), room_of(ray))
 
 
 def _check_joined(ray: Any, address: str) -> None:

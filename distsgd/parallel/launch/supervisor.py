@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
-from dataclasses import replace
 from typing import Any
 
 from distsgd.errors import ClusterError, RunError, WaitTimeoutError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
 from distsgd.parallel.launch.import_path import refuse_shadowing
+from distsgd.parallel.launch.placement import Cluster, Placement, Where
 from distsgd.parallel.launch.ray_actors import Delivery, ServerActor, WorkerActor
 from distsgd.parallel.launch.server_deaths import ServerDeaths
 from distsgd.parallel.launch.session import Session, session
@@ -23,7 +22,6 @@ from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
-from distsgd.parallel.server.step_runner import NO_HOOKS, EventHooks
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
@@ -39,14 +37,20 @@ class Supervisor:
     """
 
     def __init__(
-        self, session: Session, spec: ServerSpec, worker: str, *, observer: Observer | None = None
+        self,
+        session: Session,
+        spec: ServerSpec,
+        worker: str,
+        *,
+        where: Where,
+        observer: Observer | None = None,
     ) -> None:
         self._calls = Calls(session.ray)
-        self._spec = spec
+        self._spec, self._num_workers = spec, spec.pool.num_workers or 0
         self._worker = worker
-        self._room = session.room
+        self._where = where
         with errors_of_ray("preparing the processes of the run"):
-            self._server_class, worker_class = _actor_classes(session, spec.pool.num_workers)
+            self._server_class, worker_class = _actor_classes(session, where.placement)
         self._worker_actors = WorkerActors(
             self._calls,
             lambda: worker_class.remote(
@@ -60,6 +64,8 @@ class Supervisor:
         self._planned_deaths = self._count_planned_deaths()
         self._known_messages = 0  # Of the present server.
         self._deaths = ServerDeaths()
+        self._cluster = None if session.is_local else Cluster(session.ray)
+        self._is_moving = False  # Is the server to be started again elsewhere?
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
         """Run the server to its end, as often as it dies on the way.
@@ -69,7 +75,7 @@ class Supervisor:
                 blame for all of them: see `server_deaths`.
         """
         incarnation = 0
-        self._desired.begin(self._spec.pool.num_workers)
+        self._desired.begin(self._num_workers)
         while True:
             try:
                 training = self._start_server(incarnation)
@@ -78,6 +84,10 @@ class Supervisor:
                     self._look(watch)
                 outcome = self._outcome(training)
                 self._look(watch)
+                if self._is_moving and outcome.status == "interrupted":
+                    self._is_moving, incarnation = False, incarnation + 1
+                    self._end_server()
+                    continue
             except ActorDied as death:
                 # Ray says so too where only its answer was lost: two must not train.
                 self._end_server()
@@ -106,20 +116,19 @@ class Supervisor:
     def _start_server(self, incarnation: int) -> Any:
         """A server that is ready, and workers that are sent to it; its training's end."""
         with errors_of_ray("starting the server's process"):
-            self._server = self._server_class.remote(self._spec, self._worker, incarnation)
+            server_class = self._server_class.options(**self._server_place())
+            self._server = server_class.remote(self._spec, self._worker, incarnation)
         self._known_messages = 0
-        waited_for = "the server to start"
-        if self._room is None:
+        if self._where.is_local:
             # There is room for all of them, and processes start side by side. In a cluster
             # workers that came first would take the server's.
             self._start_workers()
-        else:
-            waited_for += f" on this node ({self._room})"
-        self._worker_actors.serve(self._ask("address", waited_for, START_TIMEOUT_S))
+        address = self._ask("address", "the server to start", START_TIMEOUT_S)
+        self._worker_actors.serve(address)
         if not self._has_workers:
             self._start_workers()
-            if self._room and (wait := self._room.who_waits(self._spec.pool.num_workers)):
-                self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, wait)
+            if lack := self._where.lacks(self._num_workers):
+                self._note(f"warning: {lack}; the others join when nodes with room for them come")
         with errors_of_ray("starting the training"):
             return self._server.train.remote()
 
@@ -127,7 +136,7 @@ class Supervisor:
         """Once; from then on `DesiredWorkers` says how many there are."""
         if not self._has_workers:
             self._has_workers = True
-            self._worker_actors.scale(self._spec.pool.num_workers)
+            self._worker_actors.scale(self._num_workers)
 
     def _has_ended(self, training: Any, delivery: Delivery | None, incarnation: int) -> bool:
         """Has training ended? Waits a little, and delivers what there is to see meanwhile."""
@@ -148,10 +157,10 @@ class Supervisor:
         try:
             outcome: Outcome = self._calls.get(training, "training to end", START_TIMEOUT_S)
         except WaitTimeoutError as silence:
-            if self._room is None:
-                raise
             # Workers that do not come may be waiting for room.
-            waited_for = f"{silence.waited_for} ({self._room})"
+            if not (lack := self._where.lacks(self._num_workers)):
+                raise
+            waited_for = f"{silence.waited_for} ({lack})"
             raise WaitTimeoutError(waited_for, silence.timeout_s) from silence
         return outcome
 
@@ -165,6 +174,7 @@ class Supervisor:
             if seen.phase != "starting":  # Before that it is not where it continues.
                 self._deaths.looked(seen.step)
             self._look_at_workers(seen)
+            self._leave_draining_nodes()
         except WaitTimeoutError as silence:
             # A stopped process (SIGSTOP) would stay so for ever.
             self._end_server()
@@ -185,7 +195,31 @@ class Supervisor:
             if seen.phase == "starting":
                 raise failure
             message = f"{failure}; the run continues without it"
-            self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
+            self._note(message)
+
+    def _server_place(self) -> dict[str, Any]:
+        """Where the server goes, as options of its actor; on a Ray of the run's own anywhere."""
+        if self._cluster is None:
+            return {}
+        draining = self._cluster.draining
+        node, num_cpus = self._where.server_place(self._num_workers, draining)
+        return {"num_cpus": num_cpus, "scheduling_strategy": self._cluster.preferring(node)}
+
+    def _leave_draining_nodes(self) -> None:
+        """Have what runs on nodes that are about to go run elsewhere, before they go."""
+        cluster = self._cluster
+        if cluster is None or not (new := cluster.newly_draining()):
+            return
+        self._note(f"{', '.join(new.values())} about to go (draining); what runs there is moved")
+        for number in self._worker_actors.restart(lambda it: cluster.node_of(it) in new):
+            self._note(f"worker {number} is started again elsewhere")
+        if cluster.node_of(self._server) in new:
+            self._note("the server saves the run, and is started again elsewhere")
+            self._is_moving = True
+            self._ask("request_stop", "the server to take the request to stop", STOP_TIMEOUT_S)
+
+    def _note(self, message: str) -> None:
+        self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
 
     def _follow_desired(self) -> None:
         """Have as many workers as are wanted by now."""
@@ -197,7 +231,7 @@ class Supervisor:
             message = f"{wanted} workers are wanted, there were {len(self._worker_actors)}"
             if wanted is None:
                 return
-        self._ask("note", "the server to take a message", STATUS_TIMEOUT_S, message)
+        self._note(message)
         if wanted is not None:
             self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, wanted)
             self._worker_actors.scale(wanted)
@@ -238,59 +272,16 @@ def _remedy(reason: str) -> str:
     return "look at the memory and the disk of its node"
 
 
-def _actor_classes(session: Session, num_workers: int) -> tuple[Any, Any]:
+def _actor_classes(session: Session, placement: Placement) -> tuple[Any, Any]:
     """The classes of the server's and of a worker's actor."""
     ray, environment = session.ray, {"env_vars": numerics.environment()}
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    # The server writes the run directory, so it stays on the driver's node.
     server_class = ray.remote(
-        num_cpus=session.room.server_cpus(num_workers) if session.room else 1,
-        max_restarts=0,
-        concurrency_groups={"status": 2},
-        runtime_env=environment,
-        scheduling_strategy=here,
+        num_cpus=1, max_restarts=0, concurrency_groups={"status": 2}, runtime_env=environment
     )(ServerActor)
-    worker_class = ray.remote(
-        # In a cluster more workers than there is room for wait until there is.
-        num_cpus=0 if session.is_local else 1,
-        max_restarts=-1,
-        runtime_env=environment,
-    )(WorkerActor)
+    # On a cluster, workers for which there is no room yet wait until there is.
+    takes = {"num_cpus": 0} if session.is_local else placement.worker_options()
+    worker_class = ray.remote(max_restarts=-1, runtime_env=environment, **takes)(WorkerActor)
     return server_class, worker_class
-
-
-def train_on_ray(
-    spec: ServerSpec,
-    worker: str,
-    watch: Watch,
-    *,
-    address: str,
-    hooks: EventHooks = NO_HOOKS,
-    observer: Observer | None = None,
-) -> Outcome:
-    """Train with a server actor and worker actors; see `launch.launch`. The secret is made here.
-
-    The steps do not wait for `hooks` unless these fall far behind. Where a server dies, events
-    that it had not yet handed out may be missing. `observer` is the driver's.
-    """
-    refuse_shadowing(worker)
-    with session(address, num_cpus=spec.pool.num_workers + 1) as joined:
-        is_shared = spec.pool.transport == "auto" and not joined.is_local
-        pool = replace(
-            spec.pool,
-            secret=secrets.token_bytes(32),
-            host=joined.host,
-            transport="zmq" if is_shared else spec.pool.transport,
-        )
-        spec = replace(spec, pool=pool, observed_events=hooks.events)
-        supervisor = Supervisor(joined, spec, worker, observer=observer)
-        try:
-            delivery = Delivery(hooks.notify) if hooks.events else None
-            return supervisor.run(watch, delivery)
-        finally:
-            supervisor.end()
 
 
 def examine_ray() -> dict[str, float]:

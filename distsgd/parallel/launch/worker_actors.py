@@ -182,6 +182,13 @@ class WorkerActors:
         self._end_the_missing(members)
         return failures
 
+    def restart(self, where: Callable[[Any], bool]) -> list[int]:
+        """Have those of which `where` is true started again by Ray; their numbers."""
+        numbers = [number for number, actor in self._actors.items() if where(actor)]
+        for number in numbers:
+            self._calls.kill(self._actors[number], no_restart=False)
+        return numbers
+
     def end(self) -> None:
         """End all of them, also those that do not answer."""
         for actor in self._actors.values():

@@ -213,7 +213,7 @@ class ParameterServer:
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._run_logger)
                 if not self._incarnation:  # After a death it is the server that is waited for.
-                    count = spec.pool.num_workers if least is None else least
+                    count = (spec.pool.num_workers or 0) if least is None else least
                     self._pool.wait_for_members(count, JOIN_TIMEOUT_S)
                 else:
                     back_s = monotonic() - self._born_s
@@ -340,7 +340,7 @@ class ParameterServer:
             test_accuracy=now.test_accuracy,
             weights_digest=weights_digest(training.weights),
             samples_per_s=now.num_samples / now.seconds if now.seconds else 0.0,
-            num_workers=self._spec.pool.num_workers,
+            num_workers=self._spec.pool.num_workers or 0,
             seconds=self._seconds(),
         )
 

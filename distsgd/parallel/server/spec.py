@@ -65,18 +65,18 @@ class PoolSpec:
     """Who computes and how they are reached. No input to the bits.
 
     Attributes:
-        num_workers: How many are asked for; 0 in process.
+        num_workers: How many are asked for; 0 in process; None: as there is room on the cluster.
         spin: Whether processes that have a core each may look for messages without falling asleep.
         least_workers: How many the start waits for; None: all.
     """
 
-    num_workers: int
+    num_workers: int | None
     assignment: AssignmentKind
     transport: TransportKind
     step_timeout_s: float
     spin: bool
     secret: bytes = b""
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # Of the server; "": the address of the node where it is started.
     least_workers: int | None = None
 
 

@@ -10,14 +10,22 @@ from typing import Any
 import pytest
 
 from distsgd.errors import ClusterError
+from distsgd.parallel.launch.placement import Node, Placement, Room, Where
 from distsgd.parallel.launch.ray_actors import WorkerStartError
-from distsgd.parallel.launch.session import Room, Session
+from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.supervisor import Supervisor
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.transport.interface import Address
 
-ROOM = Room(total=3, free=3, free_here=1)
+
+def room_of(*free: int) -> Room:
+    """Nodes with so many free CPUs; the first is the driver's."""
+    nodes = [Node(f"{i}", f"n{i}", {"CPU": 4.0}, {"CPU": float(it)}) for i, it in enumerate(free)]
+    return Room(nodes, "0")
+
+
+ROOM = room_of(1, 2)
 
 
 class RayActorError(Exception):
@@ -61,8 +69,11 @@ class FakeRay:
 
     def remote(self, *, num_cpus: int, **_: object) -> Callable[[type], Any]:
         def made(kind: type) -> Any:
-            self.cpus[kind.__name__] = num_cpus
-            return types.SimpleNamespace(remote=lambda *_, **__: self._actor(kind.__name__))
+            def options(*, num_cpus: int = num_cpus, **_: object) -> Any:
+                self.cpus[kind.__name__] = num_cpus
+                return types.SimpleNamespace(remote=lambda *_, **__: self._actor(kind.__name__))
+
+            return types.SimpleNamespace(remote=options().remote, options=options)
 
         return made
 
@@ -146,7 +157,9 @@ def supervisor_of(
         worker=None,
         observer=None,
     )
-    return Supervisor(Session(ray, "127.0.0.1", room), spec, "module:Worker", observer=observer)
+    where = Where(Placement("auto"), room)
+    joined = Session(ray, is_local=room is None)
+    return Supervisor(joined, spec, "module:Worker", where=where, observer=observer)
 
 
 def run(ray: FakeRay, place: Path, room: Room | None = ROOM) -> Any:
@@ -232,10 +245,11 @@ def test_deaths_that_the_observer_planned_are_no_crash_loop(tmp_path: Path) -> N
 
 def test_workers_without_room_are_told_of(tmp_path: Path) -> None:
     ray = FakeRay()
-    run(ray, tmp_path, Room(total=1, free=1, free_here=1))
+    run(ray, tmp_path, room_of(1))
     assert ray.cpus["ServerActor"] == 0
     (note,) = ray.notes
-    assert "1 of them wait for room" in note
+    assert "2 workers need 2 CPU; there are 1 of 4 free (node n0 1)" in note
+    assert "the others join when nodes with room for them come" in note
 
 
 def test_worker_that_cannot_start_ends_a_run_that_waits_for_it(tmp_path: Path) -> None:

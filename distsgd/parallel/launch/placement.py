@@ -1,0 +1,275 @@
+"""Where a run's processes are placed on a cluster, and whether there is room for them.
+
+The decisions are pure: nodes and a wish in, places and a sentence out. `room_of` and `Cluster` ask
+Ray. Ray itself places the workers; here it is found out beforehand whether it can.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from distsgd.parallel.launch.calls import errors_of_ray
+
+DRAINING_EVERY_S = 2.0
+_SHOWN_NODES = 8
+MEMORY = "memory"  # Ray's name for it; in bytes.
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What `[parallel]` says of where the processes of a run go.
+
+    Attributes:
+        address: The Ray to use: "local", "auto", or host:port.
+        resources: What a worker takes, by Ray's names: CPU, GPU, memory (bytes), custom ones.
+        label_selector: Labels of the nodes that workers may be on, by Ray's rules.
+        placement: "pack": on few nodes; "spread": over many.
+    """
+
+    address: str
+    resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    label_selector: Mapping[str, str] = field(default_factory=dict)
+    placement: Literal["pack", "spread"] = "pack"
+
+    def worker_options(self) -> dict[str, Any]:
+        """As Ray's actor options."""
+        named = {"CPU": "num_cpus", "GPU": "num_gpus", MEMORY: "memory"}
+        options: dict[str, Any] = {"num_cpus": 0}  # Ray's default is one that is needed to start.
+        options |= {named[it]: count for it, count in self.resources.items() if it in named}
+        options["resources"] = {it: n for it, n in self.resources.items() if it not in named}
+        if self.label_selector:
+            options["label_selector"] = dict(self.label_selector)
+        if self.placement == "spread":
+            options["scheduling_strategy"] = "SPREAD"
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A living node of a cluster; resources as Ray counts them.
+
+    Attributes:
+        id: Ray's, in hexadecimal.
+        name: Of its host.
+        total: What it has.
+        free: What nobody has taken.
+        labels: As `ray start --labels` gave them, and Ray's own.
+        is_draining: Is it about to go?
+    """
+
+    id: str
+    name: str
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_draining: bool = False
+
+    def takes(self, placement: Placement) -> int:
+        """Workers for which it has room.
+
+        >>> node = Node("a", "a", {"CPU": 4.0}, {"CPU": 3.0})
+        >>> node.takes(Placement("auto")), node.takes(Placement("auto", {"CPU": 2.0}))
+        (3, 1)
+        """
+        if self.is_draining or not _matches(self.labels, placement.label_selector):
+            return 0
+        counts = [self.free.get(it, 0.0) // n for it, n in placement.resources.items() if n > 0]
+        return max(0, int(min(counts, default=1 << 12)))
+
+    def without(self, num_cpus: int) -> Node:
+        """The same with so many CPUs taken."""
+        return replace(self, free={**self.free, "CPU": self.free.get("CPU", 0.0) - num_cpus})
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The nodes of a cluster when a run looked, `here` the one of its driver.
+
+    Attributes:
+        grows: Could an autoscaler bring more?
+    """
+
+    nodes: Sequence[Node]
+    here: str
+    grows: bool = False
+
+    def takes(self, placement: Placement) -> int:
+        """Workers for which there is room."""
+        return sum(node.takes(placement) for node in self.nodes)
+
+    def server_place(self, placement: Placement, num_workers: int) -> tuple[str, int]:
+        """The server's node, and how many CPUs it takes there.
+
+        The driver's node is preferred, since it has the run directory and the data; a CPU is taken
+        where that does not cost the run a worker. A node that is about to go is left out, unless
+        all are.
+        """
+        staying = [node for node in self.nodes if not node.is_draining] or self.nodes
+        node = max(staying, key=lambda it: (it.id == self.here, it.free.get("CPU", 0.0)))
+        others = [it for it in self.nodes if it.id != node.id]
+        left = Room([*others, node.without(1)], self.here).takes(placement)
+        has_cpu = node.free.get("CPU", 0.0) >= 1 and left >= num_workers
+        return node.id, int(has_cpu)
+
+    def most_workers(self, placement: Placement) -> int:
+        """As many as there is room for besides the server; one at least."""
+        node, _ = self.server_place(placement, 0)
+        rest = [it.without(1) if it.id == node else it for it in self.nodes]
+        return max(1, Room(rest, self.here).takes(placement))
+
+    def says(self, placement: Placement, num_workers: int) -> str:
+        """Why there is no room for `num_workers` workers; empty where there is.
+
+        >>> room = Room([Node("1", "a", {"CPU": 2.0}, {"CPU": 1.0})], "1")
+        >>> room.says(Placement("auto"), 2)
+        '2 workers need 2 CPU; there are 1 of 2 free (node a 1)'
+        """
+        if self.takes(placement) >= num_workers:
+            return ""
+        wanted = ", ".join(
+            f"{_shown(it, n * num_workers)}" for it, n in placement.resources.items() if n > 0
+        )
+        where = [f'{key} = "{it}"' for key, it in placement.label_selector.items()]
+        fit = [it for it in self.nodes if _matches(it.labels, placement.label_selector)]
+        on = f" on nodes with {', '.join(where)}" if where else ""
+        if not fit:
+            names = ", ".join(node.name for node in self.nodes[:_SHOWN_NODES])
+            return f"{num_workers} workers need {wanted}{on}; no node is such a one ({names})"
+        free = ", ".join(_free(it, fit) for it, n in placement.resources.items() if n > 0)
+        return f"{num_workers} workers need {wanted}{on}; there are {free}"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a run was told to go, and the room there was; None on a Ray of its own."""
+
+    placement: Placement
+    room: Room | None
+
+    @property
+    def is_local(self) -> bool:
+        """Is it on a Ray of the run's own?"""
+        return self.room is None
+
+    def lacks(self, num_workers: int) -> str:
+        """See `Room.says`."""
+        return "" if self.room is None else self.room.says(self.placement, num_workers)
+
+    def server_place(self, num_workers: int, draining: Collection[str]) -> tuple[str, int]:
+        """See `Room.server_place`; `draining` nodes are about to leave by now."""
+        assert self.room is not None
+        nodes = [replace(it, is_draining=it.id in draining) for it in self.room.nodes]
+        return replace(self.room, nodes=nodes).server_place(self.placement, num_workers)
+
+
+def _free(resource: str, nodes: Sequence[Node]) -> str:
+    """How much of a resource is free, of how much, and where."""
+    total = sum(node.total.get(resource, 0.0) for node in nodes)
+    free = sum(node.free.get(resource, 0.0) for node in nodes)
+    by_node = [
+        f"node {node.name} {_number(resource, node.free.get(resource, 0.0))}"
+        + (", about to go" if node.is_draining else "")
+        for node in sorted(nodes, key=lambda it: it.name)[:_SHOWN_NODES]
+    ]
+    more = [f"and {len(nodes) - _SHOWN_NODES} more"] if len(nodes) > _SHOWN_NODES else []
+    what = "" if resource == "CPU" else f" {resource}"
+    shown = f"{_number(resource, free)} of {_number(resource, total)}{what} free"
+    return f"{shown} ({', '.join([*by_node, *more])})"
+
+
+def _shown(resource: str, count: float) -> str:
+    return f"{_number(resource, count)} {resource}"
+
+
+def _number(resource: str, count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if resource == MEMORY else f"{count:g}"
+
+
+def _matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Does a node have the labels that `selector` asks for, by Ray's rules?
+
+    >>> labels = {"zone": "a"}
+    >>> [_matches(labels, {"zone": it}) for it in ("a", "b", "!a", "!b", "in(a, b)", "!in(a)")]
+    [True, False, False, True, True, False]
+    """
+    for key, rule in selector.items():
+        is_wanted, wanted = not rule.startswith("!"), rule.removeprefix("!")
+        values = {wanted}
+        if wanted.startswith("in(") and wanted.endswith(")"):
+            values = {it.strip() for it in wanted[3:-1].split(",")}
+        if (labels.get(key) in values) is not is_wanted:
+            return False
+    return True
+
+
+def room_of(ray: Any) -> Room:
+    """The room on the Ray that this process has joined."""
+    # Publicly, Ray tells of all nodes together only what they have free.
+    state = _state()
+    free, draining = state.available_resources_per_node(), state.get_draining_nodes()
+    nodes = [
+        Node(
+            it["NodeID"],
+            it["NodeManagerHostname"],
+            it["Resources"],
+            free.get(it["NodeID"], {}),
+            it.get("Labels") or {},
+            it["NodeID"] in draining,
+        )
+        for it in ray.nodes()
+        if it["Alive"]
+    ]
+    grows = bool(state.get_max_resources_from_cluster_config())
+    return Room(nodes, ray.get_runtime_context().get_node_id(), grows)
+
+
+class Cluster:
+    """The joined Ray while a run is on it: which nodes are about to go, and what runs where.
+
+    Args:
+        ray: The module.
+        clock: Seconds.
+
+    Attributes:
+        draining: The nodes that are known to be about to go, by id.
+    """
+
+    def __init__(self, ray: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ray, self._clock = ray, clock
+        self._looked_s = clock()
+        self.draining: set[str] = set()
+
+    def newly_draining(self) -> dict[str, str]:
+        """Host names by id of the nodes that were not known to be; asks Ray now and then only."""
+        if self._clock() - self._looked_s < DRAINING_EVERY_S:
+            return {}
+        self._looked_s = self._clock()
+        with errors_of_ray("looking for nodes that are about to go"):
+            new = set(_state().get_draining_nodes()) - self.draining
+            self.draining |= new
+            if not new:
+                return {}
+            return {
+                it["NodeID"]: it["NodeManagerHostname"]
+                for it in self._ray.nodes()
+                if it["NodeID"] in new
+            }
+
+    def node_of(self, actor: Any) -> str | None:
+        """The node, by id, on which an actor's process is; None where it has none."""
+        with errors_of_ray("looking for a process of the run"):
+            found = _state().actor_table(actor._actor_id.hex())  # noqa: SLF001 -- no public name.
+        return found.get("Address", {}).get("NodeID") or None
+
+    def preferring(self, node: str) -> Any:
+        """The strategy that puts an actor on `node` if that can be."""
+        strategies = self._ray.util.scheduling_strategies
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+
+
+def _state() -> Any:
+    return importlib.import_module("ray._private.state").state
