@@ -147,7 +147,8 @@ from pathlib import Path
 from distsgd.errors import ClusterError, ConfigError, DistSGDError
 from distsgd.config import TrainConfig
 from distsgd.parallel.launch.address import check_address
-from distsgd.parallel.launch.supervisor import train_on_ray
+from distsgd.parallel.launch.on_ray import train_on_ray
+from distsgd.parallel.launch.placement import Placement
 from tests.integration.pools import server_spec
 
 config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.workers=2"])
@@ -156,7 +157,7 @@ config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.workers=
 def error_of(worker):
     spec = server_spec(config, Path.cwd() / worker.partition(":")[2], cache_dir=Path.cwd())
     try:
-        train_on_ray(spec, worker, lambda _: False, address=sys.argv[1])
+        train_on_ray(spec, worker, lambda _: False, placement=Placement(sys.argv[1]))
     except DistSGDError as error:
         return error
     raise AssertionError(f"{worker} trained")
