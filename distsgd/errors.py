@@ -36,6 +36,11 @@ from pathlib import Path
 from typing import ClassVar
 
 
+def _place(path: Path | str) -> Path | str:
+    """A path; an address of object storage stays as it is, since a path would lose a slash."""
+    return path if isinstance(path, str) and "://" in path else Path(path)
+
+
 class DistSGDError(Exception):
     """Root of the tree; `exit_code` is what the command line ends with."""
 
@@ -65,7 +70,7 @@ class RunError(DistSGDError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(str(path), reason)
-        self.path, self.reason = Path(path), reason
+        self.path, self.reason = _place(path), reason
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -142,7 +147,7 @@ class CheckpointError(DistSGDError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(str(path), reason)
-        self.path, self.reason = Path(path), reason
+        self.path, self.reason = _place(path), reason
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -153,7 +158,7 @@ class VerificationError(CheckpointError):
 
     def __init__(self, path: Path | str, step: int, reason: str) -> None:
         super(CheckpointError, self).__init__(str(path), step, reason)
-        self.path, self.step, self.reason = Path(path), step, reason
+        self.path, self.step, self.reason = _place(path), step, reason
 
     def __str__(self) -> str:
         return f"{self.path}: step {self.step} is the first that is wrong: {self.reason}"
@@ -225,7 +230,7 @@ class TrainingInterrupted(Interrupted):
 
     def __init__(self, path: Path | str, step: int, command: str = "") -> None:
         super(Interrupted, self).__init__(str(path), step, command)
-        self.path, self.step, self.command = Path(path), step, command
+        self.path, self.step, self.command = _place(path), step, command
 
     def __str__(self) -> str:
         command = self.command or f'Trainer(config, run_dir="{self.path}").fit(resume="auto")'
@@ -255,7 +260,7 @@ class ReplayInterrupted(Interrupted):
 
     def __init__(self, path: Path | str, step: int, num_steps: int) -> None:
         super(Interrupted, self).__init__(str(path), step, num_steps)
-        self.path, self.step, self.num_steps = Path(path), step, num_steps
+        self.path, self.step, self.num_steps = _place(path), step, num_steps
 
     def __str__(self) -> str:
         return (

@@ -154,6 +154,12 @@ class Location:
             with self.errors("writing"):
                 stream.close()
 
+    def delete(self) -> None:
+        """Remove the file, if there is one; blocks. Raises StorageError."""
+        system, path = self.file_system()
+        with contextlib.suppress(FileNotFoundError), self.errors("removing"):
+            system.delete_file(path)
+
     def stat(self) -> StoredFile | None:
         """Its size and time of change; None where there is no file. Blocks. Raises StorageError."""
         system, path = self.file_system()
@@ -250,6 +256,7 @@ def _s3(endpoint: str | None) -> Any:
 
     return fs.S3FileSystem(
         endpoint_override=endpoint,
+        allow_delayed_open=True,  # A small file is one request.
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MOST_ATTEMPTS),

@@ -74,7 +74,7 @@ def test_disk_without_room_ends_the_run_and_a_resume_gives_the_same_bits(
     before = CheckpointStore(run / "checkpoints").latest(print)
     with files_of_at_most(size_bytes), pytest.raises(DiskError, match="cannot be written") as error:
         killed.trained("run")
-    assert run in error.value.path.parents
+    assert run in Path(error.value.path).parents
     assert error.value.exit_code == 4
     assert "resume" in str(error.value)
     after = CheckpointStore(run / "checkpoints").latest(print)

@@ -1,0 +1,134 @@
+"""One small object on storage that is replaced only by who has seen its present version.
+
+Through obstore (extra ``s3``), since pyarrow.fs has no conditional put. Where it is not installed,
+or the store is of another kind, versions are compared before the put, which two writers at once may
+both pass: `is_atomic` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from distsgd.base.locations import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Location
+from distsgd.errors import StorageError, first_line
+
+_ATOMIC = ("s3", "gs", "abfs")
+
+
+class Superseded(Exception):  # noqa: N818 -- how a race ends, not a fault.
+    """Another process has replaced the object, or was first to write it."""
+
+
+class Seen(NamedTuple):
+    """What an object holds, and the version of that."""
+
+    data: bytes
+    version: Any
+
+
+class ConditionalObject:
+    """The object at `location`; any thread may call.
+
+    Attributes:
+        is_atomic: Whether of two writers at once only one can be first.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._store = _store_of(location) if location.scheme in _ATOMIC else None
+        self.is_atomic = self._store is not None
+
+    def read(self) -> Seen | None:
+        """What it holds now; None where there is none. Blocks. Raises StorageError."""
+        try:
+            if self._store is None:
+                data = self._location.read_bytes()
+                return Seen(data, data)
+            obstore = _obstore()
+            with _errors(self._location, "reading"):
+                found = obstore.get(self._store, self._key)
+                version = {key: found.meta[key] for key in ("e_tag", "version")}
+                return Seen(bytes(found.bytes()), version)
+        except FileNotFoundError:
+            return None
+
+    def write(self, data: bytes, *, over: Seen | None) -> Seen:
+        """Replace what was seen by `data`; None: only where there is none. Blocks.
+
+        Raises:
+            Superseded: It is not what was seen any more; nothing was written.
+            StorageError: The storage refuses, or does not answer; it may have been written.
+        """
+        if self._store is None:
+            now = self.read()
+            if (now and now.data) != (over and over.data):
+                raise Superseded
+            self._location.write_bytes(data)
+            return Seen(data, data)
+        obstore = _obstore()
+        refused = obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError
+        mode = "create" if over is None else {k: v for k, v in over.version.items() if v}
+        try:
+            with _errors(self._location, "writing", but=refused):
+                put = obstore.put(self._store, self._key, data, mode=mode)
+        except refused:
+            now = self.read()
+            if now is None or now.data != data:
+                raise Superseded from None
+            return now  # Written by the attempt whose answer was lost.
+        return Seen(data, {key: put[key] for key in ("e_tag", "version")})
+
+    @property
+    def _key(self) -> str:
+        return self._location.address.partition("://")[2].partition("/")[2]
+
+
+@contextlib.contextmanager
+def _errors(
+    location: Location, doing: str, but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """What obstore raises in the block comes out as ours, except FileNotFoundError and `but`."""
+    try:
+        yield
+    except (FileNotFoundError, *but):
+        raise
+    except Exception as error:  # Its errors have a base of their own, and Python's besides.
+        raise StorageError(location.address, f"{doing}: {first_line(error)}") from error
+
+
+def _obstore() -> Any:
+    import obstore  # noqa: PLC0415 -- an extra.
+
+    return obstore
+
+
+def _store_of(location: Location) -> Any:
+    """The bucket; None where obstore is not installed."""
+    try:
+        _obstore()
+    except ModuleNotFoundError:
+        return None
+    scheme, _, rest = location.address.partition("://")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    with _errors(location, "connecting"):
+        return _bucket(f"{scheme}://{rest.partition('/')[0]}", endpoint.startswith("http://"))
+
+
+@functools.cache
+def _bucket(root: str, is_plain: bool) -> Any:  # noqa: FBT001 -- a key of the cache.
+    from obstore.store import from_url  # noqa: PLC0415 -- an extra.
+
+    return from_url(
+        root,
+        client_options={
+            "allow_http": is_plain,
+            "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",
+            "timeout": f"{REQUEST_TIMEOUT_S:g}s",
+        },
+        retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=REQUEST_TIMEOUT_S)},
+    )

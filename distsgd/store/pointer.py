@@ -1,0 +1,76 @@
+"""What ``RUN.json`` of a run on object storage says: who may write, and which objects hold a file.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from distsgd.base.files import encode_json
+from distsgd.base.locations import Location
+from distsgd.errors import CheckpointError
+
+POINTER = "RUN.json"
+GROWING = (".jsonl",)  # Files that are appended to, kept in pieces.
+_FORMAT = 1
+
+
+class Piece(NamedTuple):
+    """One object that holds a file, or the next part of one."""
+
+    name: str
+    size_bytes: int
+    blake3: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What ``RUN.json`` says.
+
+    Attributes:
+        fence: How many owners there were.
+        owner: Who writes now, in words; "" for nobody.
+        token: Of the process that wrote it, so that it knows its own.
+        renewals: Grows while the owner lives.
+        files: The pieces of each file, by its path in the run.
+    """
+
+    fence: int = 0
+    owner: str = ""
+    token: str = ""
+    renewals: int = 0
+    files: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
+
+    def encoded(self) -> bytes:
+        """As JSON."""
+        files = {name: [list(it) for it in pieces] for name, pieces in self.files.items()}
+        found = {"format": _FORMAT, "fence": self.fence, "owner": self.owner, "token": self.token}
+        found |= {"renewals": self.renewals, "files": files}
+        return encode_json(Path(POINTER), found, indent=1)
+
+    @classmethod
+    def decoded(cls, data: bytes, location: Location) -> Pointer:
+        """What `data` says. Raises CheckpointError where it is none."""
+        try:
+            found = json.loads(data)
+            files = {
+                name: tuple(Piece(str(a), int(b), str(c)) for a, b, c in pieces)
+                for name, pieces in found["files"].items()
+            }
+            version, owner, token = found["format"], str(found["owner"]), str(found["token"])
+            pointer = cls(int(found["fence"]), owner, token, int(found["renewals"]), files)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(str(location), f"{POINTER} is no pointer: {error}") from None
+        if version != _FORMAT:
+            reason = f"{POINTER} has format {version!r}; must be {_FORMAT} (use a later distsgd)"
+            raise CheckpointError(str(location), reason)
+        return pointer
+
+
+def objects_of(pointer: Pointer) -> set[str]:
+    """The objects that hold its files."""
+    return {piece.name for pieces in pointer.files.values() for piece in pieces}

@@ -1,0 +1,276 @@
+"""A run on object storage: its files, one pointer that names them, and who may write.
+
+In it::
+
+    s3://bucket/runs/a/
+      RUN.json                 the pointer: owner, fence, and every file's objects and checksums
+      objects/<fence>-<n>      what the files hold, under names that are never used twice
+
+A file exists where the pointer names it, and the pointer is replaced as a whole by who has seen
+its present version. So a checkpoint appears whole or not at all, and the lease and the commit are
+one thing: an owner that was superseded fails at its next write, before anything becomes visible.
+A file that only grows is kept in pieces, joined when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from distsgd.base.files import make_private_directory
+from distsgd.base.locations import Location
+from distsgd.errors import CheckpointError, RunError, StorageError
+from distsgd.store.conditional import ConditionalObject, Seen, Superseded
+from distsgd.store.pointer import GROWING, POINTER, Piece, Pointer, objects_of
+from distsgd.store.upload import Upload
+
+LEASE_S = 30.0  # An owner that has not renewed for so long is gone.
+
+
+class RemoteRun:
+    """The run at an address.
+
+    Args:
+        location: Where it is.
+        clock: Seconds.
+        sleep: Waits so many of them.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.location = location
+        self._clock, self._sleep = clock, sleep
+        self._object = ConditionalObject(location / POINTER)
+
+    @property
+    def is_atomic(self) -> bool:
+        """Is a second owner kept out for certain?"""
+        return self._object.is_atomic
+
+    def exists(self) -> bool:
+        """Whether it is a run; blocks. Raises StorageError."""
+        return self._object.read() is not None
+
+    def fetch(self, into: Path) -> Path:
+        """Write all its files below the new directory `into`, each checked; blocks.
+
+        Raises:
+            RunError: There is no run.
+            CheckpointError: A file is damaged; names it.
+            StorageError: The storage refuses, or does not answer.
+        """
+        make_private_directory(into)
+        known: set[str] = set()
+        while True:
+            pointer = self._pointer(self._seen())
+            try:
+                for name, pieces in pointer.files.items():
+                    if name not in known or name.endswith(GROWING):
+                        self._fetch_file(into, name, pieces)
+                        known.add(name)
+            except FileNotFoundError as gone:
+                # Its owner has published twice since; where it has not, the object is lost.
+                if self._pointer(self._seen()) == pointer:
+                    raise CheckpointError(str(self.location), f"{gone} is missing") from None
+                continue
+            for name in known - pointer.files.keys():
+                (into / name).unlink(missing_ok=True)
+            for name in ("checkpoints", "history"):
+                make_private_directory(into / name)
+            return into
+
+    def create(self, directory: Path) -> None:
+        """Publish what a run begins with, where there is none; blocks.
+
+        Raises:
+            RunError: There is a run already.
+            StorageError: The storage refuses, or does not answer.
+        """
+        upload = Upload(self.location, Pointer(token=secrets.token_hex(8)))
+        try:
+            self._object.write(upload.pointer(directory).encoded(), over=None)
+        except Superseded:
+            raise RunError(self.location.address, "another process began this run") from None
+
+    def withdraw(self) -> None:
+        """Remove a run that has no checkpoint and no owner; blocks."""
+        seen = self._object.read()
+        if seen is None:
+            return
+        pointer = self._pointer(seen)
+        if pointer.owner or any(name.startswith("checkpoints/") for name in pointer.files):
+            return
+        (self.location / POINTER).delete()
+        for name in objects_of(pointer):
+            (self.location / name).delete()
+
+    @contextlib.contextmanager
+    def lease(self, owner: str, *, take_over: bool = False) -> Iterator[Lease]:
+        """Be the owner while the block runs; blocks up to `LEASE_S` and a little more before.
+
+        Args:
+            owner: Says who that is.
+            take_over: Whether an owner that may live is superseded at once.
+
+        Raises:
+            RunError: There is no run, or it has an owner that lives; names it.
+            StorageError: The storage refuses, or does not answer.
+        """
+        seen = self._seen() if take_over else self._when_free()
+        pointer = self._pointer(seen)
+        token = secrets.token_hex(8)
+        mine = replace(pointer, fence=pointer.fence + 1, owner=owner, token=token, renewals=0)
+        try:
+            seen = self._object.write(mine.encoded(), over=seen)
+        except Superseded:
+            raise self._taken(self._pointer(self._seen()).owner) from None
+        lease = Lease(self.location, self._object, mine, seen)
+        try:
+            yield lease
+        finally:
+            lease.end()
+
+    def _when_free(self) -> Seen:
+        """The pointer when it has no owner, or one that has not renewed for `LEASE_S`."""
+        first = self._seen()
+        owner = self._pointer(first).owner
+        if not owner:
+            return first
+        if not self.is_atomic:
+            raise self._taken(owner)
+        until = self._clock() + LEASE_S
+        while self._clock() < until:
+            self._sleep(LEASE_S / 20)
+            now = self._seen()
+            if now.data == first.data:
+                continue
+            if not self._pointer(now).owner:
+                return now
+            raise self._taken(self._pointer(now).owner)
+        return first
+
+    def _taken(self, owner: str) -> RunError:
+        reason = (
+            f"is in use by {owner}; one process at a time may train a run (wait for it, end it, "
+            "choose another --run-dir, or supersede it with --take-over)"
+        )
+        return RunError(self.location.address, reason)
+
+    def _seen(self) -> Seen:
+        seen = self._object.read()
+        if seen is None:
+            reason = "holds no RUN.json, so it is no run (see the address that train printed)"
+            raise RunError(self.location.address, reason)
+        return seen
+
+    def _pointer(self, seen: Seen) -> Pointer:
+        return Pointer.decoded(seen.data, self.location)
+
+    def _fetch_file(self, into: Path, name: str, pieces: tuple[Piece, ...]) -> None:
+        path = into / name
+        if path.resolve().parent != path.parent.resolve() or not _is_below(path, into):
+            raise CheckpointError(str(self.location), f"names the file {name!r}, outside of a run")
+        make_private_directory(path.parent)
+        content = b""
+        for piece in pieces:
+            data = (self.location / piece.name).read_bytes()
+            if len(data) != piece.size_bytes or blake3(data).hexdigest() != piece.blake3:
+                place = f"{self.location}/{piece.name}"
+                reason = f"is damaged ({name}: another size or checksum than {POINTER} says)"
+                raise CheckpointError(place, reason)
+            content += data
+        path.write_bytes(content)
+
+
+def _is_below(path: Path, directory: Path) -> bool:
+    return path.resolve().is_relative_to(directory.resolve())
+
+
+class Lease:
+    """The right to write a run, renewed by a thread of its own; made by `RemoteRun.lease`."""
+
+    def __init__(
+        self, location: Location, target: ConditionalObject, pointer: Pointer, seen: Seen
+    ) -> None:
+        self._location, self._object = location, target
+        self._pointer, self._seen = pointer, seen
+        self._upload = Upload(location, pointer)
+        self._doomed: set[str] = set()  # Objects that only the pointer before named.
+        self._lock = threading.Lock()
+        self._lost: RunError | None = None
+        self._is_ended = threading.Event()
+        threading.Thread(target=self._keep, name="distsgd-lease", daemon=True).start()
+
+    def check(self) -> None:
+        """Raises RunError where another has taken the run; costs nothing."""
+        if self._lost is not None:
+            raise self._lost
+
+    def publish(self, directory: Path) -> None:
+        """Make the files of `directory` those of the run; blocks.
+
+        Raises:
+            RunError: Another has taken the run; what was published is as it was.
+            StorageError: The storage refuses, or does not answer; the same.
+        """
+        self.check()
+        pointer = self._upload.pointer(directory)
+        with self._lock:
+            before = objects_of(self._pointer)
+            self._write(replace(pointer, renewals=self._pointer.renewals + 1))
+            self._upload.published(self._pointer)
+            doomed, self._doomed = self._doomed, before - objects_of(self._pointer)
+        self._sweep(doomed)
+
+    def end(self) -> None:
+        """Let go of the run, if it is still this process's; blocks."""
+        self._is_ended.set()
+        with self._lock, contextlib.suppress(StorageError, RunError):
+            if self._lost is None:
+                self._write(replace(self._pointer, owner=""))
+
+    def _keep(self) -> None:
+        while not self._is_ended.wait(LEASE_S / 3):
+            with self._lock, contextlib.suppress(StorageError, RunError):
+                if self._is_ended.is_set() or self._lost is not None:
+                    return
+                self._write(replace(self._pointer, renewals=self._pointer.renewals + 1))
+
+    def _write(self, pointer: Pointer) -> None:
+        try:
+            data = pointer.encoded()
+            self._seen = self._object.write(data, over=self._seen)
+        except Superseded:
+            self._find_out()
+            return self._write(pointer)
+        self._pointer = pointer
+        return None
+
+    def _find_out(self) -> None:
+        """Continue from an own write whose answer was lost; RunError where it is another's."""
+        now = self._object.read()
+        found = None if now is None else Pointer.decoded(now.data, self._location)
+        if now is None or found is None or found.token != self._pointer.token:
+            who = f"{found.owner} has taken it over" if found else "it is gone"
+            reason = f"was this process's to train, and {who}; nothing more is written"
+            self._lost = RunError(self._location.address, reason)
+            raise self._lost
+        self._seen = now
+
+    def _sweep(self, names: set[str]) -> None:
+        """Remove objects that no pointer names any more; what cannot be removed stays."""
+        for name in names:
+            with contextlib.suppress(StorageError):
+                (self._location / name).delete()

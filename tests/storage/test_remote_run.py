@@ -1,0 +1,248 @@
+"""A run on object storage: whole or not there, one owner at a time, through faults."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distsgd.base.locations import Location
+from distsgd.errors import CheckpointError, RunError, StorageError
+from distsgd.store import remote_run
+from distsgd.store.pointer import POINTER
+from distsgd.store.remote_run import LEASE_S, RemoteRun
+from tests.storage.proxy import FaultProxy
+
+
+@pytest.fixture
+def run(bucket: Location) -> RemoteRun:
+    return RemoteRun(bucket / "runs" / "a")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A run's directory at its beginning."""
+    place = tmp_path / "work"
+    write(place, "config.json", "{}")
+    return place
+
+
+def write(place: Path, name: str, text: str) -> None:
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def files(place: Path) -> dict[str, str]:
+    return {
+        path.relative_to(place).as_posix(): path.read_text()
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fetched(run: RemoteRun, tmp_path: Path) -> dict[str, str]:
+    number = len(list(tmp_path.iterdir()))
+    return files(run.fetch(tmp_path / f"fetched-{number}"))
+
+
+def test_what_was_published_is_fetched_and_private_files_are_not(
+    run: RemoteRun, place: Path, tmp_path: Path
+) -> None:
+    assert not run.exists()
+    write(place, "lock", "1")
+    write(place, "checkpoints/.staging-x/weights", "half")
+    run.create(place)
+    assert run.exists()
+    assert fetched(run, tmp_path) == {"config.json": "{}"}
+    with run.lease("me") as lease:
+        write(place, "checkpoints/step-1/weights", "w")
+        lease.publish(place)
+        assert fetched(run, tmp_path) == {"config.json": "{}", "checkpoints/step-1/weights": "w"}
+    assert run.fetch(tmp_path / "again").stat().st_mode & 0o077 == 0
+
+
+def test_run_is_begun_once_and_one_that_is_not_there_says_so(run: RemoteRun, place: Path) -> None:
+    with pytest.raises(RunError, match=r"s3://.*/runs/a: holds no RUN\.json"):
+        run.fetch(place.parent / "none")
+    run.create(place)
+    with pytest.raises(RunError, match="another process began this run"):
+        run.create(place)
+    run.withdraw()
+    assert not run.exists()
+    assert run.location.files() == []
+
+
+def test_publishing_uploads_only_what_is_new_and_grown_files_in_pieces(
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    run.create(place)
+    expected = {}
+    with run.lease("me") as lease:
+        for step in range(70):
+            with (place / "digests.jsonl").open("a") as file:
+                file.write(f"{step}\n")
+            before = len(proxy.requests)
+            lease.publish(place)
+            requests = [it.partition(" HTTP")[0] for it in proxy.requests[before:]]
+            puts = [it for it in requests if it.startswith("PUT") and it[-1] != "/"]
+            assert len(puts) == 2, puts  # The new line, and the pointer.
+        expected = files(place)
+        assert fetched(run, tmp_path) == expected
+        write(place, "digests.jsonl", "0\nanother\n")  # A resume has dropped lines.
+        lease.publish(place)
+    assert fetched(run, tmp_path)["digests.jsonl"] == "0\nanother\n"
+    objects = [it.location.name for it in run.location.files()]
+    assert len(objects) < 70
+
+
+def test_checkpoint_is_there_whole_or_not_at_all_wherever_a_publish_fails(
+    run: RemoteRun, place: Path, tmp_path: Path
+) -> None:
+    run.create(place)
+    for k in range(6):
+        before = fetched(run, tmp_path)
+        for name in ("weights", "state", "manifest"):
+            write(place, f"checkpoints/step-{k}/{name}", f"{name} {k}")
+        with run.lease("me") as lease:
+            fails_from(lease, k)
+            try:
+                lease.publish(place)
+            except StorageError:
+                assert fetched(run, tmp_path) == before
+            else:
+                assert fetched(run, tmp_path) == files(place)
+                assert k >= 4
+
+
+def fails_from(lease: remote_run.Lease, k: int) -> None:
+    """From its `k`-th upload on, the storage refuses."""
+    put, count = lease._upload._put, iter(range(100))
+
+    def put_or_fail(data: bytes) -> object:
+        if next(count) >= k:
+            raise StorageError("s3://x", "refused")
+        return put(data)
+
+    lease._upload._put = put_or_fail  # type: ignore[assignment,method-assign]
+
+
+def test_second_owner_is_refused_while_the_first_renews_and_takes_over_when_told(
+    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
+    run.create(place)
+    other = RemoteRun(run.location)
+    with run.lease("process 1 on a") as first:
+        with (
+            pytest.raises(RunError, match=r"in use by process 1 on a.*--take-over"),
+            other.lease("process 2 on b"),
+        ):
+            raise AssertionError
+        with other.lease("process 2 on b", take_over=True) as second:
+            write(place, "mine", "second")
+            second.publish(place)
+            write(place, "mine", "first")
+            with pytest.raises(RunError, match="process 2 on b has taken it over"):
+                first.publish(place)
+            with pytest.raises(RunError, match="nothing more is written"):
+                first.check()
+    assert fetched(run, tmp_path)["mine"] == "second"
+    with other.lease("process 3 on c"):
+        pass  # Both have let go of it.
+
+
+def test_owner_that_stopped_renewing_is_superseded_and_writes_nothing_when_it_wakes(
+    run: RemoteRun, place: Path
+) -> None:
+    run.create(place)
+    now_s = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    with run.lease("process 1 on a") as stopped:  # Its thread renews each ten seconds.
+        other = RemoteRun(run.location, clock=lambda: now_s, sleep=sleep)
+        with other.lease("process 2 on b"):
+            assert now_s >= LEASE_S
+            with pytest.raises(RunError, match="process 2 on b"):
+                stopped.publish(place)
+
+
+def test_renewal_notices_a_take_over_and_the_owner_learns_of_it(
+    run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
+    run.create(place)
+    with run.lease("process 1 on a") as first:
+        with RemoteRun(run.location).lease("process 2 on b", take_over=True):
+            wait_until(lambda: first._lost is not None)
+        with pytest.raises(RunError, match="taken it over"):
+            first.check()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    ticks = threading.Event()
+    for _ in range(500):
+        if happened():
+            return
+        ticks.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+def test_damaged_and_missing_objects_are_named(run: RemoteRun, place: Path, tmp_path: Path) -> None:
+    run.create(place)
+    (stored,) = [it for it in run.location.files() if "/objects/" in str(it.location)]
+    stored.location.write_bytes(b"[]")
+    with pytest.raises(CheckpointError, match=r"objects/0-1.*is damaged \(config\.json"):
+        run.fetch(tmp_path / "damaged")
+    stored.location.delete()
+    with pytest.raises(CheckpointError, match="is missing"):
+        run.fetch(tmp_path / "missing")
+    (run.location / POINTER).write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match=r"RUN\.json is no pointer"):
+        run.fetch(tmp_path / "forged")
+
+
+def test_pointer_cannot_name_files_outside_of_the_run(
+    run: RemoteRun, place: Path, tmp_path: Path
+) -> None:
+    run.create(place)
+    text = (run.location / POINTER).read_bytes()
+    (run.location / POINTER).write_bytes(text.replace(b"config.json", b"../config.json"))
+    with pytest.raises(CheckpointError, match="outside of a run"):
+        run.fetch(tmp_path / "forged")
+
+
+def test_reader_that_is_overtaken_by_two_publishes_reads_a_whole_state(
+    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.create(place)
+    with run.lease("me") as lease:
+        write(place, "result.json", "1")
+        lease.publish(place)
+        fetch_file, is_first = RemoteRun._fetch_file, [True]
+
+        def overtaken(self: RemoteRun, into: Path, name: str, pieces: object) -> None:
+            if is_first.pop() if is_first else False:
+                for text in ("2", "3"):
+                    write(place, "result.json", text)
+                    lease.publish(place)
+            fetch_file(self, into, name, pieces)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(RemoteRun, "_fetch_file", overtaken)
+        assert fetched(run, tmp_path) == {"config.json": "{}", "result.json": "3"}
+
+
+def test_publish_survives_a_lost_answer(
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    run.create(place)
+    with run.lease("me") as lease:
+        write(place, "result.json", "1")
+        proxy.refusals = 1
+        lease.publish(place)
+    assert fetched(run, tmp_path)["result.json"] == "1"
