@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import ClassVar
 
 
-def _place(path: Path | str) -> Path | str:
-    """A path; an address of object storage stays as it is, since a path would lose a slash."""
-    return path if isinstance(path, str) and "://" in path else Path(path)
+def _place(place: object) -> Path | str:
+    """A path; an address of object storage stays a text, since a path would lose a slash."""
+    text = str(place)
+    return text if "://" in text else Path(text)
 
 
 class DistSGDError(Exception):
@@ -68,7 +69,7 @@ class RunError(DistSGDError):
 
     exit_code = 2
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(str(path), reason)
         self.path, self.reason = _place(path), reason
 
@@ -145,7 +146,7 @@ class CheckpointError(DistSGDError):
 
     exit_code = 3
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: object, reason: str) -> None:
         super().__init__(str(path), reason)
         self.path, self.reason = _place(path), reason
 
@@ -156,7 +157,7 @@ class CheckpointError(DistSGDError):
 class VerificationError(CheckpointError):
     """Computing the run at `path` again gave another result, first at `step`."""
 
-    def __init__(self, path: Path | str, step: int, reason: str) -> None:
+    def __init__(self, path: object, step: int, reason: str) -> None:
         super(CheckpointError, self).__init__(str(path), step, reason)
         self.path, self.step, self.reason = _place(path), step, reason
 
@@ -228,7 +229,7 @@ class TrainingInterrupted(Interrupted):
     `command` is the command line that resumes it, "" where there was none.
     """
 
-    def __init__(self, path: Path | str, step: int, command: str = "") -> None:
+    def __init__(self, path: object, step: int, command: str = "") -> None:
         super(Interrupted, self).__init__(str(path), step, command)
         self.path, self.step, self.command = _place(path), step, command
 
@@ -258,7 +259,7 @@ class StoppedAtOnce(Interrupted):
 class ReplayInterrupted(Interrupted):
     """Computing the run `path` again was stopped after `step` of `num_steps` steps."""
 
-    def __init__(self, path: Path | str, step: int, num_steps: int) -> None:
+    def __init__(self, path: object, step: int, num_steps: int) -> None:
         super(Interrupted, self).__init__(str(path), step, num_steps)
         self.path, self.step, self.num_steps = _place(path), step, num_steps
 

@@ -30,9 +30,12 @@ def given_path(typed: str) -> Path:
 
 
 RunArgument = Annotated[
-    Path,
+    Any,
     typer.Argument(
-        metavar="RUN", parser=given_path, help="A run directory.", autocompletion=complete_run
+        metavar="RUN",
+        parser=given_place,
+        help="A run directory, or the address of a run.",
+        autocompletion=complete_run,
     ),
 ]
 ConfigArgument = Annotated[
@@ -45,12 +48,13 @@ ConfigArgument = Annotated[
     ),
 ]
 RunDirOption = Annotated[
-    Path | None,
+    Any,
     typer.Option(
         "--run-dir",
         metavar="DIR",
-        parser=given_path,
-        help="Where the run is kept; a new directory in runs/ unless given.",
+        parser=given_place,
+        help="Where the run is kept, a directory or s3://BUCKET/NAME; a new directory in runs/ "
+        "unless given.",
         autocompletion=complete_run,
     ),
 ]

@@ -89,7 +89,7 @@ def summary(found: Found) -> dict[str, Any]:
     status = "training" if holder else found.result.get("status", "not finished")
     is_over = status in ("training", "done", "diverged")
     return {
-        "run": str(found.run.path),
+        "run": str(found.run.place),
         "status": status,
         "process": holder,
         "resume_with": None if is_over else resume_command(found.run, found.config),
@@ -113,7 +113,7 @@ def _drawn(found: Found, *, plots: bool) -> Iterator[Path]:
 
 def _facts(found: Found) -> Iterator[tuple[str, str]]:
     """All of it for people."""
-    yield "run", str(found.run.path)
+    yield "run", str(found.run.place)
     yield from _config_facts(found.config)
     yield from _own_code_facts(found.environment)
     yield from _environment_facts(found.environment)
@@ -125,9 +125,9 @@ def _facts(found: Found) -> Iterator[tuple[str, str]]:
 def resume_command(run: RunDirectory, config: Mapping[str, Any]) -> str:
     """What resumes a run that is not finished, whole and ready to be pasted."""
     if config.get("data", {}).get("path"):
-        words = (run.config_path, "--run-dir", run.path, "--resume", "auto")
+        words = (run.config_path, "--run-dir", str(run.place), "--resume", "auto")
         return command_line("train", *words)
-    return f'Trainer(config, data=(x, y), run_dir="{run.path}").fit(resume="auto")'
+    return f'Trainer(config, data=(x, y), run_dir="{run.place}").fit(resume="auto")'
 
 
 def means(values: Sequence[float], width: int = _SPARK_WIDTH) -> list[float]:

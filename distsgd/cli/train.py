@@ -76,6 +76,12 @@ class Request:
         ),
     ] = "never"
     accept_numerics: AcceptNumericsOption = False
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Supersede another process that trains this run on object storage."
+        ),
+    ] = False
     cache_dir: CachePlaceOption = None
     inject: Annotated[
         list[str] | None,
@@ -87,14 +93,14 @@ class Request:
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress.")] = False
 
-    def command(self, config: Path, run: Path | None) -> str:
+    def command(self, config: Path, run: object) -> str:
         """The command line that resumes `run`, or starts it: all of it, for a shell."""
         name = str(config)
         words: list[str | Path] = [f"./{name}" if name.startswith("-") else name]
         words += [word for override in self.overrides or () for word in ("--set", override)]
         words += [] if self.workers is None else ["--workers", self.workers]
         run = self.run_dir or run
-        words += [] if run is None else ["--run-dir", run]
+        words += [] if run is None else ["--run-dir", str(run)]
         words += ["--accept-numerics"] if self.accept_numerics else []
         words += [] if self.cache_dir is None else ["--cache-dir", str(self.cache_dir)]
         words += [word for fault in self.inject or () for word in ("--inject", fault)]
@@ -241,7 +247,11 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
     signals = StopSignals(trainer.request_stop, shown.message)
     with signals, shown:
         try:
-            return trainer.fit(resume=request.resume, accept_numerics=request.accept_numerics)
+            return trainer.fit(
+                resume=request.resume,
+                accept_numerics=request.accept_numerics,
+                take_over=request.take_over,
+            )
         except TrainingInterrupted as stopped:
             way_on = request.command(path, stopped.path)
             raise TrainingInterrupted(stopped.path, stopped.step, way_on) from None
@@ -250,18 +260,21 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
             raise StoppedAtOnce(has_begun, request.command(path, trainer.path)) from None
 
 
-def _failure(error: DistSGDError, run_dir: Path | None) -> dict[str, Any]:
+def _failure(error: DistSGDError, run_dir: Path | Location | None) -> dict[str, Any]:
     """The object of ``--json`` where a run did not end well: the same keys, null where unknown."""
     from distsgd.parallel.server.spec import KEYS
 
     values: dict[str, Any] = dict.fromkeys(KEYS)
     run = error.path if isinstance(error, TrainingInterrupted) else run_dir
     is_stopped = isinstance(error, Interrupted)
-    values |= {"run": run, "status": "interrupted" if is_stopped else "failed"}
+    values |= {
+        "run": None if run is None else str(run),
+        "status": "interrupted" if is_stopped else "failed",
+    }
     if isinstance(error, TrainingInterrupted | DivergedError):
         values["status"] = "diverged" if isinstance(error, DivergedError) else "interrupted"
         values["steps"] = error.step
-        if run is not None and (run / "result.json").is_file():
+        if isinstance(run, Path) and (run / "result.json").is_file():
             values |= json.loads((run / "result.json").read_text())
     return values
 
@@ -278,22 +291,24 @@ def _say_end(result: Run, source: str, cache_dir: Path | Location | None) -> Non
         say(f"test accuracy {number(accuracy)}  (test loss {number(loss)})")
     elif loss is not None:
         say(f"test loss {number(loss)}")
-    say(f"the run lies in {shlex.quote(str(result.path))}")
+    say(f"the run lies in {shlex.quote(str(result.place))}")
     say("next:")
-    for command in next_commands(result.path, source, cache_dir):
+    for command in next_commands(result.place, source, cache_dir):
         say(f"  {command}")
 
 
-def next_commands(run: Path, source: str, cache_dir: Path | Location | None = None) -> list[str]:
+def next_commands(
+    run: Path | Location, source: str, cache_dir: Path | Location | None = None
+) -> list[str]:
     """What can be done with a finished run whose rows came from `source`."""
     if isinstance(cache_dir, Path):
         cache_dir = cache_dir.expanduser().absolute()
     cache = () if cache_dir is None else ("--cache-dir", str(cache_dir))
-    found = [command_line("show", run), command_line("verify", run, *cache)]
+    found = [command_line("show", str(run)), command_line("verify", str(run), *cache)]
     if Path(source).is_file():  # No glob, no address, no prepared directory.
         names = (f"predictions{i or ''}.parquet" for i in itertools.count())
         out = next(name for name in names if not Path(name).exists())
-        found.append(command_line("predict", run, "--data", source, "--out", out))
+        found.append(command_line("predict", str(run), "--data", source, "--out", out))
     return found
 
 

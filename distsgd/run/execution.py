@@ -287,6 +287,6 @@ def execute(
         changed: What the server is told, where that is not all of what the run says.
     """
     initial_weights = read_initial_weights(run, run_spec)
-    spec = changed(run_spec.server_spec(run.path, initial_weights))
+    spec = changed(run_spec.server_spec(run.place, initial_weights))
     placement = run_spec.config.parallel.wanted_placement
     return launch(spec, run_spec.worker, watch, placement=placement, hooks=hooks)

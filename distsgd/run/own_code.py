@@ -242,14 +242,14 @@ def check_own_code(run: RunDirectory, own: OwnCode = NO_OWN_CODE) -> tuple[str, 
     for what in lacking.keys() - now.keys():
         settings = ", as a dataclass of its settings," if what == "rule" else ""
         raise RunError(
-            run.path,
+            run.place,
             f"was trained with the {what} {lacking[what]}, which has no name by which it can be "
             f"found; hand it to Trainer again to resume, or {_WAY_OUT}{settings} and train anew "
             "(then it can be verified)",
         )
     for what in now.keys() - lacking.keys():
         raise RunError(
-            run.path, f"was begun without a {what} handed in; leave it out, or train anew"
+            run.place, f"was begun without a {what} handed in; leave it out, or train anew"
         )
     named = [entry for entry in recorded if entry["name"] is not None]
     unsure = [
@@ -279,7 +279,7 @@ def check_found_again(run: RunDirectory, *whats: str) -> None:
     for entry in _recorded(run):
         if entry["name"] is None and entry["what"] in whats:
             raise RunError(
-                run.path,
+                run.place,
                 f"was trained with the {entry['what']} {entry['shown']}, which has no name by "
                 f"which it can be found; use what fit() returned, or {_WAY_OUT} and train anew",
             )

@@ -67,7 +67,7 @@ def check_resume(run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool,
     if not accept_numerics:
         raise _refused(run, changed)
     say(
-        f"WARNING: {run.path} is resumed after step {after} under another numerics profile, so "
+        f"WARNING: {run.place} is resumed after step {after} under another numerics profile, so "
         f"that other bits come out than without the break: {changed}; environment.json says so"
     )
     entry = {
@@ -90,7 +90,7 @@ def _recorded(run: RunDirectory, run_spec: RunSpec) -> dict[str, Any]:
     recorded, now = run.read_json(run.environment_path), run_spec.manifest.digest
     if recorded.get("data_digest") != now:
         raise RunError(
-            run.path,
+            run.place,
             f"was made with other data (digest {recorded.get('data_digest')}, now {now}); "
             "restore the data, or train into another --run-dir",
         )
@@ -132,7 +132,7 @@ def _changed(then: dict[str, Any], run_spec: RunSpec) -> str:
 
 def _refused(run: RunDirectory, changed: str) -> NumericsError:
     return NumericsError(
-        f"{run.path} was made under another numerics profile, other bits would come out: "
+        f"{run.place} was made under another numerics profile, other bits would come out: "
         f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
         'into another --run-dir (with [train] numerics = "portable" machines agree), or let train '
         "--resume auto or verify take other bits with --accept-numerics"

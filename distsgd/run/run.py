@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.base.settings import call_argument, path_argument
+from distsgd.base.locations import Location, place_argument
+from distsgd.base.settings import call_argument
 from distsgd.config import TrainConfig
 from distsgd.data.cache_directory import Cache, DirectoryLock, cache_argument
 from distsgd.data.manifest import Manifest
@@ -29,7 +30,8 @@ from distsgd.run.evaluation import Evaluation
 from distsgd.run.execution import Progress
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
-from distsgd.run.run_files import CHECKPOINTS_GONE, recorded_config
+from distsgd.run.run_files import recorded_config
+from distsgd.run.run_place import why_no_checkpoint
 from distsgd.run.source import cache_for, data_again, manifest_of
 from distsgd.run.spec import RunSpec, build_model
 from distsgd.run.verify import Verification, verify
@@ -70,8 +72,8 @@ class Run:
     _held: list[DirectoryLock] = field(default_factory=list)
 
     @classmethod
-    def open(cls, run: Path | str, *, on_message: Say = _silent) -> Self:
-        """The run at `run`, a directory.
+    def open(cls, run: Path | Location | str, *, on_message: Say = _silent) -> Self:
+        """The run at `run`, a directory or an address; from there it is fetched.
 
         What its ``config.json`` names is imported, which runs the module's code: open only runs
         whose named modules you trust.
@@ -83,7 +85,7 @@ class Run:
         Raises:
             RunError: It is no run, is damaged, or is of another version.
         """
-        directory = RunDirectory.open(path_argument("run", run))
+        directory = RunDirectory.open(place_argument("run", run))
         config = recorded_config(directory)
         check_found_again(directory, "model")
         manifest = manifest_of(directory.path / "data")
@@ -104,8 +106,13 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The run directory."""
+        """The run directory; of a run on object storage, a working copy that ends with this."""
         return self.directory.path
+
+    @property
+    def place(self) -> Path | Location:
+        """Where the run is: its directory, or its address."""
+        return self.directory.place
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -117,7 +124,7 @@ class Run:
         """
         found = CheckpointStore(self.directory.checkpoints).latest(self._say)
         if found is None:
-            raise RunError(self.path, _why_no_checkpoint(self.directory))
+            raise RunError(self.place, why_no_checkpoint(self.directory))
         return found
 
     @property
@@ -148,7 +155,7 @@ class Run:
         """The newest weights, shape ``[P]``; RunError where they are no longer finite."""
         if not np.isfinite(self.recorded_weights_P).all():
             raise RunError(
-                self.directory.path,
+                self.place,
                 "diverged, and was told to train on; its weights are no longer finite numbers "
                 "(use a run that converged)",
             )
@@ -172,7 +179,7 @@ class Run:
         return data_again(
             self.config,
             self.manifest,
-            self.path,
+            self.directory.path,
             cache_dir=cache_argument(cache_dir),
             on_message=self._say,
             held=self._held,
@@ -185,7 +192,7 @@ class Run:
             shown.append(f"weights=<{in_short(self.weights)}>")
             rows = self.history
             shown.append(f"history=<{len(rows):,} rows of {rows.num_columns} columns>")
-        return f"Run({', '.join([*shown, f'path={str(self.path)!r}'])})"
+        return f"Run({', '.join([*shown, f'path={str(self.place)!r}'])})"
 
     def predict(self, x: object) -> Array:
         """The label of each row.
@@ -276,7 +283,7 @@ class Run:
         """
         if data is None:
             if not self.manifest.test_shards:
-                raise RunError(self.path, "held no rows out; name a file with --data")
+                raise RunError(self.place, "held no rows out; name a file with --data")
             return evaluation.evaluate_held_out(self, self.data(cache_dir))
         if isinstance(data, tuple) or not (are_files(data) or isinstance(data, list)):
             return evaluation.evaluate_rows(self, labelled_rows(data, self.manifest))
@@ -336,15 +343,3 @@ Result = Run  # What `Trainer.fit` returns.
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
-
-
-def _why_no_checkpoint(directory: RunDirectory) -> str:
-    """What is wrong with a run that has none, and what to do."""
-    none_yet = "has no checkpoint yet"
-    if not directory.result_path.is_file():
-        return f"{none_yet}; train it first, or let it train on to its first one"
-    ended = directory.read_json(directory.result_path)
-    if ended.get("status") == "diverged":
-        step = ended.get("steps")
-        return f"{none_yet}; it diverged at step {step}; train again with a smaller learning rate"
-    return f"is finished, but {CHECKPOINTS_GONE}" if ended.get("status") == "done" else none_yet

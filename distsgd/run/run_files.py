@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +29,7 @@ from distsgd.base.files import (
 from distsgd.base.locations import Location
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import MANIFEST_FILE
-from distsgd.errors import ConfigError, RunError
+from distsgd.errors import ConfigError, DistSGDError, RunError
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.run import own_code
@@ -61,8 +61,8 @@ _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 
 
 def find_run(
-    config: TrainConfig, stem: str, wanted: Path | None, resume: Resume
-) -> tuple[Path, bool]:
+    config: TrainConfig, stem: str, wanted: Path | Location | None, resume: Resume
+) -> tuple[Path | Location, bool]:
     """The directory of this run, and whether it exists already.
 
     Without a directory of one's own, a resume finds the newest run of the same configuration under
@@ -71,7 +71,7 @@ def find_run(
     Args:
         config: Of the run.
         stem: What its data are called; what no shell takes plainly (a glob's ``*``) is left out.
-        wanted: The directory that was asked for.
+        wanted: The directory or the address that was asked for.
         resume: "auto" resumes a run that exists.
 
     Raises:
@@ -113,19 +113,23 @@ def staging_beside(path: Path) -> Iterator[Path]:
 
 
 def begin(
-    path: Path, run_spec: RunSpec, initial_weights: Array | None, rows: Path | None = None
+    path: Path | Location,
+    run_spec: RunSpec,
+    initial_weights: Array | None,
+    rows: Path | None = None,
 ) -> RunDirectory:
     """A new run at `path`, with what it is made of (`write_beginning`), or nothing at all there.
 
     Raises:
         RunError: There is something else, no right to write, or another process was first.
     """
-    was_there = path.exists()
+    was_there = isinstance(path, Path) and path.exists()
     run = RunDirectory.create(path)
     try:
         write_beginning(run, run_spec, initial_weights, rows)
+        run.begin()
     except BaseException:
-        if not RunDirectory.is_run(path):
+        if run.copy is None and not RunDirectory.is_run(path):
             _remove_beginning(run, keep_directory=was_there)
         raise
     return run
@@ -133,6 +137,10 @@ def begin(
 
 def withdraw(run: RunDirectory) -> None:
     """Remove a run that has written down nothing but its beginning, unless a process has it."""
+    if run.copy is not None:
+        with suppress(DistSGDError):
+            run.copy.withdraw()
+        return
     with suppress(RunError), run.lock(0.0):
         files = {entry.name for entry in run.path.iterdir()}
         is_empty = not any(any(place.iterdir()) for place in (run.checkpoints, run.history))
@@ -171,9 +179,10 @@ def write_beginning(
         RunError: Another process was first.
     """
     # Two that start at once into one directory must not leave one's configuration over the other's.
-    with run.lock(LOCK_TIMEOUT_S):
+    # A working copy is nobody else's, and becomes a run as a whole.
+    with nullcontext() if run.copy else run.lock(LOCK_TIMEOUT_S):
         if RunDirectory.is_run(run.path):
-            raise RunError(run.path, _HOLDS_A_RUN)
+            raise RunError(run.place, _HOLDS_A_RUN)
         manifest_copy = run.path / "data" / MANIFEST_FILE
         make_private_directory(manifest_copy.parent)
         if rows is not None:
@@ -270,7 +279,7 @@ def _check_format(run: RunDirectory) -> None:
         )
 
 
-def _same_configuration(path: Path, config: TrainConfig) -> bool:
+def _same_configuration(path: Path | Location, config: TrainConfig) -> bool:
     try:
         recorded = recorded_config(RunDirectory.open(path))
     except RunError:
@@ -278,7 +287,7 @@ def _same_configuration(path: Path, config: TrainConfig) -> bool:
     return recorded.canonical() == config.canonical()
 
 
-def _check_same_configuration(path: Path, config: TrainConfig) -> None:
+def _check_same_configuration(path: Path | Location, config: TrainConfig) -> None:
     recorded = recorded_config(RunDirectory.open(path))
     then, now = _flat(recorded.canonical()), _flat(config.canonical())
     changed = [

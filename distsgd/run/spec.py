@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distsgd.base.arrays import Array
+from distsgd.base.locations import Location
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace, StoredData
@@ -102,7 +103,7 @@ class RunSpec:
             profile=profile(config.train.dtype),
         )
 
-    def server_spec(self, run: Path, initial_weights: Array | None) -> ServerSpec:
+    def server_spec(self, run: Path | Location, initial_weights: Array | None) -> ServerSpec:
         """What the server needs to know; it records into `run`."""
         config, per_epoch = self.config, self.sampler.steps_per_epoch
         return ServerSpec(

@@ -14,8 +14,8 @@ from typing import Any, Never, NoReturn, get_args
 import numpy as np
 
 from distsgd.base.arrays import Array
-from distsgd.base.locations import place_of
-from distsgd.base.settings import path_argument, refuse
+from distsgd.base.locations import Location, place_of
+from distsgd.base.settings import refuse
 from distsgd.config import TrainConfig
 from distsgd.data.cache_directory import DirectoryLock, cache_argument
 from distsgd.data.node_cache import DataPlace
@@ -40,6 +40,7 @@ from distsgd.run.resume import check_resume
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
+from distsgd.run.run_place import absolute, run_place
 from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
@@ -63,6 +64,7 @@ class _Start:
     resume: Resume
     accept_numerics: bool
     initial_weights: Mapping[str, Array] | None
+    take_over: bool
 
     def __post_init__(self) -> None:
         if not isinstance(self.resume, str) or self.resume not in get_args(Resume):
@@ -71,6 +73,8 @@ class _Start:
             refuse("accept_numerics", self.accept_numerics, "True or False")
         if not isinstance(self.initial_weights, Mapping | None):
             refuse("initial_weights", self.initial_weights, "arrays by parameter name, or None")
+        if not isinstance(self.take_over, bool):
+            refuse("take_over", self.take_over, "True or False")
 
 
 class Trainer:
@@ -88,13 +92,13 @@ class Trainer:
         rule: An `UpdateRule`, a frozen dataclass of its settings; or its class or ``module:class``.
             The learning rate is that of ``[optimizer]``.
         callbacks: Called while the run is trained: see `Callback`.
-        run_dir: Where the run is recorded; a new directory under ``runs/`` unless given.
+        run_dir: Where the run is recorded, also ``s3://BUCKET/NAME``; in ``runs/`` unless given.
         cache_dir: Where prepared and fetched data are kept, a directory of each node;
             ``~/.cache/distsgd`` unless given. An address (``s3://...``) keeps prepared data for all
             nodes.
 
     Attributes:
-        path: The run directory; None before there is one.
+        path: The run directory, or its address; None before there is one.
 
     Raises:
         ConfigError: An argument is nothing of its kind, or has moved to `fit` or a callback; rows
@@ -116,7 +120,7 @@ class Trainer:
         worker: MakeWorker | str | None = None,
         rule: UpdateRule | SearchRule | type | str | None = None,
         callbacks: Sequence[Callback] = (),
-        run_dir: Path | str | None = None,
+        run_dir: Path | Location | str | None = None,
         cache_dir: Path | str | None = None,
         **moved: Never,
     ) -> None:
@@ -133,12 +137,12 @@ class Trainer:
         self._callbacks = Callbacks(callbacks)
         self._own = replace(own, callbacks=tuple(map(type, callbacks)))
         self._say = self._callbacks.message
-        self._run_dir = None if run_dir is None else path_argument("run_dir", run_dir).absolute()
+        self._run_dir = run_place(run_dir, config, data)
         self._cache_dir = cache_argument(cache_dir)
         self._held: list[DirectoryLock] = []
         self._stop = threading.Event()
         self._has_begun = False
-        self.path: Path | None = None
+        self.path: Path | Location | None = None
 
     def request_stop(self) -> bool:
         """End the run after its present step, with a checkpoint; callable from a signal handler.
@@ -170,6 +174,7 @@ class Trainer:
         resume: Resume = "never",
         accept_numerics: bool = False,
         initial_weights: Mapping[str, Array] | None = None,
+        take_over: bool = False,
     ) -> Run:
         """Train to the end; blocks.
 
@@ -179,6 +184,8 @@ class Trainer:
             accept_numerics: Whether a run is resumed where this process computes other bits than
                 the one that trained it before; that is said, and stands in its record.
             initial_weights: By parameter name, instead of random ones; of the parameters' shapes.
+            take_over: Whether another process that trains this run on object storage is
+                superseded; it ends without writing.
 
         Returns:
             The run, as `Run.open` reads it back.
@@ -191,7 +198,7 @@ class Trainer:
             TrainingInterrupted: It was asked to stop; the run can be resumed.
             Exception: What a callback raised; a checkpoint was written before, if a step was made.
         """
-        start = _Start(resume, accept_numerics, initial_weights)
+        start = _Start(resume, accept_numerics, initial_weights, take_over)
         try:
             return self._fit(start)
         finally:
@@ -204,7 +211,7 @@ class Trainer:
             if exists and (finished := self._finished_by_others(path)):
                 return finished
             try:
-                run_spec, run = self._open_run(path.absolute(), start, exists=exists)
+                run_spec, run = self._open_run(absolute(path), start, exists=exists)
                 break
             except RunError:
                 if exists or start.resume == "never" or not RunDirectory.is_run(path):
@@ -213,21 +220,22 @@ class Trainer:
             path, exists = run_files.find_run(self._config, stem, path, start.resume)
         for warning in run_spec.warnings():
             self._say(f"warning: {warning}")
-        self.path = run.path
-        outcome = self._train(run_spec, run)
+        self.path = run.place
+        outcome = self._train(run_spec, run, take_over=start.take_over)
+        run.fetch()
         result = self._ended(Run.of(run_spec, run), outcome)
         self._callbacks.train_end(result)
         return result
 
-    def _finished_by_others(self, path: Path) -> Run | None:
+    def _finished_by_others(self, path: Path | Location) -> Run | None:
         """A run that has nothing left to do, or has not once it is free."""
         run = RunDirectory.open(path)
         self._wait_until_free(run)
         metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
         if metrics.get("status") != "done":
             return None
-        self._say(f"{run.path} is finished; nothing to do")
-        return _with_weights(Run.open(run.path))
+        self._say(f"{run.place} is finished; nothing to do")
+        return _with_weights(Run.open(run.place))
 
     def _wait_until_free(self, run: RunDirectory) -> None:
         """Leave a run alone that another process trains; one that was killed lets go soon."""
@@ -250,11 +258,14 @@ class Trainer:
         check_labels(run_spec.model.loss, data)
         return run_spec
 
-    def _open_run(self, path: Path, start: _Start, *, exists: bool) -> tuple[RunSpec, RunDirectory]:
+    def _open_run(
+        self, path: Path | Location, start: _Start, *, exists: bool
+    ) -> tuple[RunSpec, RunDirectory]:
         """Fix what the run is; on disk too, unless it exists already."""
         if self._data is None:
             run_spec = self._spec_of(self._prepared_files())
             return run_spec, self._open_with(run_spec, path, start, exists=exists)
+        assert isinstance(path, Path), "rows in memory are kept in a run directory"
         with run_files.staging_beside(path) as staging:
             rows = prepared_arrays(self._config, self._data, staging / "data")
             run_spec = replace(self._spec_of(rows), data=path / "data")
@@ -263,7 +274,7 @@ class Trainer:
     def _open_with(
         self,
         run_spec: RunSpec,
-        path: Path,
+        path: Path | Location,
         start: _Start,
         *,
         exists: bool,
@@ -274,7 +285,7 @@ class Trainer:
             return run_files.begin(path, run_spec, weights_P, rows)
         run = RunDirectory.open(path)
         for doubt in check_own_code(run, self._own):
-            self._say(f"WARNING: {run.path}: {doubt}")
+            self._say(f"WARNING: {run.place}: {doubt}")
         check_resume(run, run_spec, accept_numerics=start.accept_numerics, say=self._say)
         return run
 
@@ -286,7 +297,7 @@ class Trainer:
             return None
         return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))
 
-    def _train(self, run_spec: RunSpec, run: RunDirectory) -> Outcome:
+    def _train(self, run_spec: RunSpec, run: RunDirectory, *, take_over: bool) -> Outcome:
         seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop)
 
         def watch(status: Status) -> bool:
@@ -294,7 +305,8 @@ class Trainer:
             return seen(status)
 
         def observed(spec: ServerSpec) -> ServerSpec:
-            return replace(spec, observer=self._config.parallel.named_observer)
+            record = replace(spec.record, take_over=take_over)
+            return replace(spec, record=record, observer=self._config.parallel.named_observer)
 
         try:
             self._callbacks.train_start(Run.of(run_spec, run))
@@ -315,7 +327,7 @@ class Trainer:
         if outcome.status == "diverged":
             raise DivergedError(outcome.steps, outcome.advice or "")
         if outcome.status == "interrupted":
-            raise TrainingInterrupted(run.path, outcome.steps)
+            raise TrainingInterrupted(run.place, outcome.steps)
         if outcome.advice:
             self._say(outcome.advice)
         return _with_weights(run)

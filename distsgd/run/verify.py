@@ -85,10 +85,10 @@ def _silent(_: Any) -> None:
 def _refuse_half(run: RunDirectory, outcome: Outcome, num_steps: int) -> None:
     """Raise what ended the replay, unless it came to the end that its configuration says."""
     if outcome.status == "interrupted":
-        raise ReplayInterrupted(run.path, outcome.steps, num_steps)
+        raise ReplayInterrupted(run.place, outcome.steps, num_steps)
     if outcome.status == "diverged":
         advice = (
-            f"the run {run.path} diverges here when it is computed again ({outcome.advice}), "
+            f"the run {run.place} diverges here when it is computed again ({outcome.advice}), "
             f"though its record continues to step {num_steps}; nothing else was found out about it"
         )
         raise DivergedError(outcome.steps, advice)
@@ -106,7 +106,7 @@ def _room(run: RunDirectory) -> Iterator[Path]:
         try:
             yield Path(room.name)
         except DiskError as error:
-            if not error.path.is_relative_to(room.name):
+            if not Path(error.path).is_relative_to(room.name):
                 raise
             raise _no_room(run, room.name, error.reason.partition(" (")[0]) from error
 
@@ -114,8 +114,8 @@ def _room(run: RunDirectory) -> Iterator[Path]:
 def _no_room(run: RunDirectory, room: str, reason: str) -> DiskError:
     return DiskError(
         room,
-        f"{reason}, while {run.path} was computed again; nothing was found out about it (make room "
-        "there, or name another directory in TMPDIR)",
+        f"{reason}, while {run.place} was computed again; nothing was found out about it (make "
+        "room there, or name another directory in TMPDIR)",
     )
 
 
@@ -166,7 +166,7 @@ def verify(
     doubts = check_replay(saved.directory, run_spec, accept_numerics=accept_numerics)
     doubts += check_own_code(saved.directory, saved.own)
     for doubt in doubts:
-        say(f"WARNING: {saved.path}: {doubt}")
+        say(f"WARNING: {saved.place}: {doubt}")
     say(f"making {recorded.steps} steps again")
     with replayed(saved, run_spec, recorded.steps, on_progress=show, stop=stop) as made:
         again = read_record(made)
@@ -174,7 +174,7 @@ def verify(
     if wrong is not None:
         step, what = wrong
         end = "; ".join(("nothing from there on can be trusted", *doubts))
-        raise VerificationError(saved.path, step, f"{what}; {end}")
+        raise VerificationError(saved.place, step, f"{what}; {end}")
     return Verification(recorded.steps, len(recorded.digests))
 
 

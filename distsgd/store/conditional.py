@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from distsgd.base import locations
 from distsgd.base.locations import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Location
 from distsgd.errors import StorageError, first_line
 
@@ -71,7 +72,8 @@ class ConditionalObject:
             self._location.write_bytes(data)
             return Seen(data, data)
         obstore = _obstore()
-        refused = obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError
+        errors: Any = obstore.exceptions
+        refused: tuple[type[Exception], ...] = errors.AlreadyExistsError, errors.PreconditionError
         mode = "create" if over is None else {k: v for k, v in over.version.items() if v}
         try:
             with _errors(self._location, "writing", but=refused):
@@ -95,9 +97,9 @@ def _errors(
     """What obstore raises in the block comes out as ours, except FileNotFoundError and `but`."""
     try:
         yield
-    except (FileNotFoundError, *but):
-        raise
-    except Exception as error:  # Its errors have a base of their own, and Python's besides.
+    except Exception as error:
+        if isinstance(error, (FileNotFoundError, *but)):
+            raise
         raise StorageError(location.address, f"{doing}: {first_line(error)}") from error
 
 
@@ -130,5 +132,8 @@ def _bucket(root: str, is_plain: bool) -> Any:  # noqa: FBT001 -- a key of the c
             "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",
             "timeout": f"{REQUEST_TIMEOUT_S:g}s",
         },
-        retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=REQUEST_TIMEOUT_S)},
+        retry_config={
+            "max_retries": locations.MOST_ATTEMPTS - 1,
+            "retry_timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+        },
     )

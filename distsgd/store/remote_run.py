@@ -28,9 +28,10 @@ from distsgd.base.files import make_private_directory
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.store.conditional import ConditionalObject, Seen, Superseded
-from distsgd.store.pointer import GROWING, POINTER, Piece, Pointer, objects_of
+from distsgd.store.pointer import POINTER, Piece, Pointer, objects_of
 from distsgd.store.upload import Upload
 
+Files = dict[str, tuple[Piece, ...]]  # The pieces of each file, by its path in the run.
 LEASE_S = 30.0  # An owner that has not renewed for so long is gone.
 
 
@@ -63,8 +64,12 @@ class RemoteRun:
         """Whether it is a run; blocks. Raises StorageError."""
         return self._object.read() is not None
 
-    def fetch(self, into: Path) -> Path:
-        """Write all its files below the new directory `into`, each checked; blocks.
+    def fetch(self, into: Path, fetched: Files | None = None) -> Path:
+        """Write its files below `into`, each checked; blocks.
+
+        Args:
+            into: A directory of its own.
+            fetched: What lies there by earlier calls, which is kept; brought up to date.
 
         Raises:
             RunError: There is no run.
@@ -72,24 +77,32 @@ class RemoteRun:
             StorageError: The storage refuses, or does not answer.
         """
         make_private_directory(into)
-        known: set[str] = set()
+        fetched = {} if fetched is None else fetched
         while True:
             pointer = self._pointer(self._seen())
             try:
-                for name, pieces in pointer.files.items():
-                    if name not in known or name.endswith(GROWING):
-                        self._fetch_file(into, name, pieces)
-                        known.add(name)
+                self._bring_up(into, pointer, fetched)
             except FileNotFoundError as gone:
                 # Its owner has published twice since; where it has not, the object is lost.
-                if self._pointer(self._seen()) == pointer:
+                if objects_of(self._pointer(self._seen())) == objects_of(pointer):
                     raise CheckpointError(str(self.location), f"{gone} is missing") from None
                 continue
-            for name in known - pointer.files.keys():
-                (into / name).unlink(missing_ok=True)
             for name in ("checkpoints", "history"):
                 make_private_directory(into / name)
             return into
+
+    def _bring_up(self, into: Path, pointer: Pointer, fetched: Files) -> None:
+        """Have below `into` what `pointer` names, and nothing else that was fetched before."""
+        for name, pieces in pointer.files.items():
+            if fetched.get(name) != pieces:
+                fetched[name] = ()  # Of which a part may be there by an error.
+                self._fetch_file(into, name, pieces)
+                fetched[name] = pieces
+        for name in fetched.keys() - pointer.files.keys():
+            (into / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Not empty, or the run itself.
+                (into / name).parent.rmdir()
+            del fetched[name]
 
     def create(self, directory: Path) -> None:
         """Publish what a run begins with, where there is none; blocks.

@@ -34,8 +34,11 @@ from distsgd.base.files import (
     try_lock,
     write_json_atomic,
 )
+from distsgd.base.locations import Location
 from distsgd.errors import RunError
+from distsgd.store.working_copy import WorkingCopy
 
+Place = Path | str | Location
 _LOCK = "lock"
 # What a creation that was interrupted before it wrote the configuration may have left.
 _BEFORE_CONFIG = frozenset(
@@ -52,28 +55,46 @@ _BEFORE_CONFIG = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """The paths of a run; make one with `create` or `open`."""
+    """The paths of a run; make one with `create` or `open`.
+
+    Attributes:
+        path: The directory; of a run on object storage, a working copy.
+        copy: What keeps the working copy; None for a run on a disk.
+    """
 
     path: Path
+    copy: WorkingCopy | None = None
 
     @classmethod
-    def create(cls, path: Path | str) -> RunDirectory:
-        """A new run at `path`: absent, empty, or left by a creation that was interrupted.
+    def of(cls, place: Place) -> RunDirectory:
+        """The one at `place`, whether there is a run or not."""
+        if isinstance(place, Location):
+            copy = WorkingCopy(place)
+            return cls(copy.path, copy)
+        return cls(Path(place))
+
+    @classmethod
+    def create(cls, place: Place) -> RunDirectory:
+        """A new run at `place`: absent, empty, or left by a creation that was interrupted.
+
+        On object storage it is a run when it is published (`begin`).
 
         Raises:
             RunError: There is a run already, or something else, or no right to write.
+            StorageError: The storage refuses, or does not answer.
         """
-        run = cls(Path(path))
-        if run.is_run(path):
+        run = cls.of(place)
+        path = run.path
+        if run.copy.exists() if run.copy else run.is_run(path):
             raise RunError(
-                path,
+                run.place,
                 "holds a run already (resume it with --resume auto, or choose another --run-dir)",
             )
         if run.path.exists() and not run.path.is_dir():
             raise RunError(path, "is a file; must be a directory (choose another --run-dir)")
         make_private_directory(run.path)
         with as_run_error(run.path):
-            run._refuse_foreign_content()
+            run._refuse_foreign_content()  # noqa: SLF001 -- its own.
             if run.path.stat().st_uid == os.geteuid():
                 run.path.chmod(0o700)
         make_private_directory(run.checkpoints)
@@ -81,13 +102,17 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> RunDirectory:
-        """The run at `path`.
+    def open(cls, place: Place) -> RunDirectory:
+        """The run at `place`; blocks where that is an address, since it is fetched.
 
         Raises:
             RunError: There is none.
+            CheckpointError: What is on object storage is damaged.
+            StorageError: The storage refuses, or does not answer.
         """
-        run = cls(Path(path))
+        run = cls.of(place)
+        path = run.path
+        run.fetch()
         if not run.path.is_dir():
             raise RunError(
                 path, "is no directory; must be that of a run (see the path that train printed)"
@@ -99,9 +124,31 @@ class RunDirectory:
         return run
 
     @staticmethod
-    def is_run(path: Path | str) -> bool:
-        """Whether `path` holds a run: what ``--resume auto`` asks."""
-        return (Path(path) / "config.json").exists()
+    def is_run(place: Place) -> bool:
+        """Whether `place` holds a run: what ``--resume auto`` asks."""
+        if isinstance(place, Location):
+            return WorkingCopy(place).exists()
+        return (Path(place) / "config.json").exists()
+
+    @property
+    def place(self) -> Path | Location:
+        """Where the run is for people and for other processes: its path, or its address."""
+        return self.copy.location if self.copy else self.path
+
+    def fetch(self) -> None:
+        """Bring a working copy up to date; nothing for a run on a disk."""
+        if self.copy is not None:
+            self.copy.fetch()
+
+    def begin(self) -> None:
+        """Publish a working copy as a new run; nothing for a run on a disk."""
+        if self.copy is not None:
+            self.copy.begin()
+
+    def publish(self) -> None:
+        """Publish a working copy, under the lock; nothing for a run on a disk."""
+        if self.copy is not None:
+            self.copy.publish()
 
     @property
     def config_path(self) -> Path:
@@ -160,6 +207,7 @@ class RunDirectory:
         self,
         timeout_s: float,
         *,
+        take_over: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Iterator[None]:
@@ -168,9 +216,17 @@ class RunDirectory:
         The kernel lets go of the lock when its holder ends, however it ends. Files left by
         interrupted writes are removed on entry, as nobody else can be writing.
 
+        On object storage it is a lease (`RemoteRun.lease`), with a time of its own; the working
+        copy is brought up to date. With `take_over` its present owner is superseded.
+
         Raises:
             RunError: Another process kept it; names that process.
+            StorageError: The storage refuses, or does not answer.
         """
+        if self.copy is not None:
+            with self.copy.lease(take_over=take_over):
+                yield
+            return
         with as_run_error(self.path / _LOCK):
             descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -44,7 +44,7 @@ def launch(
     """
     observer = None
     if spec.observer is not None:
-        context = ObserverContext(role="driver", run=spec.record.run)
+        context = ObserverContext(role="driver", run=spec.record.directory)
         observer = make_observer(spec.observer, context)
         watch = _observed(watch, observer)
     if spec.pool.num_workers == 0:

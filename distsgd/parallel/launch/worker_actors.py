@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from distsgd.base.files import read_json, write_json_atomic
+from distsgd.base.locations import Location
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.calls import ActorDied, ActorInitError, Calls, errors_of_ray
 from distsgd.parallel.launch.ray_actors import WorkerStartError
@@ -33,7 +35,9 @@ MAX_START_DEATHS = 3  # Of a worker that was never there: then it is not the mac
 class DesiredWorkers:
     """How many workers are wanted, in the run directory; written by the driver and `ask`."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path | Location) -> None:
+        if isinstance(run, Location):  # Nothing is written there but by the server.
+            run = Path(tempfile.mkdtemp(prefix="distsgd-run-"))
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
 

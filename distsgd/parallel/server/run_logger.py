@@ -40,10 +40,14 @@ class RunLogger:
     """Keeps the record of one run; one process at a time (the run's lock)."""
 
     def __init__(
-        self, spec: LogSpec, model: Model, *, clock: Callable[[], float] = monotonic
+        self,
+        run: RunDirectory,
+        spec: LogSpec,
+        model: Model,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        run = RunDirectory.open(spec.run)
-        self._spec = spec
+        self._run, self._spec = run, spec
         self._model = model
         self._clock = clock
         self._history = HistoryWriter(run.history)
@@ -114,6 +118,7 @@ class RunLogger:
             self._write(self._best, best=True)
         if self._best is None or self._best.step != training.step:
             self._write(self._snapshot(training, seconds), best=False)
+        self._run.publish()
         self._best, self._saved_step = None, training.step
         self._save_s = self._clock() - self._saved_at
         return True
@@ -210,8 +215,7 @@ def ended_before(run: RunDirectory) -> Outcome | None:
 def write_result(run: RunDirectory, outcome: Outcome, observer: Observer | None) -> str:
     """Write down how `run` ended; returns what its observer reports, or ""."""
     own = asdict(outcome)
-    if observer is None:
-        run.write_json(run.result_path, own)
-        return ""
-    run.write_json(run.result_path, own | dict(observer.summary()) | own)  # Its own come first.
-    return observer.report()
+    seen = {} if observer is None else dict(observer.summary())
+    run.write_json(run.result_path, own | seen | own)  # Its own come first.
+    run.publish()
+    return "" if observer is None else observer.report()

@@ -132,7 +132,7 @@ class ParameterServer:
         if spec.observer is not None:
             context = ObserverContext(
                 role="server",
-                run=spec.record.run,
+                run=spec.record.directory,
                 members=lambda: self._pool.members,
                 process_of=self._pool.process_of,
             )
@@ -203,13 +203,14 @@ class ParameterServer:
         spec = self._spec
         least = spec.pool.least_workers
         try:
-            run = RunDirectory.open(spec.record.run)
-            with run.lock(LOCK_TIMEOUT_S):
+            run = RunDirectory.open((record := spec.record).run)
+            # A server of this run that died before may still have the lease.
+            with run.lock(LOCK_TIMEOUT_S, take_over=record.take_over or self._incarnation > 0):
                 if (ended := ended_before(run)) is not None:
-                    self.note(f"{run.path} is finished; nothing to do")
+                    self.note(f"{run.place} is finished; nothing to do")
                     return ended
                 self._crash_loop.remember_in(run.path / crash_loop.FILE)
-                self._run_logger = RunLogger(spec.record, spec.worker.model)
+                self._run_logger = RunLogger(run, record, spec.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._run_logger)
                 if not self._incarnation:  # After a death it is the server that is waited for.

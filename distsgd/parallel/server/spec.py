@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from distsgd.base.arrays import Array
+from distsgd.base.locations import Location
 from distsgd.base.named import Named
 from distsgd.optim.frozen import Frozen
 from distsgd.optim.rules import UpdateRule
@@ -51,13 +52,24 @@ class UpdateSpec:
 
 @dataclass(frozen=True, slots=True)
 class LogSpec:
-    """Where and how often a run is recorded; steps and seconds."""
+    """Where and how often a run is recorded; steps and seconds.
 
-    run: Path
+    Attributes:
+        take_over: Whether another process that has the run on object storage is superseded.
+    """
+
+    run: Path | Location
     digest_every: int
     checkpoint_every_s: float  # 0: not by time.
     checkpoint_every_steps: int | None
     keep: int
+    take_over: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """The run, where it is a directory: observers write into it."""
+        assert isinstance(self.run, Path), "a run on object storage has no observer"
+        return self.run
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def test_request_holds_every_option_of_train() -> None:
     fields = set(inspect.signature(Request).parameters)
     assert set(inspect.signature(train).parameters) == fields | {"config", "dry_run", "chaos"}
     shown = inspect.getsource(Request.command)
-    assert [name for name in fields - {"resume"} if f"self.{name}" not in shown] == []
+    assert [name for name in fields - {"resume", "take_over"} if f"self.{name}" not in shown] == []
 
 
 def test_finished_run_advises_commands_that_run(command: Command, tmp_path: Path) -> None:

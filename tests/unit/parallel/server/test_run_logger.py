@@ -48,7 +48,9 @@ class Session:
         spec = UpdateSpec(Momentum(), Constant(0.1), None, False, 1, 4)
         self.training = Training(spec, np.zeros(P, np.float32))
         record = LogSpec(run.path, 2, every_s, every_steps, keep)
-        self.run_logger = RunLogger(record, MODEL, clock=clock or Clock())
+        self.run_logger = RunLogger(
+            RunDirectory.open(record.run), record, MODEL, clock=clock or Clock()
+        )
         self.messages: list[str] = []
 
     def resume(self) -> float | None:
@@ -266,7 +268,7 @@ def test_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
     spec = UpdateSpec(Momentum(), Constant(0.1), None, False, 1, 4)
     training = Training(spec, np.zeros(other.num_parameters, np.float32))
     with pytest.raises(CheckpointError, match="does not fit this run"):
-        RunLogger(record, other).resume(training, on_message=session.messages.append)
+        RunLogger(run, record, other).resume(training, on_message=session.messages.append)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""A run on object storage as a directory of this machine, for as long as a process needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from distsgd.base.locations import Location
+from distsgd.store.remote_run import Files, Lease, RemoteRun
+
+
+class WorkingCopy:
+    """The files of the run at `location` in a private directory, which is gone with this object."""
+
+    def __init__(self, location: Location) -> None:
+        self.location, self._remote = location, RemoteRun(location)
+        directory = tempfile.mkdtemp(prefix="distsgd-run-")
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        self.path = Path(directory) / location.name
+        self._fetched: Files = {}
+        self._lease: Lease | None = None
+
+    def exists(self) -> bool:
+        """Whether there is a run; blocks. Raises StorageError."""
+        return self._remote.exists()
+
+    def fetch(self) -> None:
+        """Bring it up to what was published last; blocks.
+
+        Raises:
+            RunError: There is no run.
+            CheckpointError: A file is damaged.
+            StorageError: The storage refuses, or does not answer.
+        """
+        self._remote.fetch(self.path, self._fetched)
+
+    def begin(self) -> None:
+        """Publish what was written as a new run; blocks. Raises RunError where there is one."""
+        self._remote.create(self.path)
+
+    def withdraw(self) -> None:
+        """Take back a run that has nothing but its beginning."""
+        self._remote.withdraw()
+
+    @contextlib.contextmanager
+    def lease(self, *, take_over: bool) -> Iterator[None]:
+        """Be the one who publishes; see `RemoteRun.lease`. The copy is brought up to date."""
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        with self._remote.lease(owner, take_over=take_over) as self._lease:
+            self.fetch()
+            yield
+        self._lease = None
+
+    def publish(self) -> None:
+        """Make the copy what the run is; see `Lease.publish`."""
+        assert self._lease is not None, "only who has the lease publishes"
+        self._lease.publish(self.path)
