@@ -62,3 +62,15 @@ def test_worker_that_does_not_see_the_data_is_told_of_with_its_node(hosts: Hosts
     assert f"on node {hosts[2].name}" in found["error"]
     assert str(cache) in found["error"]
     assert found["seconds_taken"] < 30
+
+
+def test_server_stays_with_its_driver_where_no_other_node_sees_the_run(
+    hosts: Hosts, digest_alone: str
+) -> None:
+    private = Path("private").absolute()
+    private.mkdir()
+    for host in (hosts[1], hosts[2]):
+        host.hide(private)
+    found = train(hosts[0], "private/run", *AUTO, "parallel.workers=3")
+    assert found["code"] == 0, found
+    assert found["weights_digest"] == digest_alone

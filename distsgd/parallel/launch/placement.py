@@ -7,6 +7,7 @@ Ray. Ray itself places the workers; here it is found out beforehand whether it c
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,11 @@ class Node:
         counts = [self.free.get(it, 0.0) // n for it, n in placement.resources.items() if n > 0]
         return max(0, int(min(counts, default=1 << 12)))
 
+    @property
+    def num_cpus(self) -> int:
+        """Whole CPUs that are free."""
+        return int(self.free.get("CPU", 0.0))
+
     def without(self, num_cpus: int) -> Node:
         """The same with so many CPUs taken."""
         return replace(self, free={**self.free, "CPU": self.free.get("CPU", 0.0) - num_cpus})
@@ -101,25 +107,36 @@ class Room:
         """Workers for which there is room."""
         return sum(node.takes(placement) for node in self.nodes)
 
-    def server_place(self, placement: Placement, num_workers: int) -> tuple[str, int]:
-        """The server's node, and how many CPUs it takes there.
+    def server_places(self, placement: Placement, num_workers: int) -> list[tuple[str, int]]:
+        """Nodes for the server, the best first, and how many CPUs it takes there.
 
         The driver's node is preferred, since it has the run directory and the data; a CPU is taken
-        where that does not cost the run a worker. A node that is about to go is left out, unless
-        all are.
+        where that does not cost the run a worker. Where it has none free, another node may have
+        one; should that node not see the run, the driver's is left, without a CPU. A node that is
+        about to go is the last.
         """
-        staying = [node for node in self.nodes if not node.is_draining] or self.nodes
-        node = max(staying, key=lambda it: (it.id == self.here, it.free.get("CPU", 0.0)))
-        others = [it for it in self.nodes if it.id != node.id]
-        left = Room([*others, node.without(1)], self.here).takes(placement)
-        has_cpu = node.free.get("CPU", 0.0) >= 1 and left >= num_workers
-        return node.id, int(has_cpu)
+        staying = [node for node in self.nodes if not node.is_draining]
+        ranked = sorted(staying, key=lambda it: (it.id == self.here, it.num_cpus), reverse=True)
+        with_cpu = [
+            (it.id, 1) for it in ranked if it.num_cpus and self._without(it, placement, num_workers)
+        ]
+        driver = next((it for it in ranked if it.id == self.here), None)
+        if driver is None:  # It is about to go.
+            rest = with_cpu[:1] or [(it.id, 0) for it in ranked[:1]]
+            return [*rest, (self.here, 0)]
+        if driver.num_cpus:
+            return [(self.here, int((self.here, 1) in with_cpu))]
+        return [*with_cpu[:1], (self.here, 0)]
+
+    def _without(self, taken: Node, placement: Placement, num_workers: int) -> bool:
+        """Would as many workers have room if the server had a CPU of `taken`?"""
+        nodes = [it.without(1) if it is taken else it for it in self.nodes]
+        return replace(self, nodes=nodes).takes(placement) >= num_workers
 
     def most_workers(self, placement: Placement) -> int:
-        """As many as there is room for besides the server; one at least."""
-        node, _ = self.server_place(placement, 0)
-        rest = [it.without(1) if it.id == node else it for it in self.nodes]
-        return max(1, Room(rest, self.here).takes(placement))
+        """As many as there is room for besides the server on this node; one at least."""
+        rest = [it.without(1) if it.id == self.here else it for it in self.nodes]
+        return max(1, replace(self, nodes=rest).takes(placement))
 
     def says(self, placement: Placement, num_workers: int) -> str:
         """Why there is no room for `num_workers` workers; empty where there is.
@@ -159,11 +176,11 @@ class Where:
         """See `Room.says`."""
         return "" if self.room is None else self.room.says(self.placement, num_workers)
 
-    def server_place(self, num_workers: int, draining: Collection[str]) -> tuple[str, int]:
-        """See `Room.server_place`; `draining` nodes are about to leave by now."""
+    def server_places(self, num_workers: int, draining: Collection[str]) -> list[tuple[str, int]]:
+        """See `Room.server_places`; `draining` nodes are about to leave by now."""
         assert self.room is not None
         nodes = [replace(it, is_draining=it.id in draining) for it in self.room.nodes]
-        return replace(self.room, nodes=nodes).server_place(self.placement, num_workers)
+        return replace(self.room, nodes=nodes).server_places(self.placement, num_workers)
 
 
 def _free(resource: str, nodes: Sequence[Node]) -> str:
@@ -223,8 +240,22 @@ def room_of(ray: Any) -> Room:
         for it in ray.nodes()
         if it["Alive"]
     ]
-    grows = bool(state.get_max_resources_from_cluster_config())
-    return Room(nodes, ray.get_runtime_context().get_node_id(), grows)
+    return Room(nodes, ray.get_runtime_context().get_node_id(), _grows(state))
+
+
+def _grows(state: Any) -> bool:
+    """Does an autoscaler add nodes: KubeRay's, or that of `ray up`, which tells the types it knows?
+
+    Each Ray has a monitor that tells of nodes; alone, it makes each a type of its own.
+    """
+    kv = importlib.import_module("ray.experimental.internal_kv")
+    utils = importlib.import_module("ray.autoscaler.v2.utils")
+    constants = importlib.import_module("ray._private.ray_constants")
+    if state.get_max_resources_from_cluster_config() or utils.is_autoscaler_v2(True):
+        return True
+    told = json.loads(kv._internal_kv_get(constants.DEBUG_AUTOSCALING_STATUS) or b"{}")  # noqa: SLF001 -- no public name.
+    types = (told.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(not name.startswith("node_") for name in types)
 
 
 class Cluster:

@@ -18,9 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 import distsgd.base.runnable_kernel  # noqa: F401 -- before all that imports numpy.
+from distsgd.base.files import read_json
 from distsgd.base.named import Named
-from distsgd.errors import ClusterError, WaitTimeoutError
+from distsgd.errors import ClusterError, RunError, WaitTimeoutError
 from distsgd.parallel.launch.calls import named
 from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.runner import make_runner
@@ -32,6 +35,7 @@ from distsgd.parallel.transport.interface import Address, Handler
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.store.logs import EvaluationRow
 
+DRIVER_FILE = "workers.json"  # Written by the driver into the run directory.
 MOST_WAITING = 64
 TAKE_TIMEOUT_S = 300.0
 # Of the same step, in the order in which they happen.
@@ -49,6 +53,40 @@ class WorkerStartError(ClusterError):
     def __str__(self) -> str:
         where = f" on node {self.host}" if self.host else ""
         return f"worker {self.worker} cannot be started{where}: {self.reason}"
+
+
+class RunNotSeenError(ClusterError):
+    """Node `host` does not see the run directory `run`."""
+
+    def __init__(self, host: str, run: str) -> None:
+        super().__init__(host, run)
+        self.host, self.run = host, run
+
+    def __str__(self) -> str:
+        return (
+            f"node {self.host} does not see the run directory {self.run}; put it on a disk that "
+            "all nodes share (--run-dir), or start the run on a node that sees it"
+        )
+
+
+def session_of(secret: bytes) -> str:
+    """What the driver's file says in the session of a run that has this secret."""
+    return str(blake3(secret).hexdigest()[:16])
+
+
+def _check_sees_run(spec: ServerSpec) -> None:
+    """Make sure that this node has the driver's run directory, not another of the same name.
+
+    Raises:
+        RunNotSeenError: It has not.
+    """
+    run = spec.record.run
+    try:
+        is_seen = read_json(run / DRIVER_FILE).get("session") == session_of(spec.pool.secret)
+    except RunError:
+        is_seen = False
+    if not is_seen:
+        raise RunNotSeenError(socket.gethostname(), str(run))
 
 
 class WorkerActor:
@@ -173,6 +211,7 @@ class ServerActor(ParameterServer):
             spec = replace(spec, pool=replace(spec.pool, host=_address_of_this_node()))
         put: dict[str, Any] = dict.fromkeys(spec.observed_events, self._events.put)
         try:
+            _check_sees_run(spec)
             super().__init__(
                 spec,
                 partial(make_runner, worker),

@@ -15,13 +15,20 @@ from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
 from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.placement import Cluster, Placement, Where
-from distsgd.parallel.launch.ray_actors import Delivery, ServerActor, WorkerActor
+from distsgd.parallel.launch.ray_actors import (
+    Delivery,
+    RunNotSeenError,
+    ServerActor,
+    WorkerActor,
+    session_of,
+)
 from distsgd.parallel.launch.server_deaths import ServerDeaths
 from distsgd.parallel.launch.session import Session, session
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS
 from distsgd.parallel.server.spec import LOOK_S, Outcome, ServerSpec, Status, Watch
+from distsgd.parallel.transport.interface import Address
 
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
@@ -75,7 +82,7 @@ class Supervisor:
                 blame for all of them: see `server_deaths`.
         """
         incarnation = 0
-        self._desired.begin(self._num_workers)
+        self._desired.begin(self._num_workers, session_of(self._spec.pool.secret))
         while True:
             try:
                 training = self._start_server(incarnation)
@@ -115,22 +122,35 @@ class Supervisor:
 
     def _start_server(self, incarnation: int) -> Any:
         """A server that is ready, and workers that are sent to it; its training's end."""
-        with errors_of_ray("starting the server's process"):
-            server_class = self._server_class.options(**self._server_place())
-            self._server = server_class.remote(self._spec, self._worker, incarnation)
         self._known_messages = 0
-        if self._where.is_local:
-            # There is room for all of them, and processes start side by side. In a cluster
-            # workers that came first would take the server's.
-            self._start_workers()
-        address = self._ask("address", "the server to start", START_TIMEOUT_S)
-        self._worker_actors.serve(address)
+        self._worker_actors.serve(self._place_server(incarnation))
         if not self._has_workers:
             self._start_workers()
             if lack := self._where.lacks(self._num_workers):
                 self._note(f"warning: {lack}; the others join when nodes with room for them come")
         with errors_of_ray("starting the training"):
             return self._server.train.remote()
+
+    def _place_server(self, incarnation: int) -> Address:
+        """The address of a server that is ready, on the first node that sees the run."""
+        places = self._server_places()
+        for place in places:
+            with errors_of_ray("starting the server's process"):
+                server_class = self._server_class.options(**place)
+                self._server = server_class.remote(self._spec, self._worker, incarnation)
+            if self._where.is_local:
+                # There is room for all of them, and processes start side by side. In a cluster
+                # workers that came first would take the server's.
+                self._start_workers()
+            try:
+                address: Address = self._ask("address", "the server to start", START_TIMEOUT_S)
+            except RunNotSeenError:
+                self._end_server()
+                if place is places[-1]:
+                    raise
+            else:
+                return address
+        raise AssertionError(places)
 
     def _start_workers(self) -> None:
         """Once; from then on `DesiredWorkers` says how many there are."""
@@ -197,13 +217,15 @@ class Supervisor:
             message = f"{failure}; the run continues without it"
             self._note(message)
 
-    def _server_place(self) -> dict[str, Any]:
-        """Where the server goes, as options of its actor; on a Ray of the run's own anywhere."""
-        if self._cluster is None:
-            return {}
-        draining = self._cluster.draining
-        node, num_cpus = self._where.server_place(self._num_workers, draining)
-        return {"num_cpus": num_cpus, "scheduling_strategy": self._cluster.preferring(node)}
+    def _server_places(self) -> list[dict[str, Any]]:
+        """Where the server can go, as options of its actor; on a Ray of the run's own anywhere."""
+        if (cluster := self._cluster) is None:
+            return [{}]
+        places = self._where.server_places(self._num_workers, cluster.draining)
+        return [
+            {"num_cpus": num_cpus, "scheduling_strategy": cluster.preferring(node)}
+            for node, num_cpus in places
+        ]
 
     def _leave_draining_nodes(self) -> None:
         """Have what runs on nodes that are about to go run elsewhere, before they go."""

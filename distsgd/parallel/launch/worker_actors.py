@@ -21,10 +21,10 @@ from distsgd.base.files import read_json, write_json_atomic
 from distsgd.base.locations import Location
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.calls import ActorDied, ActorInitError, Calls, errors_of_ray
-from distsgd.parallel.launch.ray_actors import WorkerStartError
+from distsgd.parallel.launch.ray_actors import DRIVER_FILE, WorkerStartError
 from distsgd.parallel.transport.interface import Address
 
-FILE = "workers.json"
+FILE = DRIVER_FILE
 MOST_WORKERS = 4096
 # A worker that was there and is not for so long, while Ray says nothing, is stopped: it is ended.
 MISSING_S = 30.0
@@ -41,10 +41,10 @@ class DesiredWorkers:
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
 
-    def begin(self, count: int) -> None:
-        """The driver is this process, and has `count` workers started."""
+    def begin(self, count: int, session: str = "") -> None:
+        """The driver is this process, and has `count` workers started in `session`."""
         driver = {"pid": os.getpid(), "host": socket.gethostname()}
-        write_json_atomic(self._path, {"wanted": count, "driver": driver})
+        write_json_atomic(self._path, {"wanted": count, "driver": driver, "session": session})
         self._changed()
 
     def end(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from distsgd.errors import ClusterError
 from distsgd.parallel.launch.placement import Node, Placement, Room, Where
-from distsgd.parallel.launch.ray_actors import WorkerStartError
+from distsgd.parallel.launch.ray_actors import RunNotSeenError, WorkerStartError
 from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.supervisor import Supervisor
 from distsgd.parallel.observer import Observer
@@ -60,6 +60,7 @@ class FakeRay:
         self.events: list[str] = []
         self.cpus: dict[str, int] = {}
         self.notes: list[str] = []
+        self.num_blind = 0  # Nodes that do not see the run.
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
         self._dies_at = list(dies_at)  # The steps that are seen before each death.
@@ -90,6 +91,9 @@ class FakeRay:
         return getattr(self, f"_{method}")(*arguments)
 
     def _address(self) -> Address:
+        if self.num_blind:
+            self.num_blind -= 1
+            raise RunNotSeenError("n1", "run")
         if self._deaths:
             self._deaths -= 1
             raise RayActorError("its process was killed")
@@ -152,7 +156,7 @@ def supervisor_of(
     ray: FakeRay, run: Path, room: Room | None, observer: Observer | None = None
 ) -> Supervisor:
     spec: Any = types.SimpleNamespace(
-        pool=types.SimpleNamespace(num_workers=2),
+        pool=types.SimpleNamespace(num_workers=2, secret=bytes(32)),
         record=types.SimpleNamespace(run=run),
         worker=None,
         observer=None,
@@ -250,6 +254,24 @@ def test_workers_without_room_are_told_of(tmp_path: Path) -> None:
     (note,) = ray.notes
     assert "2 workers need 2 CPU; there are 1 of 4 free (node n0 1)" in note
     assert "the others join when nodes with room for them come" in note
+
+
+def test_server_comes_back_to_the_drivers_node_where_another_does_not_see_the_run(
+    tmp_path: Path,
+) -> None:
+    ray = FakeRay()
+    ray.num_blind = 1
+    assert run(ray, tmp_path, room_of(0, 3)) == "the outcome"
+    assert ray.cpus["ServerActor"] == 0
+    begun = ["ServerActor is made", "ServerActor is ended", "ServerActor is made"]
+    assert ray.events[:4] == [*begun, "the server is ready"]
+
+
+def test_run_that_no_node_sees_ends_with_the_name_of_one(tmp_path: Path) -> None:
+    ray = FakeRay()
+    ray.num_blind = 2
+    with pytest.raises(RunNotSeenError, match="node n1 does not see the run directory run"):
+        run(ray, tmp_path, room_of(0, 3))
 
 
 def test_worker_that_cannot_start_ends_a_run_that_waits_for_it(tmp_path: Path) -> None:
