@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,22 @@ from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 from distsgd.parallel.observer import OBSERVER
+
+# Ray's names, by what else people write.
+_RESOURCES = {
+    "cpu": "CPU",
+    "cpus": "CPU",
+    "num_cpus": "CPU",
+    "gpu": "GPU",
+    "gpus": "GPU",
+    "num_gpus": "GPU",
+    "memory": "memory",
+    "mem": "memory",
+}
+# Labels are as Kubernetes has them.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL = re.compile(rf"(?:[A-Za-z0-9.-]{{1,253}}/)?{_WORD}")
+_LABEL_RULE = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))")
 
 
 def disagreements(
@@ -61,7 +78,12 @@ def disagreements(
 
 def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:
     """The same for what is no input to the bits."""
-    return [*_about_workers(parallel), *_about_observer(parallel)]
+    return [
+        *_about_workers(parallel),
+        *_about_resources(parallel),
+        *_about_labels(parallel),
+        *_about_observer(parallel),
+    ]
 
 
 def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
@@ -72,6 +94,44 @@ def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
             f" (set [parallel] workers = [{workers[1]}, {workers[0]}])"
         )
         yield Problem(("parallel.workers",), text)
+
+
+def _about_resources(parallel: ParallelSection) -> Iterator[Problem]:
+    """What Ray would refuse when the workers start, or wait for without end."""
+    resources, keys = parallel.resources, ("parallel.resources",)
+    for name, amount in resources.items():
+        if name not in _RESOURCES.values() and (meant := _RESOURCES.get(name.lower())):
+            text = f'names "{name}"; write it as Ray does (set {meant} in [parallel] resources)'
+        elif name == "object_store_memory":
+            text = (
+                f'names "{name}", which no worker takes: arrays do not go through Ray\'s (remove '
+                "it from [parallel] resources)"
+            )
+        elif name == "GPU" and amount > 1 and amount % 1:
+            text = (
+                f"has GPU = {amount:g}; must be a whole number, or below 1 for a part of one (set "
+                "GPU in [parallel] resources)"
+            )
+        else:
+            continue
+        yield Problem(keys, f"parallel.resources {text}")
+    if parallel.workers == "auto" and not any(resources.values()):
+        text = (
+            'parallel.resources is 0 throughout with parallel.workers "auto"; any number of such '
+            "workers has room (set [parallel] workers to a number, or resources = {CPU = 1})"
+        )
+        yield Problem((*keys, "parallel.workers"), text)
+
+
+def _about_labels(parallel: ParallelSection) -> Iterator[Problem]:
+    for label, rule in parallel.label_selector.items():
+        if not (_LABEL.fullmatch(label) and _LABEL_RULE.fullmatch(rule)):
+            text = (
+                f'parallel.label_selector has "{label}" = "{rule}"; must be a label and its value, '
+                '"!value", "in(value, value)" or "!in(value, value)" (set [parallel] '
+                "label_selector)"
+            )
+            yield Problem(("parallel.label_selector",), text)
 
 
 def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:

@@ -19,13 +19,18 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|K|M|G|T)?B?")
 
 
 def _in_bytes(resources: object) -> object:
-    """The same with ``memory = "2G"`` as a number of bytes; what is no size is left as it is."""
-    if not isinstance(resources, dict) or not isinstance(resources.get(MEMORY), str):
+    """With ``memory = "2G"`` in bytes, and a CPU if none is told; what is no size is left as it is.
+
+    >>> _in_bytes({"memory": "2G"})
+    {'CPU': 1.0, 'memory': 2000000000.0}
+    """
+    if not isinstance(resources, dict):
         return resources
-    size = _SIZE.fullmatch(resources[MEMORY].strip())
-    if size is None:
-        return resources
-    return {**resources, MEMORY: float(size[1]) * _UNITS.get(size[2], 1)}
+    resources = {"CPU": 1.0, **resources}
+    memory = resources.get(MEMORY)
+    if isinstance(memory, str) and (size := _SIZE.fullmatch(memory.strip())):
+        resources[MEMORY] = float(round(float(size[1]) * _UNITS.get(size[2], 1)))
+    return resources
 
 
 class ParallelSection(Section):
@@ -95,7 +100,7 @@ class ParallelSection(Section):
         dict[str, Annotated[float, Field(ge=0)]],
         BeforeValidator(_in_bytes),
         key(
-            "what a worker takes on a cluster, by Ray's names",
+            "what a worker takes on a cluster, by Ray's names; a CPU unless told otherwise",
             'a table of amounts, 0 or more: {CPU = 1, memory = "2G"}',
         ),
     ] = Field(default_factory=lambda: {"CPU": 1.0})

@@ -195,6 +195,10 @@ def test_keys_that_disagree_are_refused(sections: dict[str, Any], start: str) ->
         ("parallel", "workers", -1),
         ("parallel", "lanes", 0),
         ("parallel", "lane_rows", 0),
+        ("parallel", "resources", {"CPU": -1}),
+        ("parallel", "resources", {"memory": "2 apples"}),
+        ("parallel", "label_selector", {"zone": 1}),
+        ("parallel", "placement", "strict"),
         ("checkpoint", "keep", 0),
         ("statistics", "per_sample", 1),
     ],
@@ -298,6 +302,11 @@ def test_every_line_that_is_no_fault_is_told_at_once_and_with_other_mistakes() -
         ({"parallel": {"workers": [4, 1]}}, "the fewest come first"),
         ({"parallel": {"workers": [0, 1]}}, "[fewest, most] with fewest 1 or more"),
         ({"parallel": {"workers": [1, 2, 3]}}, "[fewest, most] with fewest 1 or more"),
+        ({"parallel": {"resources": {"num_cpus": 2}}}, "set CPU in [parallel] resources"),
+        ({"parallel": {"resources": {"object_store_memory": 1}}}, "it from [parallel] resources"),
+        ({"parallel": {"resources": {"GPU": 1.5}}}, "has GPU = 1.5; must be a whole number"),
+        ({"parallel": {"resources": {"CPU": 0}}}, "any number of such workers has room"),
+        ({"parallel": {"label_selector": {"zone": "in(a"}}}, 'has "zone" = "in(a"; must be a'),
     ],
 )
 def test_observers_and_bounds_that_cannot_be_are_refused(
