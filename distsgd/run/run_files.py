@@ -52,6 +52,7 @@ _BEGINNING = frozenset(
         "model.json",
         "environment.json",
         "config.json",
+        "metrics.prom",
         INITIAL_WEIGHTS,
     }
 )

@@ -10,6 +10,7 @@ In it::
     history/           see `logs`
     evaluations.jsonl  see `logs`
     digests.jsonl      see `logs`
+    metrics.prom       where it is while it trains, for Prometheus; nothing reads it here
     lock               names the process that has the run, while it has it
 """
 
@@ -49,6 +50,7 @@ _BEFORE_CONFIG = frozenset(
         "model.json",
         "environment.json",
         "initial_weights.safetensors",
+        "metrics.prom",
     }
 )
 
@@ -189,6 +191,11 @@ class RunDirectory:
     def digests_path(self) -> Path:
         """The file for `DigestLog`."""
         return self.path / "digests.jsonl"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file for `MetricsWatch`."""
+        return self.path / "metrics.prom"
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write one of the JSON files; see `write_json_atomic`."""
