@@ -22,6 +22,7 @@ from distsgd.cli.doctor import doctor
 from distsgd.cli.draw import draw_app
 from distsgd.cli.evaluate import evaluate
 from distsgd.cli.init import init
+from distsgd.cli.job import job_app
 from distsgd.cli.predict import predict
 from distsgd.cli.scale_to import scale_to
 from distsgd.cli.show import show
@@ -74,6 +75,7 @@ for command in (init, train, evaluate, predict, show, verify, scale_to, soak, be
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 app.add_typer(draw_app, name="draw")
+app.add_typer(job_app, name="job")
 
 
 def main() -> None:

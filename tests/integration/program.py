@@ -50,14 +50,7 @@ class Program:
 
     def processes(self) -> dict[int, str]:
         """Living processes that this program started, itself too: they inherit its environment."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (path / "environ").read_bytes():
-                    found[int(path.name)] = (path / "cmdline").read_bytes().decode()
-            except OSError:
-                continue  # It has ended meanwhile.
-        return found
+        return processes_marked(self.mark)
 
     def actors(self, name: str) -> list[int]:
         """Process numbers of the actors of class `name`."""
@@ -67,6 +60,18 @@ class Program:
         """Until the server and its workers are there."""
         wait_until(lambda: len(self.actors("WorkerActor")) == num_workers, 60, "worker actors")
         wait_until(lambda: self.actors("ServerActor"), 60, "the server actor")
+
+
+def processes_marked(mark: str) -> dict[int, str]:
+    """Living processes with `mark` in their environment, and their command lines."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (path / "environ").read_bytes():
+                found[int(path.name)] = (path / "cmdline").read_bytes().decode()
+        except OSError:
+            continue  # It has ended meanwhile.
+    return found
 
 
 def wait_until(is_true: Callable[[], Any], timeout_s: float, what: str) -> None:

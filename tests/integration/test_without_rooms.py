@@ -12,7 +12,7 @@ from pathlib import Path
 import distsgd
 import distsgd_workers
 
-DELETED = ("lab", "lessons")
+DELETED = ("jobs", "lab", "lessons")
 SETTINGS = ["--set", "train.steps=30", "--set", "train.history_every=10"]
 
 

@@ -20,7 +20,15 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "train --help", "data prepare --help", "verify --help", "--version"]
+    "words",
+    [
+        "--help",
+        "train --help",
+        "data prepare --help",
+        "verify --help",
+        "job submit --help",
+        "--version",
+    ],
 )
 def test_help_loads_nothing_heavy(words: str) -> None:
     program = (

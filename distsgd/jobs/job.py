@@ -1,0 +1,212 @@
+"""What a job is: a run that a Ray cluster trains, by a name. Plain data, no Ray here.
+
+Each submission of a name is one of Ray's jobs, ``NAME.1``, ``NAME.2`` and so on; all of them train
+one and the same run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distsgd import __version__
+from distsgd.base.locations import place_of
+from distsgd.errors import ConfigError
+
+PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED = (
+    "PENDING",
+    "RUNNING",
+    "STOPPED",
+    "SUCCEEDED",
+    "FAILED",
+)
+STOP_WAIT_S = 60  # From asking a driver to end until it is killed; Ray's own 3 s save nothing.
+RUNS = "~/distsgd-runs"  # On the driver's node, where no other place is named.
+NAME, RUN_DIR = "distsgd_name", "distsgd_run_dir"  # In what Ray keeps of a submission.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_PATHS = ("data.path", "data.test_path", "model.initial_weights")
+_INTERRUPTED, _CLUSTER = 6, 4  # Exit codes.
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission, as Ray knows it.
+
+    Attributes:
+        name: Of the job; the same for all submissions that train one run.
+        id: Of this submission.
+        status: "PENDING", "RUNNING", "STOPPED", "SUCCEEDED" or "FAILED": Ray's word.
+        message: What Ray says besides; one line.
+        run_dir: Where the run is kept, as the driver's node finds it.
+        started_s: When it was submitted; seconds since 1970.
+        ended_s: When it ended; None where it has not.
+        driver_exit_code: What the driver ended with; None where it has not, or nobody knows.
+    """
+
+    name: str
+    id: str
+    status: str
+    message: str
+    run_dir: str
+    started_s: float
+    ended_s: float | None
+    driver_exit_code: int | None
+
+    @property
+    def number(self) -> int:
+        """Which submission of its name this is; counted from 1."""
+        return int(self.id.rpartition(".")[2])
+
+    @property
+    def has_ended(self) -> bool:
+        """Will nothing of it change any more?"""
+        return self.status in (STOPPED, SUCCEEDED, FAILED)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of its run; 4 where it was lost with its driver, None before the end.
+
+        >>> Job("a", "a.1", "STOPPED", "", "/runs/a", 0.0, 9.0, None).exit_code
+        6
+        """
+        if not self.has_ended:
+            return None
+        if self.status == STOPPED:
+            return _INTERRUPTED
+        if self.driver_exit_code is None:
+            return 0 if self.status == SUCCEEDED else _CLUSTER
+        return self.driver_exit_code if self.driver_exit_code >= 0 else _CLUSTER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What is to be trained, and where.
+
+    Attributes:
+        name: Of the job: letters, digits, "-" and "_".
+        config: The configuration, in `working_dir`; or its path in `image`.
+        run_dir: An address, or a path from the root or the home directory; None: where the last
+            submission of this name has it, or else below `RUNS`.
+        overrides: Keys of the configuration, ``section.key=value``.
+        arguments: What else ``train`` is told.
+        retries: How often a driver that dies is started again.
+        working_dir: The directory that is packed and sent.
+        image: A container image that has distsgd and the configuration, instead of `working_dir`.
+
+    Raises:
+        ConfigError: The name, the place of the run or that of the configuration cannot be used.
+    """
+
+    name: str
+    config: Path
+    run_dir: str | None = None
+    overrides: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    retries: int = 0
+    working_dir: Path = Path()
+    image: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [*_problems_of_name(self.name), *_problems_of_run_dir(self.run_dir)]
+        problems += [text for one in self.overrides for text in _problems_of_override(one)]
+        if self.image is not None and not self.config.is_absolute():
+            problems.append(
+                f"the configuration is {self.config}; must be a path from the root, in the image "
+                f"{self.image}: with --image no working directory is sent"
+            )
+        if self.image is None and not _is_below(self.config, self.working_dir):
+            problems.append(
+                f"the configuration {self.config} does not lie in {self.working_dir.resolve()}, "
+                "which is what is sent to the cluster (say --working-dir)"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def entry_point(self, run_dir: str) -> str:
+        """What Ray gives to a shell."""
+        config = self.config
+        if self.image is None:
+            config = config.resolve().relative_to(self.working_dir.resolve())
+        name = str(config)
+        words = ["python", "-m", "distsgd", "job", "drive"]
+        words += [f"./{name}" if name.startswith("-") else name]
+        words += ["--name", self.name, "--run-dir", run_dir, "--retries", str(self.retries)]
+        words += ["--submitted-with", __version__, "--"]
+        words += [word for one in self.overrides for word in ("--set", one)]
+        words += self.arguments
+        return shlex.join(words)
+
+    def runtime_env(self) -> dict[str, Any]:
+        """What the driver and all its actors have, as Ray takes it."""
+        env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        if self.image is not None:
+            return {"image_uri": self.image, "env_vars": env_vars}
+        directory = self.working_dir.resolve()
+        # Runs of this machine are no part of a job; a configuration that lies in one is.
+        is_in_runs = self.config.resolve().is_relative_to(directory / "runs")
+        excludes = [] if is_in_runs else ["/runs/"]
+        return {"working_dir": str(directory), "excludes": excludes, "env_vars": env_vars}
+
+    def metadata(self, run_dir: str) -> dict[str, str]:
+        """What Ray keeps with the submission, for `job_of`."""
+        return {NAME: self.name, RUN_DIR: run_dir, "distsgd_version": __version__}
+
+
+def job_of(details: Any) -> Job | None:
+    """A job from Ray's `JobDetails`; None where it is none of ours."""
+    metadata: Mapping[str, str] = details.metadata or {}
+    if not details.submission_id or NAME not in metadata:
+        return None
+    return Job(
+        metadata[NAME],
+        details.submission_id,
+        str(details.status),
+        _said(details.message or ""),
+        metadata.get(RUN_DIR, ""),
+        (details.start_time or 0) / 1000,
+        details.end_time / 1000 if details.end_time else None,
+        details.driver_exit_code,
+    )
+
+
+def _said(message: str) -> str:
+    """Ray's message without the end of the log that it adds."""
+    first, _, _ = message.strip().partition("\n")
+    return first.partition(", last available logs")[0]
+
+
+def _problems_of_name(name: str) -> list[str]:
+    if _NAME.fullmatch(name):
+        return []
+    return [f'--name is "{name}"; must be 1 to 63 letters, digits, - and _, no - or _ first']
+
+
+def _problems_of_run_dir(run_dir: str | None) -> list[str]:
+    if run_dir is None or run_dir.startswith("~/"):
+        return []
+    place = place_of(run_dir)
+    if isinstance(place, Path) and not place.is_absolute():
+        rule = (
+            "must be s3://BUCKET/KEY or another address, or a path from the root (/) or the home "
+            "directory (~/) of the cluster's nodes: the job does not run in this directory"
+        )
+        return [f"--run-dir is {run_dir}; {rule}"]
+    return []
+
+
+def _problems_of_override(override: str) -> list[str]:
+    """What is typed is relative to a directory that is another for every submission."""
+    key, _, value = override.partition("=")
+    path = value.strip(" \"'[]")
+    if key.strip() not in _PATHS or path.startswith("/") or "://" in path:
+        return []
+    rule = "must be an address or a path from the root, or stand in the configuration"
+    return [f"--set {override}: {rule}, where it is relative to its directory"]
+
+
+def _is_below(path: Path, directory: Path) -> bool:
+    return path.resolve().is_relative_to(directory.resolve())
