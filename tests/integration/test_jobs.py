@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,7 +187,7 @@ def test_driver_that_is_killed_is_started_again_and_a_stopped_job_keeps_its_run(
     def said(text: str) -> bool:
         return text in cluster.job(place, "logs", "long").stdout
 
-    wait_until(lambda: said("worker 0 has joined"), WAIT_S, "the first driver to train")
+    wait_until(lambda: step() > 0, WAIT_S, "the first driver to save the run")
     assert cluster.told(place, *words)["id"] == "long.1"  # It runs already.
     (pid,) = drivers(cluster)
     os.kill(pid, signal.SIGKILL)
@@ -226,3 +227,20 @@ def test_cluster_that_is_not_there_or_refuses_is_said_within_seconds(
     unknown = cluster.job(place, "status", "nothing")
     assert unknown.returncode == 2
     assert 'is called "nothing"' in unknown.stderr
+
+
+@pytest.mark.long
+def test_numbers_of_a_run_are_metrics_of_ray(place: Path, cluster: Cluster, tmp_path: Path) -> None:
+    run = str(tmp_path / "watched")
+    cluster.told(place, "submit", "digits.toml", "--name", "watched", *LONG, "--run-dir", run)
+    label = f'run="{run}"'
+
+    def is_exported() -> bool:
+        with urllib.request.urlopen(cluster.metrics, timeout=10) as answer:  # noqa: S310 -- ours.
+            lines = answer.read().decode().splitlines()
+        return any(line.startswith("ray_distsgd_step{") and label in line for line in lines)
+
+    try:
+        wait_until(is_exported, WAIT_S, "Ray to export the run's step")
+    finally:
+        cluster.told(place, "stop", "watched")
