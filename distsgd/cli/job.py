@@ -77,7 +77,15 @@ class Submission:
         typer.Option(
             metavar="DIR",
             help="Where the run is kept: an address (s3://BUCKET/KEY), or a path that the nodes "
-            "share; ~/distsgd-runs/NAME on the head unless given.",
+            "share; ~/distsgd-runs/NAME unless given.",
+        ),
+    ] = None
+    cache_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where prepared data are kept: an address, or a path that the nodes share; needed "
+            "where workers are on other nodes, unless [data] path is a prepared data set there.",
         ),
     ] = None
     follow: FollowOption = False
@@ -119,6 +127,7 @@ class Submission:
             name=self.name or f"{config.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             config=config,
             run_dir=self.run_dir,
+            cache_dir=self.cache_dir,
             overrides=tuple(self.overrides or ()),
             arguments=tuple(arguments),
             retries=self.retries,

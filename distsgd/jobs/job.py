@@ -25,7 +25,7 @@ PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED = (
     "FAILED",
 )
 STOP_WAIT_S = 60  # From asking a driver to end until it is killed; Ray's own 3 s save nothing.
-RUNS = "~/distsgd-runs"  # On the driver's node, where no other place is named.
+RUNS = "~/distsgd-runs"  # Where no other place is named; enough where the head has the server.
 NAME, RUN_DIR = "distsgd_name", "distsgd_run_dir"  # In what Ray keeps of a submission.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _PATHS = ("data.path", "data.test_path", "model.initial_weights")
@@ -91,6 +91,7 @@ class JobRequest:
         config: The configuration, in `working_dir`; or its path in `image`.
         run_dir: An address, or a path from the root or the home directory; None: where the last
             submission of this name has it, or else below `RUNS`.
+        cache_dir: The same for prepared data, which all nodes must see; None: on the driver's.
         overrides: Keys of the configuration, ``section.key=value``.
         arguments: What else ``train`` is told.
         retries: How often a driver that dies is started again.
@@ -104,6 +105,7 @@ class JobRequest:
     name: str
     config: Path
     run_dir: str | None = None
+    cache_dir: str | None = None
     overrides: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     retries: int = 0
@@ -111,7 +113,9 @@ class JobRequest:
     image: str | None = None
 
     def __post_init__(self) -> None:
-        problems = [*_problems_of_name(self.name), *_problems_of_run_dir(self.run_dir)]
+        problems = _problems_of_name(self.name)
+        problems += _problems_of_place("--run-dir", self.run_dir)
+        problems += _problems_of_place("--cache-dir", self.cache_dir)
         problems += [text for one in self.overrides for text in _problems_of_override(one)]
         if self.image is not None and not self.config.is_absolute():
             problems.append(
@@ -137,6 +141,7 @@ class JobRequest:
         words += ["--name", self.name, "--run-dir", run_dir, "--retries", str(self.retries)]
         words += ["--submitted-with", __version__, "--"]
         words += [word for one in self.overrides for word in ("--set", one)]
+        words += [] if self.cache_dir is None else ["--cache-dir", self.cache_dir]
         words += self.arguments
         return shlex.join(words)
 
@@ -185,16 +190,16 @@ def _problems_of_name(name: str) -> list[str]:
     return [f'--name is "{name}"; must be 1 to 63 letters, digits, - and _, no - or _ first']
 
 
-def _problems_of_run_dir(run_dir: str | None) -> list[str]:
-    if run_dir is None or run_dir.startswith("~/"):
+def _problems_of_place(option: str, value: str | None) -> list[str]:
+    if value is None or value.startswith("~/"):
         return []
-    place = place_of(run_dir)
+    place = place_of(value)
     if isinstance(place, Path) and not place.is_absolute():
         rule = (
             "must be s3://BUCKET/KEY or another address, or a path from the root (/) or the home "
             "directory (~/) of the cluster's nodes: the job does not run in this directory"
         )
-        return [f"--run-dir is {run_dir}; {rule}"]
+        return [f"{option} is {value}; {rule}"]
     return []
 
 

@@ -38,6 +38,11 @@ def test_entry_point_is_text_for_a_shell_whatever_stands_in_it(tmp_path: Path) -
     ]
 
 
+def test_place_of_prepared_data_is_told_to_the_driver(tmp_path: Path) -> None:
+    words = shlex.split(request(tmp_path, cache_dir="s3://bucket/cache").entry_point("/runs/a"))
+    assert words[words.index("--") :] == ["--", "--cache-dir", "s3://bucket/cache"]
+
+
 def test_configuration_that_looks_like_an_option_stays_a_path(tmp_path: Path) -> None:
     asked = request(tmp_path, config=tmp_path / "-x.toml")
     assert "./-x.toml" in shlex.split(asked.entry_point("/runs/a"))
@@ -68,6 +73,7 @@ def test_image_has_the_configuration_and_nothing_is_sent() -> None:
         ({"name": "a" * 64}, "--name is"),
         ({"run_dir": "runs/a"}, "must be s3://BUCKET/KEY"),
         ({"run_dir": "s4://bucket/a"}, "an address is"),
+        ({"cache_dir": "cache"}, "--cache-dir is cache; must be s3://BUCKET/KEY"),
         ({"overrides": ("data.path=a.parquet",)}, "must be an address or a path from the root"),
         ({"overrides": ('data.test_path = ["a.csv"]',)}, "where it is relative to its directory"),
         ({"config": Path("/etc/hosts")}, "which is what is sent to the cluster"),
