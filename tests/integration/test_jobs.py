@@ -34,9 +34,9 @@ class Cluster(NamedTuple):
     mark: str
     metrics: str
 
-    def job(
+    def started(
         self, place: Path, *words: str, token: str | None = None, address: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> subprocess.Popen[str]:
         """``distsgd job`` from a machine that is no part of the cluster."""
         environment = {
             **os.environ,
@@ -44,7 +44,7 @@ class Cluster(NamedTuple):
             "RAY_AUTH_TOKEN": token or self.token,
             "RAY_ADDRESS": "10.1.2.3:6379",  # Of another cluster; --address counts.
         }
-        return subprocess.run(
+        return subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -55,11 +55,19 @@ class Cluster(NamedTuple):
             ],
             cwd=place,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=120,
         )
+
+    def job(self, place: Path, *words: str, **options: str) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        with self.started(place, *words, **options) as process:
+            try:
+                out, said = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, out, said)
 
     def told(self, place: Path, *words: str) -> dict[str, Any]:
         """The object that a command ends with."""
@@ -189,6 +197,13 @@ def test_driver_that_is_killed_is_started_again_and_a_stopped_job_keeps_its_run(
 
     wait_until(lambda: step() > 0, WAIT_S, "the first driver to save the run")
     assert cluster.told(place, *words)["id"] == "long.1"  # It runs already.
+    with cluster.started(place, "logs", "long", "--follow") as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        left = follower.communicate(timeout=60)[1]
+    assert follower.returncode == 6
+    assert "is no longer followed, and continues" in left
     (pid,) = drivers(cluster)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: said("was ended by SIGKILL; starting it again"), WAIT_S, "another try")
