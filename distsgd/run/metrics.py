@@ -104,7 +104,7 @@ class MetricsWatch:
 
     def __call__(self, status: Status) -> None:
         """Called often; what comes within a second of the last is passed over, but for the end."""
-        if status.phase == "starting":
+        if not status.num_samples:  # A start that fails leaves the file as it was.
             return
         if status.phase != "ended" and self._clock() - self._told_s < EVERY_S:
             return

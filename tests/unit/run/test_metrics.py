@@ -56,7 +56,8 @@ def test_labels_and_numbers_without_end_are_written_by_the_rules() -> None:
 def test_file_is_written_once_a_second_and_at_the_end(tmp_path: Path) -> None:
     now_s, path = 0.0, tmp_path / "metrics.prom"
     watch = MetricsWatch("a", path, lambda _: None, lambda: now_s)
-    watch(replace(STATUS, phase="starting"))
+    watch(replace(STATUS, num_samples=0))
+    watch(replace(STATUS, num_samples=0, phase="ended"))
     assert not path.exists()
     watch(STATUS)
     now_s = 0.9
