@@ -6,10 +6,10 @@ It prepares the data, fixes the run, has it made, and says how it ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Never, NoReturn, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -47,15 +47,6 @@ from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 
 FREE_TIMEOUT_S = 30.0
-# What the constructor took before 0.3, and where it is said now.
-_MOVED = {
-    "resume": 'fit(resume="auto")',
-    "accept_numerics": "fit(accept_numerics=True)",
-    "initial_weights": "fit(initial_weights=...)",
-    "on_step": "Trainer(callbacks=[Callback(on_step=...)])",
-    "on_message": "Trainer(callbacks=[Callback(on_message=...)])",
-    "on_progress": "Trainer(callbacks=[Callback(on_progress=...)])",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +93,8 @@ class Trainer:
         path: The run directory, or its address; None before there is one.
 
     Raises:
-        ConfigError: An argument is nothing of its kind, or has moved to `fit` or a callback; rows
-            or labels are not named; or what is handed in has no name by which workers find it.
+        ConfigError: An argument is nothing of its kind; rows or labels are not named; or what is
+            handed in has no name by which workers find it.
         NumericsError: The run is to be portable, and this process is not; says how it would be.
 
     What is handed in is written down by its name, ``module:qualname``, with its settings and a
@@ -123,10 +114,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         run_dir: Path | Location | str | None = None,
         cache_dir: Path | str | None = None,
-        **moved: Never,
     ) -> None:
-        if moved:
-            _refuse_moved(moved)
         config, own = with_handed_in(config, model=model, worker=worker, rule=rule)
         if data is None and (missing := config.missing_sources()):
             raise ConfigError(missing)
@@ -300,7 +288,7 @@ class Trainer:
 
     def _train(self, run_spec: RunSpec, run: RunDirectory, *, take_over: bool) -> Outcome:
         seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop)
-        metrics = MetricsWatch(str(run.path), run.metrics_path, self._say)
+        metrics = MetricsWatch(str(run.place), run.metrics_path, self._say)
 
         def watch(status: Status) -> bool:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
@@ -334,17 +322,6 @@ class Trainer:
         if outcome.advice:
             self._say(outcome.advice)
         return _with_weights(run)
-
-
-def _refuse_moved(given: Iterable[str]) -> NoReturn:
-    """Raises ConfigError for names that have moved, TypeError as Python does for others."""
-    for name in given:
-        if name not in _MOVED:
-            text = f"Trainer.__init__() got an unexpected keyword argument {name!r}"
-            raise TypeError(text)
-    raise ConfigError(
-        [f"{name} is no argument of Trainer any more; write {_MOVED[name]}" for name in given]
-    )
 
 
 def _with_weights(run: Run) -> Run:

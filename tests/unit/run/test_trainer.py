@@ -122,25 +122,6 @@ def test_a_run_that_another_process_trains_is_left_alone(
     assert any(f"process {os.getpid()} on" in text and "has this run" in text for text in said)
 
 
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("resume", 'fit(resume="auto")'),
-        ("accept_numerics", "fit(accept_numerics=True)"),
-        ("initial_weights", "fit(initial_weights=...)"),
-        ("on_step", "callbacks=[Callback(on_step=...)]"),
-        ("on_message", "callbacks=[Callback(on_message=...)]"),
-        ("on_progress", "callbacks=[Callback(on_progress=...)]"),
-    ],
-)
-def test_argument_that_has_moved_is_answered_by_its_new_place(name: str, place: str) -> None:
-    given: dict[str, Any] = {name: None}
-    with pytest.raises(ConfigError) as caught:
-        Trainer({}, **given)
-    assert f"{name} is no argument of Trainer any more" in str(caught.value)
-    assert place in str(caught.value)
-
-
 def test_argument_that_never_was_is_a_type_error_as_everywhere() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        Trainer({}, colour=None)  # type: ignore[arg-type] # the mistake itself
+        Trainer({}, colour=None)  # type: ignore[call-arg] # the mistake itself
