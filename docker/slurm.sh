@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # One run on some nodes of a Slurm cluster: Ray on each of them, the driver on the first.
-#   sbatch --nodes 4 --cpus-per-task 16 docker/slurm.sh CONFIG.toml /shared/runs/NAME --cache-dir /shared/cache
-# What must be shared by the nodes: this environment (distsgd with ray), the cache of prepared data and the run
-# directory, which may also be addresses (s3://...). Further arguments are those of distsgd train.
+#   sbatch --nodes 4 --cpus-per-task 16 docker/slurm.sh CONFIG.toml /shared/runs/NAME [arguments of distsgd train]
+# What must be shared by the nodes: this environment (distsgd with ray), data and run directory (or s3://...).
 # Two minutes before its time is up the run is saved and the job queued again; it then continues from there.
 #SBATCH --job-name=distsgd
 #SBATCH --ntasks-per-node=1
@@ -25,13 +24,12 @@ head=${nodes[0]}
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v '^127\.' | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000)) # Another job's Ray may run on a node that is not exclusive.
 address=$head_ip:$port
-temp=/tmp/ray-$SLURM_JOB_ID
 
 ray_on() { # node, arguments of ray start
     local node=$1
     shift
     srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" \
-        ray start --block --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --object-store-memory=100000000 "$@" &
+        ray start --block --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --include-dashboard=false "$@" &
     nodes_up+=($!)
 }
 
@@ -43,15 +41,14 @@ stop() { # A signal ends `wait` before the driver has ended.
     [[ -z $driver ]] || kill -TERM "$driver" 2>/dev/null || true
 }
 trap stop TERM
-trap '((${#nodes_up[@]})) && kill "${nodes_up[@]}" 2>/dev/null; wait; rm -rf "$temp"' EXIT
+trap '((${#nodes_up[@]})) && kill "${nodes_up[@]}" 2>/dev/null; wait' EXIT
 
-ray_on "$head" --head --node-ip-address="$head_ip" --port="$port" --temp-dir="$temp" --include-dashboard=false
-is_up() { ray health-check --address "$address" 2>/dev/null && [[ -S $temp/session_latest/sockets/raylet ]]; }
+ray_on "$head" --head --node-ip-address="$head_ip" --port="$port"
 for _ in {1..60}; do
-    is_up && break
+    ray health-check --address "$address" 2>/dev/null && break
     sleep 1
 done
-is_up || { echo "no head of Ray at $address within a minute" >&2; exit 4; }
+ray health-check --address "$address" || { echo "no head of Ray at $address within a minute" >&2; exit 4; }
 for node in "${nodes[@]:1}"; do ray_on "$node" --address="$address"; done
 
 distsgd train "$config" --run-dir "$run_dir" --resume auto --set "parallel.address=\"$address\"" "$@" &
