@@ -7,14 +7,20 @@ what is left of it.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distsgd.base.locations import place_of
+from distsgd.base.locations import Location, place_of
+from distsgd.errors import StorageError
 from distsgd.jobs.job import PENDING, RUNNING, SUCCEEDED, Job
 from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.remote_run import RemoteRun
 from distsgd.store.run_directory import RunDirectory
+
+RESULT = "result.json"
+_CHECKPOINT = re.compile(r"checkpoints/step-([0-9]+)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +43,36 @@ class RunState:
 
 def state_of(job: Job, log: str) -> RunState | None:
     """Where the run of `job` is, as far as can be seen from here; None: not begun, or not seen."""
-    seen, said = _in_directory(job.run_dir), _in_log(log)
+    place = place_of(job.run_dir)
+    seen = _at_address(place, job) if isinstance(place, Location) else _in_directory(place)
+    said = _in_log(log)
     if seen is None or said is None or seen.status in ("done", "training"):
         return seen or said
     return replace(seen, error=said.error)
 
 
-def _in_directory(run_dir: str) -> RunState | None:
-    place = place_of(run_dir) if run_dir and not run_dir.startswith("~") else Path(run_dir)
-    if not isinstance(place, Path):
-        return None
+def _at_address(location: Location, job: Job) -> RunState | None:
+    """By its pointer and the small file that says how it ended; checkpoints are not fetched."""
+    try:
+        pointer = RemoteRun(location).look()
+        if pointer is None:
+            return None
+        steps = (int(it[1]) for name in pointer.files if (it := _CHECKPOINT.match(name)))
+        step = max(steps, default=None)
+        # The owner of a job that has ended may be gone without a word.
+        if pointer.owner and not job.has_ended:
+            return RunState("training", step, "run directory")
+        pieces = pointer.files.get(RESULT, ())
+        data = b"".join((location / piece.name).read_bytes() for piece in pieces)
+    except (StorageError, FileNotFoundError):
+        return None  # Not seen from here: no keys, or it was replaced just now.
+    if not data:
+        return RunState("begun", step, "run directory")
+    result = json.loads(data)
+    return RunState(str(result.get("status")), result.get("steps", step), "run directory")
+
+
+def _in_directory(place: Path) -> RunState | None:
     place = place.expanduser()
     if not RunDirectory.is_run(place):
         return None

@@ -35,7 +35,6 @@ from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
-from distsgd.run.metrics import MetricsWatch
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
 from distsgd.run.resume import check_resume
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
@@ -287,12 +286,10 @@ class Trainer:
         return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))
 
     def _train(self, run_spec: RunSpec, run: RunDirectory, *, take_over: bool) -> Outcome:
-        seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop)
-        metrics = MetricsWatch(str(run.place), run.metrics_path, self._say)
+        seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop, run)
 
         def watch(status: Status) -> bool:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
-            metrics(status)
             return seen(status)
 
         def observed(spec: ServerSpec) -> ServerSpec:

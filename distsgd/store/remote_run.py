@@ -64,6 +64,11 @@ class RemoteRun:
         """Whether it is a run; blocks. Raises StorageError."""
         return self._object.read() is not None
 
+    def look(self) -> Pointer | None:
+        """What its pointer says now, None where there is no run; blocks. Raises StorageError."""
+        seen = self._object.read()
+        return None if seen is None else self._pointer(seen)
+
     def fetch(self, into: Path, fetched: Files | None = None) -> Path:
         """Write its files below `into`, each checked; blocks.
 

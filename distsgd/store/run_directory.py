@@ -193,9 +193,9 @@ class RunDirectory:
         return self.path / "digests.jsonl"
 
     @property
-    def metrics_path(self) -> Path:
-        """The file for `MetricsWatch`."""
-        return self.path / "metrics.prom"
+    def metrics_path(self) -> Path | None:
+        """The file for `MetricsWatch`; None on object storage, where nobody collects it."""
+        return None if self.copy else self.path / "metrics.prom"
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write one of the JSON files; see `write_json_atomic`."""
