@@ -6,6 +6,7 @@ No I/O here.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from distsgd.errors import CheckpointError
 POINTER = "RUN.json"
 GROWING = (".jsonl",)  # Files that are appended to, kept in pieces.
 _FORMAT = 1
+OBJECTS = "objects"  # The folder of what the files hold.
+_OBJECT = re.compile(rf"{OBJECTS}/(\d+)-\d+-[0-9a-f]{{16}}")
 
 
 class Piece(NamedTuple):
@@ -68,9 +71,26 @@ class Pointer:
         if version != _FORMAT:
             reason = f"{POINTER} has format {version!r}; must be {_FORMAT} (use a later distsgd)"
             raise CheckpointError(str(location), reason)
+        # A name from a file is never a way out of the run: objects are read and removed by it.
+        for name in sorted(objects_of(pointer)):
+            if not _OBJECT.fullmatch(name):
+                reason = f"{POINTER} names the object {name!r}, which is none of a run"
+                raise CheckpointError(str(location), reason)
         return pointer
 
 
 def objects_of(pointer: Pointer) -> set[str]:
     """The objects that hold its files."""
     return {piece.name for pieces in pointer.files.values() for piece in pieces}
+
+
+def is_leftover(name: str, fence: int) -> bool:
+    """Was an object uploaded by an owner before the one of `fence`?
+
+    Not so for what a run begins with, which another process may just be about to publish.
+
+    >>> is_leftover("objects/3-17-0123456789abcdef", 4)
+    True
+    """
+    match = _OBJECT.fullmatch(name)
+    return match is not None and 0 < int(match[1]) < fence

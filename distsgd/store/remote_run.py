@@ -4,7 +4,7 @@ In it::
 
     s3://bucket/runs/a/
       RUN.json                 the pointer: owner, fence, and every file's objects and checksums
-      objects/<fence>-<n>      what the files hold, under names that are never used twice
+      objects/<fence>-<n>-...  what the files hold, under names that are never used twice
 
 A file exists where the pointer names it, and the pointer is replaced as a whole by who has seen
 its present version. So a checkpoint appears whole or not at all, and the lease and the commit are
@@ -28,7 +28,7 @@ from distsgd.base.files import make_private_directory
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.store.conditional import ConditionalObject, Seen, Superseded
-from distsgd.store.pointer import POINTER, Piece, Pointer, objects_of
+from distsgd.store.pointer import OBJECTS, POINTER, Piece, Pointer, is_leftover, objects_of
 from distsgd.store.upload import Upload
 
 Files = dict[str, tuple[Piece, ...]]  # The pieces of each file, by its path in the run.
@@ -117,9 +117,11 @@ class RemoteRun:
             StorageError: The storage refuses, or does not answer.
         """
         upload = Upload(self.location, Pointer(token=secrets.token_hex(8)))
+        pointer = upload.pointer(directory)
         try:
-            self._object.write(upload.pointer(directory).encoded(), over=None)
+            self._object.write(pointer.encoded(), over=None)
         except Superseded:
+            self._remove(objects_of(pointer))
             raise RunError(self.location.address, "another process began this run") from None
 
     def withdraw(self) -> None:
@@ -130,8 +132,16 @@ class RemoteRun:
         pointer = self._pointer(seen)
         if pointer.owner or any(name.startswith("checkpoints/") for name in pointer.files):
             return
+        last = replace(pointer, fence=pointer.fence + 1, owner="nobody: it is being removed")
+        try:
+            self._object.write(replace(last, token=secrets.token_hex(8)).encoded(), over=seen)
+        except Superseded:
+            return  # Another process has it by now.
         (self.location / POINTER).delete()
-        for name in objects_of(pointer):
+        self._remove(objects_of(pointer))
+
+    def _remove(self, names: set[str]) -> None:
+        for name in names:
             (self.location / name).delete()
 
     @contextlib.contextmanager
@@ -156,9 +166,23 @@ class RemoteRun:
             raise self._taken(self._pointer(self._seen()).owner) from None
         lease = Lease(self.location, self._object, mine, seen)
         try:
+            self._sweep_leftovers(mine)
             yield lease
         finally:
             lease.end()
+
+    def _sweep_leftovers(self, mine: Pointer) -> None:
+        """Remove what owners before uploaded and no pointer names; what cannot be removed stays.
+
+        None of them can make a pointer to it any more, and a reader whom it was named to finds
+        another pointer when it looks again.
+        """
+        named = objects_of(mine)
+        with contextlib.suppress(StorageError):
+            for stored in (self.location / OBJECTS).files():
+                name = f"{OBJECTS}/{stored.location.name}"
+                if name not in named and is_leftover(name, mine.fence):
+                    stored.location.delete()
 
     def _when_free(self) -> Seen:
         """The pointer when it has no owner, or one that has not renewed for `LEASE_S`."""
@@ -243,6 +267,7 @@ class Lease:
             RunError: Another has taken the run; what was published is as it was.
             StorageError: The storage refuses, or does not answer; the same.
         """
+        assert not self._is_ended.is_set(), "only an owner publishes"
         self.check()
         pointer = self._upload.pointer(directory)
         with self._lock:

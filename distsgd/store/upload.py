@@ -8,7 +8,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from distsgd.base.locations import Location
-from distsgd.store.pointer import GROWING, Piece, Pointer
+from distsgd.store.pointer import GROWING, OBJECTS, Piece, Pointer
 
 _MOST_PIECES = 64
 _NOT_PUBLISHED = frozenset({"lock", "workers.json", "metrics.prom"})
@@ -19,7 +19,9 @@ class Upload:
 
     def __init__(self, location: Location, base: Pointer) -> None:
         self._location, self._base = location, base
-        self._known: dict[str, tuple[int, int]] = {}  # Size and time of change, as uploaded.
+        # Size and time of change of what was uploaded, and the pieces that hold it: also where the
+        # pointer to them could not be written.
+        self._known: dict[str, tuple[tuple[int, int], tuple[Piece, ...]]] = {}
         self._count = 0
 
     def pointer(self, directory: Path) -> Pointer:
@@ -29,6 +31,8 @@ class Upload:
             name = path.relative_to(directory).as_posix()
             if path.is_file() and not _is_private(name):
                 files[name] = self._uploaded(path, name)
+        # Objects of a file that is gone are swept: should it come again, they are not named again.
+        self._known = {name: it for name, it in self._known.items() if name in files}
         return replace(self._base, files=files)
 
     def published(self, pointer: Pointer) -> None:
@@ -38,8 +42,8 @@ class Upload:
     def _uploaded(self, path: Path, name: str) -> tuple[Piece, ...]:
         status = path.stat()
         stamp = (status.st_size, status.st_mtime_ns)
-        before = self._base.files.get(name, ())
-        if before and self._known.get(name) == stamp:
+        known_stamp, before = self._known.get(name, (None, self._base.files.get(name, ())))
+        if known_stamp == stamp:
             return before
         data = path.read_bytes()
         kept = sum(piece.size_bytes for piece in before)
@@ -50,13 +54,13 @@ class Upload:
             pieces = (*before, self._put(data[kept:]))
         else:
             pieces = (self._put(data),)
-        self._known[name] = stamp
+        self._known[name] = stamp, pieces
         return pieces
 
     def _put(self, data: bytes) -> Piece:
         self._count += 1
         digest = blake3(data).hexdigest()
-        name = f"objects/{self._base.fence}-{self._count}-{digest[:16]}"
+        name = f"{OBJECTS}/{self._base.fence}-{self._count}-{self._base.token}"
         (self._location / name).write_bytes(data)
         return Piece(name, len(data), digest)
 

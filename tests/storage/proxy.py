@@ -18,6 +18,7 @@ class FaultProxy:
     """Passes bytes on; `refusals`, `cuts` and `delay_s` say what goes wrong from now on.
 
     Attributes:
+        spared: So many requests go well before anything goes wrong.
         refusals: So many requests are answered by 503.
         cuts: So many answers are cut after `cut_after` bytes.
         cut_after: Bytes of an answer, its head included.
@@ -27,6 +28,7 @@ class FaultProxy:
 
     def __init__(self, upstream: tuple[str, int]) -> None:
         self.refusals, self.cuts, self.cut_after, self.delay_s = 0, 0, 1000, 0.0
+        self.spared = 0
         self.requests: list[str] = []
         self._upstream = upstream
         self._lock = threading.Lock()
@@ -60,7 +62,7 @@ class FaultProxy:
                 line = data.split(b"\r\n", 1)[0].decode(errors="replace")
                 if line.endswith("HTTP/1.1"):
                     self.requests.append(line)
-                    if self._take("refusals"):
+                    if not self._take("spared") and self._take("refusals"):
                         client.sendall(_UNAVAILABLE)
                         break
                 server.sendall(data)
@@ -70,7 +72,7 @@ class FaultProxy:
         with suppress(OSError):
             while data := server.recv(1 << 16):
                 time.sleep(self.delay_s)
-                if len(data) > self.cut_after and self._take("cuts"):
+                if not self.spared and len(data) > self.cut_after and self._take("cuts"):
                     client.sendall(data[: self.cut_after])
                     break
                 client.sendall(data)
