@@ -38,6 +38,7 @@ class Pointer:
         fence: How many owners there were.
         owner: Who writes now, in words; "" for nobody.
         token: Of the process that wrote it, so that it knows its own.
+        session: Of the training that it is part of, whose processes succeed each other; "" if none.
         renewals: Grows while the owner lives.
         files: The pieces of each file, by its path in the run.
     """
@@ -45,6 +46,7 @@ class Pointer:
     fence: int = 0
     owner: str = ""
     token: str = ""
+    session: str = ""
     renewals: int = 0
     files: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ class Pointer:
         """As JSON."""
         files = {name: [list(it) for it in pieces] for name, pieces in self.files.items()}
         found = {"format": _FORMAT, "fence": self.fence, "owner": self.owner, "token": self.token}
-        found |= {"renewals": self.renewals, "files": files}
+        found |= {"session": self.session, "renewals": self.renewals, "files": files}
         return encode_json(Path(POINTER), found, indent=1)
 
     @classmethod
@@ -64,8 +66,10 @@ class Pointer:
                 name: tuple(Piece(str(a), int(b), str(c)) for a, b, c in pieces)
                 for name, pieces in found["files"].items()
             }
-            version, owner, token = found["format"], str(found["owner"]), str(found["token"])
-            pointer = cls(int(found["fence"]), owner, token, int(found["renewals"]), files)
+            fence, renewals = int(found["fence"]), int(found["renewals"])
+            owner, token, session = (str(found[key]) for key in ("owner", "token", "session"))
+            pointer = cls(fence, owner, token, session, renewals, files)
+            version = found["format"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(str(location), f"{POINTER} is no pointer: {error}") from None
         if version != _FORMAT:

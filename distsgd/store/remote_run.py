@@ -69,6 +69,11 @@ class RemoteRun:
         seen = self._object.read()
         return None if seen is None else self._pointer(seen)
 
+    def owner(self) -> str | None:
+        """Who has it, by its own word; None for nobody, or no run. Blocks. Raises StorageError."""
+        pointer = self.look()
+        return pointer.owner or None if pointer else None
+
     def fetch(self, into: Path, fetched: Files | None = None) -> Path:
         """Write its files below `into`, each checked; blocks.
 
@@ -145,21 +150,24 @@ class RemoteRun:
             (self.location / name).delete()
 
     @contextlib.contextmanager
-    def lease(self, owner: str, *, take_over: bool = False) -> Iterator[Lease]:
+    def lease(self, owner: str, *, take_over: bool = False, session: str = "") -> Iterator[Lease]:
         """Be the owner while the block runs; blocks up to `LEASE_S` and a little more before.
 
         Args:
             owner: Says who that is.
             take_over: Whether an owner that may live is superseded at once.
+            session: Of the training this is part of. An owner of the same session, which has died
+                if this process was started in its place, is superseded at once; no other is.
 
         Raises:
             RunError: There is no run, or it has an owner that lives; names it.
             StorageError: The storage refuses, or does not answer.
         """
-        seen = self._seen() if take_over else self._when_free()
+        seen = self._seen() if take_over else self._when_free(session)
         pointer = self._pointer(seen)
         token = secrets.token_hex(8)
-        mine = replace(pointer, fence=pointer.fence + 1, owner=owner, token=token, renewals=0)
+        mine = replace(pointer, fence=pointer.fence + 1, owner=owner, token=token)
+        mine = replace(mine, session=session, renewals=0)
         try:
             seen = self._object.write(mine.encoded(), over=seen)
         except Superseded:
@@ -184,11 +192,12 @@ class RemoteRun:
                 if name not in named and is_leftover(name, mine.fence):
                     stored.location.delete()
 
-    def _when_free(self) -> Seen:
-        """The pointer when it has no owner, or one that has not renewed for `LEASE_S`."""
+    def _when_free(self, session: str) -> Seen:
+        """The pointer when it has no owner, or one that is gone: its session's, or silent."""
         first = self._seen()
-        owner = self._pointer(first).owner
-        if not owner:
+        pointer = self._pointer(first)
+        owner = pointer.owner
+        if not owner or (session and pointer.session == session):
             return first
         if not self.is_atomic:
             raise self._taken(owner)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distsgd.base.locations import Location
-from distsgd.errors import CheckpointError, StorageError
+from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.store import conditional, remote_run
 from distsgd.store.pointer import POINTER
 from distsgd.store.remote_run import RemoteRun
@@ -141,6 +141,30 @@ def test_run_that_another_process_has_by_now_is_not_withdrawn(
             late.withdraw()
             lease.publish(place)
     assert run.exists()
+
+
+def test_process_in_place_of_one_that_died_succeeds_it_at_once_and_nobody_else(
+    run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
+    run.create(place)
+    assert run.owner() is None
+    with (
+        run.lease("process 1 on a", session="s") as first,
+        run.lease("process 2 on a", session="s") as second,
+    ):
+        second.publish(place)
+        with pytest.raises(RunError, match="process 2 on a has taken it over"):
+            first.publish(place)
+        with run.lease("process 3 on b", take_over=True, session="t") as third:
+            assert run.owner() == "process 3 on b"
+            with (
+                pytest.raises(RunError, match="in use by process 3 on b"),
+                run.lease("process 4 on a", session="s"),
+            ):
+                raise AssertionError
+            third.publish(place)
+    assert run.owner() is None
 
 
 @pytest.mark.parametrize("name", ["../b/RUN.json", "objects/../../b", "objects/1-1-xyz"])
