@@ -83,6 +83,7 @@ def _write_accepted(
 ) -> None:
     with run.lock(LOCK_TIMEOUT_S):
         run.write_json(run.environment_path, recorded | {ACCEPTED: accepted})
+        run.publish()
 
 
 def _recorded(run: RunDirectory, run_spec: RunSpec) -> dict[str, Any]:

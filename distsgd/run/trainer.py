@@ -227,7 +227,7 @@ class Trainer:
 
     def _wait_until_free(self, run: RunDirectory) -> None:
         """Leave a run alone that another process trains; one that was killed lets go soon."""
-        holder = run.holder()
+        holder = None if run.copy else run.holder()  # Of a lease, who takes it waits.
         if holder is not None:
             wait = f"waiting up to {FREE_TIMEOUT_S:.0f} s for it to end"
             self._say(f"{run.path}: process {holder} has this run; {wait}")

@@ -69,10 +69,19 @@ class RemoteRun:
         seen = self._object.read()
         return None if seen is None else self._pointer(seen)
 
-    def owner(self) -> str | None:
-        """Who has it, by its own word; None for nobody, or no run. Blocks. Raises StorageError."""
-        pointer = self.look()
-        return pointer.owner or None if pointer else None
+    def living_owner(self) -> str | None:
+        """Who has it, once it has renewed; None where nobody has, or does for half of `LEASE_S`.
+
+        Blocks. Raises RunError where there is no run, StorageError.
+        """
+        first = now = self._seen()
+        until = self._clock() + LEASE_S / 2
+        while self._pointer(now).owner and self._clock() < until:
+            self._sleep(LEASE_S / 20)
+            now = self._seen()
+            if now.data != first.data:
+                return self._pointer(now).owner or None
+        return None
 
     def fetch(self, into: Path, fetched: Files | None = None) -> Path:
         """Write its files below `into`, each checked; blocks.
@@ -154,7 +163,7 @@ class RemoteRun:
         """Be the owner while the block runs; blocks up to `LEASE_S` and a little more before.
 
         Args:
-            owner: Says who that is.
+            owner: Says who that is: "NUMBER on HOST" of a process.
             take_over: Whether an owner that may live is superseded at once.
             session: Of the training this is part of. An owner of the same session, which has died
                 if this process was started in its place, is superseded at once; no other is.
@@ -214,8 +223,8 @@ class RemoteRun:
 
     def _taken(self, owner: str) -> RunError:
         reason = (
-            f"is in use by {owner}; one process at a time may train a run (wait for it, end it, "
-            "choose another --run-dir, or supersede it with --take-over)"
+            f"is in use by process {owner}; one process at a time may train a run (wait for it, "
+            "end it, choose another --run-dir, or supersede it with --take-over)"
         )
         return RunError(self.location.address, reason)
 
@@ -315,7 +324,7 @@ class Lease:
         now = self._object.read()
         found = None if now is None else Pointer.decoded(now.data, self._location)
         if now is None or found is None or found.token != self._pointer.token:
-            who = f"{found.owner} has taken it over" if found else "it is gone"
+            who = f"process {found.owner} has taken it over" if found else "it is gone"
             reason = f"was this process's to train, and {who}; nothing more is written"
             self._lost = RunError(self._location.address, reason)
             raise self._lost

@@ -152,6 +152,11 @@ class RunDirectory:
         if self.copy is not None:
             self.copy.publish()
 
+    def check(self) -> None:
+        """Raises RunError where another has taken the run over, which no one can on a disk."""
+        if self.copy is not None:
+            self.copy.check()
+
     @property
     def config_path(self) -> Path:
         """The resolved configuration."""
@@ -215,6 +220,7 @@ class RunDirectory:
         timeout_s: float,
         *,
         take_over: bool = False,
+        session: str = "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Iterator[None]:
@@ -224,14 +230,15 @@ class RunDirectory:
         interrupted writes are removed on entry, as nobody else can be writing.
 
         On object storage it is a lease (`RemoteRun.lease`), with a time of its own; the working
-        copy is brought up to date. With `take_over` its present owner is superseded.
+        copy is brought up to date. With `take_over` its present owner is superseded; one of the
+        same `session` is succeeded.
 
         Raises:
             RunError: Another process kept it; names that process.
             StorageError: The storage refuses, or does not answer.
         """
         if self.copy is not None:
-            with self.copy.lease(take_over=take_over):
+            with self.copy.lease(take_over=take_over, session=session):
                 yield
             return
         with as_run_error(self.path / _LOCK):
@@ -252,7 +259,12 @@ class RunDirectory:
             os.close(descriptor)
 
     def holder(self) -> str | None:
-        """The process that has the run now, as "NUMBER on HOST"; None where nobody has it."""
+        """The process that has the run now, as "NUMBER on HOST"; None where nobody has it.
+
+        On object storage it blocks until a named owner has shown that it lives, or has not.
+        """
+        if self.copy is not None:
+            return self.copy.holder()
         try:
             descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
         except OSError:

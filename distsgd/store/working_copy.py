@@ -49,13 +49,25 @@ class WorkingCopy:
         self._remote.withdraw()
 
     @contextlib.contextmanager
-    def lease(self, *, take_over: bool) -> Iterator[None]:
+    def lease(self, *, take_over: bool, session: str = "") -> Iterator[None]:
         """Be the one who publishes; see `RemoteRun.lease`. The copy is brought up to date."""
-        owner = f"process {os.getpid()} on {socket.gethostname()}"
-        with self._remote.lease(owner, take_over=take_over) as self._lease:
-            self.fetch()
-            yield
-        self._lease = None
+        owner = f"{os.getpid()} on {socket.gethostname()}"
+        with self._remote.lease(owner, take_over=take_over, session=session) as lease:
+            self._lease = lease
+            try:
+                self.fetch()
+                yield
+            finally:
+                self._lease = None
+
+    def holder(self) -> str | None:
+        """The process that has the run; see `RemoteRun.living_owner`."""
+        return self._remote.living_owner()
+
+    def check(self) -> None:
+        """Raises RunError where another has taken the run over; see `Lease.check`."""
+        if self._lease is not None:
+            self._lease.check()
 
     def publish(self) -> None:
         """Make the copy what the run is; see `Lease.publish`."""

@@ -14,7 +14,7 @@ from distsgd.store.remote_run import RemoteRun
 def main(address: str, place: str, lease_s: str) -> None:
     remote_run.LEASE_S = float(lease_s)
     Path(place).mkdir()
-    with RemoteRun(Location(address)).lease("process 1 on a") as lease:
+    with RemoteRun(Location(address)).lease("1 on a") as lease:
         print("has it", flush=True)  # noqa: T201 -- is read by the test.
         for line in sys.stdin:
             (Path(place) / "result.json").write_text(line)

@@ -135,13 +135,13 @@ def test_second_owner_is_refused_while_the_first_renews_and_takes_over_when_told
     monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
     run.create(place)
     other = RemoteRun(run.location)
-    with run.lease("process 1 on a") as first:
+    with run.lease("1 on a") as first:
         with (
             pytest.raises(RunError, match=r"in use by process 1 on a.*--take-over"),
-            other.lease("process 2 on b"),
+            other.lease("2 on b"),
         ):
             raise AssertionError
-        with other.lease("process 2 on b", take_over=True) as second:
+        with other.lease("2 on b", take_over=True) as second:
             write(place, "mine", "second")
             second.publish(place)
             write(place, "mine", "first")
@@ -150,7 +150,7 @@ def test_second_owner_is_refused_while_the_first_renews_and_takes_over_when_told
             with pytest.raises(RunError, match="nothing more is written"):
                 first.check()
     assert fetched(run, tmp_path)["mine"] == "second"
-    with other.lease("process 3 on c"):
+    with other.lease("3 on c"):
         pass  # Both have let go of it.
 
 
@@ -164,9 +164,9 @@ def test_owner_that_stopped_renewing_is_superseded_and_writes_nothing_when_it_wa
         nonlocal now_s
         now_s += seconds
 
-    with run.lease("process 1 on a") as stopped:  # Its thread renews each ten seconds.
+    with run.lease("1 on a") as stopped:  # Its thread renews each ten seconds.
         other = RemoteRun(run.location, clock=lambda: now_s, sleep=sleep)
-        with other.lease("process 2 on b"):
+        with other.lease("2 on b"):
             assert now_s >= LEASE_S
             with pytest.raises(RunError, match="process 2 on b"):
                 stopped.publish(place)
@@ -177,8 +177,8 @@ def test_renewal_notices_a_take_over_and_the_owner_learns_of_it(
 ) -> None:
     monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
     run.create(place)
-    with run.lease("process 1 on a") as first:
-        with RemoteRun(run.location).lease("process 2 on b", take_over=True):
+    with run.lease("1 on a") as first:
+        with RemoteRun(run.location).lease("2 on b", take_over=True):
             wait_until(lambda: first._lost is not None)
         with pytest.raises(RunError, match="taken it over"):
             first.check()

@@ -148,23 +148,23 @@ def test_process_in_place_of_one_that_died_succeeds_it_at_once_and_nobody_else(
 ) -> None:
     monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
     run.create(place)
-    assert run.owner() is None
+    assert run.living_owner() is None
     with (
-        run.lease("process 1 on a", session="s") as first,
-        run.lease("process 2 on a", session="s") as second,
+        run.lease("1 on a", session="s") as first,
+        run.lease("2 on a", session="s") as second,
     ):
         second.publish(place)
         with pytest.raises(RunError, match="process 2 on a has taken it over"):
             first.publish(place)
-        with run.lease("process 3 on b", take_over=True, session="t") as third:
-            assert run.owner() == "process 3 on b"
+        with run.lease("3 on b", take_over=True, session="t") as third:
+            assert run.living_owner() == "3 on b"
             with (
                 pytest.raises(RunError, match="in use by process 3 on b"),
-                run.lease("process 4 on a", session="s"),
+                run.lease("4 on a", session="s"),
             ):
                 raise AssertionError
             third.publish(place)
-    assert run.owner() is None
+    assert run.living_owner() is None
 
 
 @pytest.mark.parametrize("name", ["../b/RUN.json", "objects/../../b", "objects/1-1-xyz"])
@@ -221,7 +221,7 @@ def test_stopped_process_is_superseded_and_writes_nothing_when_it_is_continued(
     with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
         assert first.publishes("theirs") == "published"
         first.gets(signal.SIGSTOP)
-        with run.lease("process 2 on b") as lease:
+        with run.lease("2 on b") as lease:
             write(place, {"result.json": "mine"})
             lease.publish(place)
             first.gets(signal.SIGCONT)
@@ -238,5 +238,5 @@ def test_killed_process_leaves_what_it_published_to_who_waits_for_the_run(
     with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
         assert first.publishes("theirs") == "published"
         first.gets(signal.SIGKILL)
-        with run.lease("process 2 on b"):
+        with run.lease("2 on b"):
             assert fetched(run, tmp_path)["result.json"] == "theirs\n"

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class DesiredWorkers:
     def __init__(self, run: Path | Location) -> None:
         if isinstance(run, Location):  # Nothing is written there but by the server.
             run = Path(tempfile.mkdtemp(prefix="distsgd-run-"))
+            weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
 

@@ -63,7 +63,11 @@ class RunLogger:
         self.best_test_loss: float | None = None
 
     def step_done(self, training: Training, row: HistoryRow | None) -> None:
-        """After every step: the row, the digest if it is due."""
+        """After every step: the row, the digest if it is due.
+
+        Raises RunError where another process has taken the run over; costs nothing.
+        """
+        self._run.check()
         if row is not None:
             self._history.append(row)
         if training.step % self._spec.digest_every == 0:

@@ -204,8 +204,8 @@ class ParameterServer:
         least = spec.pool.least_workers
         try:
             run = RunDirectory.open((record := spec.record).run)
-            # A server of this run that died before may still have the lease.
-            with run.lock(LOCK_TIMEOUT_S, take_over=record.take_over or self._incarnation > 0):
+            take_over = record.take_over and not self._incarnation  # Once, not after each death.
+            with run.lock(LOCK_TIMEOUT_S, take_over=take_over, session=record.session):
                 if (ended := ended_before(run)) is not None:
                     self.note(f"{run.place} is finished; nothing to do")
                     return ended

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import secrets
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -56,6 +57,8 @@ class LogSpec:
 
     Attributes:
         take_over: Whether another process that has the run on object storage is superseded.
+        session: Of one `fit`: a server that is started anew succeeds the one that died, and nobody
+            else's.
     """
 
     run: Path | Location
@@ -64,6 +67,7 @@ class LogSpec:
     checkpoint_every_steps: int | None
     keep: int
     take_over: bool = False
+    session: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
 
     @property
     def directory(self) -> Path:
