@@ -15,6 +15,7 @@ The tree is drawn here, and nothing below imports anything of ours.
      │    └── VerificationError     3   computing a run again gave another result
      ├── ClusterError               4   Ray, a worker or a resource is missing
      │    ├── WaitTimeoutError  4   an answer did not come in time
+     │    ├── HeadLostError     4   the cluster went away in the middle of a run; resumable
      │    ├── WorkerError           4   a worker gave something that cannot be a partial
      │    └── NumericsError         4   two processes compute different bits
      ├── DivergedError              5   the loss is no longer a finite number
@@ -180,6 +181,41 @@ class WaitTimeoutError(ClusterError):
 
     def __str__(self) -> str:
         return f"waited {self.timeout_s:g} s for {self.waited_for}, without an answer"
+
+
+class HeadLostError(ClusterError):
+    """The head of the cluster at `place` has been silent for `silent_s` seconds.
+
+    `path` is the run, seen last at `step`; `is_saved` says whether there is a checkpoint of that
+    very step. `command` is the command line that resumes it, "" where there was none.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        silent_s: float,
+        path: object = None,
+        step: int = 0,
+        is_saved: bool = False,  # noqa: FBT001, FBT002 -- fields are positional.
+        command: str = "",
+    ) -> None:
+        where = None if path is None else _place(path)
+        super().__init__(place, silent_s, where, step, is_saved, command)
+        self.place, self.silent_s, self.path = place, silent_s, where
+        self.step, self.is_saved, self.command = step, is_saved, command
+
+    def __str__(self) -> str:
+        lost = f"the head of the Ray cluster at {self.place} has not answered for "
+        lost += f"{self.silent_s:g} s"
+        if self.path is None:
+            return lost
+        seen = (
+            f"the run was stopped after step {self.step}, with a checkpoint"
+            if self.is_saved
+            else f"the run was seen last at step {self.step}; what it has saved is kept"
+        )
+        command = self.command or f'Trainer(config, run_dir="{self.path}").fit(resume="auto")'
+        return f"{lost}; {seen} in {self.path}; on a cluster that runs, resume with: {command}"
 
 
 class WorkerError(ClusterError):

@@ -34,6 +34,20 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
         4,
         "waited 2.5 s for worker 1, without an answer",
     ),
+    (
+        errors.HeadLostError("head:6379", 21),
+        4,
+        "the head of the Ray cluster at head:6379 has not answered for 21 s",
+    ),
+    (
+        errors.HeadLostError("head:6379", 21, "runs/a", 7, True, "distsgd train a.toml"),
+        4,
+        (
+            "the head of the Ray cluster at head:6379 has not answered for 21 s; the run was "
+            "stopped after step 7, with a checkpoint in runs/a; on a cluster that runs, resume "
+            "with: distsgd train a.toml"
+        ),
+    ),
     (errors.WorkerError(1, 7, "no rows"), 4, "worker 1, step 7: no rows"),
     (errors.NumericsError("other bits"), 4, "other bits"),
     (errors.DivergedError(7, "take a smaller rate"), 5, "step 7: take a smaller rate"),

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distsgd.base.places import place_in
 from distsgd.errors import ClusterError, DistSGDError, WaitTimeoutError
+from distsgd.parallel.launch.deaths import death, last_death, out_of_memory
+from distsgd.parallel.launch.head_watch import HeadWatch
 
+_LOOK_S = 1.0  # How often a call that waits looks whether there still is a cluster.
 _MOST_SHOWN = 400  # Characters of an error of Ray's; some of them are pages.
 _WHERE = re.compile(r"\(pid=([0-9]+), ip=([^,)]+)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -40,6 +44,20 @@ class ActorDied(ClusterError):  # noqa: N818 -- how an incarnation ends; it ends
     """An actor's process is gone; the message has Ray's reason."""
 
 
+class ServerLeft(ActorDied):
+    """The server stopped after `step`, with a checkpoint: its node does not reach the head."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return (
+            "its node did not reach the head of the cluster any more; it stopped after step "
+            f"{self.step}, with a checkpoint"
+        )
+
+
 class ActorInitError(ClusterError):
     """An actor cannot be made at all, on the node where Ray tried; the message has the reason."""
 
@@ -53,10 +71,11 @@ class Calls:
 
     Args:
         ray: The module.
+        head: Asked while a call waits, for Ray's calls say nothing of a cluster that is gone.
     """
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    def __init__(self, ray: Any, head: HeadWatch | None = None) -> None:
+        self._ray, self._head = ray, head
 
     def get(self, ref: Any, waited_for: str, timeout_s: float) -> Any:
         """The result of a call; blocks up to `timeout_s` seconds.
@@ -65,13 +84,14 @@ class Calls:
             WaitTimeoutError: It did not come; says for what it was waited.
             ActorDied: The actor's process is gone, or cannot be reached.
             ActorInitError: There never was one.
+            HeadLostError: There is no cluster any more.
             DistSGDError: What the call raised, if it is of ours.
             ClusterError: Whatever else went wrong.
         """
         exceptions = self._ray.exceptions
         with errors_of_ray(f"waiting for {waited_for}"):
             try:
-                return self._ray.get(ref, timeout=timeout_s)
+                return self._get(ref, timeout_s)
             except exceptions.GetTimeoutError as error:
                 raise WaitTimeoutError(waited_for, timeout_s) from error
             except exceptions.ActorUnavailableError as error:
@@ -79,7 +99,30 @@ class Calls:
             except exceptions.RayActorError as error:
                 if error.actor_init_failed:
                     raise ActorInitError(_init_failed(error)) from error
-                raise ActorDied(shortened(error)) from error
+                raise ActorDied(death(str(error)) or shortened(error)) from error
+            except Exception as error:
+                if type(error).__name__ == "OutOfMemoryError":  # Of Ray's memory monitor.
+                    raise ActorDied(out_of_memory(str(error)) or shortened(error)) from error
+                raise
+
+    def _get(self, ref: Any, timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while self._head is not None and (left_s := deadline - time.monotonic()) > _LOOK_S:
+            with contextlib.suppress(self._ray.exceptions.GetTimeoutError):
+                return self._ray.get(ref, timeout=_LOOK_S)
+            self._head.check()
+            timeout_s = left_s - _LOOK_S
+        return self._ray.get(ref, timeout=max(0.0, timeout_s))
+
+    def check_head(self) -> None:
+        """Raises HeadLostError where there is no cluster any more; answers at once."""
+        if self._head is not None:
+            self._head.check()
+
+    def confirm_head(self) -> None:
+        """Raises HeadLostError unless the head answers; blocks for as long as `HeadWatch` says."""
+        if self._head is not None:
+            self._head.confirm()
 
     def ended(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
         """Those of `refs` whose calls have ended, well or not; waits for all, or `timeout_s`."""
@@ -90,6 +133,12 @@ class Calls:
                 0
             ]
             return done
+
+    def last_death(self, actor: Any) -> str:
+        """Why the last process of an actor that was started again ended; "" if not known."""
+        if self._head is not None and not self._head.answers():
+            return ""  # It would be waited for without an end.
+        return last_death(self._ray, actor)
 
     def kill(self, actor: Any, *, no_restart: bool = True) -> None:
         """End an actor, also one that does not answer."""
