@@ -82,6 +82,7 @@ def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:
         *_about_workers(parallel),
         *_about_resources(parallel),
         *_about_labels(parallel),
+        *_about_address(parallel),
         *_about_observer(parallel),
     ]
 
@@ -132,6 +133,17 @@ def _about_labels(parallel: ParallelSection) -> Iterator[Problem]:
                 "label_selector)"
             )
             yield Problem(("parallel.label_selector",), text)
+
+
+def _about_address(parallel: ParallelSection) -> Iterator[Problem]:
+    address = parallel.address or ""
+    if "://" in address:
+        text = (
+            f'parallel.address is "{address}"; must be "local", "auto" or host:port: a run needs '
+            "more than Ray's client protocol has (submit it as a job of Ray: distsgd job submit "
+            "CONFIG --address http://HEAD:8265)"
+        )
+        yield Problem(("parallel.address",), text)
 
 
 def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from distsgd.base.named import NAMED, Named
 from distsgd.config.section import Name, Section, key
+from distsgd.parallel.launch.address import chosen_address
 from distsgd.parallel.launch.placement import MEMORY, Placement
 
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -94,8 +95,12 @@ class ParallelSection(Section):
         ),
     ] = True
     address: Annotated[
-        Name, key("the Ray cluster", '"local", "auto" (the Ray that is running), or host:port')
-    ] = "local"
+        Name | None,
+        key(
+            "the Ray cluster; left out: that of the job inside a Ray job, else a Ray of one's own",
+            '"local", "auto" (the Ray that is running), or host:port',
+        ),
+    ] = None
     resources: Annotated[
         dict[str, Annotated[float, Field(ge=0)]],
         BeforeValidator(_in_bytes),
@@ -134,7 +139,8 @@ class ParallelSection(Section):
     @property
     def wanted_placement(self) -> Placement:
         """Where the processes of the run go."""
-        return Placement(**self.settings_for(Placement))
+        settings = self.settings_for(Placement) | {"address": chosen_address(self.address)}
+        return Placement(**settings)
 
     @property
     def named_observer(self) -> Named | None:

@@ -24,6 +24,7 @@ from distsgd.nn.model import Model, layer_from_dict
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
+from distsgd.parallel.launch.address import chosen_address
 from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, UpdateSpec
@@ -58,6 +59,11 @@ class RunSpec:
         return self.own.worker or self.config.parallel.worker
 
     @property
+    def address(self) -> str:
+        """The Ray that it is trained on: "local", "auto" or host:port."""
+        return chosen_address(self.config.parallel.address)
+
+    @property
     def num_workers(self) -> int | None:
         """Worker processes that are asked for; None: as many as a cluster has room for.
 
@@ -66,7 +72,7 @@ class RunSpec:
         it can.
         """
         workers = self.config.parallel.workers
-        is_local = self.config.parallel.address == "local"
+        is_local = self.address == "local"
         if isinstance(workers, tuple):
             fewest, most = workers
             return min(max(num_cores(), fewest), most) if is_local else most
@@ -191,7 +197,7 @@ class RunSpec:
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but probably not meant."""
         found = []
-        is_local = self.config.parallel.address == "local"
+        is_local = self.address == "local"
         if is_local and self.num_workers is not None and self.num_workers > num_cores():
             found.append(
                 f"parallel.workers is {self.num_workers}, more than the {num_cores()} cores "

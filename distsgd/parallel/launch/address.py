@@ -17,11 +17,21 @@ from distsgd.parallel.launch import ask_cluster
 
 STAGE_S = 6.0  # To connect, to answer, to find a node on this machine: each.
 LOAD_S = 120.0  # Python and Ray from a slow disk; Ctrl-C ends it at once.
+_OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's job manager sets it for entry points.
 _HOST_AND_PORT = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:/\s]+):([0-9]{1,5})")
+_SUBMIT = "distsgd job submit CONFIG --address http://HEAD:8265"
 _WAY_OUT = (
     'start one with "ray start --head", or set [parallel] address = "local" for a Ray of this '
     "run's own"
 )
+
+
+def chosen_address(given: str | None) -> str:
+    """The address where a run goes that was `given` one, or none.
+
+    Inside a Ray job that is its cluster, else a Ray of the run's own.
+    """
+    return given or ("auto" if _OF_A_JOB in os.environ else "local")
 
 
 def check_address(address: str, *, stage_s: float = STAGE_S) -> None:
@@ -62,8 +72,8 @@ def _refuse_bad(address: str) -> None:
     if "://" in given:
         raise ClusterError(
             f'{name} is "{given}"; Ray\'s client protocol has no concurrency groups, which the '
-            'server needs; start the run on a node of the cluster with address = "auto", for '
-            "instance by: ray job submit"
+            'server needs; start the run on a node of the cluster with address = "auto", or from '
+            f"anywhere as a job: {_SUBMIT}"
         )
     match = _HOST_AND_PORT.fullmatch(given)
     if match is None or not 0 < int(match[1]) < 2**16:
@@ -123,7 +133,7 @@ def _why(reached: _Reached, stage_s: float) -> str:
     if reached.stage == "join":
         return (
             f"{place} answers, but none of its nodes is on this machine; run "
-            '"ray start --address=HOST:PORT" here, or start the run on one of its nodes '
-            "(ray job submit)"
+            '"ray start --address=HOST:PORT" here, or work on one of its nodes (a run as a job: '
+            f"{_SUBMIT})"
         )
     return f"Ray cannot be loaded to ask ({reached.error or f'not within {LOAD_S:g} s'})"

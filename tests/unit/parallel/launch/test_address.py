@@ -15,12 +15,25 @@ from pathlib import Path
 import pytest
 
 from distsgd.errors import ClusterError
-from distsgd.parallel.launch.address import _Reached, _why, check_address
+from distsgd.parallel.launch.address import _Reached, _why, check_address, chosen_address
 
 
 @pytest.fixture(autouse=True)
 def _no_ray_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "outside", "inside"),
+    [(None, "local", "auto"), ("local", "local", "local"), ("head:1", "head:1", "head:1")],
+)
+def test_run_inside_a_job_is_trained_on_its_cluster_unless_told(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, outside: str, inside: str
+) -> None:
+    assert chosen_address(given) == outside
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert chosen_address(given) == inside
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://head:6379"])
