@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from distsgd import __version__
 from distsgd.cli.bench import bench
 from distsgd.cli.cache import cache_app
+from distsgd.cli.control import scale_to, status, stop
 from distsgd.cli.data import data_app
 from distsgd.cli.doctor import doctor
 from distsgd.cli.draw import draw_app
@@ -24,7 +25,6 @@ from distsgd.cli.evaluate import evaluate
 from distsgd.cli.init import init
 from distsgd.cli.job import job_app
 from distsgd.cli.predict import predict
-from distsgd.cli.scale_to import scale_to
 from distsgd.cli.show import show
 from distsgd.cli.soak import soak
 from distsgd.cli.terminal.messages import print_failure, say, show_error
@@ -70,7 +70,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, train, evaluate, predict, show, verify, scale_to, soak, bench, doctor):
+for command in (
+    *(init, train, status, scale_to, stop, evaluate, predict, show, verify),
+    *(soak, bench, doctor),
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")

@@ -4,25 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from distsgd.cli.options import JsonOption
 from distsgd.cli.terminal.messages import print_facts, print_json, say
 
 
-def doctor(*, as_json: JsonOption = False) -> None:
-    """Say what this machine can do, what is wrong with it, and how to mend that."""
-    from distsgd.lab.doctor import examine
+def doctor(
+    *,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto",
+            help="Look at the nodes of this Ray cluster instead of this machine.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can do, or a cluster, what is wrong with it, and how to mend that."""
+    if address is None:
+        from distsgd.lab.doctor import examine
 
-    report = examine()
+        report = examine()
+    else:
+        from distsgd.lab.doctor_cluster import examine_nodes
+
+        report = examine_nodes(address)
     if as_json:
         print_json(asdict(report))
         return
-    print_facts(list(rows(report.facts)))
+    print_facts(list(rows(report.facts) if address is None else node_rows(report.facts)))
     for advice in report.advice:
         say(f"to mend: {advice}")
     if not report.advice:
         say("nothing is wrong")
+
+
+def node_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A line a node, and who can train with whom."""
+    for node in facts["nodes"]:
+        if node["error"] is not None and not node["python"]:
+            said = node["error"]
+        else:
+            said = (
+                f"distsgd {node['distsgd'] or '-'}, Python {node['python']}, Ray {node['ray']}, "
+                f"workers at nice {node['niceness']}, clock {node['clock_s']:+g} s"
+            )
+        yield node["name"], f"{node['cpus']} CPUs, {node['memory_gib']} GiB; {said}"
+        if node["arithmetic"]:
+            yield "", node["arithmetic"]
+    together = facts["can_train_together"]
+    yield "the same bits", " | ".join(", ".join(names) for names in together) or "not found out"
 
 
 def rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

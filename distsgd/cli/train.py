@@ -39,6 +39,7 @@ from distsgd.errors import (
     ConfigError,
     DistSGDError,
     DivergedError,
+    HeadLostError,
     Interrupted,
     StoppedAtOnce,
     TrainingInterrupted,
@@ -255,6 +256,10 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
         except TrainingInterrupted as stopped:
             way_on = request.command(path, stopped.path)
             raise TrainingInterrupted(stopped.path, stopped.step, way_on) from None
+        except HeadLostError as lost:
+            way_on = request.command(path, lost.path)
+            fields = (lost.path, lost.step, lost.is_saved, way_on)
+            raise HeadLostError(lost.place, lost.silent_s, *fields) from None
         except KeyboardInterrupt:
             has_begun = trainer.request_stop()
             raise StoppedAtOnce(has_begun, request.command(path, trainer.path)) from None
@@ -265,17 +270,17 @@ def _failure(error: DistSGDError, run_dir: Path | Location | None) -> dict[str, 
     from distsgd.parallel.server.spec import KEYS
 
     values: dict[str, Any] = dict.fromkeys(KEYS)
-    run = error.path if isinstance(error, TrainingInterrupted) else run_dir
-    is_stopped = isinstance(error, Interrupted)
-    values |= {
-        "run": None if run is None else str(run),
-        "status": "interrupted" if is_stopped else "failed",
-    }
-    if isinstance(error, TrainingInterrupted | DivergedError):
-        values["status"] = "diverged" if isinstance(error, DivergedError) else "interrupted"
+    run: object = run_dir
+    status = "interrupted" if isinstance(error, Interrupted) else "failed"
+    if isinstance(error, TrainingInterrupted | HeadLostError):
+        run = error.path
+    if isinstance(error, DivergedError):
+        status = "diverged"
+    values |= {"run": None if run is None else str(run), "status": status}
+    if isinstance(error, TrainingInterrupted | DivergedError | HeadLostError):
         values["steps"] = error.step
         if isinstance(run, Path) and (run / "result.json").is_file():
-            values |= json.loads((run / "result.json").read_text())
+            values |= json.loads((run / "result.json").read_text()) | {"status": status}
     return values
 
 

@@ -33,6 +33,7 @@ from distsgd.parallel import numerics
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
+from distsgd.run.control import controlled
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
@@ -299,11 +300,12 @@ class Trainer:
         try:
             self._callbacks.train_start(Run.of(run_spec, run))
             if run_spec.num_workers != 0:
-                address = self._config.parallel.address
+                address = run_spec.address
                 many = run_spec.num_workers or "as many as there is room for"
                 self._say(f"starting workers on Ray ({address}): {many}")
             hooks = self._callbacks.hooks()
-            outcome = execute(run, run_spec, watch, hooks=hooks, changed=observed)
+            with controlled(run, run_spec.total_steps, watch) as watching:
+                outcome = execute(run, run_spec, watching, hooks=hooks, changed=observed)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)
             raise

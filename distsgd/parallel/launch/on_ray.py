@@ -10,8 +10,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from distsgd.errors import ClusterError
+from distsgd.errors import ClusterError, HeadLostError
 from distsgd.parallel.launch.calls import errors_of_ray
+from distsgd.parallel.launch.cluster_nodes import check_nodes
 from distsgd.parallel.launch.import_path import refuse_shadowing
 from distsgd.parallel.launch.placement import Placement, Room, Where, room_of
 from distsgd.parallel.launch.ray_actors import Delivery
@@ -44,6 +45,7 @@ def train_on_ray(
         room = None
         if not joined.is_local:
             room, wanted = _wait_for_room(joined.ray, placement, spec.pool)
+            check_nodes(joined)
         is_shared = spec.pool.transport == "auto" and not joined.is_local
         pool = replace(
             spec.pool,
@@ -59,6 +61,8 @@ def train_on_ray(
         try:
             delivery = Delivery(hooks.notify) if hooks.events else None
             return supervisor.run(watch, delivery)
+        except HeadLostError as lost:
+            raise supervisor.leave(lost) from None
         finally:
             supervisor.end()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from distsgd.parallel.launch.calls import errors_of_ray
+from distsgd.parallel.launch.head_watch import HeadWatch
 
 DRAINING_EVERY_S = 2.0
 _SHOWN_NODES = 8
@@ -263,14 +264,21 @@ class Cluster:
 
     Args:
         ray: The module.
+        head: Asked first: Ray's calls to a head that is gone do not end.
         clock: Seconds.
 
     Attributes:
         draining: The nodes that are known to be about to go, by id.
     """
 
-    def __init__(self, ray: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ray, self._clock = ray, clock
+    def __init__(
+        self,
+        ray: Any,
+        head: HeadWatch | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ray, self._head, self._clock = ray, head, clock
         self._looked_s = clock()
         self.draining: set[str] = set()
 
@@ -279,6 +287,8 @@ class Cluster:
         if self._clock() - self._looked_s < DRAINING_EVERY_S:
             return {}
         self._looked_s = self._clock()
+        if self._head is not None and not self._head.answers():
+            return {}
         with errors_of_ray("looking for nodes that are about to go"):
             new = set(_state().get_draining_nodes()) - self.draining
             self.draining |= new

@@ -25,11 +25,13 @@ from distsgd.base.files import read_json
 from distsgd.base.locations import Location
 from distsgd.base.named import Named
 from distsgd.errors import ClusterError, RunError, WaitTimeoutError
-from distsgd.parallel.launch.calls import named
+from distsgd.parallel.launch.calls import ServerLeft, named
+from distsgd.parallel.launch.head_watch import HeadWatch
 from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.runner import make_runner
+from distsgd.parallel.server.report import report
 from distsgd.parallel.server.server import ParameterServer
-from distsgd.parallel.server.spec import ServerSpec
+from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.parallel.server.step_runner import EpochEnd, Event, EventHooks, StepView
 from distsgd.parallel.service import serve
 from distsgd.parallel.transport.interface import Address, Handler
@@ -205,10 +207,17 @@ class Delivery:
 
 
 class ServerActor(ParameterServer):
-    """The server's process; events of its loop wait here for the driver to take them."""
+    """The server's process; events of its loop wait here for the driver to take them.
 
-    def __init__(self, spec: ServerSpec, worker: str, incarnation: int) -> None:
-        self._events = EventQueue()
+    Where the head of the cluster is gone, it stops with a checkpoint: its driver may be gone too,
+    and another server must not find the run taken.
+    """
+
+    def __init__(
+        self, spec: ServerSpec, worker: str, incarnation: int, *, head: str | None = None
+    ) -> None:
+        self._head, self._events = head, EventQueue()
+        self._wanted: tuple[int, ...] = ()
         self._error: Exception | None = None
         if not spec.pool.host:
             spec = replace(spec, pool=replace(spec.pool, host=_address_of_this_node()))
@@ -226,6 +235,26 @@ class ServerActor(ParameterServer):
         except Exception as error:  # noqa: BLE001 -- raised again by the first call.
             self._error = error
 
+    def train(self) -> Outcome:
+        """See `ParameterServer.train`.
+
+        Raises:
+            ServerLeft: The head was gone, and it stopped by itself.
+        """
+        if self._head is None:
+            return super().train()
+        left = threading.Event()
+
+        def leave() -> None:
+            left.set()
+            self.stop_events()
+
+        with HeadWatch(self._head, leave):
+            outcome = super().train()
+        if left.is_set() and outcome.status == "interrupted":
+            raise ServerLeft(outcome.steps)
+        return outcome
+
     def address(self) -> Address:
         """Where workers connect.
 
@@ -235,6 +264,19 @@ class ServerActor(ParameterServer):
         if self._error is not None:
             raise self._error
         return super().address()
+
+    def status(self, known: int = 0) -> Status:
+        """See `ParameterServer.status`."""
+        return replace(super().status(known), wanted=self._wanted)
+
+    def report(self) -> dict[str, Any]:
+        """Where the run is, for a process that is not its driver."""
+        spec = self._spec
+        return report(str(spec.record.run), spec.total_steps, super().status())
+
+    def want_workers(self, count: int) -> None:
+        """Have `count` workers from now on: the driver sees it in `status`, and has them."""
+        self._wanted += (count,)
 
     def take_events(self, timeout_s: float) -> list[Event]:
         """All events that wait, in order; blocks up to `timeout_s` seconds until there is one."""

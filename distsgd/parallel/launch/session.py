@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -20,6 +20,7 @@ from distsgd.errors import ClusterError
 from distsgd.parallel.launch import private_ray
 from distsgd.parallel.launch.address import check_address
 from distsgd.parallel.launch.calls import errors_of_ray
+from distsgd.parallel.launch.head_watch import HeadWatch
 
 # Held while a Ray that a run of this process has started or joined is up: a process has one.
 _OUR_RAY = threading.Lock()
@@ -32,10 +33,12 @@ class Session:
     Attributes:
         ray: The module.
         is_local: Is it the run's own, where nobody else asks for room?
+        head: Watches whether it still answers.
     """
 
     ray: Any
     is_local: bool
+    head: HeadWatch | None = None
 
 
 @contextlib.contextmanager
@@ -57,7 +60,8 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         if ray.is_initialized():
             stack.close()  # It is the user's, and may be shared.
             _check_joined(ray, address)
-            yield Session(ray, is_local=False)
+            with _watched(Session(ray, is_local=False)) as joined:
+                yield joined
             return
         stack.enter_context(_process_as_it_was())
         options: dict[str, Any] = {"address": address}
@@ -70,7 +74,16 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         stack.enter_context(_shut_down_at_the_end(ray))
         with errors_of_ray(f'starting Ray, address "{address}"'), _signals_kept():
             ray.init(configure_logging=False, log_to_driver=False, **options)
-        yield Session(ray, is_local=address == "local")
+        with _watched(Session(ray, is_local=address == "local")) as joined:
+            yield joined
+
+
+@contextlib.contextmanager
+def _watched(joined: Session) -> Iterator[Session]:
+    with errors_of_ray("looking for the head of Ray"):
+        address = joined.ray.get_runtime_context().gcs_address
+    with HeadWatch(address) as head:
+        yield replace(joined, head=head)
 
 
 @contextlib.contextmanager
@@ -108,7 +121,8 @@ def _check_joined(ray: Any, address: str) -> None:
         if ray.util.client.ray.is_connected():
             raise ClusterError(
                 "this process is connected to Ray by the client protocol (ray://), which has no "
-                "concurrency groups; call ray.shutdown() first"
+                "concurrency groups; call ray.shutdown() first, or train as a job (distsgd job "
+                "submit)"
             )
         there = ray.get_runtime_context().gcs_address
         wanted = address

@@ -6,14 +6,20 @@ How Ray is started or joined: `session`. No arrays go through it.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import Any
 
-from distsgd.errors import ClusterError, RunError, WaitTimeoutError
+from distsgd.errors import ClusterError, DistSGDError, HeadLostError, RunError, WaitTimeoutError
 from distsgd.parallel import numerics
-from distsgd.parallel.launch.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
-from distsgd.parallel.launch.import_path import refuse_shadowing
+from distsgd.parallel.launch.calls import (
+    ActorDied,
+    ActorUnavailable,
+    Calls,
+    ServerLeft,
+    errors_of_ray,
+)
+from distsgd.parallel.launch.deaths import remedy
+from distsgd.parallel.launch.named_servers import NAMESPACE, new_name
 from distsgd.parallel.launch.placement import Cluster, Placement, Where
 from distsgd.parallel.launch.ray_actors import (
     Delivery,
@@ -23,7 +29,7 @@ from distsgd.parallel.launch.ray_actors import (
     session_of,
 )
 from distsgd.parallel.launch.server_deaths import ServerDeaths
-from distsgd.parallel.launch.session import Session, session
+from distsgd.parallel.launch.session import Session
 from distsgd.parallel.launch.worker_actors import DesiredWorkers, WorkerActors
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS
@@ -33,6 +39,7 @@ from distsgd.parallel.transport.interface import Address
 START_TIMEOUT_S = 120.0
 STATUS_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+LEAVE_TIMEOUT_S = 15.0  # Ray ends a process that is without a head for 60 s.
 MOST_LOST_ANSWERS = 10
 
 
@@ -52,7 +59,8 @@ class Supervisor:
         where: Where,
         observer: Observer | None = None,
     ) -> None:
-        self._calls = Calls(session.ray)
+        self._ray, self._calls = session.ray, Calls(session.ray, session.head)
+        self._head = session.head.address if session.head else None
         self._spec, self._num_workers = spec, spec.pool.num_workers or 0
         self._worker = worker
         self._where = where
@@ -66,12 +74,14 @@ class Supervisor:
         )
         self._desired = DesiredWorkers(spec.record.run)
         self._server: Any = None
+        self._training: Any = None
+        self._seen_step = 0
         self._has_workers = False
         self._observer = observer
         self._planned_deaths = self._count_planned_deaths()
-        self._known_messages = 0  # Of the present server.
-        self._deaths = ServerDeaths()
-        self._cluster = None if session.is_local else Cluster(session.ray)
+        self._known_messages = self._known_wanted = 0  # Of the present server.
+        self._deaths, self._death = ServerDeaths(), ""  # The latter of the last server.
+        self._cluster = None if session.is_local else Cluster(session.ray, session.head)
         self._is_moving = False  # Is the server to be started again elsewhere?
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
@@ -82,10 +92,11 @@ class Supervisor:
                 blame for all of them: see `server_deaths`.
         """
         incarnation = 0
-        self._desired.begin(self._num_workers, session_of(self._spec.pool.secret))
+        address = self._head if self._cluster else None
+        self._desired.begin(self._num_workers, session_of(self._spec.pool.secret), address)
         while True:
             try:
-                training = self._start_server(incarnation)
+                self._training = training = self._start_server(incarnation)
                 while not self._has_ended(training, delivery, incarnation):
                     self._follow_desired()
                     self._look(watch)
@@ -96,15 +107,17 @@ class Supervisor:
                     self._end_server()
                     continue
             except ActorDied as death:
+                self._calls.confirm_head()
                 # Ray says so too where only its answer was lost: two must not train.
                 self._end_server()
                 incarnation += 1
                 deaths = self._deaths
-                deaths.died(counts=not self._was_planned())
+                self._death = "" if (is_planned := self._was_planned()) else str(death)
+                deaths.died(counts=not is_planned)
                 if deaths.count >= MAX_DEATHS:
                     raise ClusterError(
                         f"the server died {deaths.count} times {deaths.place()}: {death}; "
-                        f"what is durable is kept, {_remedy(str(death))}"
+                        f"what is durable is kept, {remedy(str(death))}"
                     ) from death
             else:
                 if delivery:
@@ -117,13 +130,32 @@ class Supervisor:
         self._worker_actors.end()
         self._end_server()
 
+    def leave(self, lost: HeadLostError) -> HeadLostError:
+        """The cluster is gone: have a server that lives stop with a checkpoint, and say so.
+
+        Calls to it go through without a head for a while; new processes cannot be had.
+        """
+        run, is_saved = self._spec.record.run, True
+        try:
+            with errors_of_ray("asking the server to stop"):
+                self._server.request_stop.options(concurrency_group="status").remote()
+            outcome = Calls(self._ray).get(self._training, "training to stop", LEAVE_TIMEOUT_S)
+            self._seen_step = outcome.steps
+        except ServerLeft as left:
+            self._seen_step = left.step
+        except DistSGDError:
+            is_saved = False
+        return HeadLostError(lost.place, lost.silent_s, run, self._seen_step, is_saved)
+
     def _end_server(self) -> None:
         self._calls.kill(self._server)
 
     def _start_server(self, incarnation: int) -> Any:
         """A server that is ready, and workers that are sent to it; its training's end."""
-        self._known_messages = 0
+        self._known_messages = self._known_wanted = 0
         self._worker_actors.serve(self._place_server(incarnation))
+        if self._death:
+            self._note(f"the server died: {self._death}")
         if not self._has_workers:
             self._start_workers()
             if lack := self._where.lacks(self._num_workers):
@@ -137,7 +169,9 @@ class Supervisor:
         for place in places:
             with errors_of_ray("starting the server's process"):
                 server_class = self._server_class.options(**place)
-                self._server = server_class.remote(self._spec, self._worker, incarnation)
+                self._server = server_class.remote(
+                    self._spec, self._worker, incarnation, head=self._head
+                )
             if self._where.is_local:
                 # There is room for all of them, and processes start side by side. In a cluster
                 # workers that came first would take the server's.
@@ -186,13 +220,18 @@ class Supervisor:
 
     def _look(self, watch: Watch) -> None:
         """Show where the run is, and pass a request to stop on."""
+        self._calls.check_head()
         try:
             known = self._known_messages
             seen: Status = self._ask("status", "the server's status", STATUS_TIMEOUT_S, known)
             self._known_messages = seen.num_messages
+            if seen.wanted[self._known_wanted :]:
+                self._known_wanted = len(seen.wanted)
+                self._desired.ask(seen.wanted[-1])
             wants_stop = watch(seen)
             if seen.phase != "starting":  # Before that it is not where it continues.
                 self._deaths.looked(seen.step)
+                self._seen_step = seen.step
             self._look_at_workers(seen)
             self._leave_draining_nodes()
         except WaitTimeoutError as silence:
@@ -214,16 +253,23 @@ class Supervisor:
         for failure in self._worker_actors.look(seen.members):
             if seen.phase == "starting":
                 raise failure
-            message = f"{failure}; the run continues without it"
-            self._note(message)
+            self._note(f"{failure}; the run continues without it")
+        for death in self._worker_actors.take_deaths():
+            if self._observer is None:  # It may have been planned.
+                self._note(death)
 
     def _server_places(self) -> list[dict[str, Any]]:
-        """Where the server can go, as options of its actor; on a Ray of the run's own anywhere."""
+        """Where the server can go and its name, for its actor; nothing on a Ray of one's own."""
         if (cluster := self._cluster) is None:
             return [{}]
         places = self._where.server_places(self._num_workers, cluster.draining)
         return [
-            {"num_cpus": num_cpus, "scheduling_strategy": cluster.preferring(node)}
+            {
+                "num_cpus": num_cpus,
+                "scheduling_strategy": cluster.preferring(node),
+                "name": new_name(str(self._spec.record.run)),
+                "namespace": NAMESPACE,
+            }
             for node, num_cpus in places
         ]
 
@@ -284,16 +330,6 @@ class Supervisor:
         return self._calls.get(ref, waited_for, timeout_s)
 
 
-def _remedy(reason: str) -> str:
-    """What to look at after a server's deaths, for which Ray gives `reason`."""
-    if "never ran" in reason:
-        return (
-            "no process of the cluster got through to this one: has it the cluster's "
-            "RAY_AUTH_MODE and token, and does a firewall stand between?"
-        )
-    return "look at the memory and the disk of its node"
-
-
 def _actor_classes(session: Session, placement: Placement) -> tuple[Any, Any]:
     """The classes of the server's and of a worker's actor."""
     ray, environment = session.ray, {"env_vars": numerics.environment()}
@@ -304,23 +340,3 @@ def _actor_classes(session: Session, placement: Placement) -> tuple[Any, Any]:
     takes = {"num_cpus": 0} if session.is_local else placement.worker_options()
     worker_class = ray.remote(max_restarts=-1, runtime_env=environment, **takes)(WorkerActor)
     return server_class, worker_class
-
-
-def examine_ray() -> dict[str, float]:
-    """Start a Ray of our own and end it: how long that takes, and how nice its workers are.
-
-    Raises:
-        ClusterError: It does not start, or does not answer.
-    """
-    refuse_shadowing(__name__)
-    started = time.monotonic()
-    with session("local", num_cpus=1) as joined:
-        start_s = time.monotonic() - started
-        with errors_of_ray("starting a process on Ray"):
-            ref = joined.ray.remote(_niceness).remote()
-        found = Calls(joined.ray).get(ref, "a process on Ray", START_TIMEOUT_S)
-    return {"ray_start_s": round(start_s, 2), "worker_niceness": found}
-
-
-def _niceness() -> int:
-    return os.nice(0)

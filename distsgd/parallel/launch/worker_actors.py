@@ -44,16 +44,28 @@ class DesiredWorkers:
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
 
-    def begin(self, count: int, session: str = "") -> None:
-        """The driver is this process, and has `count` workers started in `session`."""
-        driver = {"pid": os.getpid(), "host": socket.gethostname()}
-        write_json_atomic(self._path, {"wanted": count, "driver": driver, "session": session})
+    def begin(self, count: int, session: str = "", address: str | None = None) -> None:
+        """The driver is this process, and has `count` workers started in `session`.
+
+        `address` is that of the cluster; None for a Ray of the run's own.
+        """
+        found = {"wanted": count, "driver": this_process(), "session": session, "address": address}
+        write_json_atomic(self._path, found)
         self._changed()
 
     def end(self) -> None:
         """Nobody looks any more."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def elsewhere(self) -> str | None:
+        """The cluster on which it is trained by a driver of another machine; None: it is not."""
+        if not self._path.exists():
+            return None
+        found = self._read()
+        address = found.get("address")
+        is_here = is_alive(found.get("driver"))
+        return address if isinstance(address, str) and not is_here else None
 
     def changed(self) -> int | None:
         """The number that is wanted from now on; None where nothing new is.
@@ -69,10 +81,7 @@ class DesiredWorkers:
         Raises:
             RunError: The run has no driver on this machine that would look, or `count` cannot be.
         """
-        if not 0 <= count <= MOST_WORKERS:
-            raise RunError(
-                self._path.parent, f"cannot have {count} workers; must be 0 to {MOST_WORKERS}"
-            )
+        check_count(self._path.parent, count)
         if not self._path.exists():
             raise RunError(
                 self._path.parent,
@@ -81,7 +90,7 @@ class DesiredWorkers:
             )
         found = self._read()
         driver = found.get("driver")
-        if not _is_alive(driver):
+        if not is_alive(driver):
             raise RunError(
                 self._path.parent,
                 f"has no driver on this machine any more (it was {driver}); resume it by --resume "
@@ -109,7 +118,19 @@ class DesiredWorkers:
         return before != self._seen
 
 
-def _is_alive(driver: Any) -> bool:
+def check_count(run: Path | str, count: int) -> None:
+    """Raises RunError where no run can have `count` workers."""
+    if not 0 <= count <= MOST_WORKERS:
+        raise RunError(run, f"cannot have {count} workers; must be 0 to {MOST_WORKERS}")
+
+
+def this_process() -> dict[str, Any]:
+    """This process, as files of a run name a driver."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def is_alive(driver: Any) -> bool:
+    """Does the process that a file names live, on this machine?"""
     if not isinstance(driver, dict) or driver.get("host") != socket.gethostname():
         return False
     pid = driver.get("pid")
@@ -141,6 +162,7 @@ class WorkerActors:
         self._services: dict[Any, int] = {}
         self._last_there: dict[int, float] = {}
         self._start_deaths: dict[int, int] = {}  # Of those who were never there.
+        self._deaths: list[str] = []
         self._address: Address | None = None
 
     def __len__(self) -> int:
@@ -196,6 +218,11 @@ class WorkerActors:
             self._calls.kill(self._actors[number], no_restart=False)
         return numbers
 
+    def take_deaths(self) -> list[str]:
+        """How workers died since the last call, as far as that is known."""
+        deaths, self._deaths = self._deaths, []
+        return deaths
+
     def end(self) -> None:
         """End all of them, also those that do not answer."""
         for actor in self._actors.values():
@@ -210,6 +237,8 @@ class WorkerActors:
         except ActorInitError as error:
             return WorkerStartError(number, "", str(error))
         except ActorDied as death:  # Ray starts it again before it serves.
+            if number in self._actors and (said := self._calls.last_death(self._actors[number])):
+                self._deaths.append(f"worker {number} died {said}")
             if number in self._start_deaths:
                 self._start_deaths[number] += 1
                 if self._start_deaths[number] >= MAX_START_DEATHS:

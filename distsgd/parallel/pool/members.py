@@ -79,6 +79,14 @@ class Say(NamedTuple):
 Decision = Accept | Recompute | Kill | Welcome | Say
 
 
+class Membership(NamedTuple):
+    """The workers that are connected, the names of their nodes, and how often one came again."""
+
+    workers: tuple[int, ...]
+    nodes: tuple[str, ...]
+    num_rejoined: int
+
+
 class _Asked(NamedTuple):
     """A request on its way; times are seconds of the pool's clock."""
 
@@ -109,6 +117,8 @@ class Members:
         self._own = own
         self._step_timeout_s = step_timeout_s
         self.connected: tuple[int, ...] = ()  # Replaced as a whole: other threads read it.
+        self._nodes: dict[int, str] = {}  # Of all that ever were.
+        self._num_rejoined = 0
         self.num_expected = maxsize
         self._asked: dict[int, _Asked] = {}
         self._stragglers: dict[int, _Straggler] = {}
@@ -120,6 +130,12 @@ class Members:
     def is_waiting(self) -> bool:
         """Is any request on its way, neither answered nor given up?"""
         return bool(self._asked)
+
+    @property
+    def membership(self) -> Membership:
+        """Who is connected; callable from another thread."""
+        workers = self.connected
+        return Membership(workers, tuple(self._nodes[it] for it in workers), self._num_rejoined)
 
     def expect(self, num_workers: int) -> None:
         """One with a higher number leaves as was asked; callable from another thread."""
@@ -211,6 +227,8 @@ class Members:
     def _joined(self, event: Joined) -> Sequence[Decision]:
         _check(event.description, self._own)
         worker = event.worker
+        self._num_rejoined += worker in self._nodes
+        self._nodes[worker] = event.description.host
         self.connected = tuple(sorted({*self.connected, worker}))
         self._stragglers.pop(worker, None)
         text = f"worker {worker} has joined (process {event.description.pid})"

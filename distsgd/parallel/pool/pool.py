@@ -31,6 +31,7 @@ from distsgd.parallel.pool.members import (
     Decision,
     Kill,
     Members,
+    Membership,
     Recompute,
     Say,
     Welcome,
@@ -126,6 +127,11 @@ class WorkerPool:
     def members(self) -> tuple[int, ...]:
         """The workers that are connected; can be read from another thread."""
         return self._members.connected
+
+    @property
+    def membership(self) -> Membership:
+        """The same, with their nodes; can be read from another thread."""
+        return self._members.membership
 
     def expect(self, num_workers: int) -> None:
         """There will be `num_workers` workers, and no more; callable from another thread."""

@@ -185,7 +185,7 @@ class ParameterServer:
             self._pool.is_settled,
             num_messages,
             messages,
-            self._pool.members,
+            *self._pool.membership,
         )
 
     def train(self) -> Outcome:

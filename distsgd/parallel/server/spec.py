@@ -134,6 +134,9 @@ class Status:
     num_messages: int  # Of this incarnation so far.
     messages: tuple[str, ...]  # Those that the asker did not know.
     members: tuple[int, ...] = ()  # The workers that are connected.
+    nodes: tuple[str, ...] = ()  # The names of their nodes.
+    num_rejoined: int = 0  # How often one of them came again.
+    wanted: tuple[int, ...] = ()  # Numbers of workers that this server was asked for, in order.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

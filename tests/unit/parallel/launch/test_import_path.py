@@ -12,8 +12,8 @@ import zmq  # noqa: F401 -- as in a process that has another.
 import distsgd
 import distsgd_workers  # noqa: F401 -- a process that has not loaded it yet has a test of its own.
 from distsgd.errors import ClusterError
+from distsgd.parallel.launch.cluster_nodes import examine_ray
 from distsgd.parallel.launch.import_path import refuse_shadowing
-from distsgd.parallel.launch.supervisor import examine_ray
 
 WORKER = "distsgd_workers.gradient_worker:GradientWorker"
 

@@ -105,7 +105,9 @@ class FakeRay:
     def _status(self, known: int) -> Any:
         step = self._dies_at[0][-len(self._phases)] if self._dies_at else 1
         phase = self._phases.pop(0) if self._phases else "ended"
-        return types.SimpleNamespace(phase=phase, step=step, members=(), num_messages=known)
+        return types.SimpleNamespace(
+            phase=phase, step=step, members=(), num_messages=known, wanted=()
+        )
 
     def _note(self, message: str) -> None:
         self.notes.append(message)

@@ -207,3 +207,14 @@ def test_worker_that_is_refuted_is_named_and_killed() -> None:
     assert isinstance(said, Say)
     assert said.text.startswith("worker 1, step 7: sent an invalid partial for blocks 0 to 1; ")
     assert killed == Kill(1)
+
+
+def test_membership_says_where_workers_are_and_how_often_one_came_again() -> None:
+    members = members_of(2)
+    seen = [members.membership]
+    for event in (Lost(0, "killed"), joined(0)):
+        members.handle(event, 0.1)
+        seen.append(members.membership)
+    assert [found.workers for found in seen] == [(0, 1), (1,), (0, 1)]
+    assert [found.nodes for found in seen] == [("here",) * 2, ("here",), ("here",) * 2]
+    assert [found.num_rejoined for found in seen] == [0, 0, 1]

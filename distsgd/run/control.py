@@ -1,0 +1,164 @@
+"""A run that trains, looked at and told what to do by another process.
+
+On the driver's machine that goes by two small files in the run directory, which the driver writes
+and reads; from the other hosts of a cluster by the run's server, which has a name there. No input
+to the bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from distsgd.base.files import as_run_error, staging_path
+from distsgd.base.locations import place_of
+from distsgd.errors import RunError
+from distsgd.parallel.launch.address import chosen_address
+from distsgd.parallel.launch.worker_actors import DesiredWorkers, is_alive, this_process
+from distsgd.parallel.server.report import NOTHING, report
+from distsgd.parallel.server.spec import Status, Watch
+from distsgd.store.checkpoint import CheckpointStore
+from distsgd.store.run_directory import RunDirectory
+
+STATUS_FILE, STOP_FILE = "status.json", "stop"
+EVERY_S = 1.0
+
+
+class Control(Protocol):
+    """What can be asked of a run."""
+
+    def report(self) -> dict[str, Any]:
+        """Where it is: see `distsgd.parallel.server.report`."""
+
+    def want(self, num_workers: int) -> int:
+        """Have another number of workers; returns how many were wanted, or there, before."""
+
+    def stop(self) -> None:
+        """Have it stop after its present step, with a checkpoint."""
+
+
+class ControlFiles:
+    """The driver's side: where the run is, about once a second, and whether it is to stop."""
+
+    def __init__(
+        self, run: RunDirectory, total_steps: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run, self._total_steps, self._clock = str(run.place), total_steps, clock
+        self._status, self._stop = run.path / STATUS_FILE, run.path / STOP_FILE
+        self._shown_s = -math.inf
+
+    def __enter__(self) -> Self:
+        self._stop.unlink(missing_ok=True)
+        self._write(NOTHING | {"run": self._run, "status": "starting"})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for path in (self._status, self._stop):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def show(self, status: Status) -> bool:
+        """Write down `status` now and then; is the run to stop?"""
+        if self._clock() - self._shown_s >= EVERY_S:
+            self._shown_s = self._clock()
+            self._write(report(self._run, self._total_steps, status))
+        return self._stop.exists()
+
+    def _write(self, values: dict[str, Any]) -> None:
+        """Whole or not at all; not synced, and a disk that is full ends no run by this."""
+        staging = staging_path(self._status)
+        with contextlib.suppress(OSError):
+            staging.write_text(json.dumps({"driver": this_process(), **values}))
+            staging.replace(self._status)
+
+
+@contextlib.contextmanager
+def controlled(run: RunDirectory, total_steps: int, watch: Watch) -> Iterator[Watch]:
+    """`watch` that other processes of this machine can look through too, and stop the run by."""
+    with ControlFiles(run, total_steps) as files:
+
+        def both(status: Status) -> bool:
+            is_to_stop = files.show(status)
+            return watch(status) or is_to_stop
+
+        yield both
+
+
+class LocalControl:
+    """A run that a driver on this machine trains, or that nobody does."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+
+    def report(self) -> dict[str, Any]:
+        """Where it is, or how it ended. Raises RunError."""
+        if (live := self._live()) is not None:
+            return live
+        run, result = self._run, {}
+        if run.result_path.is_file():
+            result = run.read_json(run.result_path)
+        steps = CheckpointStore(run.checkpoints).steps()
+        known = {key: result[key] for key in NOTHING if key in result}
+        found = {"status": "not running", "step": max(steps, default=0)}
+        if result:
+            found = {"step": result["steps"], "epoch": result["epochs"]}
+        return NOTHING | known | found | {"run": str(run.path)}
+
+    def want(self, num_workers: int) -> int:
+        """See `DesiredWorkers.ask`."""
+        return DesiredWorkers(self._run.path).ask(num_workers)
+
+    def stop(self) -> None:
+        """Raises RunError where nobody would see it."""
+        if self._live() is None:
+            raise RunError(self._run.path, "is not being trained on this machine")
+        with as_run_error(self._run.path / STOP_FILE):
+            (self._run.path / STOP_FILE).touch()
+
+    def _live(self) -> dict[str, Any] | None:
+        """What a driver that lives has written last."""
+        try:
+            values = json.loads((self._run.path / STATUS_FILE).read_text())
+            driver = values.pop("driver")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return NOTHING | values if is_alive(driver) else None
+
+
+@contextlib.contextmanager
+def control_of(run: str, address: str | None) -> Iterator[Control]:
+    """What can be asked of `run`, a run directory; or of a run on the cluster at `address`.
+
+    Without an address, a directory whose driver is on another machine says where its cluster is.
+
+    Raises:
+        RunError: There is no such run.
+        ClusterError: The cluster is not there, or does not answer.
+    """
+    place = place_of(run)
+    if address is None and isinstance(place, Path) and RunDirectory.is_run(place):
+        address = DesiredWorkers(place).elsewhere()
+        if address is None:
+            yield LocalControl(RunDirectory.open(place))
+            return
+    address = chosen_address(address)
+    if address == "local":
+        reason = "is no run directory here; name the cluster that trains it: --address HOST:PORT"
+        raise RunError(run, reason)
+    from distsgd.parallel.launch.named_servers import named_server  # noqa: PLC0415 -- loads Ray.
+
+    if isinstance(place, Path) and place.exists():
+        run = str(place.absolute())
+    with named_server(run, address) as server:
+        yield server
