@@ -233,6 +233,12 @@ class RunDirectory:
         copy is brought up to date. With `take_over` its present owner is superseded; one of the
         same `session` is succeeded.
 
+        Args:
+            timeout_s: The longest wait for a lock on a disk.
+            take_over: See above.
+            clock: Seconds.
+            sleep: Waits so many of them.
+
         Raises:
             RunError: Another process kept it; names that process.
             StorageError: The storage refuses, or does not answer.

@@ -77,7 +77,7 @@ def asked(*words: str, cwd: Path) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(lines[-1]) if lines else {}, done.stderr
 
 
-@pytest.mark.parametrize("given", ["", OTHER_TOKEN])
+@pytest.mark.parametrize("given", ["", OTHER_TOKEN], ids=["none", "another"])
 def test_missing_and_wrong_tokens_are_named_within_seconds(
     place: Path, address: str, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
