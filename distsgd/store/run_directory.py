@@ -125,6 +125,20 @@ class RunDirectory:
             )
         return run
 
+    @classmethod
+    @contextlib.contextmanager
+    def held(
+        cls, place: Place, timeout_s: float, *, take_over: bool, session: str
+    ) -> Iterator[RunDirectory]:
+        """The run at `place` for oneself; see `open` and `lock`. A working copy ends with it."""
+        run = cls.open(place)
+        try:
+            with run.lock(timeout_s, take_over=take_over, session=session):
+                yield run
+        finally:
+            if run.copy is not None:
+                run.copy.remove()
+
     @staticmethod
     def is_run(place: Place) -> bool:
         """Whether `place` holds a run: what ``--resume auto`` asks."""

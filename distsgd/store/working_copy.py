@@ -16,12 +16,18 @@ from distsgd.store.remote_run import Files, Lease, RemoteRun
 
 
 class WorkingCopy:
-    """The files of the run at `location` in a private directory, which is gone with this object."""
+    """The files of the run at `location` in a private directory, which is gone with this object.
+
+    Attributes:
+        location: Where the run is.
+        path: The directory.
+        remove: Removes it before that.
+    """
 
     def __init__(self, location: Location) -> None:
         self.location, self._remote = location, RemoteRun(location)
         directory = tempfile.mkdtemp(prefix="distsgd-run-")
-        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        self.remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.path = Path(directory) / location.name
         self._fetched: Files = {}
         self._lease: Lease | None = None

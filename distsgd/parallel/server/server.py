@@ -200,12 +200,12 @@ class ParameterServer:
             ClusterError: Workers do not come, do not answer, or compute other bits.
             Exception: What an observer raised; a checkpoint was written before.
         """
-        spec = self._spec
-        least = spec.pool.least_workers
+        spec, record, least = self._spec, self._spec.record, self._spec.pool.least_workers
         try:
-            run = RunDirectory.open((record := spec.record).run)
             take_over = record.take_over and not self._incarnation  # Once, not after each death.
-            with run.lock(LOCK_TIMEOUT_S, take_over=take_over, session=record.session):
+            with RunDirectory.held(
+                record.run, LOCK_TIMEOUT_S, take_over=take_over, session=record.session
+            ) as run:
                 if (ended := ended_before(run)) is not None:
                     self.note(f"{run.place} is finished; nothing to do")
                     return ended
