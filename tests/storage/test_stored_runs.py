@@ -44,6 +44,7 @@ def stops_at(step: int) -> tuple[Callable[[Trainer], None], Callback]:
     def on_step(view: StepView) -> None:
         if view.step == step:
             trainers[0].request_stop()
+            threading.Event().wait(0.5)  # It is looked at from outside, by another thread.
 
     return trainers.append, Callback(on_step=on_step)
 
