@@ -83,6 +83,9 @@ class ConditionalObject:
             if now is None or now.data != data:
                 raise Superseded from None
             return now  # Written by the attempt whose answer was lost.
+        except FileNotFoundError as error:
+            reason = f"writing: {first_line(error)} (does the bucket exist?)"
+            raise StorageError(self._location.address, reason) from error
         return Seen(data, {key: put[key] for key in ("e_tag", "version")})
 
     @property
@@ -116,7 +119,8 @@ def _store_of(location: Location) -> Any:
     except ModuleNotFoundError:
         return None
     scheme, _, rest = location.address.partition("://")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    names = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"  # The first that is set, as for pyarrow.
+    endpoint = next(filter(None, map(os.environ.get, names)), "")
     with _errors(location, "connecting"):
         return _bucket(f"{scheme}://{rest.partition('/')[0]}", endpoint.startswith("http://"))
 
