@@ -70,12 +70,24 @@ class Pointer:
             owner, token, session = (str(found[key]) for key in ("owner", "token", "session"))
             pointer = cls(fence, owner, token, session, renewals, files)
             version = found["format"]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise CheckpointError(str(location), f"{POINTER} is no pointer: {error}") from None
         if version != _FORMAT:
             reason = f"{POINTER} has format {version!r}; must be {_FORMAT} (use a later distsgd)"
             raise CheckpointError(str(location), reason)
-        # A name from a file is never a way out of the run: objects are read and removed by it.
+        # A name from a file is never a way out of the run: things are read and removed by it.
+        for name in files:
+            parts = name.split("/")
+            if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
+                reason = f"{POINTER} names the file {name!r}, which is none of a run"
+                raise CheckpointError(str(location), reason)
         for name in sorted(objects_of(pointer)):
             if not _OBJECT.fullmatch(name):
                 reason = f"{POINTER} names the object {name!r}, which is none of a run"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from distsgd.base.files import make_private_directory
+from distsgd.base.files import as_run_error, make_private_directory
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.store.conditional import ConditionalObject, Seen, Superseded
@@ -240,8 +240,6 @@ class RemoteRun:
 
     def _fetch_file(self, into: Path, name: str, pieces: tuple[Piece, ...]) -> None:
         path = into / name
-        if path.resolve().parent != path.parent.resolve() or not _is_below(path, into):
-            raise CheckpointError(str(self.location), f"names the file {name!r}, outside of a run")
         make_private_directory(path.parent)
         content = b""
         for piece in pieces:
@@ -251,11 +249,8 @@ class RemoteRun:
                 reason = f"is damaged ({name}: another size or checksum than {POINTER} says)"
                 raise CheckpointError(place, reason)
             content += data
-        path.write_bytes(content)
-
-
-def _is_below(path: Path, directory: Path) -> bool:
-    return path.resolve().is_relative_to(directory.resolve())
+        with as_run_error(path):
+            path.write_bytes(content)
 
 
 class Lease:
@@ -322,13 +317,20 @@ class Lease:
     def _find_out(self) -> None:
         """Continue from an own write whose answer was lost; RunError where it is another's."""
         now = self._object.read()
-        found = None if now is None else Pointer.decoded(now.data, self._location)
-        if now is None or found is None or found.token != self._pointer.token:
-            who = f"process {found.owner} has taken it over" if found else "it is gone"
-            reason = f"was this process's to train, and {who}; nothing more is written"
-            self._lost = RunError(self._location.address, reason)
-            raise self._lost
+        if now is None:
+            raise self._lose("it is gone")
+        try:
+            found = Pointer.decoded(now.data, self._location)
+        except CheckpointError as error:
+            raise self._lose(error.reason) from error
+        if found.token != self._pointer.token:
+            raise self._lose(f"process {found.owner} has taken it over")
         self._seen = now
+
+    def _lose(self, how: str) -> RunError:
+        reason = f"was this process's to train, and {how}; nothing more is written"
+        self._lost = RunError(self._location.address, reason)
+        return self._lost
 
     def _sweep(self, names: set[str]) -> None:
         """Remove objects that no pointer names any more; what cannot be removed stays."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from distsgd.base.locations import Location
-from distsgd.errors import CheckpointError, RunError, StorageError
+from distsgd.errors import CheckpointError, DiskError, RunError, StorageError
 from distsgd.store import remote_run
 from distsgd.store.pointer import POINTER
-from distsgd.store.remote_run import LEASE_S, RemoteRun
+from distsgd.store.remote_run import LEASE_S, Files, RemoteRun
 from tests.storage.proxy import FaultProxy
 
 
@@ -202,19 +202,49 @@ def test_damaged_and_missing_objects_are_named(run: RemoteRun, place: Path, tmp_
     stored.location.delete()
     with pytest.raises(CheckpointError, match="is missing"):
         run.fetch(tmp_path / "missing")
-    (run.location / POINTER).write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match=r"RUN\.json is no pointer"):
-        run.fetch(tmp_path / "forged")
+    text = (run.location / POINTER).read_bytes()
+    for forged in (b"{}", text.replace(b'"fence": 0', b'"fence": 1e999')):
+        (run.location / POINTER).write_bytes(forged)
+        with pytest.raises(CheckpointError, match=r"RUN\.json is no pointer"):
+            run.fetch(tmp_path / "forged")
 
 
+@pytest.mark.parametrize("name", ["../kept", "a/../b", "/kept", "", "a//b", "\\u0000", "\\ud800"])
 def test_pointer_cannot_name_files_outside_of_the_run(
+    run: RemoteRun, place: Path, tmp_path: Path, name: str
+) -> None:
+    run.create(place)
+    write(tmp_path, "kept", "not of the run")
+    text, files_there = (run.location / POINTER).read_bytes(), Files()
+    (run.location / POINTER).write_bytes(text.replace(b"config.json", name.encode()))
+    with pytest.raises(CheckpointError, match="which is none of a run"):
+        run.fetch(tmp_path / "copy", files_there)
+    (run.location / POINTER).write_bytes(text)
+    assert files(run.fetch(tmp_path / "copy", files_there)) == {"config.json": "{}"}
+    assert (tmp_path / "kept").exists()
+
+
+def test_disk_that_refuses_what_is_fetched_is_named(
     run: RemoteRun, place: Path, tmp_path: Path
 ) -> None:
     run.create(place)
-    text = (run.location / POINTER).read_bytes()
-    (run.location / POINTER).write_bytes(text.replace(b"config.json", b"../config.json"))
-    with pytest.raises(CheckpointError, match="outside of a run"):
-        run.fetch(tmp_path / "forged")
+    (tmp_path / "copy" / "config.json").mkdir(parents=True)
+    with pytest.raises(DiskError, match=r"copy/config\.json: cannot be written"):
+        run.fetch(tmp_path / "copy")
+
+
+def test_owner_whose_pointer_was_overwritten_learns_of_it_and_lets_go(
+    run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
+    run.create(place)
+    with run.lease("me") as lease:
+        (run.location / POINTER).write_bytes(b"junk")
+        wait_until(lambda: lease._lost is not None)
+        for act in (lease.check, lambda: lease.publish(place)):
+            with pytest.raises(RunError, match=r"RUN\.json is no pointer.*nothing more is written"):
+                act()
+    assert (run.location / POINTER).read_bytes() == b"junk"
 
 
 def test_reader_that_is_overtaken_by_two_publishes_reads_a_whole_state(
