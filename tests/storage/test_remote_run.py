@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, DiskError, RunError, StorageError
-from distsgd.store import remote_run
+from distsgd.store import remote_run, upload
 from distsgd.store.pointer import POINTER
 from distsgd.store.remote_run import LEASE_S, Files, RemoteRun
 from tests.storage.proxy import FaultProxy
@@ -76,12 +76,17 @@ def test_run_is_begun_once_and_one_that_is_not_there_says_so(run: RemoteRun, pla
 
 
 def test_publishing_uploads_only_what_is_new_and_grown_files_in_pieces(
-    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path
+    run: RemoteRun,
+    place: Path,
+    proxy: FaultProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(upload, "_MOST_PIECES", 8)
     run.create(place)
     expected = {}
     with run.lease("me") as lease:
-        for step in range(70):
+        for step in range(10):
             with (place / "digests.jsonl").open("a") as file:
                 file.write(f"{step}\n")
             before = len(proxy.requests)
@@ -95,7 +100,7 @@ def test_publishing_uploads_only_what_is_new_and_grown_files_in_pieces(
         lease.publish(place)
     assert fetched(run, tmp_path)["digests.jsonl"] == "0\nanother\n"
     objects = [it.location.name for it in run.location.files()]
-    assert len(objects) < 70
+    assert len(objects) < 10
 
 
 def test_checkpoint_is_there_whole_or_not_at_all_wherever_a_publish_fails(
