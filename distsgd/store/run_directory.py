@@ -250,6 +250,7 @@ class RunDirectory:
         Args:
             timeout_s: The longest wait for a lock on a disk.
             take_over: See above.
+            session: See above; "" for one that succeeds nobody.
             clock: Seconds.
             sleep: Waits so many of them.
 

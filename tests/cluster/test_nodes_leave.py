@@ -129,8 +129,8 @@ def test_link_is_cut_and_mended(hosts: Hosts, digest_alone: str) -> None:
 
 
 def test_host_of_the_server_dies(hosts: Hosts, digest_alone: str) -> None:
-    run = train(hosts[0], "server", "parallel.workers=3")
-    said_until(run, "worker 2 has joined")
+    run = train(hosts[0], "server", "parallel.workers=5")  # Later they could take all CPUs.
+    said_until(run, "worker 4 has joined")
     time.sleep(3)  # A checkpoint or two.
     server = host_of_the_server(hosts)
     assert server is not hosts[0]

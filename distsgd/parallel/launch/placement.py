@@ -177,10 +177,10 @@ class Where:
         """See `Room.says`."""
         return "" if self.room is None else self.room.says(self.placement, num_workers)
 
-    def server_places(self, num_workers: int, draining: Collection[str]) -> list[tuple[str, int]]:
-        """See `Room.server_places`; `draining` nodes are about to leave by now."""
+    def server_places(self, num_workers: int, leaving: Collection[str]) -> list[tuple[str, int]]:
+        """See `Room.server_places`; `leaving` nodes are about to go by now, or gone."""
         assert self.room is not None
-        nodes = [replace(it, is_draining=it.id in draining) for it in self.room.nodes]
+        nodes = [replace(it, is_draining=it.id in leaving) for it in self.room.nodes]
         return replace(self.room, nodes=nodes).server_places(self.placement, num_workers)
 
 
@@ -299,6 +299,11 @@ class Cluster:
                 for it in self._ray.nodes()
                 if it["NodeID"] in new
             }
+
+    def leaving(self) -> set[str]:
+        """The nodes, by id, that are about to go or gone."""
+        with errors_of_ray("looking for the nodes of the cluster"):
+            return self.draining | {it["NodeID"] for it in self._ray.nodes() if not it["Alive"]}
 
     def node_of(self, actor: Any) -> str | None:
         """The node, by id, on which an actor's process is; None where it has none."""

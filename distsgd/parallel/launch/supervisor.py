@@ -262,10 +262,11 @@ class Supervisor:
         """Where the server can go and its name, for its actor; nothing on a Ray of one's own."""
         if (cluster := self._cluster) is None:
             return [{}]
-        places = self._where.server_places(self._num_workers, cluster.draining)
+        places = self._where.server_places(self._num_workers, cluster.leaving())
+        # The CPU of a server before it may be a worker's: one that waits for it is locked out.
         return [
             {
-                "num_cpus": num_cpus,
+                "num_cpus": 0 if self._has_workers else num_cpus,
                 "scheduling_strategy": cluster.preferring(node),
                 "name": new_name(str(self._spec.record.run)),
                 "namespace": NAMESPACE,

@@ -59,19 +59,27 @@ class FakeRay:
     ) -> None:
         self.events: list[str] = []
         self.cpus: dict[str, int] = {}
+        self.servers: list[tuple[str, int]] = []  # The node that each was to be on, and its CPUs.
+        self.dying: list[str] = []  # Nodes that go with the next server.
+        self._dead: list[str] = []
         self.notes: list[str] = []
         self.num_blind = 0  # Nodes that do not see the run.
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
         self._dies_at = list(dies_at)  # The steps that are seen before each death.
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": node, "Alive": False} for node in self._dead]
+
     def get_runtime_context(self) -> Any:
         return types.SimpleNamespace(get_node_id=lambda: "here")
 
     def remote(self, *, num_cpus: int, **_: object) -> Callable[[type], Any]:
         def made(kind: type) -> Any:
-            def options(*, num_cpus: int = num_cpus, **_: object) -> Any:
+            def options(*, num_cpus: int = num_cpus, **more: Any) -> Any:
                 self.cpus[kind.__name__] = num_cpus
+                if strategy := more.get("scheduling_strategy"):
+                    self.servers.append((strategy[0], num_cpus))
                 return types.SimpleNamespace(remote=lambda *_, **__: self._actor(kind.__name__))
 
             return types.SimpleNamespace(remote=options().remote, options=options)
@@ -115,6 +123,7 @@ class FakeRay:
     def _train(self) -> str:
         if self._dies_at:
             self._dies_at.pop(0)
+            self._dead += self.dying
             raise RayActorError("its process was killed")
         return "the outcome"
 
@@ -197,6 +206,13 @@ def test_workers_start_once_also_where_the_first_servers_died(
     assert run(ray, tmp_path, room) == "the outcome"
     assert ray.events.count("WorkerActor is made") == 2
     assert ray.events.count("ServerActor is made") == MAX_DEATHS
+
+
+def test_server_that_follows_another_is_not_locked_out_by_workers(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=[[1]])
+    ray.dying = ["1"]
+    assert run(ray, tmp_path, room_of(0, 4, 3)) == "the outcome"
+    assert ray.servers == [("1", 1), ("2", 0)]
 
 
 def test_server_that_never_comes_up_ends_the_run_with_rays_reason(tmp_path: Path) -> None:
