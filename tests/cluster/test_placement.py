@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import distsgd
 from tests.cluster.clusters import NEEDS_HOSTS, cluster_of, prepare_place, train
 from tests.cluster.hosts import Hosts
 
@@ -74,3 +75,20 @@ def test_server_stays_with_its_driver_where_no_other_node_sees_the_run(
     found = train(hosts[0], "private/run", *AUTO, "parallel.workers=3")
     assert found["code"] == 0, found
     assert found["weights_digest"] == digest_alone
+
+
+def test_worker_on_a_node_that_cannot_import_the_program_is_told_of_with_its_node(
+    hosts: Hosts,
+) -> None:
+    package = Path(distsgd.__file__).parent
+    hosts[2].hide(package)
+    broken = f"echo 'import numpy.of_another_make' > {package}/__init__.py"
+    hosts[2].run(["sh", "-c", broken])
+    try:
+        found = train(hosts[1], "missing", *AUTO, "parallel.workers=7")
+    finally:
+        hosts[2].show(package)
+    assert found["code"] == 4, found
+    assert f"on node {hosts[2].address}" in found["error"]
+    assert "is distsgd installed on every node?" in found["error"]
+    assert found["seconds_taken"] < 30

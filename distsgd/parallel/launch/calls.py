@@ -199,5 +199,10 @@ def shortened(error: BaseException) -> str:
 
 def _init_failed(error: Exception) -> str:
     """Ray gives an error in an actor's constructor as the text of a traceback."""
-    last = _COLOURS.sub("", str(error)).strip().splitlines()[-1]
-    return f"a process of the run cannot be started: {last}; is distsgd installed on every node?"
+    text = _COLOURS.sub("", str(error))
+    found = _WHERE.search(text)
+    where = f" on node {found[2]}" if found else ""
+    return (
+        f"a process of the run cannot be started{where}: {text.strip().splitlines()[-1]}; is "
+        "distsgd installed on every node?"
+    )

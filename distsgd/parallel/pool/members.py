@@ -295,12 +295,14 @@ def _check(found: WorkerInfo, own: WorkerInfo) -> None:
     """Refuse a worker that would compute something else than this process."""
     if found.version != own.version:
         raise ClusterError(
-            f"worker {found.worker} runs distsgd {found.version}, the server {own.version}; "
+            f"worker {found.worker} on node {found.host} runs distsgd {found.version}, the server "
+            f"on node {own.host} {own.version}; "
             "install the same version on every node"
         )
     if found.data_digest != own.data_digest:
         raise ClusterError(
-            f"worker {found.worker} sees other data than the server; "
+            f"worker {found.worker} on node {found.host} sees other data than the server on node "
+            f"{own.host}; "
             "the prepared data set must be the same on every node"
         )
     if found.probe != own.probe:

@@ -91,6 +91,11 @@ def test_result_comes_through() -> None:
         (ActorUnavailableError("no way"), ActorUnavailable, "no way"),
         (RayActorError("exit code 9"), ActorDied, "exit code 9"),
         (InitFailedError("died\n  File x\nImportError: no y"), ActorInitError, "ImportError: no y"),
+        (
+            InitFailedError("ray::W.__init__() (pid=77, ip=10.0.0.9, repr=w)\nImportError: no y"),
+            ActorInitError,
+            "cannot be started on node 10.0.0.9: ImportError: no y; is distsgd installed",
+        ),
         (RayTaskError(ValueError("no z")), ClusterError, "process 77 on node 10.0.0.9 .*no z"),
         (
             RayTaskError(ValueError()),

@@ -175,8 +175,12 @@ def test_members_are_those_that_joined_and_were_not_lost() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"version": "other"}, ClusterError, "worker 1 runs distsgd other, the server 1"),
-        ({"data_digest": "other"}, ClusterError, "worker 1 sees other data than the server"),
+        (
+            {"version": "other"},
+            ClusterError,
+            "worker 1 on node here runs distsgd other, the server on node here 1",
+        ),
+        ({"data_digest": "other"}, ClusterError, "worker 1 on node .* sees other data than"),
         (
             {"probe": "other"},
             NumericsError,
