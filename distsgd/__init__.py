@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from distsgd.run.run import Result, Run
     from distsgd.run.trainer import Trainer
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "BlockWorker",
     "Callback",

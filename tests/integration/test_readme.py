@@ -104,7 +104,7 @@ def test_the_configuration_is_the_one_that_init_writes() -> None:
 
 def test_every_block_is_one_that_runs() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python", "toml"}
-    assert len(SHELL) == 2
+    assert len(SHELL) == 3  # The third by tests/cluster/test_readme_on_hosts.py.
 
 
 def test_four_values_of_the_example_are_not_the_defaults() -> None:

@@ -55,7 +55,7 @@ def test_program_runs_as_a_module() -> None:
         check=True,
         cwd=EXAMPLES.parents[1],
     )
-    assert done.stdout == "distsgd 0.3.0\n"
+    assert done.stdout == "distsgd 0.4.0\n"
 
 
 @pytest.mark.parametrize("words", ["train", "nothing", "init letters", "train x --resume maybe"])
