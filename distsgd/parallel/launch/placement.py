@@ -311,10 +311,15 @@ class Cluster:
             found = _state().actor_table(actor._actor_id.hex())  # noqa: SLF001 -- no public name.
         return found.get("Address", {}).get("NodeID") or None
 
-    def preferring(self, node: str) -> Any:
-        """The strategy that puts an actor on `node` if that can be."""
+    def preferring(self, node: str, num_cpus: int) -> Any:
+        """The strategy that puts an actor on `node` if that can be.
+
+        What takes no CPU has room on every node that stays: Ray would put it on others all the same
+        where it need not.
+        """
         strategies = self._ray.util.scheduling_strategies
-        return strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+        is_soft = num_cpus > 0 or node in self.leaving()
+        return strategies.NodeAffinitySchedulingStrategy(node, soft=is_soft)
 
 
 def _state() -> Any:

@@ -263,11 +263,13 @@ class Supervisor:
         if (cluster := self._cluster) is None:
             return [{}]
         places = self._where.server_places(self._num_workers, cluster.leaving())
-        # The CPU of a server before it may be a worker's: one that waits for it is locked out.
+        if self._has_workers:
+            # The CPU of a server before it may be a worker's: one that waits for it is locked out.
+            places = [(node, 0) for node, _ in places]
         return [
             {
-                "num_cpus": 0 if self._has_workers else num_cpus,
-                "scheduling_strategy": cluster.preferring(node),
+                "num_cpus": num_cpus,
+                "scheduling_strategy": cluster.preferring(node, num_cpus),
                 "name": new_name(str(self._spec.record.run)),
                 "namespace": NAMESPACE,
             }
