@@ -54,7 +54,8 @@ class ControlFiles:
         self._shown_s = -math.inf
 
     def __enter__(self) -> Self:
-        self._stop.unlink(missing_ok=True)
+        with as_run_error(self._stop):
+            self._stop.unlink(missing_ok=True)
         self._write(NOTHING | {"run": self._run, "status": "starting"})
         return self
 
@@ -79,6 +80,7 @@ class ControlFiles:
         """Whole or not at all; not synced, and a disk that is full ends no run by this."""
         staging = staging_path(self._status)
         with contextlib.suppress(OSError):
+            staging.touch(mode=0o600)
             staging.write_text(json.dumps({"driver": this_process(), **values}))
             staging.replace(self._status)
 

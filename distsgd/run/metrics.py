@@ -118,6 +118,7 @@ class MetricsWatch:
         """Whole or not at all; not synced, since nobody reads it after a loss of power."""
         staging = staging_path(path)
         try:
+            staging.touch(mode=0o600)
             staging.write_text(text)
             os.replace(staging, path)  # noqa: PTH105 -- the call that is atomic, by its name.
         except OSError as error:

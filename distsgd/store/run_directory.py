@@ -130,7 +130,7 @@ class RunDirectory:
     def held(
         cls, place: Place, timeout_s: float, *, take_over: bool, session: str
     ) -> Iterator[RunDirectory]:
-        """The run at `place` for oneself; see `open` and `lock`. A working copy ends with it."""
+        """The run at `place` for oneself. See `lock`. A working copy ends with it."""
         run = cls.open(place)
         try:
             with run.lock(timeout_s, take_over=take_over, session=session):

@@ -48,7 +48,7 @@ def test_run_that_cannot_fit_says_so_within_ten_seconds_of_joining(hosts: Hosts)
     free = f"8 of 8 free (node {hosts[0].name} 0, node {hosts[1].name} 4, node {hosts[2].name} 4)"
     assert f"9 workers need 9 CPU; there are {free}" in found["error"]
     assert "[parallel] workers = [1, 9]" in found["error"]
-    assert found["seconds_taken"] < 25  # Python, the data and Ray's joining take some of them.
+    assert found["seconds_taken"] < 60  # Without a word beforehand it would be 120 and more.
     assert not Path("nine").exists()
 
 
@@ -62,7 +62,7 @@ def test_worker_that_does_not_see_the_data_is_told_of_with_its_node(hosts: Hosts
     assert found["code"] == 4
     assert f"on node {hosts[2].name}" in found["error"]
     assert str(cache) in found["error"]
-    assert found["seconds_taken"] < 30
+    assert found["seconds_taken"] < 60
 
 
 def test_server_stays_with_its_driver_where_no_other_node_sees_the_run(
@@ -91,4 +91,4 @@ def test_worker_on_a_node_that_cannot_import_the_program_is_told_of_with_its_nod
     assert found["code"] == 4, found
     assert f"node {hosts[2].name}: ModuleNotFoundError" in found["error"]
     assert "distsgd on every node" in found["error"]
-    assert found["seconds_taken"] < 30
+    assert found["seconds_taken"] < 60
