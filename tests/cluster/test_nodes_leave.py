@@ -146,7 +146,8 @@ def test_host_of_the_driver_dies_and_the_run_is_resumed_elsewhere(
     said_until(run, "worker 2 has joined")
     time.sleep(3)  # The same.
     hosts[1].kill()
-    run.wait(20)
+    with run:  # What it holds is closed.
+        run.wait(20)
     again = train(hosts[2], "driver", "parallel.workers=2")
     said_until(again, "continuing after step")
     assert digest_of(ended(again)) == digest_alone

@@ -19,6 +19,7 @@ from pathlib import Path
 
 MARK = "distsgd-asks"
 LOOK_S = 0.2
+JOIN_FACTOR = 2.5  # A node that has just been started takes longer to be told of than to answer.
 
 
 def tell(stage: str, text: str = "") -> None:
@@ -60,7 +61,7 @@ def ask(address: str, stage_s: float) -> None:
     tell("ask", place)
     client = raylet.GcsClient(address=found)
     alive = nodes_alive()
-    begin(stage_s)
+    begin(JOIN_FACTOR * stage_s)
     tell("join", place)
     while not alive & set(services.find_node_ids()):
         time.sleep(LOOK_S)  # It may just be starting.
