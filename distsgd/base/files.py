@@ -156,6 +156,17 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a private file whole or not at all; not synced: nobody reads it after a loss of power.
+
+    `OSError` passes through.
+    """
+    staging = staging_path(path)
+    staging.touch(mode=0o600)
+    staging.write_text(text)
+    staging.replace(path)
+
+
 def staging_path(path: Path) -> Path:
     """A fresh name next to `path` that says it is no part of the run."""
     return path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(6)}")

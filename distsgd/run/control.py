@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from distsgd.base.files import as_run_error, staging_path
+from distsgd.base.files import as_run_error, replace_text
 from distsgd.base.locations import place_of
 from distsgd.errors import RunError
 from distsgd.parallel.launch.address import chosen_address
@@ -77,12 +77,8 @@ class ControlFiles:
         return self._stop.exists()
 
     def _write(self, values: dict[str, Any]) -> None:
-        """Whole or not at all; not synced, and a disk that is full ends no run by this."""
-        staging = staging_path(self._status)
-        with contextlib.suppress(OSError):
-            staging.touch(mode=0o600)
-            staging.write_text(json.dumps({"driver": this_process(), **values}))
-            staging.replace(self._status)
+        with contextlib.suppress(OSError):  # A disk that is full ends no run by this.
+            replace_text(self._status, json.dumps({"driver": this_process(), **values}))
 
 
 @contextlib.contextmanager

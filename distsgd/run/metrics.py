@@ -8,13 +8,12 @@ that called `Trainer.fit`, never by the server: no input to the run.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distsgd.base.files import staging_path
+from distsgd.base.files import replace_text
 from distsgd.parallel.launch.ray_metrics import RayMetrics
 from distsgd.parallel.server.spec import Status
 
@@ -115,12 +114,8 @@ class MetricsWatch:
             self._write(self._path, as_text(self._run, samples_of(status)))
 
     def _write(self, path: Path, text: str) -> None:
-        """Whole or not at all; not synced, since nobody reads it after a loss of power."""
-        staging = staging_path(path)
         try:
-            staging.touch(mode=0o600)
-            staging.write_text(text)
-            os.replace(staging, path)  # noqa: PTH105 -- the call that is atomic, by its name.
+            replace_text(path, text)
         except OSError as error:
             self._path = None
             self._say(f"warning: {path} is not written any more: {error.strerror}")

@@ -61,7 +61,7 @@ def test_job_whose_time_is_up_saves_its_run_and_queues_itself_again(host: Host) 
     length = ("--set", "train.epochs=1000000", "--set", "checkpoint.every_steps=500")
     process = started(host, mark, "--workers", "2", *length)
     try:
-        wait_until(lambda: list(run.glob("checkpoints/step-*")), 120, "a checkpoint")
+        wait_until(lambda: list(run.glob("checkpoints/step-*")), 60, "a checkpoint")
         batch = [
             pid
             for pid, line in processes_marked(mark).items()
