@@ -8,11 +8,11 @@ part of the address, and so is never written down.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -26,10 +26,10 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
-_PIECE_SIZE_BYTES = 8 << 20
+PART_SIZE_BYTES = 8 << 20  # Of a file, in memory.
+_PARTS_UNDERWAY = 4
 
-
-OnPiece = Callable[[int], None]
+OnPart = Callable[[int], None]
 
 
 def _is_unwatched(_num_bytes: int) -> None:
@@ -66,6 +66,16 @@ class Location:
         return self.address.partition("://")[0]
 
     @property
+    def bucket(self) -> str:
+        """What stands before the first slash of the rest: bucket, container or host."""
+        return self.address.partition("://")[2].partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """What stands behind that slash."""
+        return self.address.partition("://")[2].partition("/")[2]
+
+    @property
     def name(self) -> str:
         """What stands after the last slash."""
         return self.address.rpartition("/")[2]
@@ -77,82 +87,87 @@ class Location:
             StorageError: There is none for this address.
         """
         with self.errors("connecting"):
-            rest = self.address.partition("://")[2]
             if self.scheme == "s3":
-                # As other tools find it, and pyarrow does from an address alone.
-                return _s3(next(filter(None, map(os.environ.get, ENDPOINTS)), None)), rest
-            root, _, key = rest.partition("/")
-            system, path = _file_system_of(f"{self.scheme}://{root}")
-            return system, f"{path.rstrip('/')}/{key}".lstrip("/") if path else f"{root}/{key}"
+                return _s3(endpoint()), self.address.partition("://")[2]
+            system, path = _file_system_of(f"{self.scheme}://{self.bucket}")
+            return system, f"{(path or self.bucket).rstrip('/')}/{self.key}".lstrip("/")
 
     def read_bytes(self) -> bytes:
-        """The whole file; blocks.
+        """The whole file; blocks. For what is small; raises as `parts`."""
+        return b"".join(self.parts())
+
+    def parts(self) -> Iterator[bytes]:
+        """The file, part by part; blocks.
 
         Raises:
             FileNotFoundError: It is not there.
-            StorageError: The storage refuses, or does not answer.
+            StorageError: The storage refuses, or does not answer; or there is no such bucket.
         """
         system, path = self.file_system()
-        with self.errors("reading"), system.open_input_stream(path, compression=None) as stream:
-            data: bytes = stream.read()
-            return data
+        with contextlib.ExitStack() as stack:
+            with self.errors("reading"):
+                stream = stack.enter_context(system.open_input_stream(path, compression=None))
+            while True:
+                with self.errors("reading"):
+                    part = stream.read(PART_SIZE_BYTES)
+                if not part:
+                    return
+                yield part
 
     def write_bytes(self, data: bytes) -> None:
-        """Write the whole file, in place of one that was there; blocks. Raises StorageError."""
+        """Write the whole file; as `write_parts`."""
+        self.write_parts([data])
+
+    def write_parts(self, parts: Iterable[bytes]) -> None:
+        """Write the whole file, in place of one that was there; blocks.
+
+        What fails halfway may leave a part of it: what names the file is written after it.
+
+        Raises:
+            StorageError: The storage refuses, or does not answer; or there is no such bucket.
+        """
         system, path = self.file_system()
         with self.errors("writing"):
             if self.scheme == "hdfs":
                 system.create_dir(path.rpartition("/")[0], recursive=True)
-            with system.open_output_stream(path, compression=None) as stream:
-                stream.write(data)
+            stream = system.open_output_stream(path, compression=None)
+        try:
+            for number, part in enumerate(parts, 1):
+                with self.errors("writing"):
+                    stream.write(part)
+                    if number % _PARTS_UNDERWAY == 0:
+                        stream.flush()  # Or all of them wait in memory for a slow network.
+            with self.errors("writing"):
+                stream.close()
+        finally:
+            with contextlib.suppress(OSError):  # Of what was said already.
+                stream.close()
 
-    def copy_to(self, path: Path, on_piece: OnPiece = _is_unwatched) -> None:
+    def copy_to(self, path: Path, on_part: OnPart = _is_unwatched) -> None:
         """Write the whole file to a new one of this machine; blocks.
 
         Args:
             path: Of the new file.
-            on_piece: Called with the number of bytes of each piece that has come.
+            on_part: Called with the number of bytes of each part that has come.
 
-        Raises:
-            FileNotFoundError: It is not there.
-            StorageError: The storage refuses, or does not answer.
-            OSError: The disk refuses.
+        Raises OSError where the disk refuses; or as `parts`.
         """
-        system, there = self.file_system()
-        with path.open("xb") as out, contextlib.ExitStack() as stack:
-            with self.errors("reading"):
-                stream = stack.enter_context(system.open_input_stream(there, compression=None))
-            while True:
-                with self.errors("reading"):
-                    piece = stream.read(_PIECE_SIZE_BYTES)
-                if not piece:
-                    return
-                out.write(piece)
-                on_piece(len(piece))
+        with path.open("xb") as out:
+            for part in self.parts():
+                out.write(part)
+                on_part(len(part))
 
-    def copy_from(self, path: Path, on_piece: OnPiece = _is_unwatched) -> None:
+    def copy_from(self, path: Path, on_part: OnPart = _is_unwatched) -> None:
         """Write a file of this machine here, in place of one that was there; blocks.
 
         Args:
             path: Of the file.
-            on_piece: Called with the number of bytes of each piece that is handed over.
+            on_part: Called with the number of bytes of each part that is handed over.
 
-        Raises:
-            StorageError: The storage refuses, or does not answer.
-            OSError: The disk refuses.
+        Raises OSError where the disk refuses; or as `write_parts`.
         """
-        system, there = self.file_system()
-        with path.open("rb") as source, contextlib.ExitStack() as stack:
-            with self.errors("writing"):
-                if self.scheme == "hdfs":
-                    system.create_dir(there.rpartition("/")[0], recursive=True)
-                stream = stack.enter_context(system.open_output_stream(there, compression=None))
-            while piece := source.read(_PIECE_SIZE_BYTES):
-                with self.errors("writing"):
-                    stream.write(piece)
-                on_piece(len(piece))
-            with self.errors("writing"):
-                stream.close()
+        with path.open("rb") as source:
+            self.write_parts(_watched(iter(partial(source.read, PART_SIZE_BYTES), b""), on_part))
 
     def delete(self) -> None:
         """Remove the file, if there is one; blocks. Raises StorageError."""
@@ -164,7 +179,10 @@ class Location:
         """Its size and time of change; None where there is no file. Blocks. Raises StorageError."""
         system, path = self.file_system()
         with self.errors("looking"):
-            return _stored(self, system.get_file_info(path))
+            found = _stored(self, system.get_file_info(path))
+        if found is None:
+            self.check_bucket()
+        return found
 
     def files(self) -> list[StoredFile]:
         """All files below it, by address; none where there are none. Blocks.
@@ -182,11 +200,36 @@ class Location:
                 _stored(self / info.path.removeprefix(below), info)
                 for info in system.get_file_info(selector)
             ]
+        if not found:
+            self.check_bucket()
         return sorted((it for it in found if it), key=lambda it: it.location.address)
+
+    def check_bucket(self) -> None:
+        """For what was not found; blocks. Raises StorageError where its bucket is not there.
+
+        One that may not be asked for is taken as there.
+        """
+        if self.scheme == "hdfs":
+            return
+        from pyarrow import fs  # noqa: PLC0415 -- as above.
+
+        system, path = Location(f"{self.scheme}://{self.bucket}").file_system()
+        with contextlib.suppress(OSError):
+            if system.get_file_info(path.rstrip("/")).type == fs.FileType.NotFound:
+                raise self._no_bucket()
+
+    def _no_bucket(self) -> StorageError:
+        reason = (
+            f"bucket {self.bucket} does not exist, or is not visible with these keys; make it, or "
+            "check its name, the keys and AWS_ENDPOINT_URL"
+        )
+        return StorageError(self.address, reason)
 
     @contextlib.contextmanager
     def errors(self, doing: str) -> Iterator[None]:
         """What pyarrow raises in the block comes out as ours, but for FileNotFoundError.
+
+        That means a file: where there is no bucket, a StorageError says so.
 
         Args:
             doing: What is done, for the message: "reading".
@@ -194,8 +237,11 @@ class Location:
         try:
             yield
         except FileNotFoundError:
+            self.check_bucket()
             raise
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
+            if "NO_SUCH_BUCKET" in str(error):
+                raise self._no_bucket() from error
             raise StorageError(self.address, f"{doing}: {first_line(error)}") from error
 
 
@@ -246,11 +292,22 @@ def place_argument(name: str, value: object) -> Path | Location:
     return place_of(text) if isinstance(value, str) else Path(text)
 
 
+def endpoint() -> str | None:
+    """Where S3 is, if not at Amazon: as other tools find it, and pyarrow from an address alone."""
+    return next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+
+
+def _watched(parts: Iterator[bytes], on_part: OnPart) -> Iterator[bytes]:
+    for part in parts:
+        yield part
+        on_part(len(part))
+
+
 def _stored(location: Location, info: Any) -> StoredFile | None:
     return StoredFile(location, info.size, info.mtime_ns) if info.is_file else None
 
 
-@functools.cache
+@cache
 def _s3(endpoint: str | None) -> Any:
     from pyarrow import fs  # noqa: PLC0415 -- as above.
 
@@ -263,7 +320,7 @@ def _s3(endpoint: str | None) -> Any:
     )
 
 
-@functools.cache
+@cache
 def _file_system_of(root: str) -> tuple[Any, str]:
     from pyarrow import fs  # noqa: PLC0415 -- as above.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distsgd.base.files import encode_json
+from distsgd.base.leases import Owned
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError
 
@@ -30,25 +31,22 @@ class Piece(NamedTuple):
     blake3: str
 
 
+Files = dict[str, tuple[Piece, ...]]  # The pieces of each file, by its path in the run.
+
+
 @dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(Owned):
     """What ``RUN.json`` says.
 
     Attributes:
         fence: How many owners there were.
-        owner: Who writes now, in words; "" for nobody.
-        token: Of the process that wrote it, so that it knows its own.
         session: Of the training that it is part of, whose processes succeed each other; "" if none.
-        renewals: Grows while the owner lives.
-        files: The pieces of each file, by its path in the run.
+        files: What each file is made of.
     """
 
     fence: int = 0
-    owner: str = ""
-    token: str = ""
     session: str = ""
-    renewals: int = 0
-    files: dict[str, tuple[Piece, ...]] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
 
     def encoded(self) -> bytes:
         """As JSON."""
@@ -68,7 +66,7 @@ class Pointer:
             }
             fence, renewals = int(found["fence"]), int(found["renewals"])
             owner, token, session = (str(found[key]) for key in ("owner", "token", "session"))
-            pointer = cls(fence, owner, token, session, renewals, files)
+            pointer = cls(owner, token, renewals, fence, session, files)
             version = found["format"]
         except (
             ValueError,

@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from blake3 import blake3
-
-from distsgd.base.files import as_run_error, make_private_directory
+from distsgd.base import leases
+from distsgd.base.conditional import ConditionalObject, Seen, Superseded
+from distsgd.base.files import make_private_directory
+from distsgd.base.leases import Lease
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
-from distsgd.store.conditional import ConditionalObject, Seen, Superseded
-from distsgd.store.pointer import OBJECTS, POINTER, Piece, Pointer, is_leftover, objects_of
+from distsgd.store.download import bring_up
+from distsgd.store.pointer import OBJECTS, POINTER, Files, Pointer, is_leftover, objects_of
 from distsgd.store.upload import Upload
-
-Files = dict[str, tuple[Piece, ...]]  # The pieces of each file, by its path in the run.
-LEASE_S = 30.0  # An owner that has not renewed for so long is gone.
 
 
 class RemoteRun:
@@ -74,14 +71,11 @@ class RemoteRun:
 
         Blocks. Raises RunError where there is no run, StorageError.
         """
-        first = now = self._seen()
-        until = self._clock() + LEASE_S / 2
-        while self._pointer(now).owner and self._clock() < until:
-            self._sleep(LEASE_S / 20)
-            now = self._seen()
-            if now.data != first.data:
-                return self._pointer(now).owner or None
-        return None
+        first = self._seen()
+        if not self._pointer(first).owner:
+            return None
+        now = self._watch(first, leases.LEASE_S / 2)
+        return None if now.data == first.data else self._pointer(now).owner or None
 
     def fetch(self, into: Path, fetched: Files | None = None) -> Path:
         """Write its files below `into`, each checked; blocks.
@@ -100,7 +94,7 @@ class RemoteRun:
         while True:
             pointer = self._pointer(self._seen())
             try:
-                self._bring_up(into, pointer, fetched)
+                bring_up(into, self.location, pointer.files, fetched)
             except FileNotFoundError as gone:
                 # Its owner has published twice since; where it has not, the object is lost.
                 if objects_of(self._pointer(self._seen())) == objects_of(pointer):
@@ -110,19 +104,6 @@ class RemoteRun:
                 make_private_directory(into / name)
             return into
 
-    def _bring_up(self, into: Path, pointer: Pointer, fetched: Files) -> None:
-        """Have below `into` what `pointer` names, and nothing else that was fetched before."""
-        for name, pieces in pointer.files.items():
-            if fetched.get(name) != pieces:
-                fetched[name] = ()  # Of which a part may be there by an error.
-                self._fetch_file(into, name, pieces)
-                fetched[name] = pieces
-        for name in fetched.keys() - pointer.files.keys():
-            (into / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # Not empty, or the run itself.
-                (into / name).parent.rmdir()
-            del fetched[name]
-
     def create(self, directory: Path) -> None:
         """Publish what a run begins with, where there is none; blocks.
 
@@ -130,8 +111,8 @@ class RemoteRun:
             RunError: There is a run already.
             StorageError: The storage refuses, or does not answer.
         """
-        upload = Upload(self.location, Pointer(token=secrets.token_hex(8)))
-        pointer = upload.pointer(directory)
+        empty = Pointer(token=secrets.token_hex(8))
+        pointer = replace(empty, files=Upload(self.location, empty).files(directory))
         try:
             self._object.write(pointer.encoded(), over=None)
         except Superseded:
@@ -159,7 +140,9 @@ class RemoteRun:
             (self.location / name).delete()
 
     @contextlib.contextmanager
-    def lease(self, owner: str, *, take_over: bool = False, session: str = "") -> Iterator[Lease]:
+    def lease(
+        self, owner: str, *, take_over: bool = False, session: str = ""
+    ) -> Iterator[RunLease]:
         """Be the owner while the block runs; blocks up to `LEASE_S` and a little more before.
 
         Args:
@@ -174,19 +157,17 @@ class RemoteRun:
         """
         seen = self._seen() if take_over else self._when_free(session)
         pointer = self._pointer(seen)
-        token = secrets.token_hex(8)
-        mine = replace(pointer, fence=pointer.fence + 1, owner=owner, token=token)
-        mine = replace(mine, session=session, renewals=0)
+        mine = replace(pointer, fence=pointer.fence + 1, session=session)
+        mine = replace(mine, owner=owner, token=secrets.token_hex(8), renewals=0)
         try:
-            seen = self._object.write(mine.encoded(), over=seen)
+            held = Lease(self._object, mine, over=seen, decode=self._decoded)
         except Superseded:
             raise self._taken(self._pointer(self._seen()).owner) from None
-        lease = Lease(self.location, self._object, mine, seen)
         try:
             self._sweep_leftovers(mine)
-            yield lease
+            yield RunLease(self.location, held)
         finally:
-            lease.end()
+            held.end()
 
     def _sweep_leftovers(self, mine: Pointer) -> None:
         """Remove what owners before uploaded and no pointer names; what cannot be removed stays.
@@ -210,16 +191,15 @@ class RemoteRun:
             return first
         if not self.is_atomic:
             raise self._taken(owner)
-        until = self._clock() + LEASE_S
-        while self._clock() < until:
-            self._sleep(LEASE_S / 20)
-            now = self._seen()
-            if now.data == first.data:
-                continue
-            if not self._pointer(now).owner:
-                return now
-            raise self._taken(self._pointer(now).owner)
-        return first
+        now = self._watch(first, leases.LEASE_S)
+        owner = self._pointer(now).owner
+        if owner and now.data != first.data:
+            raise self._taken(owner)
+        return now
+
+    def _watch(self, seen: Seen, within_s: float) -> Seen:
+        now = leases.watch(self._object, seen, within_s, clock=self._clock, sleep=self._sleep)
+        return self._present(now)
 
     def _taken(self, owner: str) -> RunError:
         reason = (
@@ -229,49 +209,33 @@ class RemoteRun:
         return RunError(self.location.address, reason)
 
     def _seen(self) -> Seen:
-        seen = self._object.read()
+        return self._present(self._object.read())
+
+    def _present(self, seen: Seen | None) -> Seen:
         if seen is None:
             reason = "holds no RUN.json, so it is no run (see the address that train printed)"
             raise RunError(self.location.address, reason)
         return seen
 
     def _pointer(self, seen: Seen) -> Pointer:
-        return Pointer.decoded(seen.data, self.location)
+        return self._decoded(seen.data)
 
-    def _fetch_file(self, into: Path, name: str, pieces: tuple[Piece, ...]) -> None:
-        path = into / name
-        make_private_directory(path.parent)
-        content = b""
-        for piece in pieces:
-            data = (self.location / piece.name).read_bytes()
-            if len(data) != piece.size_bytes or blake3(data).hexdigest() != piece.blake3:
-                place = f"{self.location}/{piece.name}"
-                reason = f"is damaged ({name}: another size or checksum than {POINTER} says)"
-                raise CheckpointError(place, reason)
-            content += data
-        with as_run_error(path):
-            path.write_bytes(content)
+    def _decoded(self, data: bytes) -> Pointer:
+        return Pointer.decoded(data, self.location)
 
 
-class Lease:
-    """The right to write a run, renewed by a thread of its own; made by `RemoteRun.lease`."""
+class RunLease:
+    """The right to write a run; made by `RemoteRun.lease`."""
 
-    def __init__(
-        self, location: Location, target: ConditionalObject, pointer: Pointer, seen: Seen
-    ) -> None:
-        self._location, self._object = location, target
-        self._pointer, self._seen = pointer, seen
-        self._upload = Upload(location, pointer)
+    def __init__(self, location: Location, lease: Lease[Pointer]) -> None:
+        self._location, self._lease = location, lease
+        self._upload = Upload(location, lease.record)
         self._doomed: set[str] = set()  # Objects that only the pointer before named.
-        self._lock = threading.Lock()
-        self._lost: RunError | None = None
-        self._is_ended = threading.Event()
-        threading.Thread(target=self._keep, name="distsgd-lease", daemon=True).start()
 
     def check(self) -> None:
         """Raises RunError where another has taken the run; costs nothing."""
-        if self._lost is not None:
-            raise self._lost
+        with self._errors():
+            self._lease.check()
 
     def publish(self, directory: Path) -> None:
         """Make the files of `directory` those of the run; blocks.
@@ -280,60 +244,20 @@ class Lease:
             RunError: Another has taken the run; what was published is as it was.
             StorageError: The storage refuses, or does not answer; the same.
         """
-        assert not self._is_ended.is_set(), "only an owner publishes"
         self.check()
-        pointer = self._upload.pointer(directory)
-        with self._lock:
-            before = objects_of(self._pointer)
-            self._write(replace(pointer, renewals=self._pointer.renewals + 1))
-            self._upload.published(self._pointer)
-            doomed, self._doomed = self._doomed, before - objects_of(self._pointer)
-        self._sweep(doomed)
-
-    def end(self) -> None:
-        """Let go of the run, if it is still this process's; blocks."""
-        self._is_ended.set()
-        with self._lock, contextlib.suppress(StorageError, RunError):
-            if self._lost is None:
-                self._write(replace(self._pointer, owner=""))
-
-    def _keep(self) -> None:
-        while not self._is_ended.wait(LEASE_S / 3):
-            with self._lock, contextlib.suppress(StorageError, RunError):
-                if self._is_ended.is_set() or self._lost is not None:
-                    return
-                self._write(replace(self._pointer, renewals=self._pointer.renewals + 1))
-
-    def _write(self, pointer: Pointer) -> None:
-        try:
-            data = pointer.encoded()
-            self._seen = self._object.write(data, over=self._seen)
-        except Superseded:
-            self._find_out()
-            return self._write(pointer)
-        self._pointer = pointer
-        return None
-
-    def _find_out(self) -> None:
-        """Continue from an own write whose answer was lost; RunError where it is another's."""
-        now = self._object.read()
-        if now is None:
-            raise self._lose("it is gone")
-        try:
-            found = Pointer.decoded(now.data, self._location)
-        except CheckpointError as error:
-            raise self._lose(error.reason) from error
-        if found.token != self._pointer.token:
-            raise self._lose(f"process {found.owner} has taken it over")
-        self._seen = now
-
-    def _lose(self, how: str) -> RunError:
-        reason = f"was this process's to train, and {how}; nothing more is written"
-        self._lost = RunError(self._location.address, reason)
-        return self._lost
-
-    def _sweep(self, names: set[str]) -> None:
-        """Remove objects that no pointer names any more; what cannot be removed stays."""
-        for name in names:
+        files = self._upload.files(directory)
+        with self._errors():
+            before = self._lease.write(lambda pointer: replace(pointer, files=files))
+        self._upload.published(files)
+        doomed, self._doomed = self._doomed, objects_of(before) - objects_of(self._lease.record)
+        for name in doomed:  # No pointer names them any more; what cannot be removed stays.
             with contextlib.suppress(StorageError):
                 (self._location / name).delete()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Superseded as how:
+            reason = f"was this process's to train, and {how}; nothing more is written"
+            raise RunError(self._location.address, reason) from None

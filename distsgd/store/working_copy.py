@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distsgd.base.locations import Location
-from distsgd.store.remote_run import Files, Lease, RemoteRun
+from distsgd.store.pointer import Files
+from distsgd.store.remote_run import RemoteRun, RunLease
 
 
 class WorkingCopy:
@@ -30,7 +31,7 @@ class WorkingCopy:
         self.remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.path = Path(directory) / location.name
         self._fetched: Files = {}
-        self._lease: Lease | None = None
+        self._lease: RunLease | None = None
 
     def exists(self) -> bool:
         """Whether there is a run; blocks. Raises StorageError."""
@@ -71,11 +72,11 @@ class WorkingCopy:
         return self._remote.living_owner()
 
     def check(self) -> None:
-        """Raises RunError where another has taken the run over; see `Lease.check`."""
+        """Raises RunError where another has taken the run over; see `RunLease.check`."""
         if self._lease is not None:
             self._lease.check()
 
     def publish(self) -> None:
-        """Make the copy what the run is; see `Lease.publish`."""
+        """Make the copy what the run is; see `RunLease.publish`."""
         assert self._lease is not None, "only who has the lease publishes"
         self._lease.publish(self.path)

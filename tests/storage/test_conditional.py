@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
+from distsgd.base import conditional, leases
+from distsgd.base.conditional import ConditionalObject, Seen, Superseded
+from distsgd.base.leases import Lease
 from distsgd.base.locations import Location
 from distsgd.errors import StorageError
-from distsgd.store import conditional
-from distsgd.store.conditional import ConditionalObject, Superseded
+from distsgd.store.pointer import POINTER, Pointer
 from tests.storage.proxy import FaultProxy
 
 
@@ -45,11 +50,13 @@ def test_object_that_is_gone_is_not_replaced(target: ConditionalObject, bucket: 
     assert target.read() is None
 
 
-def test_bucket_that_is_not_there_is_named(target: ConditionalObject) -> None:
+def test_bucket_that_is_not_there_is_no_missing_object(target: ConditionalObject) -> None:
     nowhere = ConditionalObject(Location("s3://no-such-bucket/pointer"))
     assert nowhere.is_atomic == target.is_atomic
-    with pytest.raises(StorageError, match="s3://no-such-bucket/pointer: writing: "):
-        nowhere.write(b"1", over=None)
+    said = "^s3://no-such-bucket/pointer: bucket no-such-bucket does not exist, or is not visible"
+    for act in (nowhere.read, lambda: nowhere.write(b"1", over=None)):
+        with pytest.raises(StorageError, match=said):
+            act()
 
 
 def test_endpoint_of_s3_alone_is_used_before_that_of_all_services(
@@ -61,3 +68,24 @@ def test_endpoint_of_s3_alone_is_used_before_that_of_all_services(
     seen = ConditionalObject(bucket / "pointer").read()
     assert seen is not None
     assert seen.data == b"1"
+
+
+class WrittenOver(ConditionalObject):
+    """One that is written over, with the same words, before each write."""
+
+    def write(self, data: bytes, *, over: Seen | None) -> Seen:
+        if over is not None:
+            super().write(over.data.replace(b'"renewals": ', b'"renewals": 1'), over=self.read())
+        return super().write(data, over=over)
+
+
+def test_lease_that_is_written_over_in_its_own_name_ends_in_time_and_names_its_process(
+    bucket: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_S", 0.3)
+    target = WrittenOver(bucket / POINTER)
+    decode = partial(Pointer.decoded, location=bucket)
+    lease = Lease(target, Pointer(owner="7 on a"), over=None, decode=decode)
+    with pytest.raises(StorageError, match=r"written over by process 7 on a, this one, after 0\.3"):
+        lease.write(lambda pointer: replace(pointer, fence=1))
+    lease.end()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from distsgd.base import leases
+from distsgd.base.leases import LEASE_S
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, DiskError, RunError, StorageError
-from distsgd.store import remote_run, upload
-from distsgd.store.pointer import POINTER
-from distsgd.store.remote_run import LEASE_S, Files, RemoteRun
+from distsgd.store import download, upload
+from distsgd.store.pointer import POINTER, Files, Piece
+from distsgd.store.remote_run import RemoteRun, RunLease
 from tests.storage.proxy import FaultProxy
 
 
@@ -122,14 +125,14 @@ def test_checkpoint_is_there_whole_or_not_at_all_wherever_a_publish_fails(
                 assert k >= 4
 
 
-def fails_from(lease: remote_run.Lease, k: int) -> None:
+def fails_from(lease: RunLease, k: int) -> None:
     """From its `k`-th upload on, the storage refuses."""
     put, count = lease._upload._put, iter(range(100))
 
-    def put_or_fail(data: bytes) -> object:
+    def put_or_fail(file: BinaryIO, num_bytes: int) -> object:
         if next(count) >= k:
             raise StorageError("s3://x", "refused")
-        return put(data)
+        return put(file, num_bytes)
 
     lease._upload._put = put_or_fail  # type: ignore[assignment,method-assign]
 
@@ -137,7 +140,7 @@ def fails_from(lease: remote_run.Lease, k: int) -> None:
 def test_second_owner_is_refused_while_the_first_renews_and_takes_over_when_told(
     run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
+    monkeypatch.setattr(leases, "LEASE_S", 0.6)
     run.create(place)
     other = RemoteRun(run.location)
     with run.lease("1 on a") as first:
@@ -180,11 +183,11 @@ def test_owner_that_stopped_renewing_is_superseded_and_writes_nothing_when_it_wa
 def test_renewal_notices_a_take_over_and_the_owner_learns_of_it(
     run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
+    monkeypatch.setattr(leases, "LEASE_S", 0.3)
     run.create(place)
     with run.lease("1 on a") as first:
         with RemoteRun(run.location).lease("2 on b", take_over=True):
-            wait_until(lambda: first._lost is not None)
+            wait_until(lambda: first._lease._lost is not None)
         with pytest.raises(RunError, match="taken it over"):
             first.check()
 
@@ -241,11 +244,11 @@ def test_disk_that_refuses_what_is_fetched_is_named(
 def test_owner_whose_pointer_was_overwritten_learns_of_it_and_lets_go(
     run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
+    monkeypatch.setattr(leases, "LEASE_S", 0.3)
     run.create(place)
     with run.lease("me") as lease:
         (run.location / POINTER).write_bytes(b"junk")
-        wait_until(lambda: lease._lost is not None)
+        wait_until(lambda: lease._lease._lost is not None)
         for act in (lease.check, lambda: lease.publish(place)):
             with pytest.raises(RunError, match=r"RUN\.json is no pointer.*nothing more is written"):
                 act()
@@ -259,16 +262,16 @@ def test_reader_that_is_overtaken_by_two_publishes_reads_a_whole_state(
     with run.lease("me") as lease:
         write(place, "result.json", "1")
         lease.publish(place)
-        fetch_file, is_first = RemoteRun._fetch_file, [True]
+        fetch, is_first = download._fetch, [True]
 
-        def overtaken(self: RemoteRun, into: Path, name: str, pieces: object) -> None:
+        def overtaken(into: Path, location: Location, name: str, pieces: tuple[Piece, ...]) -> None:
             if is_first.pop() if is_first else False:
                 for text in ("2", "3"):
                     write(place, "result.json", text)
                     lease.publish(place)
-            fetch_file(self, into, name, pieces)  # type: ignore[arg-type]
+            fetch(into, location, name, pieces)
 
-        monkeypatch.setattr(RemoteRun, "_fetch_file", overtaken)
+        monkeypatch.setattr(download, "_fetch", overtaken)
         assert fetched(run, tmp_path) == {"config.json": "{}", "result.json": "3"}
 
 

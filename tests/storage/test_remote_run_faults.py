@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from distsgd.base import conditional, leases
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
-from distsgd.store import conditional, remote_run
 from distsgd.store.pointer import POINTER
 from distsgd.store.remote_run import RemoteRun
 from tests.storage import owner
@@ -146,7 +146,7 @@ def test_run_that_another_process_has_by_now_is_not_withdrawn(
 def test_process_in_place_of_one_that_died_succeeds_it_at_once_and_nobody_else(
     run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
+    monkeypatch.setattr(leases, "LEASE_S", 0.6)
     run.create(place)
     assert run.living_owner() is None
     with (
@@ -216,7 +216,7 @@ class Owner:
 def test_stopped_process_is_superseded_and_writes_nothing_when_it_is_continued(
     run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.9)
+    monkeypatch.setattr(leases, "LEASE_S", 0.9)
     run.create(place)
     with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
         assert first.publishes("theirs") == "published"
@@ -233,7 +233,7 @@ def test_stopped_process_is_superseded_and_writes_nothing_when_it_is_continued(
 def test_killed_process_leaves_what_it_published_to_who_waits_for_the_run(
     run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.9)
+    monkeypatch.setattr(leases, "LEASE_S", 0.9)
     run.create(place)
     with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
         assert first.publishes("theirs") == "published"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from distsgd import Callback, Run, TrainConfig, Trainer
+from distsgd.base import leases
 from distsgd.base.locations import Location
 from distsgd.errors import ConfigError, RunError, TrainingInterrupted
 from distsgd.lab.faults.injection import overrides
 from distsgd.parallel.server.step_runner import StepView
-from distsgd.store import remote_run
 from distsgd.store.remote_run import RemoteRun
 from tests.storage.proxy import FaultProxy
 
@@ -97,7 +97,7 @@ def test_storage_that_fails_ends_the_run_and_a_resume_gives_the_same_bits(
     proxy: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 1.0)  # It could not be let go of.
+    monkeypatch.setattr(leases, "LEASE_S", 1.0)  # It could not be let go of.
     address = f"{bucket}/runs/c"
 
     def fail(view: StepView) -> None:
@@ -122,7 +122,7 @@ def test_second_driver_is_refused_and_when_told_supersedes_the_first_which_write
     bucket: Location,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 1.0)
+    monkeypatch.setattr(leases, "LEASE_S", 1.0)
     address = f"{bucket}/runs/d"
     is_there, may_go_on = threading.Event(), threading.Event()
 

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from distsgd import Callback, TrainConfig, Trainer
+from distsgd.base import leases
 from distsgd.base.locations import Location
 from distsgd.cli.app import app
 from distsgd.errors import NumericsError, RunError
 from distsgd.parallel.server.step_runner import StepView
-from distsgd.store import remote_run
 from distsgd.store.remote_run import RemoteRun
 
 DIGITS = Path(__file__).parents[2] / "distsgd" / "examples" / "digits.toml"
@@ -58,7 +58,7 @@ def interrupted(config: TrainConfig, run: Location, cache_dir: Path) -> None:
 def test_loser_ends_at_a_step_without_waiting_for_a_checkpoint(
     config: TrainConfig, cache_dir: Path, bucket: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.3)
+    monkeypatch.setattr(leases, "LEASE_S", 0.3)
     seen: list[int] = []
 
     def is_taken() -> None:
@@ -109,7 +109,7 @@ def test_commands_take_the_address_and_show_who_trains(
 
     assert shown("show")["status"] == "not finished"
     assert f"--run-dir {run.location} --resume auto" in str(shown("show")["resume_with"])
-    monkeypatch.setattr(remote_run, "LEASE_S", 0.6)
+    monkeypatch.setattr(leases, "LEASE_S", 0.6)
     with run.lease("1 on a"):
         now = shown("show")
         assert (now["status"], now["process"]) == ("training", "1 on a")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -36,11 +35,12 @@ class ConditionalObject:
     """The object at `location`; any thread may call.
 
     Attributes:
+        location: Where it is.
         is_atomic: Whether of two writers at once only one can be first.
     """
 
     def __init__(self, location: Location) -> None:
-        self._location = location
+        self.location = location
         self._store = _store_of(location) if location.scheme in _ATOMIC else None
         self.is_atomic = self._store is not None
 
@@ -48,14 +48,15 @@ class ConditionalObject:
         """What it holds now; None where there is none. Blocks. Raises StorageError."""
         try:
             if self._store is None:
-                data = self._location.read_bytes()
+                data = self.location.read_bytes()
                 return Seen(data, data)
             obstore = _obstore()
-            with _errors(self._location, "reading"):
-                found = obstore.get(self._store, self._key)
+            with _errors(self.location, "reading"):
+                found = obstore.get(self._store, self.location.key)
                 version = {key: found.meta[key] for key in ("e_tag", "version")}
                 return Seen(bytes(found.bytes()), version)
         except FileNotFoundError:
+            self.location.check_bucket()
             return None
 
     def write(self, data: bytes, *, over: Seen | None) -> Seen:
@@ -69,28 +70,24 @@ class ConditionalObject:
             now = self.read()
             if (now and now.data) != (over and over.data):
                 raise Superseded
-            self._location.write_bytes(data)
+            self.location.write_bytes(data)
             return Seen(data, data)
         obstore = _obstore()
         errors: Any = obstore.exceptions
         refused: tuple[type[Exception], ...] = errors.AlreadyExistsError, errors.PreconditionError
         mode = "create" if over is None else {k: v for k, v in over.version.items() if v}
         try:
-            with _errors(self._location, "writing", but=refused):
-                put = obstore.put(self._store, self._key, data, mode=mode)
+            with _errors(self.location, "writing", but=refused):
+                put = obstore.put(self._store, self.location.key, data, mode=mode)
         except refused:
             now = self.read()
             if now is None or now.data != data:
                 raise Superseded from None
             return now  # Written by the attempt whose answer was lost.
-        except FileNotFoundError as error:
-            reason = f"writing: {first_line(error)} (does the bucket exist?)"
-            raise StorageError(self._location.address, reason) from error
+        except FileNotFoundError:
+            self.location.check_bucket()
+            raise Superseded from None  # It is gone.
         return Seen(data, {key: put[key] for key in ("e_tag", "version")})
-
-    @property
-    def _key(self) -> str:
-        return self._location.address.partition("://")[2].partition("/")[2]
 
 
 @contextlib.contextmanager
@@ -118,21 +115,18 @@ def _store_of(location: Location) -> Any:
         _obstore()
     except ModuleNotFoundError:
         return None
-    scheme, _, rest = location.address.partition("://")
-    names = "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"  # The first that is set, as for pyarrow.
-    endpoint = next(filter(None, map(os.environ.get, names)), "")
     with _errors(location, "connecting"):
-        return _bucket(f"{scheme}://{rest.partition('/')[0]}", endpoint.startswith("http://"))
+        return _bucket(f"{location.scheme}://{location.bucket}", locations.endpoint())
 
 
 @functools.cache
-def _bucket(root: str, is_plain: bool) -> Any:  # noqa: FBT001 -- a key of the cache.
+def _bucket(root: str, endpoint: str | None) -> Any:
     from obstore.store import from_url  # noqa: PLC0415 -- an extra.
 
     return from_url(
         root,
         client_options={
-            "allow_http": is_plain,
+            "allow_http": (endpoint or "").startswith("http://"),
             "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",
             "timeout": f"{REQUEST_TIMEOUT_S:g}s",
         },
