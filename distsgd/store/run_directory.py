@@ -37,6 +37,7 @@ from distsgd.base.files import (
 )
 from distsgd.base.locations import Location
 from distsgd.errors import RunError
+from distsgd.store.remote_run import RemoteRun
 from distsgd.store.working_copy import WorkingCopy
 
 Place = Path | str | Location
@@ -143,7 +144,7 @@ class RunDirectory:
     def is_run(place: Place) -> bool:
         """Whether `place` holds a run: what ``--resume auto`` asks."""
         if isinstance(place, Location):
-            return WorkingCopy(place).exists()
+            return RemoteRun(place).exists()
         return (Path(place) / "config.json").exists()
 
     @property

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
-import weakref
 from collections.abc import Iterator
-from pathlib import Path
 
 from distsgd.base.locations import Location
+from distsgd.base.private_directories import directory_of
 from distsgd.store.pointer import Files
 from distsgd.store.remote_run import RemoteRun, RunLease
 
 
 class WorkingCopy:
     """The files of the run at `location` in a private directory, which is gone with this object.
+
+    What killed processes of this user have left of theirs is removed.
 
     Attributes:
         location: Where the run is.
@@ -27,9 +26,8 @@ class WorkingCopy:
 
     def __init__(self, location: Location) -> None:
         self.location, self._remote = location, RemoteRun(location)
-        directory = tempfile.mkdtemp(prefix="distsgd-run-")
-        self.remove = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
-        self.path = Path(directory) / location.name
+        directory, self.remove = directory_of(self, "distsgd-run")
+        self.path = directory / location.name
         self._fetched: Files = {}
         self._lease: RunLease | None = None
 

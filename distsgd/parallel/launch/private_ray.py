@@ -19,15 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distsgd.base.files import lock_within, try_lock
-from distsgd.errors import WaitTimeoutError
+from distsgd.base.private_directories import locked_directory
 
-_PREFIX = f"dsgd-{os.getuid()}-"
-_LOCK = "lock"
+_NAME = "dsgd"
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's minimum; the arrays take another way.
-LOCK_TIMEOUT_S = 30.0
 REMOVE_TIMEOUT_S, _POLL_S = 3.0, 0.05
-YOUNG_S = 60.0  # A directory is locked at once after it was made; much later nobody will lock it.
 # The kernel allows 107 bytes for a socket's path, and Ray adds about 75 to its directory.
 _LONGEST_PATH = 107 - 75
 
@@ -89,10 +85,9 @@ def private_directory() -> Iterator[Path]:
     What killed runs left is removed first.
     """
     root = Path(tempfile.gettempdir())
-    if len(str(root)) + len(_PREFIX) + 12 > _LONGEST_PATH:
+    if len(f"{root}/{_NAME}-{os.getuid()}-") + 11 > _LONGEST_PATH:
         root = Path("/tmp")  # noqa: S108 -- private by its mode; the usual place is too long a path for Ray's sockets.
-    sweep(root)
-    directory, lock = _locked_directory(root)
+    directory, lock = locked_directory(root, _NAME)
     try:
         # Ray opens its own directory to everybody; the one around it stays closed.
         yield directory / "r"
@@ -109,51 +104,3 @@ def _remove(directory: Path) -> None:
         if not directory.exists() or time.monotonic() >= deadline:
             return
         time.sleep(_POLL_S)
-
-
-def _locked_directory(root: Path) -> tuple[Path, int]:
-    """A new directory and the descriptor of its lock.
-
-    A sweep that comes between making and locking takes the directory away: then another is made.
-    """
-    while True:
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-        try:
-            lock = os.open(directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            continue
-        # Only a sweep can have it, for as long as it takes to remove an empty directory.
-        if not lock_within(lock, LOCK_TIMEOUT_S):
-            os.close(lock)
-            waited_for = f"another run that sweeps to let go of {directory / _LOCK}"
-            raise WaitTimeoutError(waited_for, LOCK_TIMEOUT_S)
-        if os.fstat(lock).st_nlink:
-            return directory, lock
-        os.close(lock)
-
-
-def sweep(root: Path, *, now_s: float | None = None) -> list[Path]:
-    """Remove directories of this user under `root` whose run is gone; returns them.
-
-    One without a lock is as good as gone when it is `YOUNG_S` old: its run died before it had one.
-    """
-    now_s = time.time() if now_s is None else now_s
-    swept = []
-    for directory in root.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if directory.is_symlink() or directory.stat().st_uid != os.getuid():
-                continue
-            try:
-                lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if now_s - directory.stat().st_mtime > YOUNG_S:
-                    shutil.rmtree(directory, ignore_errors=True)
-                    swept.append(directory)
-                continue
-            try:
-                if try_lock(lock):
-                    shutil.rmtree(directory, ignore_errors=True)
-                    swept.append(directory)
-            finally:
-                os.close(lock)
-    return swept

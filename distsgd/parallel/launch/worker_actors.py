@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from distsgd.base.files import read_json, write_json_atomic
 from distsgd.base.locations import Location
+from distsgd.base.private_directories import directory_of
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.calls import ActorDied, ActorInitError, Calls, errors_of_ray
 from distsgd.parallel.launch.ray_actors import DRIVER_FILE, WorkerStartError
@@ -39,8 +37,7 @@ class DesiredWorkers:
 
     def __init__(self, run: Path | Location) -> None:
         if isinstance(run, Location):  # Nothing is written there but by the server.
-            run = Path(tempfile.mkdtemp(prefix="distsgd-run-"))
-            weakref.finalize(self, shutil.rmtree, run, ignore_errors=True)
+            run, _ = directory_of(self, "distsgd-run")
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
 

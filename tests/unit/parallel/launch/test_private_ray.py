@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
-import shutil
 import stat
 import sys
 import tempfile
@@ -101,63 +99,8 @@ def test_private_directory_goes_though_a_process_still_writes_there(root: Path) 
     assert list(root.iterdir()) == []
 
 
-def test_sweep_takes_what_killed_runs_left_and_nothing_else(root: Path) -> None:
-    prefix = f"dsgd-{os.getuid()}-"
-    for name in (f"{prefix}dead", f"{prefix}alive", f"{prefix}young", "dsgd-other", "mine"):
-        (root / name).mkdir()
-        if name != f"{prefix}young":  # Just made: it has no lock yet.
-            (root / name / "lock").touch()
-    (root / "target").mkdir()
-    (root / "target" / "lock").touch()
-    (root / f"{prefix}link").symlink_to(root / "target")
-    with (root / f"{prefix}alive" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert private_ray.sweep(root) == [root / f"{prefix}dead"]
-        assert {path.name for path in root.iterdir()} == {
-            f"{prefix}alive",
-            f"{prefix}young",
-            f"{prefix}link",
-            "dsgd-other",
-            "mine",
-            "target",
-        }
-    assert private_ray.sweep(root) == [root / f"{prefix}alive"]
-
-
-def test_runs_side_by_side_leave_each_other_alone(root: Path) -> None:
+@pytest.mark.usefixtures("root")
+def test_runs_side_by_side_leave_each_other_alone() -> None:
     with private_ray.private_directory() as first, private_ray.private_directory() as second:
         assert first != second
         assert first.parent.exists()
-        assert private_ray.sweep(root) == []
-
-
-def test_sweep_takes_what_died_before_its_lock_once_it_is_old(root: Path) -> None:
-    directory = root / f"dsgd-{os.getuid()}-cut"
-    directory.mkdir()
-    made_s = directory.stat().st_mtime
-    assert private_ray.sweep(root, now_s=made_s + private_ray.YOUNG_S) == []
-    assert private_ray.sweep(root, now_s=made_s + private_ray.YOUNG_S + 1) == [directory]
-    assert list(root.iterdir()) == []
-
-
-def test_directory_that_a_sweep_took_before_it_was_locked_is_made_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
-    mkdtemp, flock = tempfile.mkdtemp, fcntl.flock
-
-    def make(**options: object) -> str:
-        made.append(mkdtemp(prefix=str(options["prefix"]), dir=str(options["dir"])))
-        return made[-1]
-
-    def lock(descriptor: int, operation: int) -> None:
-        if len(made) == 1 and operation & fcntl.LOCK_EX and Path(made[0]).exists():
-            shutil.rmtree(made[0])  # As a sweep that had the lock first.
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(tempfile, "mkdtemp", make)
-    monkeypatch.setattr(fcntl, "flock", lock)
-    with private_ray.private_directory() as directory:
-        assert len(made) == 2
-        assert directory.parent == Path(made[1])
-        assert private_ray.sweep(root) == []
