@@ -8,6 +8,8 @@ change for `LEASE_S`.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +39,11 @@ class Owned:
     def encoded(self) -> bytes:
         """What is written."""
         raise NotImplementedError
+
+
+def own_name() -> str:
+    """This process as an owner: "NUMBER on HOST"."""
+    return f"{os.getpid()} on {socket.gethostname()}"
 
 
 R = TypeVar("R", bound=Owned)

@@ -1,13 +1,12 @@
 """The cache of prepared data: each source with its options is prepared once.
 
-Where entries lie, and what becomes of them: `cache_directory`. A cache on object storage, which
-many nodes read, holds the same under the same keys; nothing is ever removed from it.
+Where entries lie, and what becomes of them: `cache_directory`. A cache on object storage holds the
+same under the same keys: `cache_address`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,6 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from distsgd.base.files import decode_json
-from distsgd.base.locations import Location
 from distsgd.data.cache_directory import (
     LOCK_TIMEOUT_S,
     MAX_CACHE_BYTES,
@@ -25,8 +22,7 @@ from distsgd.data.cache_directory import (
 )
 from distsgd.data.dataset import DataSet
 from distsgd.data.fetch import fetched
-from distsgd.data.manifest import MANIFEST_FILE, VERSION, Manifest
-from distsgd.data.manifest_reader import read_manifest
+from distsgd.data.manifest import VERSION, Manifest
 from distsgd.data.options import PrepareOptions, validate_options
 from distsgd.data.prepare.prepare import Progress, write_data_set
 from distsgd.data.sources.formats import (
@@ -37,10 +33,7 @@ from distsgd.data.sources.formats import (
     stamps,
     with_addresses_listed,
 )
-from distsgd.data.upload import upload
 from distsgd.errors import DataError, ShardError
-
-_DIRECTORY = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 
 Say = Callable[[str], None]
 
@@ -101,60 +94,9 @@ def cached(
     return entry
 
 
-def cached_at(
-    sources: PathSpec,
-    cache: Location,
-    *,
-    options: PrepareOptions,
-    on_message: Say,
-    on_progress: Progress | None = None,
-    max_bytes: int = MAX_CACHE_BYTES,
-) -> Location:
-    """The address in `cache` of these files, prepared; blocks while they are prepared.
-
-    That is done in the cache of this node. Two who do so at once need no lock: each uploads a whole
-    data set under the digest of its own, and the one that ends last is found from then on. The bits
-    are the same unless their machines compute others.
-
-    Args:
-        sources: As for `cached`, like those that follow.
-        cache: A directory on object storage.
-        options: How they are prepared.
-        on_message: Called with what a person should know.
-        on_progress: As of `prepare`.
-        max_bytes: What the cache of this node may hold.
-
-    Raises StorageError where object storage refuses; or as `cached`.
-    """
-    key = _found(sources, options).key
-    pointer = cache / f"{key}.json"
-    there = _pointed_at(pointer)
-    if there is not None and (cache / there / MANIFEST_FILE).stat() is not None:
-        return cache / there
-    held: list[DirectoryLock] = []
-    entry = cached(
-        sources,
-        options=options,
-        cache_dir=None,
-        on_message=on_message,
-        on_progress=on_progress,
-        max_bytes=max_bytes,
-        held=held,
-    )
-    name = f"{key}-{read_manifest(entry).digest[:16]}"
-    upload(entry, cache / name, on_message)
-    pointer.write_bytes(json.dumps({"directory": name}).encode())
-    return cache / name
-
-
-def _pointed_at(pointer: Location) -> str | None:
-    """The directory that a pointer names; None where there is none, or what it says is no name."""
-    try:
-        said = decode_json(pointer.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    name = said.get("directory") if isinstance(said, dict) else None
-    return name if isinstance(name, str) and _DIRECTORY.fullmatch(name) else None
+def key_of(sources: PathSpec, options: PrepareOptions) -> str:
+    """The key of their entry: 32 hexadecimal digits. Raises as `cached`."""
+    return _found(sources, options).key
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from distsgd.autodiff.ops.domain import EVERY_NUMBER
 from distsgd.base.locations import Location, place_of
 from distsgd.config import TrainConfig
-from distsgd.data.cache import cached, cached_at
+from distsgd.data.cache import cached
+from distsgd.data.cache_address import cached_at
 from distsgd.data.cache_directory import Cache, DirectoryLock
 from distsgd.data.dataset import DataSet
 from distsgd.data.manifest import MANIFEST_FILE, Manifest

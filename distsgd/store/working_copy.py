@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections.abc import Iterator
 
+from distsgd.base.leases import own_name
 from distsgd.base.locations import Location
 from distsgd.base.private_directories import directory_of
 from distsgd.store.pointer import Files
@@ -56,8 +55,7 @@ class WorkingCopy:
     @contextlib.contextmanager
     def lease(self, *, take_over: bool, session: str = "") -> Iterator[None]:
         """Be the one who publishes; see `RemoteRun.lease`. The copy is brought up to date."""
-        owner = f"{os.getpid()} on {socket.gethostname()}"
-        with self._remote.lease(owner, take_over=take_over, session=session) as lease:
+        with self._remote.lease(own_name(), take_over=take_over, session=session) as lease:
             self._lease = lease
             try:
                 self.fetch()

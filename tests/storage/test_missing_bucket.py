@@ -10,7 +10,7 @@ import pytest
 
 from distsgd import Run
 from distsgd.base.locations import Location
-from distsgd.data.cache import cached_at
+from distsgd.data.cache_address import cached_at
 from distsgd.data.check import check
 from distsgd.data.dataset import DataSet
 from distsgd.data.node_cache import StoredData
