@@ -1,6 +1,7 @@
 """One small object on storage that is replaced only by who has seen its present version.
 
-Through obstore (extra ``s3``), since pyarrow.fs has no conditional put. Where it is not installed,
+Through obstore (extra ``s3``), since pyarrow.fs has no conditional put; it is told the region and
+the keys that pyarrow finds. Where it is not installed,
 or the store is of another kind, versions are compared before the put, which two writers at once may
 both pass: `is_atomic` says so.
 """
@@ -14,6 +15,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from distsgd.base import locations
+from distsgd.base.aws_keys import credential_provider
 from distsgd.base.locations import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Location
 from distsgd.errors import StorageError, first_line
 
@@ -98,7 +100,7 @@ def _errors(
     try:
         yield
     except Exception as error:
-        if isinstance(error, (FileNotFoundError, *but)):
+        if isinstance(error, (FileNotFoundError, StorageError, *but)):
             raise
         raise StorageError(location.address, f"{doing}: {first_line(error)}") from error
 
@@ -116,15 +118,21 @@ def _store_of(location: Location) -> Any:
     except ModuleNotFoundError:
         return None
     with _errors(location, "connecting"):
-        return _bucket(f"{location.scheme}://{location.bucket}", locations.endpoint())
+        return _bucket(Location(f"{location.scheme}://{location.bucket}"), locations.endpoint())
 
 
 @functools.cache
-def _bucket(root: str, endpoint: str | None) -> Any:
+def _bucket(root: Location, endpoint: str | None) -> Any:
     from obstore.store import from_url  # noqa: PLC0415 -- an extra.
 
+    found: dict[str, Any] = {}
+    if root.scheme == "s3":
+        found["config"] = {"region": root.file_system()[0].region}
+        if (provider := credential_provider()) is not None:
+            found["credential_provider"] = provider
     return from_url(
-        root,
+        root.address,
+        **found,
         client_options={
             "allow_http": (endpoint or "").startswith("http://"),
             "connect_timeout": f"{CONNECT_TIMEOUT_S:g}s",

@@ -273,7 +273,9 @@ def place_of(text: str | Path) -> Path | Location:
     user, at, _ = root.rpartition("@")
     if at and (":" in user or scheme == "s3"):
         hidden = f"{scheme}://...@{rest.rpartition('@')[2]}"
-        refuse("an address", hidden, "without keys in it (they come from the environment)")
+        refuse(
+            "an address", hidden, "without keys in it (they come from the environment or ~/.aws)"
+        )
     if "?" in rest or "#" in rest:
         rule = "without ? and # (an endpoint comes from the environment: AWS_ENDPOINT_URL)"
         refuse("an address", f"{scheme}://{rest.partition('?')[0]}...", rule)

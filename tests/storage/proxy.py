@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from contextlib import suppress
 
+_SIGNED = re.compile(rb"Credential=([^/]+)/\d+/([^/]+)/")
 _UNAVAILABLE = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 70\r\n"
     b"Connection: close\r\n\r\n"
@@ -24,12 +26,14 @@ class FaultProxy:
         cut_after: Bytes of an answer, its head included.
         delay_s: Before each piece of an answer.
         requests: Requests that came, by their first line.
+        keys: The names of the keys that signed them, each with its region.
     """
 
     def __init__(self, upstream: tuple[str, int]) -> None:
         self.refusals, self.cuts, self.cut_after, self.delay_s = 0, 0, 1000, 0.0
         self.spared = 0
         self.requests: list[str] = []
+        self.keys: set[tuple[str, str]] = set()
         self._upstream = upstream
         self._lock = threading.Lock()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -61,6 +65,8 @@ class FaultProxy:
             while data := client.recv(1 << 16):
                 line = data.split(b"\r\n", 1)[0].decode(errors="replace")
                 if line.endswith("HTTP/1.1"):
+                    named = _SIGNED.findall(data)
+                    self.keys |= {(key.decode(), region.decode()) for key, region in named}
                     self.requests.append(line)
                     if not self._take("spared") and self._take("refusals"):
                         client.sendall(_UNAVAILABLE)
