@@ -86,9 +86,11 @@ class ConditionalObject:
             if now is None or now.data != data:
                 raise Superseded from None
             return now  # Written by the attempt whose answer was lost.
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             self.location.check_bucket()
-            raise Superseded from None  # It is gone.
+            if over is not None:
+                raise Superseded from None  # It is gone.
+            raise StorageError(self.location.address, f"writing: {first_line(error)}") from error
         return Seen(data, {key: put[key] for key in ("e_tag", "version")})
 
 

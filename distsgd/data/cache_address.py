@@ -105,8 +105,11 @@ def _found_or_lease(
             seen, is_silent = target.read(), False
             continue
         if time.monotonic() >= until:
-            reason = f"is being prepared by process {pointer.owner} after {timeout_s:g} s; end it"
-            raise DataError(target.location.address, f"{reason} or wait")
+            reason = (
+                f"is still being prepared by process {pointer.owner} after {timeout_s:g} s; "
+                "end that process, or wait"
+            )
+            raise DataError(target.location.address, reason)
         if pointer.owner != waited_for:
             waited_for = pointer.owner
             say(f"waiting for process {waited_for}, which prepares the same data into {cache}")

@@ -169,7 +169,7 @@ def test_wait_ends_in_time_and_names_the_process(
     monkeypatch.setattr(leases, "LEASE_S", LONG_LEASE_S)
     with node(rows, cache, tmp_path / "a", LONG_LEASE_S) as first:
         first.reaches("preparing")
-        said = f"is being prepared by process {first.name} after 0.1 s; end it or wait"
+        said = f"is still being prepared by process {first.name} after 0.1 s; end that process"
         with pytest.raises(DataError, match=said):
             cached_at(
                 str(rows), cache, options=LABEL, on_message=lambda _: None, lock_timeout_s=0.1

@@ -59,6 +59,14 @@ def test_bucket_that_is_not_there_is_no_missing_object(target: ConditionalObject
             act()
 
 
+@pytest.mark.usefixtures("bucket")
+def test_bucket_that_may_not_be_asked_for_refuses_a_new_object(proxy: FaultProxy) -> None:
+    nowhere = ConditionalObject(Location("s3://no-such-bucket/pointer"))
+    proxy.spared, proxy.refusals = 1, 1000  # It is not found; of the bucket nothing is said.
+    with pytest.raises(StorageError, match="s3://no-such-bucket/pointer: writing: "):
+        nowhere.write(b"1", over=None)
+
+
 def test_endpoint_of_s3_alone_is_used_before_that_of_all_services(
     bucket: Location, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
