@@ -166,6 +166,7 @@ def _config_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rate = f"learning rate {optimizer.get('learning_rate')}"
     yield "optimizer", f"{optimizer.get('type')}, {rate}, {schedule.get('type')} schedule"
     ends = [f"{train[key]:,} {key}" for key in ("epochs", "steps") if train.get(key)]
+    ends += [str(train["target"])] if train.get("target") else []
     size = config.get("batch", {}).get("size")
     portable = ", portable numerics" if train.get("numerics") == "portable" else ""
     yield "training", f"batch {size}, {' or '.join(ends)}, seed {train.get('seed')}{portable}"

@@ -206,6 +206,7 @@ def plan_facts(plan: DryRun) -> list[tuple[str, str]]:
         ("parameters", f"{plan.parameters:,}"),
         ("batch", f"{plan.batch_size:,} rows in {plan.blocks_per_step:,} blocks"),
         ("steps", f"{plan.steps:,}; {plan.steps_per_epoch:,} an epoch"),
+        ("evaluations", _evaluations(plan)),
         ("shuffle", f"{plan.shuffle}; {memory(plan.hot_bytes)} of rows in use at a time"),
         ("workers", _workers(plan.num_workers)),
         ("memory", f"about {memory(plan.memory_per_process_bytes)} a process"),
@@ -287,8 +288,10 @@ def _failure(error: DistSGDError, run_dir: Path | Location | None) -> dict[str, 
 def _say_end(result: Run, source: str, cache_dir: Path | Location | None) -> None:
     metrics = result.metrics
     accuracy, loss = metrics["test_accuracy"], metrics["test_loss"]
+    is_met = metrics["stopped_by"] == "target"
     say(
-        f"done: {metrics['steps']:,} steps, {number(metrics['epochs'], 1)} epochs in"
+        f"done{f' ({result.config.train.target})' if is_met else ''}:"
+        f" {metrics['steps']:,} steps, {number(metrics['epochs'], 1)} epochs in"
         f" {duration(metrics['seconds'])}, {number(metrics['samples_per_s'], 0)} samples/s,"
         f" train loss {number(metrics['train_loss'])}"
     )
@@ -315,6 +318,14 @@ def next_commands(
         out = next(name for name in names if not Path(name).exists())
         found.append(command_line("predict", str(run), "--data", source, "--out", out))
     return found
+
+
+def _evaluations(plan: DryRun) -> str:
+    """When the held-out rows are evaluated, and what that may end."""
+    if plan.evaluate_every is None:
+        return "none: no rows are held out"
+    until = "" if plan.target is None else f", until {plan.target}"
+    return f"every {plan.evaluate_every} and at the end{until}"
 
 
 def _workers(count: int | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import (
+    EVALUATION_KEYS,
     BatchSection,
     DataSection,
     OptimizerSection,
@@ -22,6 +23,7 @@ from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 from distsgd.parallel.observer import OBSERVER
+from distsgd.parallel.server.target import Target
 
 # Ray's names, by what else people write.
 _RESOURCES = {
@@ -70,6 +72,8 @@ def disagreements(
         *_about_columns(data),
         *_about_csv(data),
         *_about_length(train),
+        *_about_evaluation(train),
+        *_about_target(train),
         *_about_sampler(batch),
         *optimizer.problems("optimizer"),
         *schedule.problems("schedule"),
@@ -282,6 +286,26 @@ def _about_length(train: TrainSection) -> Iterator[Problem]:
             " (set [train] epochs or steps)"
         )
         yield Problem(("train.epochs", "train.steps"), text)
+
+
+def _about_evaluation(train: TrainSection) -> Iterator[Problem]:
+    said = {key: it for key in EVALUATION_KEYS if (it := getattr(train, key)) is not None}
+    if len(said) > 1:
+        text = " and ".join(f"train.{key} is {it}" for key, it in said.items())
+        text += "; only one may say when a run is evaluated (keep one of them in [train])"
+        yield Problem(tuple(f"train.{key}" for key in said), text)
+    if not said:
+        keys = tuple(f"train.{key}" for key in EVALUATION_KEYS)
+        text = f"{', '.join(keys)} are all missing; one must say when a run is evaluated"
+        yield Problem(keys, f"{text} (set [train] {EVALUATION_KEYS[0]})")
+
+
+def _about_target(train: TrainSection) -> Iterator[Problem]:
+    try:
+        if train.target is not None:
+            Target.parse(train.target)
+    except ConfigError as error:
+        yield from (Problem(("train.target",), text) for text in error.problems)
 
 
 def _about_sampler(batch: BatchSection) -> Iterator[Problem]:

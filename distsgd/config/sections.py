@@ -27,10 +27,12 @@ from distsgd.config.section import (
 )
 from distsgd.data.options import Dtype, Standardise
 from distsgd.data.sampler import Shuffle
+from distsgd.errors import ConfigError
 from distsgd.nn.losses import LOSSES
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
 from distsgd.parallel.numerics import Numerics
+from distsgd.parallel.server.target import RULE, Target
 
 DEFAULT_EPOCHS = 10
 
@@ -224,6 +226,21 @@ def _default_epochs(validated: dict[str, Any]) -> int | None:
     return None if validated.get("steps") else DEFAULT_EPOCHS
 
 
+EVALUATION_KEYS = ("evaluate_every_epochs", "evaluate_every_steps", "evaluate_every_samples")
+
+
+def _default_evaluation(validated: dict[str, Any]) -> int | None:
+    return None if any(validated.get(key) for key in EVALUATION_KEYS) else 1
+
+
+def _plain_target(text: str | None) -> str | None:
+    """One spelling of a target; what is none is told with its reason, by `agreement`."""
+    try:
+        return None if text is None else str(Target.parse(text))
+    except ConfigError:
+        return text
+
+
 class TrainSection(Section):
     """How long, from which seed, and what is written down on the way."""
 
@@ -253,9 +270,25 @@ class TrainSection(Section):
             '"stop", "halve_lr" (go back, half the rate) or "continue" (train on, and record it)',
         ),
     ] = "stop"
-    evaluate_every_epochs: Annotated[int, count("epochs between two evaluations")] = 1
+    target: Annotated[
+        str | None,
+        AfterValidator(_plain_target),
+        key("evaluation that ends it", f"{RULE}, or left out"),
+    ] = None
+    evaluate_every_steps: Annotated[int | None, count("steps between two evaluations")] = None
+    evaluate_every_samples: Annotated[
+        int | None,
+        count("samples between two evaluations, each after the step that reaches a multiple"),
+    ] = None
+    evaluate_every_epochs: Annotated[
+        int | None, count("epochs between two evaluations; 1 where neither of the others is set")
+    ] = Field(default_factory=_default_evaluation)
     history_every: Annotated[int, count("steps a row of the history holds")] = 1
     digest_every: Annotated[int, count("steps between two digests of the weights")] = 100
+
+    def replaced_by(self, key: str, value: object) -> set[str]:  # noqa: ARG002 -- any value.
+        """One grid of evaluations takes the place of another."""
+        return set(EVALUATION_KEYS) if key in EVALUATION_KEYS else set()
 
 
 class StatisticsSection(Section):

@@ -132,7 +132,8 @@ class TrainConfig(Section):
         """This configuration with ``section.key=value`` set: TOML, or a bare word for a string.
 
         Paths are relative to the current directory, as typed. Where another `type` or `sampler` is
-        set, settings that only the old one had go with it. Raises ConfigError.
+        set, settings that only the old one had go with it; one ``evaluate_every_...`` takes the
+        place of another. Raises ConfigError.
         """
         if isinstance(overrides, str) or not _are_texts(overrides):
             refuse("overrides", overrides, 'a list of texts: ["batch.size=64"]')

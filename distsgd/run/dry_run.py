@@ -19,7 +19,9 @@ class DryRun:
         parameters: Of the network.
         batch_size: Rows of a mini-batch.
         steps_per_epoch: Updates in a pass over the rows.
-        steps: Updates in all.
+        steps: Updates in all, unless the target ends it before.
+        target: What ends it at the first evaluation that meets it; None for nothing.
+        evaluate_every: Such as "10 steps"; None where no rows are held out.
         shuffle: How mini-batches are drawn.
         hot_bytes: Features that mini-batches are drawn from at a time.
         blocks_per_step: Blocks that a mini-batch is cut into.
@@ -36,6 +38,8 @@ class DryRun:
     batch_size: int
     steps_per_epoch: int
     steps: int
+    target: str | None
+    evaluate_every: str | None
     shuffle: str
     hot_bytes: int
     blocks_per_step: int
@@ -56,6 +60,8 @@ class DryRun:
             batch_size=sampler.batch_rows,
             steps_per_epoch=sampler.steps_per_epoch,
             steps=run_spec.total_steps,
+            target=run_spec.config.train.target,
+            evaluate_every=str(run_spec.evaluation_grid) if manifest.test_rows else None,
             shuffle=str(sampler.describe()["shuffle"]),
             hot_bytes=run_spec.hot_bytes(),
             blocks_per_step=len(sampler.partition(0).blocks),

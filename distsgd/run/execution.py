@@ -165,15 +165,16 @@ class Progress:
 
     Attributes:
         step: Updates made.
-        total_steps: Of the whole run.
+        total_steps: Of the whole run; fewer where it has a target and meets it.
         epoch: Passes over the rows.
         total_epochs: Of the whole run.
         train_loss: Mean over the rows of the present epoch; None before its first step.
         test_loss: Of the last evaluation; None before the first.
         test_accuracy: The same; None where the labels are no classes.
         samples_per_s: Since this session of the run began.
-        seconds_left: At this rate; None while there is none yet.
+        seconds_left: At this rate, to `total_steps`; None while there is none yet.
         num_workers: Worker processes that are connected.
+        target: What ends it at the first evaluation that meets it; None for nothing.
     """
 
     step: int
@@ -186,6 +187,7 @@ class Progress:
     samples_per_s: float
     seconds_left: float | None
     num_workers: int
+    target: str | None = None
 
 
 PREPARING_EVERY_S = 10.0
@@ -268,6 +270,7 @@ class ProgressWatch:
             rate,
             rows_left / rate if rate else None,
             status.num_workers,
+            self._run_spec.config.train.target,
         )
 
 

@@ -27,7 +27,9 @@ from distsgd.optim.search import SearchRule
 from distsgd.parallel.launch.address import chosen_address
 from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.runner import MakeWorker
+from distsgd.parallel.server.evaluation_grid import EvaluationGrid
 from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, UpdateSpec
+from distsgd.parallel.server.target import Target
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode
@@ -86,6 +88,22 @@ class RunSpec:
         return workers[0] if isinstance(workers, tuple) else None
 
     @property
+    def evaluation_grid(self) -> EvaluationGrid:
+        """When the held-out rows are evaluated."""
+        train = self.config.train
+        if train.evaluate_every_samples is not None:
+            return EvaluationGrid(train.evaluate_every_samples, "samples")
+        if train.evaluate_every_steps is not None:
+            return EvaluationGrid(train.evaluate_every_steps)
+        assert train.evaluate_every_epochs is not None
+        return EvaluationGrid(train.evaluate_every_epochs * self.sampler.steps_per_epoch)
+
+    @property
+    def target(self) -> Target | None:
+        """What ends it early."""
+        return target_of(self.config)
+
+    @property
     def slots(self) -> int:
         """Partials a worker can hold."""
         return most_nodes(self.sampler.most_leaves)
@@ -111,7 +129,7 @@ class RunSpec:
 
     def server_spec(self, run: Path | Location, initial_weights: Array | None) -> ServerSpec:
         """What the server needs to know; it records into `run`."""
-        config, per_epoch = self.config, self.sampler.steps_per_epoch
+        config = self.config
         return ServerSpec(
             worker=self.worker_spec(),
             update=self._update_spec(),
@@ -129,7 +147,8 @@ class RunSpec:
             ),
             total_steps=self.total_steps,
             length=self.length,
-            evaluate_every_steps=config.train.evaluate_every_epochs * per_epoch,
+            target=self.target,
+            evaluate_every=self.evaluation_grid,
             num_test_rows=self.manifest.test_rows,
             init=config.model.init,
             initial_weights=initial_weights,
@@ -274,6 +293,9 @@ def make_run_spec(
         )
     frozen, unknown = _frozen(config, model)
     problems += unknown
+    if (target := target_of(config)) is not None:
+        has_classes = manifest.label_kind == "class"
+        problems += target.problems(num_test_rows=manifest.test_rows, has_classes=has_classes)
     if problems:
         raise ConfigError(problems)
     sampler, rule = make_sampler(config, manifest), own.rule or make_rule(config)
@@ -301,6 +323,11 @@ def build_model(config: TrainConfig, num_features: int) -> Model:
     layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in config.model.layers]
     loss = find_loss(config.model.loss, config.model.loss_options)
     return Model(layers, loss, (num_features,))
+
+
+def target_of(config: TrainConfig) -> Target | None:
+    """What ends a run early."""
+    return None if config.train.target is None else Target.parse(config.train.target)
 
 
 def _total_steps(config: TrainConfig, steps_per_epoch: int) -> tuple[int, Length]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ class Record:
     digests: dict[int, str]
     history: list[dict[str, Any]]
     weights_digest: str
+    has_met_target: bool = False
 
 
 def verify(
@@ -170,7 +172,8 @@ def verify(
     say(f"making {recorded.steps} steps again")
     with replayed(saved, run_spec, recorded.steps, on_progress=show, stop=stop) as made:
         again = read_record(made)
-    wrong = min(differences(recorded, again), default=None)
+    # Of several at one step, the first: what ends a run explains what is missing behind it.
+    wrong = min(differences(recorded, again), key=itemgetter(0), default=None)
     if wrong is not None:
         step, what = wrong
         end = "; ".join(("nothing from there on can be trusted", *doubts))
@@ -190,6 +193,7 @@ def read_record(saved: Run) -> Record:
         },
         [row for row in read_history(directory.history).to_pylist() if row["step"] <= steps],
         weights_digest(saved.recorded_weights_P),
+        saved.metrics.get("stopped_by") == "target",
     )
 
 
@@ -203,6 +207,7 @@ def _spec_of_replay(saved: Run, data: DataPlace, num_workers: int) -> RunSpec:
 
 def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
     """Every step at which the record is not what comes out, with what differs."""
+    yield from _different_ends(recorded, again)
     for step in sorted(recorded.digests.keys() | again.digests.keys()):
         if recorded.digests.get(step) != again.digests.get(step):
             yield step, f"digest {recorded.digests.get(step)}, computed {again.digests.get(step)}"
@@ -222,6 +227,13 @@ def differences(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
         yield step, "a row of the history that no step made"
     if recorded.weights_digest != again.weights_digest:
         yield recorded.steps, "the weights of the checkpoint differ"
+
+
+def _different_ends(recorded: Record, again: Record) -> Iterator[tuple[int, str]]:
+    if again.steps < recorded.steps:
+        yield again.steps + 1, "computed again, the run ends before it"
+    elif recorded.has_met_target and not again.has_met_target:
+        yield recorded.steps, "the record says that the target was met here, and it was not"
 
 
 def _same(recorded: object, computed: object) -> bool:

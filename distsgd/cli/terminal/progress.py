@@ -136,7 +136,8 @@ def how_far(now: Progress) -> str:
     """Steps, epochs and time left; short enough for a bar and 80 columns."""
     steps = f"{now.step:,}" + (f"/{now.total_steps:,}" if now.total_steps else "")
     epochs = f"{now.epoch:.1f}" + (f"/{now.total_epochs:g}" if now.total_epochs else "")
-    left = "" if now.seconds_left is None else f"  {duration(now.seconds_left)} left"
+    most = "at most " if now.target else ""
+    left = "" if now.seconds_left is None else f"  {most}{duration(now.seconds_left)} left"
     return f"step {steps}  epoch {epochs}{left}"
 
 

@@ -24,6 +24,7 @@ from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
 from distsgd.parallel.runner import Runner
+from distsgd.parallel.server.ending import ended_by, evaluation_is_due, unmet
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
 from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
@@ -253,28 +254,28 @@ class ParameterServer:
             # A loss that is not finite is noticed, and named, step by step.
             with np.errstate(all="ignore"):
                 self._loop(run_logger)
-                self._evaluate_if_due(run_logger, at_end=True)
         except DivergedError as error:
             return self._outcome("diverged", "divergence", error.advice)
         except CallbackError as failed:
             run_logger.save(training, seconds=self._seconds())
             raise failed.error from None
-        is_end = self._is_at_end()
-        is_saved = run_logger.save(training, seconds=self._seconds(), is_end=is_end)
+        ended = ended_by(self._spec, training, run_logger.evaluation)
+        is_saved = run_logger.save(training, seconds=self._seconds(), is_end=ended is not None)
         if not is_saved and not training.trains_on:
             advice = "the weights are no longer finite numbers; the learning rate is too high. "
             return self._outcome("diverged", "divergence", advice + TOO_HIGH)
-        if training.gradient_converged:
-            return self._outcome("done", "gradient")
-        if training.step < self._spec.total_steps:
+        if ended is None:
             return self._outcome("interrupted", "request")
-        advice = training.divergence or self._step_runner.advice(self._first_weights)
-        return self._outcome("done", self._spec.length, advice)
+        advice = training.divergence
+        if ended == self._spec.length:
+            advice = advice or self._step_runner.advice(self._first_weights)
+        return self._outcome("done", ended, advice or unmet(self._spec, ended))
 
     def _loop(self, run_logger: RunLogger) -> None:
         """Step after step; at times an evaluation, a checkpoint."""
         training, observer, spec = self._training, self._observer, self._spec
-        while not self._is_at_end() and not self._stop.is_set():
+        self._evaluate_if_due(run_logger)  # An error of a hook may have come before it.
+        while not ended_by(spec, training, run_logger.evaluation) and not self._stop.is_set():
             if not self._step_runner.run_step(run_logger, self._seconds):
                 continue
             if observer is not None:
@@ -283,8 +284,7 @@ class ParameterServer:
             if is_epoch_end and self._hooks.on_epoch_end is not None:
                 epoch = round(training.epoch)
                 self._notify(EpochEnd(training.step, epoch, training.train_loss))
-            if training.step % spec.evaluate_every_steps == 0:
-                self._evaluate_if_due(run_logger)
+            self._evaluate_if_due(run_logger)
             if run_logger.checkpoint_is_due(training.step):
                 self._phase = "saving"
                 if observer is not None:
@@ -292,14 +292,10 @@ class ParameterServer:
                 run_logger.save(training, seconds=self._seconds())
                 self._phase = "training"
 
-    def _is_at_end(self) -> bool:
-        return self._training.gradient_converged or self._training.step >= self._spec.total_steps
-
-    def _evaluate_if_due(self, run_logger: RunLogger, *, at_end: bool = False) -> None:
-        """Evaluate on the held-out rows, if there are any and it is not done yet."""
+    def _evaluate_if_due(self, run_logger: RunLogger) -> None:
+        """Evaluate on the held-out rows, if it is time and not done yet."""
         training, spec = self._training, self._spec
-        done = run_logger.evaluation is not None and run_logger.evaluation.step == training.step
-        if not spec.num_test_rows or done or (at_end and not self._is_at_end()):
+        if not evaluation_is_due(spec, training, run_logger.evaluation):
             return
         self._phase = "evaluating"
         if self._observer is not None:

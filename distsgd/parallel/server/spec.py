@@ -15,6 +15,8 @@ from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.pool.autotuner import AssignmentKind, Phases
+from distsgd.parallel.server.evaluation_grid import EvaluationGrid
+from distsgd.parallel.server.target import Target
 from distsgd.parallel.transport import TransportKind
 from distsgd.parallel.worker import WorkerSpec
 
@@ -23,7 +25,7 @@ LOOK_S = 0.1  # How often a run is looked at from outside.
 Phase = Literal["starting", "training", "evaluating", "saving", "ended"]
 Ending = Literal["done", "interrupted", "diverged"]
 Length = Literal["steps", "epochs"]  # What a run is as long as.
-StoppedBy = Length | Literal["gradient", "request", "divergence"]
+StoppedBy = Length | Literal["target", "gradient", "request", "divergence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,14 @@ class ServerSpec:
     record: LogSpec
     pool: PoolSpec
     total_steps: int
-    evaluate_every_steps: int
+    evaluate_every: EvaluationGrid
     num_test_rows: int
     init: Literal["glorot", "he", "zeros"]
     initial_weights: Array | None = None  # [P]; instead of `init`.
     observed_events: tuple[str, ...] = ()  # That a driver wants to see: see `EventHooks`.
     observer: Named | None = None  # Of an `Observer`; no input to the bits.
     length: Length = "steps"  # What `total_steps` came from.
+    target: Target | None = None  # Ends it at the first evaluation that meets it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,8 @@ class Outcome:
         run: The run directory.
         status: "done", "interrupted" or "diverged".
         stopped_by: "steps" or "epochs" at the end of its length, whichever of them ended it;
-            "gradient" below `stop_gradient_norm`; "request" or "divergence".
+            "target" where its last evaluation meets that; "gradient" below `stop_gradient_norm`;
+            "request" or "divergence".
         advice: What a person should know and change, if there is anything.
         steps: Updates made.
         epochs: Passes over the rows.

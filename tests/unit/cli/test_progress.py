@@ -33,6 +33,7 @@ def at(step: int, **known: Any) -> Any:
         "samples_per_s": 12345.6,
         "seconds_left": 4.2,
         "num_workers": 2,
+        "target": None,
     }
     return SimpleNamespace(**(values | known))
 

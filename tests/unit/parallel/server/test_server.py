@@ -18,6 +18,7 @@ from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
 from distsgd.parallel.server import server as server_module
+from distsgd.parallel.server.evaluation_grid import EvaluationGrid
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import LogSpec, Outcome, PoolSpec, ServerSpec, UpdateSpec
 from distsgd.parallel.service import serve
@@ -49,7 +50,7 @@ def server_spec(run: Path, *, num_workers: int = 0, rule: str = "momentum") -> S
         record=LogSpec(run, 1, 0.0, None, 2),
         pool=PoolSpec(num_workers, "all", "auto", 20.0, spin=True, secret=bytes(32)),
         total_steps=TOTAL_STEPS,
-        evaluate_every_steps=SAMPLER.steps_per_epoch,
+        evaluate_every=EvaluationGrid(SAMPLER.steps_per_epoch),
         num_test_rows=NUM_TEST_ROWS,
         init="glorot",
     )
@@ -176,9 +177,8 @@ def test_run_killed_in_any_step_goes_on_to_the_same_bits(
 
         with pytest.raises(Killed):
             train(task_in(path), before=kill)
-        # An evaluation comes before the checkpoint of its step, but for the one at the end.
-        is_saved = kind is RequestKind.GRADIENT or step == TOTAL_STEPS
-        last = step if is_saved else step - 1
+        # An evaluation comes before the checkpoint of its step.
+        last = step if kind is RequestKind.GRADIENT else step - 1
         saved = last - last % every_steps if every_steps else 0
         assert CheckpointStore(path / "checkpoints").steps()[-1:] == ((saved,) if saved else ())
         assert train(task_in(path)).weights_digest == whole.weights_digest
