@@ -67,6 +67,11 @@ def test_line_tells_all_that_is_known() -> None:
     )
 
 
+def test_time_left_is_the_most_where_a_target_may_end_it() -> None:
+    line = progress_line(at(20, target="test_loss <= 0.1"))
+    assert line.startswith("step 20/100  epoch 2.0/10  at most 4.2 s left  loss")
+
+
 def test_line_leaves_out_what_is_not_known() -> None:
     line = progress_line(
         at(0, total_steps=None, total_epochs=None, train_loss=None, seconds_left=None)

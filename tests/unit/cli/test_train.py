@@ -79,6 +79,43 @@ def test_dry_run_prints_the_plan_and_leaves_no_run(command: Command, tmp_path: P
     assert (code, json.loads(out)["steps"]) == (0, 460)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "values"),
+    [
+        ([], "every 23 steps and at the end", ("23 steps", None)),
+        (
+            ["train.evaluate_every_samples=1000", "train.target=test_accuracy>=0.95"],
+            "every 1,000 samples and at the end, until test_accuracy >= 0.95",
+            ("1,000 samples", "test_accuracy >= 0.95"),
+        ),
+        (["data.test_fraction=0"], "none: no rows are held out", (None, None)),
+    ],
+)
+def test_dry_run_says_when_the_run_is_evaluated(
+    command: Command, settings: list[str], said: str, values: tuple[str | None, str | None]
+) -> None:
+    words = [word for setting in settings for word in ("--set", setting)]
+    _, out, _ = command("train", "digits.toml", "--dry-run", *words)
+    assert said in " ".join(out.split())
+    _, out, _ = command("train", "digits.toml", "--dry-run", "--json", *words)
+    plan = json.loads(out)
+    assert (plan["evaluate_every"], plan["target"]) == values
+
+
+def test_train_says_that_its_target_ended_it(command: Command) -> None:
+    settings = ("--set", "train.evaluate_every_steps=10", "--set", "train.target=test_loss<=0.5")
+    code, values, err = trained(command, "--run-dir", "run", *settings)
+    assert (code, values["status"], values["stopped_by"]) == (0, "done", "target")
+    assert f"done (test_loss <= 0.5): {values['steps']} steps" in err
+    code, out, _ = command("show", "run")
+    shown = " ".join(out.split())
+    assert "batch 64, 20 epochs or test_loss <= 0.5, seed 0" in shown
+    assert "stopped by target" in shown
+    code, values, err = trained(command, "--run-dir", "run", "--resume", "auto", *settings)
+    assert (code, values["stopped_by"]) == (0, "target")
+    assert "is finished; nothing to do" in err
+
+
 def test_dry_run_loads_no_ray() -> None:
     program = (
         "import sys\nsys.argv = ['distsgd', 'train', 'digits.toml', '--dry-run']\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from distsgd.run.verify import Record, differences
@@ -27,6 +28,14 @@ def test_the_first_wrong_step_comes_from_history_digests_or_a_row_too_many() -> 
     assert min(differences(record(0.5, 0.3, 0.1), record(0.5, 0.25, 0.1)))[0] == 2
     assert min(differences(record(0.5, digests={1: "b"}), record(0.5)))[0] == 1
     assert min(differences(record(0.5, 0.3), record(0.5)))[0] == 2
+
+
+def test_what_ends_a_run_is_told_before_what_is_missing_behind_it() -> None:
+    short, long = record(0.5), record(0.5, 0.3)
+    assert next(differences(long, short)) == (2, "computed again, the run ends before it")
+    met = replace(short, has_met_target=True)
+    assert [step for step, _ in differences(met, short)] == [1]
+    assert list(differences(short, met)) == []  # It was stopped there before it was evaluated.
 
 
 def test_row_that_the_history_lacks_is_named_as_such() -> None:
