@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from distsgd.base.named import NAMED, Named
 from distsgd.config.section import Name, Section, key
-from distsgd.parallel.launch.address import chosen_address
-from distsgd.parallel.launch.placement import MEMORY, Placement
+from distsgd.parallel.launch.nodes.placement import MEMORY, Placement
+from distsgd.parallel.launch.session.address import chosen_address
 
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|K|M|G|T)?B?")

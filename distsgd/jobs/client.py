@@ -17,7 +17,7 @@ from typing import Any
 
 from distsgd.errors import ClusterError, ConfigError, MissingExtraError, WaitTimeoutError
 from distsgd.jobs.job import RUNS, Job, JobRequest, job_of
-from distsgd.parallel.launch.calls import named
+from distsgd.parallel.launch.calls.calls import named
 
 CONNECT_S, ANSWER_S, STORE_S = 5.0, 10.0, 60.0  # What is sent is stored before the answer comes.
 QUIET_S = 1.0  # So long without a word of a job, and it is asked whether it still runs.

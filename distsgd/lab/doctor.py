@@ -120,7 +120,7 @@ def _arithmetic() -> dict[str, Any]:
 
 
 def _ray() -> dict[str, Any]:
-    from distsgd.parallel.launch.cluster_nodes import examine_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.nodes.check import examine_ray  # noqa: PLC0415 -- loads Ray.
 
     try:
         return examine_ray()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from distsgd.lab.doctor import Findings
-from distsgd.parallel.launch.cluster_nodes import Node, differences, examine_cluster
+from distsgd.parallel.launch.nodes.check import Node, differences, examine_cluster
 from distsgd.parallel.numerics import PIN
 
 CLOCK_S = 2.0  # Answers take their time; what is less is none of the clock's.

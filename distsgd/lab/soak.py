@@ -25,7 +25,7 @@ from distsgd.errors import CheckpointError, ClusterError, DistSGDError, RunError
 from distsgd.lab.faults import injection
 from distsgd.lab.faults.log import FILE, FaultLog, counted
 from distsgd.lab.processes import Gauge, marked_processes
-from distsgd.parallel.launch.worker_actors import DesiredWorkers
+from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers
 from distsgd.run.run import Run
 from distsgd.run.verify import Record, differences, read_record
 from distsgd.store.checkpoint import CheckpointStore

@@ -19,8 +19,8 @@ from typing import Any, Protocol, Self
 from distsgd.base.files import as_run_error, replace_text
 from distsgd.base.locations import place_of
 from distsgd.errors import RunError
-from distsgd.parallel.launch.address import chosen_address
-from distsgd.parallel.launch.worker_actors import DesiredWorkers, is_alive, this_process
+from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive, this_process
+from distsgd.parallel.launch.session.address import chosen_address
 from distsgd.parallel.server.report import NOTHING, report
 from distsgd.parallel.server.spec import Status, Watch
 from distsgd.store.checkpoint import CheckpointStore
@@ -154,7 +154,7 @@ def control_of(run: str, address: str | None) -> Iterator[Control]:
     if address == "local":
         reason = "is no run directory here; name the cluster that trains it: --address HOST:PORT"
         raise RunError(run, reason)
-    from distsgd.parallel.launch.named_servers import named_server  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.actors.named_servers import named_server  # noqa: PLC0415 -- loads Ray.
 
     if isinstance(place, Path) and place.exists():
         run = str(place.absolute())

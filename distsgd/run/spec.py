@@ -24,7 +24,7 @@ from distsgd.nn.model import Model, layer_from_dict
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
-from distsgd.parallel.launch.address import chosen_address
+from distsgd.parallel.launch.session.address import chosen_address
 from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.evaluation_grid import EvaluationGrid

@@ -25,7 +25,7 @@ from standing_ray import standing_ray
 
 from distsgd.lab.bench import Bench, empty_bench, prepare_synthetic, run_bench
 from distsgd.lab.transport_time import transport_us
-from distsgd.parallel.launch.supervisor import examine_ray
+from distsgd.parallel.launch.supervisor.supervisor import examine_ray
 from distsgd.parallel.server.spec import Status, Watch
 
 MOST_WORKERS = 8

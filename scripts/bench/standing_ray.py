@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from distsgd.parallel.launch import private_ray
+from distsgd.parallel.launch.session import private_ray
 
 HOST = """
 import sys, ray

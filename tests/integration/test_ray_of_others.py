@@ -146,9 +146,9 @@ from pathlib import Path
 
 from distsgd.errors import ClusterError, ConfigError, DistSGDError
 from distsgd.config import TrainConfig
-from distsgd.parallel.launch.address import check_address
-from distsgd.parallel.launch.on_ray import train_on_ray
-from distsgd.parallel.launch.placement import Placement
+from distsgd.parallel.launch.session.address import check_address
+from distsgd.parallel.launch.supervisor.on_ray import train_on_ray
+from distsgd.parallel.launch.nodes.placement import Placement
 from tests.integration.pools import server_spec
 
 config = TrainConfig.from_toml("digits.toml").with_overrides(["parallel.workers=2"])

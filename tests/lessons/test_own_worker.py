@@ -18,7 +18,7 @@ from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
 from distsgd.parallel.launch.launch import launch
-from distsgd.parallel.launch.placement import Placement
+from distsgd.parallel.launch.nodes.placement import Placement
 from distsgd.parallel.worker import Batch, BlockResult, BlockWorker, WorkerSpec
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer

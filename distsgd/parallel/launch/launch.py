@@ -8,7 +8,7 @@ from functools import partial
 
 from distsgd.base.named import name_of
 from distsgd.errors import ConfigError, WaitTimeoutError
-from distsgd.parallel.launch.placement import Placement
+from distsgd.parallel.launch.nodes.placement import Placement
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.observer import Observer, ObserverContext, make_observer
 from distsgd.parallel.runner import MakeWorker, make_runner
@@ -57,7 +57,7 @@ def launch(
             "[parallel] workers = 0)"
         )
         raise ConfigError([problem])
-    from distsgd.parallel.launch.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.supervisor.on_ray import train_on_ray  # noqa: PLC0415 -- loads Ray.
 
     return train_on_ray(spec, name, watch, placement=placement, hooks=hooks, observer=observer)
 

@@ -52,7 +52,7 @@ def test_what_ray_loads_in_a_process_looks_before_numpy_is_imported() -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name in ('numpy', 'distsgd.base.runnable_kernel'): print(name)\n"
         "sys.meta_path.insert(0, Order())\n"
-        "import distsgd.parallel.launch.ray_actors\n"
+        "import distsgd.parallel.launch.actors.processes\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -7,8 +7,8 @@ from dataclasses import replace
 import distsgd
 from distsgd.cli.doctor import node_rows
 from distsgd.lab.doctor_cluster import advice, groups
-from distsgd.parallel.launch.ask_node import look_around
-from distsgd.parallel.launch.cluster_nodes import Node, differences
+from distsgd.parallel.launch.nodes.ask_node import look_around
+from distsgd.parallel.launch.nodes.check import Node, differences
 
 A = Node(
     "a",

@@ -12,7 +12,7 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import RunError, TrainingInterrupted
-from distsgd.parallel.launch.worker_actors import DesiredWorkers
+from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers
 from distsgd.run.control import STATUS_FILE, STOP_FILE, control_of
 from distsgd.run.execution import Callback
 from distsgd.run.trainer import Trainer

@@ -1,0 +1,1 @@
+"""What runs on Ray for a run, and how its driver reaches it."""

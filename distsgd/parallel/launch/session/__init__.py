@@ -1,0 +1,1 @@
+"""How a Ray is found, joined or started, and left."""
