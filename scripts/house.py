@@ -13,8 +13,6 @@ from pathlib import Path
 
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 55, 8
 PACKAGES, TESTS = ("distsgd/", "workers/"), "tests/"
-# Where old configurations are understood, and here.
-OLD_NAMES_ALLOWED = ("distsgd/config/aliases.py", "scripts/house.py")
 MARK = "house: old name"  # On a line that must say one.
 
 # A part of a name, and what it is called now.
@@ -76,7 +74,7 @@ def words(source: Source) -> Iterator[tuple[int, str]]:
     lines = source.text.splitlines() or [""]
     for line, name in dict.fromkeys(source.names()):
         old = _OLD.search(_HUMP.sub("_", name).lower())
-        if old and source.path not in OLD_NAMES_ALLOWED and MARK not in lines[line - 1]:
+        if old and MARK not in lines[line - 1]:
             yield line, f"{name}: what was {old[1]} is {NAMES[old[1]]}"
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:

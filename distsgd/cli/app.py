@@ -101,7 +101,7 @@ def errors_shown() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """What `warnings.warn` says, as any other warning: an old name in a configuration."""
+    """What `warnings.warn` says, as any other warning: of code that a configuration names."""
     say(f"warning: {message}")
 
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from distsgd.base.locations import Location, place_of
 from distsgd.base.settings import path_argument, refuse
-from distsgd.config import aliases
 from distsgd.config.agreement import disagreements, parallel_disagreements
 from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
@@ -102,9 +101,7 @@ class TrainConfig(Section):
         if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
             refuse("the configuration", values, "sections by name: {'data': {...}, ...}")
         base = Path.cwd() if base is None else path_argument("base", base)
-        raw, unusable = _resolved(
-            aliases.with_new_names({"data": {}, "model": {}} | dict(values)), base
-        )
+        raw, unusable = _resolved({"data": {}, "model": {}} | dict(values), base)
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
@@ -192,8 +189,7 @@ def _read_override(override: str) -> tuple[list[str], Any]:
     """Where ``section.key=value`` sets something, and the value: None where it cannot be read."""
     name, equals, text = override.partition("=")
     value, readable = _toml_value(text.strip())
-    keys = aliases.new_name(name.strip()).split(".")
-    return keys, value if equals and text.strip() and readable else None
+    return name.strip().split("."), value if equals and text.strip() and readable else None
 
 
 def _toml_value(text: str) -> tuple[Any, bool]:

@@ -56,7 +56,7 @@ _BEGINNING = frozenset(
         INITIAL_WEIGHTS,
     }
 )
-_NOT_READ_AGAIN = {"parallel": ("observer", "observer_options"), "chaos": ("faults",)}
+_NOT_READ_AGAIN = {"parallel": ("observer", "observer_options")}
 LOCK_TIMEOUT_S = 30.0  # Another process that begins the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
 

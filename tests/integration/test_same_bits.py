@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from distsgd.config import TrainConfig
-from distsgd.config.aliases import TWO_STAGE
 from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
+TWO_STAGE = "distsgd.lessons.two_stage:TwoStageSampler.of"
 BATCHES = {"1": 150, "10": 100, "64": 60, "1000": 20, "full": 4}  # Size to steps.
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distsgd.config.aliases import COORDINATE_SEARCH
+from distsgd.base.named import name_of
 from distsgd.errors import ConfigError
+from distsgd.lessons.coordinate_search import CoordinateSearch
 from distsgd.run.trainer import Trainer
 from tests.lessons.little_runs import Lesson, learn
 
-RULE: dict[str, Any] = {"type": COORDINATE_SEARCH, "options": {"step_size": 0.001}}
+RULE: dict[str, Any] = {"type": name_of(CoordinateSearch), "options": {"step_size": 0.001}}
 LESSON = Lesson([[0.5]], [0.8], [[0.5]], {"optimizer": RULE, "train": {"steps": 1101}})
 
 
@@ -114,16 +115,3 @@ def test_setting_of_another_rule_is_refused_with_the_options_as_the_way_out() ->
     sections = {"optimizer": {**RULE, "weight_decay": 0.1}, "train": {"steps": 5}}
     with pytest.raises(ConfigError, match=r"options = \{weight_decay = 0\.1\}"):
         replace(LESSON, sections=sections).config  # noqa: B018 -- read for its error.
-
-
-@pytest.mark.parametrize("name", ["hot_and_cold", "coordinate_search"])
-def test_old_names_are_the_same_rule(name: str) -> None:
-    optimizer: dict[str, Any] = {"type": name, "step_size": 0.001}
-    old = {"optimizer": optimizer, "train": {"steps": 1101}}
-    with pytest.warns(FutureWarning) as warned:
-        config = replace(LESSON, sections=old).config
-    assert [str(it.message).split(";")[0] for it in warned] == [
-        f'optimizer.type = "{name}" is now "{COORDINATE_SEARCH}"',
-        "optimizer.step_size is now optimizer.options.step_size",
-    ]
-    assert config == LESSON.config

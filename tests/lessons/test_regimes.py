@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distsgd.config.aliases import TWO_STAGE
 from distsgd.data.sampler import BatchSampler, Blocking
 from distsgd.errors import ConfigError
 from distsgd.lessons.two_stage import TwoStageSampler
 from distsgd.parallel.server.step_runner import StepView
 from tests.lessons.little_runs import Lesson, learn
 
+TWO_STAGE = "distsgd.lessons.two_stage:TwoStageSampler.of"
 ROWS, POOL = 1000, 50
 X = np.cos(np.arange(3.0 * ROWS)).reshape(ROWS, 3)
 GOALS = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * np.sin(np.arange(float(ROWS)) ** 2)
@@ -124,22 +124,6 @@ def test_option_that_the_sampler_does_not_have_is_refused(tmp_path: Path) -> Non
     example = replace(example, sections={**example.sections, "batch": wrong})
     with pytest.raises(ConfigError, match=r"does not take the options \{pol = 50\}"):
         learn(example, tmp_path / "run")
-
-
-def test_old_names_are_the_same_sampler() -> None:
-    example = lesson(10)
-    old = {"size": 10, "sampling": "two_stage", "pool": POOL}
-    with pytest.warns(FutureWarning) as warned:
-        config = replace(example, sections={**example.sections, "batch": old}).config
-    assert [str(it.message).split(";")[0] for it in warned] == [
-        "batch.sampling is now batch.sampler",
-        f'batch.sampler = "two_stage" is now "{TWO_STAGE}"',
-        "batch.pool is now batch.sampler_options.pool",
-    ]
-    assert config == example.config
-    with pytest.warns(FutureWarning):
-        config = config.with_overrides(["batch.sampling=one_stage", "batch.pool=7"])
-    assert config.batch.sampler == "permutation"
 
 
 def test_sampler_of_the_lesson_has_twenty_pools_an_epoch() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distsgd.base.settings import quoted
-from distsgd.config import TrainConfig, aliases
+from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
 from distsgd.nn.model import LAYER_TYPES
 from tests.unit.config.test_train_config import least, problems_of
@@ -268,54 +268,6 @@ def test_directory_in_place_of_the_file_is_a_configuration_error(tmp_path: Path)
         TrainConfig.from_toml(tmp_path)
 
 
-def injected(*faults: str) -> dict[str, Any]:
-    return {"observer": aliases.INJECTION, "observer_options": {"faults": [*faults]}}
-
-
-def test_every_line_that_is_no_fault_is_told_at_once_and_with_other_mistakes() -> None:
-    sections = {"parallel": injected("kill everybody", "nonsense"), "batch": {"size": 0}}
-    assert len(problems_of(least(**sections))) == 3
-
-
-@pytest.mark.parametrize(
-    ("sections", "problem"),
-    [
-        (
-            {"parallel": injected("kill everybody")},
-            'parallel.observer_options: faults has "kill everybody", which',
-        ),
-        (
-            {"parallel": {"workers": 0} | injected("kill worker at step 1")},
-            "names workers and parallel.workers is 0",
-        ),
-        (
-            {"parallel": {"observer": aliases.INJECTION, "observer_options": {"fault": []}}},
-            "FaultInjection does not take the options {fault = ()}",
-        ),
-        ({"parallel": {"observer": "no_such_module:Observer"}}, "cannot be found"),
-        ({"parallel": {"observer": "no name"}}, 'write it as "module:name"'),
-        ({"parallel": {"observer_options": {"faults": []}}}, "without parallel.observer"),
-        (
-            {"parallel": {"observer": aliases.INJECTION, "observer_options": {"faults": {1}}}},
-            "no plain values",
-        ),
-        ({"parallel": {"workers": [4, 1]}}, "the fewest come first"),
-        ({"parallel": {"workers": [0, 1]}}, "[fewest, most] with fewest 1 or more"),
-        ({"parallel": {"workers": [1, 2, 3]}}, "[fewest, most] with fewest 1 or more"),
-        ({"parallel": {"resources": {"num_cpus": 2}}}, "set CPU in [parallel] resources"),
-        ({"parallel": {"resources": {"object_store_memory": 1}}}, "it from [parallel] resources"),
-        ({"parallel": {"resources": {"GPU": 1.5}}}, "has GPU = 1.5; must be a whole number"),
-        ({"parallel": {"resources": {"CPU": 0}}}, "any number of such workers has room"),
-        ({"parallel": {"label_selector": {"zone": "in(a"}}}, 'has "zone" = "in(a"; must be a'),
-    ],
-)
-def test_observers_and_bounds_that_cannot_be_are_refused(
-    sections: dict[str, Any], problem: str
-) -> None:
-    (text,) = problems_of(least(**sections))
-    assert problem in text
-
-
 @pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, "9" * 5000, "{a" + ".a" * 3000 + "=1}"])
 def test_value_without_end_is_a_configuration_error(tmp_path: Path, value: str) -> None:
     path = tmp_path / "run.toml"
@@ -348,3 +300,17 @@ def test_a_wrong_setting_of_csv_files_is_named(csv: Any, problem: str) -> None:
     (text,) = problems_of(least(data={"csv": csv}))
     assert text.startswith(problem)
     assert "(set [data.csv] " in text or "did you mean" in text or "[data.csv]" in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"batch": {"sampling": "permutation"}}, 'sampling is not known; did you mean "sampler"?'),
+        ({"parallel": {"exchange": "zmq"}}, "parallel.exchange is not known; known here: workers"),
+        ({"parallel": {"assignment": "measured"}}, 'must be "autotune" (as many as make it'),
+        ({"chaos": {"faults": []}}, "chaos is not known; known here: data, model"),
+    ],
+)
+def test_name_of_an_older_version_is_unknown(sections: dict[str, Any], problem: str) -> None:
+    (text,) = problems_of(least(**sections))
+    assert problem in text

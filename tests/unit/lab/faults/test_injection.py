@@ -17,7 +17,6 @@ import pytest
 from distsgd.base.arrays import Array
 from distsgd.base.named import Named, name_of
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.config import aliases
 from distsgd.lab.faults.injection import NAME, FaultInjection
 from distsgd.lab.faults.log import FILE, FaultLog
 from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
@@ -274,7 +273,7 @@ def test_summary_report_and_planned_deaths_are_those_of_the_log(tmp_path: Path) 
 
 
 def test_name_of_the_observer_is_that_of_the_class(tmp_path: Path) -> None:
-    assert name_of(FaultInjection) == NAME == aliases.INJECTION
+    assert name_of(FaultInjection) == NAME
     context = ObserverContext(role="driver", run=tmp_path)
     assert isinstance(
         Named(NAME, {"faults": ["kill driver at step 9"]}).make(OBSERVER, context), Observer
