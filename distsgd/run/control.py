@@ -1,33 +1,27 @@
 """A run that trains, looked at and told what to do by another process.
 
 On the driver's machine that goes by two small files in the run directory, which the driver writes
-and reads; from the other hosts of a cluster by the run's server, which has a name there. No input
-to the bits.
+and reads (`live_files`); from the other hosts of a cluster by the run's server, which has a name
+there. No input to the bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-from distsgd.base.files import as_run_error, replace_text
+from distsgd.base.files import as_run_error
 from distsgd.base.locations import place_of
 from distsgd.errors import RunError
-from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive, this_process
+from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive
 from distsgd.parallel.launch.session.address import chosen_address
-from distsgd.parallel.server.report import NOTHING, report
-from distsgd.parallel.server.spec import Status, Watch
+from distsgd.parallel.server.report import NOTHING
+from distsgd.run.live_files import STATUS_FILE, STOP_FILE
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.run_directory import RunDirectory
-
-STATUS_FILE, STOP_FILE = "status.json", "stop"
-EVERY_S = 1.0
 
 
 class Control(Protocol):
@@ -41,56 +35,6 @@ class Control(Protocol):
 
     def stop(self) -> None:
         """Have it stop after its present step, with a checkpoint."""
-
-
-class ControlFiles:
-    """The driver's side: where the run is, about once a second, and whether it is to stop."""
-
-    def __init__(
-        self, run: RunDirectory, total_steps: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._run, self._total_steps, self._clock = str(run.place), total_steps, clock
-        self._status, self._stop = run.path / STATUS_FILE, run.path / STOP_FILE
-        self._shown_s = -math.inf
-
-    def __enter__(self) -> Self:
-        with as_run_error(self._stop):
-            self._stop.unlink(missing_ok=True)
-        self._write(NOTHING | {"run": self._run, "status": "starting"})
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for path in (self._status, self._stop):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def show(self, status: Status) -> bool:
-        """Write down `status` now and then; is the run to stop?"""
-        if self._clock() - self._shown_s >= EVERY_S:
-            self._shown_s = self._clock()
-            self._write(report(self._run, self._total_steps, status))
-        return self._stop.exists()
-
-    def _write(self, values: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # A disk that is full ends no run by this.
-            replace_text(self._status, json.dumps({"driver": this_process(), **values}))
-
-
-@contextlib.contextmanager
-def controlled(run: RunDirectory, total_steps: int, watch: Watch) -> Iterator[Watch]:
-    """`watch` that other processes of this machine can look through too, and stop the run by."""
-    with ControlFiles(run, total_steps) as files:
-
-        def both(status: Status) -> bool:
-            is_to_stop = files.show(status)
-            return watch(status) or is_to_stop
-
-        yield both
 
 
 class LocalControl:

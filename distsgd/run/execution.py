@@ -15,7 +15,6 @@ from distsgd.base.settings import refuse
 from distsgd.parallel.launch.launch import launch
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status, Watch
 from distsgd.parallel.server.step_runner import NO_HOOKS, EpochEnd, EventHooks, StepView
-from distsgd.run.metrics import MetricsWatch
 from distsgd.run.run_files import read_initial_weights
 from distsgd.run.spec import RunSpec
 from distsgd.store.logs import EvaluationRow
@@ -216,8 +215,7 @@ class PreparingWatch:
 class ProgressWatch:
     """Turns the server's status into progress and messages, and a wish to stop into an answer.
 
-    Where it has a `run`, the metrics of that run are written. An error that a callback raises stops
-    the run after its present step, and comes out of `end`.
+    An error that a callback raises stops the run after its present step, and comes out of `end`.
     """
 
     def __init__(
@@ -226,17 +224,13 @@ class ProgressWatch:
         on_progress: Callable[[Progress], None],
         say: Callable[[str], None],
         stop: threading.Event,
-        run: RunDirectory | None = None,
     ) -> None:
         self._run_spec, self._stop = run_spec, stop
-        self._metrics = run and MetricsWatch(str(run.place), run.metrics_path, say)
         self._on_progress, self._say = on_progress, say
         self._error: Exception | None = None
 
     def __call__(self, status: Status) -> bool:
         """Show `status`; should the run stop now?"""
-        if self._metrics:
-            self._metrics(status)
         if self._error is None:
             try:
                 self._show(status)

@@ -1,24 +1,18 @@
-"""Metrics of a run that trains, about once a second: a text file in the run, and Ray's metrics.
+"""Metrics of a run that trains: what is measured, and Prometheus' text format. No I/O here.
 
-The file is in Prometheus' text format, made for node_exporter's textfile collector; where the run
-is on a cluster, the same numbers are metrics of Ray, which exports them. Written by the process
-that called `Trainer.fit`, never by the server: no input to the run.
+The text is made for node_exporter's textfile collector; where the run is on a cluster, the same
+numbers are metrics of Ray, which exports them. Written by `live_files`.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from distsgd.base.files import replace_text
-from distsgd.parallel.launch.ray_metrics import RayMetrics
 from distsgd.parallel.server.spec import Status
 
-EVERY_S = 1.0
-_HELP = {
+HELP = {
     "step": "Updates made",
     "train_loss": "Mean loss of the rows of the present epoch",
     "test_loss": "Loss of the last evaluation",
@@ -68,7 +62,7 @@ def as_text(run: str, samples: Iterator[Sample]) -> str:
     lines: dict[str, None] = {}  # In order, each heading once.
     for sample in samples:
         name, labels = f"distsgd_{sample.name}", f'run="{escaped}"'
-        lines[f"# HELP {name} {_HELP[sample.name]}."] = None
+        lines[f"# HELP {name} {HELP[sample.name]}."] = None
         lines[f"# TYPE {name} gauge"] = None
         labels += f',phase="{sample.phase}"' if sample.phase else ""
         lines[f"{name}{{{labels}}} {_number(sample.value)}"] = None
@@ -79,43 +73,3 @@ def _number(value: float) -> str:
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"
-
-
-class MetricsWatch:
-    """Takes the server's status in, and tells it on now and then.
-
-    Args:
-        run: What the run is called, for the label.
-        path: The file; None: none is written.
-        say: Called once where the file cannot be written.
-    """
-
-    def __init__(
-        self,
-        run: str,
-        path: Path | None,
-        say: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._run, self._path, self._say, self._clock = run, path, say, clock
-        self._ray = RayMetrics(run, {f"distsgd_{name}": text for name, text in _HELP.items()})
-        self._told_s = -math.inf
-
-    def __call__(self, status: Status) -> None:
-        """Called often; what comes within a second of the last is passed over, but for the end."""
-        if not status.num_samples:  # A start that fails leaves the file as it was.
-            return
-        if status.phase != "ended" and self._clock() - self._told_s < EVERY_S:
-            return
-        self._told_s = self._clock()
-        for sample in samples_of(status):
-            self._ray.set(f"distsgd_{sample.name}", sample.value, sample.phase)
-        if self._path is not None:
-            self._write(self._path, as_text(self._run, samples_of(status)))
-
-    def _write(self, path: Path, text: str) -> None:
-        try:
-            replace_text(path, text)
-        except OSError as error:
-            self._path = None
-            self._say(f"warning: {path} is not written any more: {error.strerror}")

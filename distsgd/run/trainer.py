@@ -33,9 +33,9 @@ from distsgd.parallel import numerics
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
-from distsgd.run.control import controlled
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
+from distsgd.run.live_files import seen_by_others
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
 from distsgd.run.resume import check_resume
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
@@ -287,7 +287,7 @@ class Trainer:
         return weights_vector(run_spec.model, given, np.dtype(self._config.train.dtype))
 
     def _train(self, run_spec: RunSpec, run: RunDirectory, *, take_over: bool) -> Outcome:
-        seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop, run)
+        seen = ProgressWatch(run_spec, self._callbacks.progress, self._say, self._stop)
 
         def watch(status: Status) -> bool:
             self._has_begun = True  # There is a server now that ends by itself when asked to.
@@ -304,7 +304,7 @@ class Trainer:
                 many = run_spec.num_workers or "as many as there is room for"
                 self._say(f"starting workers on Ray ({address}): {many}")
             hooks = self._callbacks.hooks()
-            with controlled(run, run_spec.total_steps, watch) as watching:
+            with seen_by_others(run, run_spec.total_steps, watch, self._say) as watching:
                 outcome = execute(run, run_spec, watching, hooks=hooks, changed=observed)
         except BaseException:  # Ctrl-C too: the same command must not meet a run that never began.
             run_files.withdraw(run)

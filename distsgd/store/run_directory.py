@@ -214,7 +214,7 @@ class RunDirectory:
 
     @property
     def metrics_path(self) -> Path | None:
-        """The file for `MetricsWatch`; None on object storage, where nobody collects it."""
+        """The file for metrics; None on object storage, where nobody collects it."""
         return None if self.copy else self.path / "metrics.prom"
 
     def write_json(self, path: Path, value: Any) -> None:

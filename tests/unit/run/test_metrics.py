@@ -1,14 +1,12 @@
-"""Metrics of a run: the text, how often it is written, and that it never ends a run."""
+"""Metrics of a run: the numbers and their text."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from pathlib import Path
 
 from distsgd.parallel.pool.autotuner import Phases
 from distsgd.parallel.server.spec import Status
-from distsgd.run.metrics import MetricsWatch, Sample, as_text, samples_of
+from distsgd.run.metrics import Sample, as_text, samples_of
 
 STATUS = Status(
     phase="training",
@@ -51,31 +49,3 @@ def test_text_is_what_prometheus_reads() -> None:
 def test_labels_and_numbers_without_end_are_written_by_the_rules() -> None:
     text = as_text('a"b\\c\nd', iter([Sample("train_loss", float("inf"))]))
     assert text.splitlines()[-1] == r'distsgd_train_loss{run="a\"b\\c\nd"} +Inf'
-
-
-def test_file_is_written_once_a_second_and_at_the_end(tmp_path: Path) -> None:
-    now_s, path = 0.0, tmp_path / "metrics.prom"
-    watch = MetricsWatch("a", path, lambda _: None, lambda: now_s)
-    watch(replace(STATUS, num_samples=0))
-    watch(replace(STATUS, num_samples=0, phase="ended"))
-    assert not path.exists()
-    watch(STATUS)
-    now_s = 0.9
-    watch(replace(STATUS, step=13))
-    assert 'distsgd_step{run="a"} 12\n' in path.read_text()
-    now_s = 1.0
-    watch(replace(STATUS, step=14))
-    assert 'distsgd_step{run="a"} 14\n' in path.read_text()
-    watch(replace(STATUS, step=15, phase="ended"))
-    assert 'distsgd_step{run="a"} 15\n' in path.read_text()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.prom"]
-
-
-def test_file_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
-    now_s, said = 0.0, list[str]()
-    watch = MetricsWatch("a", tmp_path / "gone" / "metrics.prom", said.append, lambda: now_s)
-    watch(STATUS)
-    now_s = 5.0
-    watch(STATUS)
-    assert len(said) == 1
-    assert "is not written any more: No such file" in said[0]
