@@ -6,14 +6,17 @@ No I/O here.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from distsgd.base.named import NAMED, Named
+from distsgd.config.problems import in_words
 from distsgd.config.section import Name, Section, key
-from distsgd.parallel.launch.nodes.placement import MEMORY, Placement
+from distsgd.parallel.launch.nodes.placement import MEMORY, Placement, PlacementKind
 from distsgd.parallel.launch.session.address import chosen_address
+from distsgd.parallel.pool.autotuner import AssignmentKind
+from distsgd.parallel.transport import TransportKind
 
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|K|M|G|T)?B?")
@@ -76,15 +79,15 @@ class ParallelSection(Section):
         ),
     ] = "distsgd_workers.gradient_worker:GradientWorker"
     assignment: Annotated[
-        Literal["autotune", "all"],
+        AssignmentKind,
         key(
             "which workers a step uses",
             '"autotune" (as many as make it fastest) or "all" (every one in every step)',
         ),
     ] = "autotune"
     transport: Annotated[
-        Literal["auto", "shared_memory", "zmq"],
-        key("how arrays travel", '"auto", "shared_memory" or "zmq"'),
+        TransportKind,
+        key("how arrays travel", in_words(get_args(TransportKind))),
     ] = "auto"
     spin: Annotated[
         bool,
@@ -117,8 +120,8 @@ class ParallelSection(Section):
         ),
     ] = Field(default_factory=dict)
     placement: Annotated[
-        Literal["pack", "spread"],
-        key("workers on few nodes of a cluster, or over many", '"pack" or "spread"'),
+        PlacementKind,
+        key("workers on few nodes of a cluster, or over many", in_words(get_args(PlacementKind))),
     ] = "pack"
     step_timeout_s: Annotated[
         float,

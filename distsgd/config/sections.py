@@ -29,9 +29,11 @@ from distsgd.data.options import Dtype, Standardise
 from distsgd.data.sampler import Shuffle
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import LOSSES
+from distsgd.nn.weights import Initialiser
 from distsgd.optim.rules import RULES, USUAL_LEARNING_RATE
 from distsgd.optim.schedules import SCHEDULES
 from distsgd.parallel.numerics import Numerics
+from distsgd.parallel.server.rollback import OnDivergence
 from distsgd.parallel.server.target import RULE, Target
 
 DEFAULT_EPOCHS = 10
@@ -157,8 +159,8 @@ class ModelSection(Section):
         ),
     ] = Field(default_factory=dict)
     init: Annotated[
-        Literal["glorot", "he", "zeros"],
-        key("first weights, at random but for zeros", '"glorot", "he" or "zeros"'),
+        Initialiser,
+        key("first weights, at random but for zeros", in_words(get_args(Initialiser))),
     ] = "glorot"
     initial_weights: Annotated[
         str, key("first weights from a file", 'a safetensors file, or "" for none')
@@ -264,7 +266,7 @@ class TrainSection(Section):
         key("norm of the mean gradient that ends it", "a number above 0, or left out", gt=0),
     ] = None
     on_divergence: Annotated[
-        Literal["stop", "halve_lr", "continue"],
+        OnDivergence,
         key(
             "when the loss grows without bound",
             '"stop", "halve_lr" (go back, half the rate) or "continue" (train on, and record it)',

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -47,6 +47,7 @@ def zero_limit(fan_in: int, fan_out: int) -> float:
     return 0.0
 
 
+Initialiser = Literal["glorot", "he", "zeros"]
 INITIALISERS: Mapping[str, Callable[[int, int], float]] = {
     "glorot": glorot_limit,
     "he": he_limit,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ TRIAL_STEPS = 10
 LEAST_FALL_IN_TRIAL = 0.001
 
 Arrays = dict[str, Array]
+OnDivergence = Literal["stop", "halve_lr", "continue"]  # What becomes of a run that diverges.
 
 
 class Rollback:

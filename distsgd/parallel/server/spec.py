@@ -10,12 +10,14 @@ from typing import Literal, Protocol
 from distsgd.base.arrays import Array
 from distsgd.base.locations import Location
 from distsgd.base.named import Named
+from distsgd.nn.weights import Initialiser
 from distsgd.optim.frozen import Frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.pool.autotuner import AssignmentKind, Phases
 from distsgd.parallel.server.evaluation_grid import EvaluationGrid
+from distsgd.parallel.server.rollback import OnDivergence
 from distsgd.parallel.server.target import Target
 from distsgd.parallel.transport import TransportKind
 from distsgd.parallel.worker import WorkerSpec
@@ -49,7 +51,7 @@ class UpdateSpec:
     squared_error_factor: float | None = None
     frozen: Frozen | None = None
     stop_gradient_norm: float | None = None
-    on_divergence: Literal["stop", "halve_lr", "continue"] = "stop"
+    on_divergence: OnDivergence = "stop"
     output_advice: str = ""
 
 
@@ -109,7 +111,7 @@ class ServerSpec:
     total_steps: int
     evaluate_every: EvaluationGrid
     num_test_rows: int
-    init: Literal["glorot", "he", "zeros"]
+    init: Initialiser
     initial_weights: Array | None = None  # [P]; instead of `init`.
     observed_events: tuple[str, ...] = ()  # That a driver wants to see: see `EventHooks`.
     observer: Named | None = None  # Of an `Observer`; no input to the bits.

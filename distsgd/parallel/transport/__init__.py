@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from distsgd.errors import ClusterError
 from distsgd.parallel.messages import WorkerInfo
 from distsgd.parallel.transport import shared_memory
-from distsgd.parallel.transport.interface import Address, BufferLayout, Channel
+from distsgd.parallel.transport.interface import Address, AddressKind, BufferLayout, Channel
 from distsgd.parallel.transport.shared_memory import SharedMemoryTransport
 from distsgd.parallel.transport.shared_memory_channel import SharedMemoryChannel
 
 if TYPE_CHECKING:  # Loaded when it is used.
     from distsgd.parallel.transport.zeromq import ZeroMQTransport
 
-TransportKind = Literal["auto", "shared_memory", "zmq"]
+TransportKind = Literal["auto", AddressKind]
 
 
 def open_transport(

@@ -66,6 +66,9 @@ class BufferLayout:
         )
 
 
+AddressKind = Literal["shared_memory", "zmq"]
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a server is, and what proves to both sides that they belong to one run.
@@ -73,7 +76,7 @@ class Address:
     Ray hands it out.
     """
 
-    kind: Literal["shared_memory", "zmq"]
+    kind: AddressKind
     name: str
     secret: bytes
     incarnation: int

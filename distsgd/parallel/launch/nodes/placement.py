@@ -14,6 +14,9 @@ _SHOWN_NODES = 8
 MEMORY = "memory"  # Ray's name for it; in bytes.
 
 
+PlacementKind = Literal["pack", "spread"]
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """What `[parallel]` says of where the processes of a run go.
@@ -28,7 +31,7 @@ class Placement:
     address: str
     resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     label_selector: Mapping[str, str] = field(default_factory=dict)
-    placement: Literal["pack", "spread"] = "pack"
+    placement: PlacementKind = "pack"
 
     def worker_options(self) -> dict[str, Any]:
         """As Ray's actor options."""
