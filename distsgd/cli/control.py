@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distsgd.cli.completion import complete_run
-from distsgd.cli.options import JsonOption, given_place
+from distsgd.cli.options import JsonOption, given_place, run_argument
 from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
 from distsgd.errors import ClusterError, WaitTimeoutError
 
@@ -27,13 +26,7 @@ def given_run(typed: str) -> str:
 
 
 TrainedRunArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        parser=given_run,
-        help="A run directory; on a cluster its path, address or name.",
-        autocompletion=complete_run,
-    ),
+    str, run_argument(given_run, "A run directory; on a cluster its path, address or name.")
 ]
 AddressOption = Annotated[
     str | None,

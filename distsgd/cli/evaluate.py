@@ -14,7 +14,7 @@ from distsgd.cli.options import (
     given_place,
 )
 from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
-from distsgd.cli.terminal.start_again import compute_as
+from distsgd.cli.terminal.start_again import open_run
 from distsgd.cli.terminal.stop import stoppable
 
 
@@ -35,10 +35,7 @@ def evaluate(
 ) -> None:
     """Measure a trained network on held-out rows, or on the rows of a file with labels."""
     with failures_as_json(as_json), stoppable():
-        from distsgd.run.run import Run
-
-        saved = Run.open(run, on_message=say)
-        compute_as(saved.config.train.numerics)
+        saved = open_run(run, say)
         files = None if data is None else str(data)
         found = saved.evaluate(files, cache_dir=cache_place(cache_dir), csv=csv or ())
     if as_json:

@@ -16,6 +16,7 @@ from distsgd.cli.options import (
     ConfigArgument,
     JsonOption,
     OverridesOption,
+    WorkersOption,
     given_path,
     grouped,
 )
@@ -109,10 +110,7 @@ class Submission:
             "the data; nothing is sent then."
         ),
     ] = None
-    workers: Annotated[
-        str | None,
-        typer.Option(metavar="N|MIN-MAX|auto", help="Worker processes, as for train."),
-    ] = None
+    workers: WorkersOption = None
     overrides: OverridesOption = None
     accept_numerics: AcceptNumericsOption = False
     as_json: JsonOption = False

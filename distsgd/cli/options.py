@@ -29,15 +29,12 @@ def given_path(typed: str) -> Path:
     return place
 
 
-RunArgument = Annotated[
-    Any,
-    typer.Argument(
-        metavar="RUN",
-        parser=given_place,
-        help="A run directory, or the address of a run.",
-        autocompletion=complete_run,
-    ),
-]
+def run_argument(parser: Callable[[str], Any], meaning: str) -> Any:
+    """The argument that names a run."""
+    return typer.Argument(metavar="RUN", parser=parser, help=meaning, autocompletion=complete_run)
+
+
+RunArgument = Annotated[Any, run_argument(given_place, "A run directory, or the address of a run.")]
 ConfigArgument = Annotated[
     Path,
     typer.Argument(
@@ -93,6 +90,14 @@ CsvOption = Annotated[
         "--csv",
         metavar="FIELD=VALUE",
         help="How CSV files are written: separator, encoding, decimal, null_values. Repeatable.",
+    ),
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|MIN-MAX|auto",
+        help="Worker processes; 0: in this process; auto: one a core. As the configuration says "
+        "unless given.",
     ),
 ]
 OverridesOption = Annotated[

@@ -14,7 +14,7 @@ from distsgd.cli.options import (
     given_place,
 )
 from distsgd.cli.terminal.messages import say
-from distsgd.cli.terminal.start_again import compute_as
+from distsgd.cli.terminal.start_again import open_run
 from distsgd.cli.terminal.stop import stoppable
 from distsgd.errors import Interrupted
 
@@ -39,10 +39,7 @@ def predict(
 ) -> None:
     """Predict each row of a file: one row for each, in the same order, in a new Parquet file."""
     with stoppable(lambda: Interrupted(f"interrupted: {out} was not written")):
-        from distsgd.run.run import Run
-
-        saved = Run.open(run, on_message=say)
-        compute_as(saved.config.train.numerics)
+        saved = open_run(run, say)
         cache = cache_directory(cache_dir)
         rows = saved.write_predictions(str(data), out, csv=csv or (), cache_dir=cache)
     say(f"wrote {rows:,} rows to {out}")

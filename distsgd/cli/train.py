@@ -19,6 +19,7 @@ from distsgd.cli.options import (
     JsonOption,
     OverridesOption,
     RunDirOption,
+    WorkersOption,
     cache_place,
     grouped,
 )
@@ -60,14 +61,7 @@ class Request:
     """What is typed after ``train CONFIG``."""
 
     overrides: OverridesOption = None
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|MIN-MAX|auto",
-            help="Worker processes; 0: in this process; auto: one a core. As the "
-            "configuration says unless given.",
-        ),
-    ] = None
+    workers: WorkersOption = None
     run_dir: RunDirOption = None
     resume: Annotated[
         Literal["never", "auto"],

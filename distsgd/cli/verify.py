@@ -19,7 +19,7 @@ from distsgd.cli.options import (
 )
 from distsgd.cli.terminal.messages import print_facts, print_failure, print_json
 from distsgd.cli.terminal.progress import Reporter, reporter
-from distsgd.cli.terminal.start_again import compute_as
+from distsgd.cli.terminal.start_again import open_run
 from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import ConfigError, DistSGDError, Interrupted, VerificationError
 
@@ -62,12 +62,9 @@ def _verified(
 ) -> Verification:
     if workers is not None and not (workers.isascii() and workers.isdigit()):
         raise ConfigError([f"--workers is {workers}; must be 0 or more (0: in this process)"])
-    from distsgd.run.run import Run
-
     replay = _StoppableReplay(reporter(quiet=False))
     with replay.signals, replay.shown:
-        saved = Run.open(run, on_message=replay.shown.message)
-        compute_as(saved.config.train.numerics)
+        saved = open_run(run, replay.shown.message)
         return saved.verify(
             num_workers=0 if workers is None else int(workers),
             accept_numerics=accept_numerics,

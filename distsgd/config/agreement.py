@@ -81,73 +81,75 @@ def disagreements(
 
 
 def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:
-    """The same for what is no input to the bits."""
+    """The same for what is no input to the bits; and what cannot be said of one of its keys."""
+    wrong = {
+        "workers": _wrong_workers(parallel.workers),
+        "resources": _wrong_resources(parallel.resources),
+        "label_selector": _wrong_labels(parallel.label_selector),
+        "address": _wrong_address(parallel.address or ""),
+    }
     return [
-        *_about_workers(parallel),
-        *_about_resources(parallel),
-        *_about_labels(parallel),
-        *_about_address(parallel),
+        *(
+            Problem((f"parallel.{key}",), f"parallel.{key} {text}")
+            for key, texts in wrong.items()
+            for text in texts
+        ),
+        *_about_no_resources(parallel),
         *_about_observer(parallel),
     ]
 
 
-def _about_workers(parallel: ParallelSection) -> Iterator[Problem]:
-    workers = parallel.workers
+def _wrong_workers(workers: object) -> Iterator[str]:
     if isinstance(workers, tuple) and workers[0] > workers[1]:
-        text = (
-            f"parallel.workers is [{workers[0]}, {workers[1]}]; the fewest come first"
-            f" (set [parallel] workers = [{workers[1]}, {workers[0]}])"
+        yield (
+            f"is [{workers[0]}, {workers[1]}]; the fewest come first (set [parallel] workers = "
+            f"[{workers[1]}, {workers[0]}])"
         )
-        yield Problem(("parallel.workers",), text)
 
 
-def _about_resources(parallel: ParallelSection) -> Iterator[Problem]:
-    """What Ray would refuse when the workers start, or wait for without end."""
-    resources, keys = parallel.resources, ("parallel.resources",)
+def _wrong_resources(resources: Mapping[str, float]) -> Iterator[str]:
+    """What Ray would refuse when the workers start."""
     for name, amount in resources.items():
         if name not in _RESOURCES.values() and (meant := _RESOURCES.get(name.lower())):
-            text = f'names "{name}"; write it as Ray does (set {meant} in [parallel] resources)'
+            yield f'names "{name}"; write it as Ray does (set {meant} in [parallel] resources)'
         elif name == "object_store_memory":
-            text = (
+            yield (
                 f'names "{name}", which no worker takes: arrays do not go through Ray\'s (remove '
                 "it from [parallel] resources)"
             )
         elif name == "GPU" and amount > 1 and amount % 1:
-            text = (
+            yield (
                 f"has GPU = {amount:g}; must be a whole number, or below 1 for a part of one (set "
                 "GPU in [parallel] resources)"
             )
-        else:
-            continue
-        yield Problem(keys, f"parallel.resources {text}")
-    if parallel.workers == "auto" and not any(resources.values()):
+
+
+def _wrong_labels(selector: Mapping[str, str]) -> Iterator[str]:
+    for label, rule in selector.items():
+        if not (_LABEL.fullmatch(label) and _LABEL_RULE.fullmatch(rule)):
+            yield (
+                f'has "{label}" = "{rule}"; must be a label and its value, "!value", "in(value, '
+                'value)" or "!in(value, value)" (set [parallel] label_selector)'
+            )
+
+
+def _wrong_address(address: str) -> Iterator[str]:
+    if "://" in address:
+        yield (
+            f'is "{address}"; must be "local", "auto" or host:port: a run needs more than Ray\'s '
+            "client protocol has (submit it as a job of Ray: distsgd job submit CONFIG --address "
+            "http://HEAD:8265)"
+        )
+
+
+def _about_no_resources(parallel: ParallelSection) -> Iterator[Problem]:
+    """What Ray would wait for without end."""
+    if parallel.workers == "auto" and not any(parallel.resources.values()):
         text = (
             'parallel.resources is 0 throughout with parallel.workers "auto"; any number of such '
             "workers has room (set [parallel] workers to a number, or resources = {CPU = 1})"
         )
-        yield Problem((*keys, "parallel.workers"), text)
-
-
-def _about_labels(parallel: ParallelSection) -> Iterator[Problem]:
-    for label, rule in parallel.label_selector.items():
-        if not (_LABEL.fullmatch(label) and _LABEL_RULE.fullmatch(rule)):
-            text = (
-                f'parallel.label_selector has "{label}" = "{rule}"; must be a label and its value, '
-                '"!value", "in(value, value)" or "!in(value, value)" (set [parallel] '
-                "label_selector)"
-            )
-            yield Problem(("parallel.label_selector",), text)
-
-
-def _about_address(parallel: ParallelSection) -> Iterator[Problem]:
-    address = parallel.address or ""
-    if "://" in address:
-        text = (
-            f'parallel.address is "{address}"; must be "local", "auto" or host:port: a run needs '
-            "more than Ray's client protocol has (submit it as a job of Ray: distsgd job submit "
-            "CONFIG --address http://HEAD:8265)"
-        )
-        yield Problem(("parallel.address",), text)
+        yield Problem(("parallel.resources", "parallel.workers"), text)
 
 
 def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from distsgd.base.files import as_run_error, replace_text
@@ -59,12 +58,7 @@ class LiveFiles:
         self._write_status(NOTHING | {"run": self._run, "status": "starting"})
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for path in (self._status, self._stop):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from distsgd.base.locations import Location
+
+if TYPE_CHECKING:
+    from distsgd.run.run import Run
 
 
 class StartAgain(BaseException):
@@ -41,3 +48,12 @@ def compute_as(numerics: str) -> None:
     if any(os.environ.get(name) != value for name, value in variables.items()):
         raise StartAgain(variables)
     require(numerics)  # A process that was started so must be so.
+
+
+def open_run(run: Path | Location, say: Callable[[str], None]) -> Run:
+    """The run at `run`, in a process that computes as it did. Raises as `Run.open`."""
+    from distsgd.run.run import Run
+
+    saved = Run.open(run, on_message=say)
+    compute_as(saved.config.train.numerics)
+    return saved
