@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from distsgd.parallel.observer import Observer
     from distsgd.parallel.server.step_runner import EpochEnd, StepView
     from distsgd.parallel.worker import BlockWorker, Worker
-    from distsgd.run.execution import Callback, Progress
+    from distsgd.run.callbacks import Callback
+    from distsgd.run.progress import Progress
     from distsgd.run.run import Result, Run
     from distsgd.run.trainer import Trainer
 
@@ -82,8 +83,8 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "TrainConfig": ("distsgd.config", "the configuration of a run, checked as a whole"),
     "Run": ("distsgd.run.run", "a run, to predict, evaluate and verify with; what fit returns"),
     "Result": ("distsgd.run.run", "another name of Run"),
-    "Callback": ("distsgd.run.execution", "what is called while a run is trained"),
-    "Progress": ("distsgd.run.execution", "where a run is, as on_progress gets it"),
+    "Callback": ("distsgd.run.callbacks", "what is called while a run is trained"),
+    "Progress": ("distsgd.run.progress", "where a run is, as on_progress gets it"),
     "StepView": ("distsgd.parallel.server.step_runner", "a step, as on_step gets it"),
     "EpochEnd": ("distsgd.parallel.server.step_runner", "an epoch, as on_epoch_end gets it"),
     "Model": ("distsgd.nn.model", "layers and a loss over flat parameters"),

@@ -101,7 +101,7 @@ def data_prepare(
 ) -> None:
     """Check files and turn them into a prepared data set, which training opens at once."""
     from distsgd.data.prepare.prepare import prepare
-    from distsgd.run.execution import rows_done
+    from distsgd.run.progress import rows_done
 
     with reporter(quiet=False) as shown:
 

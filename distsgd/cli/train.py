@@ -49,7 +49,7 @@ from distsgd.errors import (
 if TYPE_CHECKING:
     from distsgd.config import TrainConfig
     from distsgd.run.dry_run import DryRun
-    from distsgd.run.execution import Progress
+    from distsgd.run.progress import Progress
     from distsgd.run.run import Run
 
 
@@ -175,7 +175,7 @@ def workers_count(typed: str) -> int | str:
 def show_dry_run(path: Path, request: Request) -> None:
     """Check the data and show the plan; Ray is not loaded."""
     config = read_config(path, request)
-    from distsgd.run.execution import Callback
+    from distsgd.run.callbacks import Callback
     from distsgd.run.trainer import Trainer  # Here: errors above answer at once.
 
     plan = Trainer(
@@ -224,7 +224,7 @@ def run(path: Path, request: Request) -> None:
 
 
 def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
-    from distsgd.run.execution import Callback
+    from distsgd.run.callbacks import Callback
     from distsgd.run.trainer import Trainer  # Here: errors in the configuration answer at once.
 
     signals: StopSignals

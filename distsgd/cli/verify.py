@@ -24,7 +24,7 @@ from distsgd.cli.terminal.stop import StopSignals, stoppable
 from distsgd.errors import ConfigError, DistSGDError, Interrupted, VerificationError
 
 if TYPE_CHECKING:
-    from distsgd.run.execution import Progress
+    from distsgd.run.progress import Progress
     from distsgd.run.verify import Verification
 
 

@@ -1,4 +1,4 @@
-"""What is compared before an existing run is resumed, or made again.
+"""What is waited for and compared before an existing run is resumed, or made again.
 
 Other data are never taken. Another numerics profile gives other bits: it is refused unless told,
 and a run that was resumed under one says so in its record.
@@ -18,7 +18,22 @@ from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]
+FREE_TIMEOUT_S = 30.0
 ACCEPTED = "accepted_numerics"  # Profiles that a run was resumed under, in its environment.json.
+
+
+def wait_until_free(run: RunDirectory, say: Say) -> None:
+    """Leave a run alone that another process trains; one that was killed lets go soon. Blocks.
+
+    Raises:
+        RunError: It still has it after `FREE_TIMEOUT_S`.
+    """
+    holder = None if run.copy else run.holder()  # Of a lease, the one who takes it waits.
+    if holder is not None:
+        wait = f"waiting up to {FREE_TIMEOUT_S:.0f} s for it to end"
+        say(f"{run.path}: process {holder} has this run; {wait}")
+        with run.lock(FREE_TIMEOUT_S):
+            pass
 
 
 def check_replay(

@@ -27,8 +27,8 @@ from distsgd.nn.model import Model
 from distsgd.nn.weights import in_short, weights_vector
 from distsgd.run import evaluation
 from distsgd.run.evaluation import Evaluation
-from distsgd.run.execution import Progress
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
+from distsgd.run.progress import Progress
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
 from distsgd.run.run_files import recorded_config
 from distsgd.run.run_place import why_no_checkpoint

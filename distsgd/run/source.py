@@ -34,7 +34,7 @@ from distsgd.data.prepare.prepare import LabelProblem, prepare
 from distsgd.data.prepare.schema import selects
 from distsgd.errors import ConfigError, DataError
 from distsgd.nn.losses import Loss, find_loss
-from distsgd.run.execution import PreparingWatch
+from distsgd.run.progress import PreparingWatch
 from distsgd.run.rows import source_of
 
 

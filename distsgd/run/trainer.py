@@ -33,11 +33,13 @@ from distsgd.parallel import numerics
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
+from distsgd.run.callbacks import Callback, Callbacks
 from distsgd.run.dry_run import DryRun
-from distsgd.run.execution import Callback, Callbacks, ProgressWatch, execute
+from distsgd.run.execution import execute
 from distsgd.run.live_files import seen_by_others
 from distsgd.run.own_code import check_features, check_own_code, with_handed_in
-from distsgd.run.resume import check_resume
+from distsgd.run.progress import ProgressWatch
+from distsgd.run.resume import check_resume, wait_until_free
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
@@ -45,8 +47,6 @@ from distsgd.run.run_place import absolute, run_place
 from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
-
-FREE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,21 +219,12 @@ class Trainer:
     def _finished_by_others(self, path: Path | Location) -> Run | None:
         """A run that has nothing left to do, or has not once it is free."""
         run = RunDirectory.open(path)
-        self._wait_until_free(run)
+        wait_until_free(run, self._say)
         metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
         if metrics.get("status") != "done":
             return None
         self._say(f"{run.place} is finished; nothing to do")
         return _with_weights(Run.open(run.place))
-
-    def _wait_until_free(self, run: RunDirectory) -> None:
-        """Leave a run alone that another process trains; one that was killed lets go soon."""
-        holder = None if run.copy else run.holder()  # Of a lease, who takes it waits.
-        if holder is not None:
-            wait = f"waiting up to {FREE_TIMEOUT_S:.0f} s for it to end"
-            self._say(f"{run.path}: process {holder} has this run; {wait}")
-            with run.lock(FREE_TIMEOUT_S):
-                pass
 
     def _prepared_files(self) -> DataPlace:
         return prepared_data(

@@ -30,7 +30,8 @@ from distsgd.lab.bench import Bench, synthetic
 from distsgd.lab.faults.injection import overrides as injected
 from distsgd.lab.faults.log import FILE, FaultLog
 from distsgd.lab.processes import marked_processes
-from distsgd.run.execution import Callback, Progress
+from distsgd.run.callbacks import Callback
+from distsgd.run.progress import Progress
 from distsgd.run.trainer import Trainer
 from distsgd.store.logs import read_history
 

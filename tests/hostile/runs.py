@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
 from distsgd.run.run_files import read_weights
 from distsgd.run.trainer import Trainer

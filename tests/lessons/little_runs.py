@@ -18,7 +18,7 @@ from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.nn.weights import weights_vector
 from distsgd.parallel.server.step_runner import StepView
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Result
 from distsgd.run.run_files import write_beginning
 from distsgd.run.source import manifest_of, prepared_arrays

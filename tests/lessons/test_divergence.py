@@ -13,7 +13,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError, RunError
 from distsgd.parallel.server.step_runner import OnStep, StepView
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Result, Run
 from distsgd.run.trainer import Trainer
 from tests.lessons.little_runs import Lesson, bits_of, learn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distsgd.parallel.server.step_runner import StepView
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore
 from tests.lessons.little_runs import Lesson, bits_of, learn

@@ -18,7 +18,7 @@ from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.errors import ConfigError, DataError, ShardError, StorageError
 from distsgd.parallel.worker import BlockWorker
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
 from distsgd.run.source import manifest_of
 from distsgd.run.spec import make_run_spec

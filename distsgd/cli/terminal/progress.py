@@ -14,7 +14,7 @@ from distsgd.cli.terminal.messages import can_redraw, console, duration, number,
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distsgd.run.execution import Progress
+    from distsgd.run.progress import Progress
 
 PLAIN_EVERY_S = 5.0
 EVALUATION_EVERY_S = 1.0  # Small data are evaluated many times a second.

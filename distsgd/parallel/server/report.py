@@ -33,8 +33,8 @@ def report(run: str, total_steps: int, status: Status) -> dict[str, Any]:
         "step": status.step,
         "total_steps": total_steps,
         "epoch": status.epoch,
-        "train_loss": _finite(status.train_loss),
-        "test_loss": _finite(status.test_loss),
+        "train_loss": finite(status.train_loss),
+        "test_loss": finite(status.test_loss),
         "test_accuracy": status.test_accuracy,
         "samples_per_s": status.num_samples / status.seconds if status.seconds else 0.0,
         "num_workers": status.num_workers,
@@ -52,5 +52,6 @@ def _by_node(status: Status) -> dict[str, list[int]]:
     return found
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """A loss as it is told: None where there is none, or it is no finite number."""
     return value if value is not None and math.isfinite(value) else None

@@ -7,9 +7,7 @@ from another thread.
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -18,14 +16,15 @@ import numpy as np
 
 from distsgd.base.arrays import Array
 from distsgd.errors import DivergedError
-from distsgd.parallel.messages import RequestKind
 from distsgd.parallel.observer import ObserverContext, make_observer
 from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
-from distsgd.parallel.pool.pool import PoolSettings, Work, WorkerPool
+from distsgd.parallel.pool.pool import PoolSettings, WorkerPool
 from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.ending import ended_by, evaluation_is_due, unmet
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
+from distsgd.parallel.server.message_log import MessageLog
+from distsgd.parallel.server.report import finite
 from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
 from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
 from distsgd.parallel.server.step_runner import (
@@ -41,49 +40,11 @@ from distsgd.parallel.transport import open_transport
 from distsgd.parallel.transport.interface import Address, BufferLayout
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
-from distsgd.store.logs import EvaluationRow, weights_digest
+from distsgd.store.logs import weights_digest
 from distsgd.store.run_directory import RunDirectory
 
 JOIN_TIMEOUT_S = 120.0
-MOST_KEPT = 1000  # Messages.
 LOCK_TIMEOUT_S = 30.0  # A killed driver's server outlives it by about 1.5 s.
-
-
-class MessageLog:
-    """What the server has to say, numbered, so that each reader is told each message once.
-
-    The newest `MOST_KEPT` are kept: a run with faults for days says many thousands of lines. Any
-    thread may call.
-
-    >>> log = MessageLog()
-    >>> log.add("a"), log.add("b")
-    (None, None)
-    >>> log.after(1)
-    (2, ('b',))
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: deque[str] = deque(maxlen=MOST_KEPT)
-        self._count = 0
-
-    def add(self, text: str) -> None:
-        """Say `text`."""
-        with self._lock:
-            self._kept.append(text)
-            self._count += 1
-
-    def after(self, known: int) -> tuple[int, tuple[str, ...]]:
-        """How many messages there were, and those that came after the first `known`.
-
-        Where some of these are no longer kept, the first says how many.
-        """
-        with self._lock:
-            first_kept = self._count - len(self._kept)
-            lost = max(0, first_kept - known)
-            fresh = list(self._kept)[max(0, known - first_kept) :]
-            count = self._count
-        return count, ((f"{lost:,} messages were dropped here", *fresh) if lost else (*fresh,))
 
 
 class ParameterServer:
@@ -298,17 +259,7 @@ class ParameterServer:
         if not evaluation_is_due(spec, training, run_logger.evaluation):
             return
         self._phase = "evaluating"
-        if self._observer is not None:
-            self._observer.on_phase("during_evaluation", training.step)
-        partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
-        sums = self._pool.gather(Work(RequestKind.EVALUATE, training.step, partition)).sums
-        row = EvaluationRow(
-            training.step,
-            training.epoch,
-            sums.loss_sum / sums.num_samples,
-            sums.correct / sums.num_samples if spec.worker.has_classes else None,
-            sums.num_samples,
-        )
+        row = self._step_runner.evaluate()
         run_logger.evaluated(row, training, seconds=self._seconds())
         self._phase = "training"
         self._notify(row)
@@ -332,15 +283,11 @@ class ParameterServer:
             advice=advice or None,
             steps=training.step,
             epochs=training.epoch,
-            train_loss=_finite(training.train_loss),
-            test_loss=_finite(now.test_loss),
+            train_loss=finite(training.train_loss),
+            test_loss=finite(now.test_loss),
             test_accuracy=now.test_accuracy,
             weights_digest=weights_digest(training.weights),
             samples_per_s=now.num_samples / now.seconds if now.seconds else 0.0,
             num_workers=self._spec.pool.num_workers or 0,
             seconds=self._seconds(),
         )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

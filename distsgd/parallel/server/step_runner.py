@@ -110,7 +110,7 @@ class CallbackError(Exception):
 
 
 class StepRunner:
-    """Makes the steps of a run, one after the other; `on_step` sees each of them."""
+    """Makes the steps of a run and its evaluations, one by one; `on_step` sees each step."""
 
     def __init__(
         self,
@@ -156,6 +156,17 @@ class StepRunner:
             return False
         run_logger.step_done(training, row)
         return True
+
+    def evaluate(self) -> EvaluationRow:
+        """Loss and accuracy on the held-out rows, of which there are some. Blocks."""
+        spec, step, epoch = self._spec, self._training.step, self._training.epoch
+        if self._observer is not None:
+            self._observer.on_phase("during_evaluation", step)
+        partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
+        sums = self._pool.gather(Work(RequestKind.EVALUATE, step, partition)).sums
+        count = sums.num_samples
+        accuracy = sums.correct / count if spec.worker.has_classes else None
+        return EvaluationRow(step, epoch, sums.loss_sum / count, accuracy, count)
 
     def advice(self, first_weights: Callable[[], Array]) -> str:
         """What to say of a run that has come to its end; "" where it moved."""

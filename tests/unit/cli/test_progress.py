@@ -17,7 +17,7 @@ from distsgd.cli.terminal.progress import (
     progress_line,
     reporter,
 )
-from distsgd.run.execution import PREPARING_EVERY_S, PreparingWatch, rows_done
+from distsgd.run.progress import PREPARING_EVERY_S, PreparingWatch, rows_done
 
 
 def at(step: int, **known: Any) -> Any:

@@ -13,8 +13,8 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import RunError, TrainingInterrupted
 from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers
+from distsgd.run.callbacks import Callback
 from distsgd.run.control import control_of
-from distsgd.run.execution import Callback
 from distsgd.run.live_files import STATUS_FILE, STOP_FILE
 from distsgd.run.trainer import Trainer
 

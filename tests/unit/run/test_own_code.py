@@ -20,7 +20,7 @@ from distsgd.errors import ConfigError, RunError, VerificationError
 from distsgd.nn.layers import Dense, Flatten, Layer
 from distsgd.nn.model import Model
 from distsgd.optim.rules import Momentum
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.own_code import check_own_code
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer

@@ -20,7 +20,7 @@ from distsgd.errors import (
     ReplayInterrupted,
     VerificationError,
 )
-from distsgd.run.execution import Progress
+from distsgd.run.progress import Progress
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from tests.hostile.test_bad_disk import files_of_at_most

@@ -12,7 +12,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import CheckpointError, NumericsError, RunError
 from distsgd.parallel.server.step_runner import StepView
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.resume import ACCEPTED
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer

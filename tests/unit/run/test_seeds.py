@@ -12,7 +12,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.cache_entries import Cleared, clear
 from distsgd.data.dataset import DataSet
-from distsgd.run.execution import Callback
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Result, Run
 from distsgd.run.trainer import Trainer
 

@@ -11,7 +11,8 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, VerificationError
-from distsgd.run.execution import Callback, Progress
+from distsgd.run.callbacks import Callback
+from distsgd.run.progress import Progress
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.logs import EvaluationLog

@@ -12,8 +12,8 @@ import pytest
 
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError
-from distsgd.run import trainer
-from distsgd.run.execution import Callback
+from distsgd.run import resume
+from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.run_directory import RunDirectory
@@ -105,7 +105,7 @@ def test_run_says_what_ended_it(tmp_path: Path, length: dict[str, int], stopped_
 def test_a_run_that_another_process_trains_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "FREE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(resume, "FREE_TIMEOUT_S", 0.0)
     rows = np.ones((8, 2), np.float32), np.ones(8, np.float32)
     said: list[str] = []
     again = Trainer(

@@ -11,7 +11,8 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError
 from distsgd.parallel.server.step_runner import EpochEnd, StepView
-from distsgd.run.execution import Callback, Callbacks, Progress
+from distsgd.run.callbacks import Callback, Callbacks
+from distsgd.run.progress import Progress
 from distsgd.run.run import Run
 from distsgd.run.trainer import Trainer
 from distsgd.store.checkpoint import CheckpointStore

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distsgd.parallel.server.server import MOST_KEPT, MessageLog
+from distsgd.parallel.server.message_log import MOST_KEPT, MessageLog
 
 
 def test_each_message_is_told_once_to_whoever_says_how_many_it_knows() -> None:
