@@ -1,6 +1,25 @@
-"""What gradients tell about a mini-batch, and inputs about the learning rate. No I/O here."""
+"""What gradients tell about a mini-batch, and runs about batch sizes, workers, rates. No I/O."""
 
 from distsgd.statistics.curvature import largest_learning_rate
+from distsgd.statistics.intervals import (
+    Interval,
+    geometric_interval,
+    median_interval,
+    product_interval,
+    ratio_interval,
+    verdict,
+)
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
 
-__all__ = ["NoiseScale", "largest_learning_rate", "trace", "unbiased_square"]
+__all__ = [
+    "Interval",
+    "NoiseScale",
+    "geometric_interval",
+    "largest_learning_rate",
+    "median_interval",
+    "product_interval",
+    "ratio_interval",
+    "trace",
+    "unbiased_square",
+    "verdict",
+]
