@@ -10,13 +10,16 @@ from distsgd.statistics.intervals import (
     verdict,
 )
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
+from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_interval
 
 __all__ = [
     "Interval",
     "NoiseScale",
     "geometric_interval",
     "largest_learning_rate",
+    "late_noise_scale",
     "median_interval",
+    "noise_scale_interval",
     "product_interval",
     "ratio_interval",
     "trace",
