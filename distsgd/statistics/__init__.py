@@ -1,5 +1,6 @@
 """What gradients tell about a mini-batch, and runs about batch sizes, workers, rates. No I/O."""
 
+from distsgd.statistics.branching import branch_rate, branched_critical_batch, smoothed_loss
 from distsgd.statistics.curvature import largest_learning_rate
 from distsgd.statistics.intervals import (
     Interval,
@@ -15,6 +16,8 @@ from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_inter
 __all__ = [
     "Interval",
     "NoiseScale",
+    "branch_rate",
+    "branched_critical_batch",
     "geometric_interval",
     "largest_learning_rate",
     "late_noise_scale",
@@ -22,6 +25,7 @@ __all__ = [
     "noise_scale_interval",
     "product_interval",
     "ratio_interval",
+    "smoothed_loss",
     "trace",
     "unbiased_square",
     "verdict",
