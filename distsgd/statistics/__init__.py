@@ -12,15 +12,21 @@ from distsgd.statistics.intervals import (
 )
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
 from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_interval
+from distsgd.statistics.step_time import Cell, StepTime, crossover, fit_step_time, left_out_errors
 
 __all__ = [
+    "Cell",
     "Interval",
     "NoiseScale",
+    "StepTime",
     "branch_rate",
     "branched_critical_batch",
+    "crossover",
+    "fit_step_time",
     "geometric_interval",
     "largest_learning_rate",
     "late_noise_scale",
+    "left_out_errors",
     "median_interval",
     "noise_scale_interval",
     "product_interval",
