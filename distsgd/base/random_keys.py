@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     PROBE = 9
     FAULT = 10
     EPOCH_ORDER = 11
+    RATES = 12
 
 
 def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:

@@ -12,6 +12,7 @@ from distsgd.statistics.intervals import (
 )
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
 from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_interval
+from distsgd.statistics.rates import halve, is_at_edge, log_grid, refine
 from distsgd.statistics.step_time import Cell, StepTime, crossover, fit_step_time, left_out_errors
 
 __all__ = [
@@ -24,13 +25,17 @@ __all__ = [
     "crossover",
     "fit_step_time",
     "geometric_interval",
+    "halve",
+    "is_at_edge",
     "largest_learning_rate",
     "late_noise_scale",
     "left_out_errors",
+    "log_grid",
     "median_interval",
     "noise_scale_interval",
     "product_interval",
     "ratio_interval",
+    "refine",
     "smoothed_loss",
     "trace",
     "unbiased_square",
