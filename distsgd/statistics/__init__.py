@@ -1,6 +1,7 @@
 """What gradients tell about a mini-batch, and runs about batch sizes, workers, rates. No I/O."""
 
 from distsgd.statistics.branching import branch_rate, branched_critical_batch, smoothed_loss
+from distsgd.statistics.critical_batch import CriticalBatch, fit_critical_batch
 from distsgd.statistics.curvature import largest_learning_rate
 from distsgd.statistics.intervals import (
     Interval,
@@ -13,16 +14,24 @@ from distsgd.statistics.intervals import (
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
 from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_interval
 from distsgd.statistics.rates import halve, is_at_edge, log_grid, refine
-from distsgd.statistics.step_time import Cell, StepTime, crossover, fit_step_time, left_out_errors
+from distsgd.statistics.step_time import (
+    Cell,
+    StepTime,
+    crossover,
+    fit_step_time,
+    left_out_errors,
+)
 
 __all__ = [
     "Cell",
+    "CriticalBatch",
     "Interval",
     "NoiseScale",
     "StepTime",
     "branch_rate",
     "branched_critical_batch",
     "crossover",
+    "fit_critical_batch",
     "fit_step_time",
     "geometric_interval",
     "halve",

@@ -75,7 +75,7 @@ def test_median_interval_is_calibrated_for_every_distribution(
     sampler: Callable[[tuple[int, int]], Float64] = getattr(chance, draw)
     found = [median_interval(values_N) for values_N in sampler((NUM_TRIALS, size))]
     coverage = np.mean([one.low <= median <= one.high for one in found])
-    # Interpolated between two exact levels, it errs by less than a hundredth (1986, table 1).
+    # Interpolated between two exact levels, it errs by less than a hundredth.
     assert abs(coverage - level) < 0.01 + 5 * (level * (1 - level) / NUM_TRIALS) ** 0.5
 
 
