@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -307,13 +308,13 @@ class BlockWorker(ABC):
 
 
 def _opened(data: DataPlace) -> DataSet:
-    """The data set; where this node does not have it, the error says what to share."""
+    """The data set; where this node does not have it, the error names it and says what to share."""
     if isinstance(data, Path) and not data.exists():
         raise ShardError(
             data,
-            "is not on this node; prepare it to an address (distsgd data prepare ... --out"
-            " s3://BUCKET/NAME) and train on that, or let --cache-dir, or [data] path, be on a disk"
-            " that all nodes share",
+            f"is not on node {gethostname()}; prepare it to an address (distsgd data prepare ..."
+            " --out s3://BUCKET/NAME) and train on that, or let --cache-dir, or [data] path, be on"
+            " a disk that all nodes share",
         )
     return DataSet.open(data, verify=False)
 

@@ -24,7 +24,7 @@ NEEDS_HOSTS = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mar
 
 def prepare_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The present directory is `place`, which all hosts see: the digits, and a HOME of its own."""
-    for name in ("RAY_ADDRESS", "OPENBLAS_CORETYPE"):
+    for name in ("RAY_ADDRESS", "OPENBLAS_CORETYPE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(place / "home"))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -34,9 +34,12 @@ def prepare_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-m", "distsgd", "init", "digits"], check=True)
 
 
-def start_ray(host: Host, head: Host, *, num_cpus: int, **env: str) -> None:
-    """Start a node of Ray on `host`, the head where it is that."""
-    role = ["--head", "--include-dashboard=false", f"--port={PORT}"]
+def start_ray(
+    host: Host, head: Host, *, num_cpus: int, takes_jobs: bool = False, **env: str
+) -> None:
+    """Start a node of Ray on `host`, the head where it is that, which may have a server of jobs."""
+    dashboard = ["--dashboard-host=0.0.0.0"] if takes_jobs else ["--include-dashboard=false"]
+    role = ["--head", *dashboard, f"--port={PORT}"]
     if host is not head:
         role = [f"--address={head.address}:{PORT}"]
     own = [f"--node-ip-address={host.address}", f"--num-cpus={num_cpus}"]
@@ -58,14 +61,19 @@ def ended(process: subprocess.Popen[str], timeout_s: float = 100) -> dict[str, A
     return found | {"code": process.returncode, "said": said}
 
 
-def train(
-    host: Host, run: str, *overrides: str, env: Mapping[str, str] = NOTHING
-) -> dict[str, Any]:
-    """Two epochs of the digits on `host`, to the end; ``seconds_taken`` with the rest."""
-    words = ["train", "digits.toml", "--json", "--run-dir", run, "--set", "train.epochs=2"]
-    words += [word for override in overrides for word in ("--set", override)]
+def training(
+    host: Host, run: str, *words: str, env: Mapping[str, str] = NOTHING
+) -> subprocess.Popen[str]:
+    """A ``train`` of the digits that runs on `host`; `words` are overrides, and options of it."""
+    command = ["train", "digits.toml", "--json", "--run-dir", run]
+    command += [part for it in words for part in ([it] if it[:2] == "--" else ["--set", it])]
+    return started(host, *command, env=env)
+
+
+def train(host: Host, run: str, *words: str, env: Mapping[str, str] = NOTHING) -> dict[str, Any]:
+    """The same, two epochs to the end; ``seconds_taken`` with the rest."""
     begun = time.monotonic()
-    found = ended(started(host, *words, env=env))
+    found = ended(training(host, run, "train.epochs=2", *words, env=env))
     return found | {"seconds_taken": time.monotonic() - begun}
 
 

@@ -173,7 +173,7 @@ def test_a_node_without_the_prepared_data_says_what_to_share(local: Path, tmp_pa
         def compute_block(self, *_: Any) -> Any:
             """Never called."""
 
-    with pytest.raises(ShardError, match=r"is not on this node; .*--out s3://.* all nodes share"):
+    with pytest.raises(ShardError, match=r"is not on node .*; .*--out s3://.* all nodes share"):
         Anyone(spec)
 
 
