@@ -120,7 +120,9 @@ def _store_of(location: Location) -> Any:
     except ModuleNotFoundError:
         return None
     with _errors(location, "connecting"):
-        return _bucket(Location(f"{location.scheme}://{location.bucket}"), locations.endpoint())
+        return _bucket(
+            Location(f"{location.scheme}://{location.bucket}"), locations.endpoint(location.scheme)
+        )
 
 
 @functools.cache

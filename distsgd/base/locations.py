@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from distsgd.base import azure
 from distsgd.base.settings import refuse
 from distsgd.errors import StorageError, did_you_mean, first_line
 
 SCHEMES = ("s3", "gs", "abfs", "hdfs")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "abfs": (azure.ENDPOINT,)}
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
@@ -88,8 +89,11 @@ class Location:
         """
         with self.errors("connecting"):
             if self.scheme == "s3":
-                return _s3(endpoint()), self.address.partition("://")[2]
-            system, path = _file_system_of(f"{self.scheme}://{self.bucket}")
+                return _s3(endpoint("s3")), self.address.partition("://")[2]
+            if self.scheme == "abfs":
+                system, path = azure.file_system(self.bucket)
+            else:
+                system, path = _file_system_of(f"{self.scheme}://{self.bucket}")
             return system, f"{(path or self.bucket).rstrip('/')}/{self.key}".lstrip("/")
 
     def read_bytes(self) -> bytes:
@@ -214,14 +218,15 @@ class Location:
         from pyarrow import fs  # noqa: PLC0415 -- as above.
 
         system, path = Location(f"{self.scheme}://{self.bucket}").file_system()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_refusals()):
             if system.get_file_info(path.rstrip("/")).type == fs.FileType.NotFound:
                 raise self._no_bucket()
 
     def _no_bucket(self) -> StorageError:
+        also = " and ".join(["the keys", *ENDPOINTS.get(self.scheme, ())[-1:]])
         reason = (
             f"bucket {self.bucket} does not exist, or is not visible with these keys; make it, or "
-            "check its name, the keys and AWS_ENDPOINT_URL"
+            f"check its name, {also}"
         )
         return StorageError(self.address, reason)
 
@@ -239,7 +244,7 @@ class Location:
         except FileNotFoundError:
             self.check_bucket()
             raise
-        except (OSError, ValueError, ImportError, NotImplementedError) as error:
+        except _refusals() as error:
             if "NO_SUCH_BUCKET" in str(error):
                 raise self._no_bucket() from error
             raise StorageError(self.address, f"{doing}: {first_line(error)}") from error
@@ -279,6 +284,8 @@ def place_of(text: str | Path) -> Path | Location:
     if "?" in rest or "#" in rest:
         rule = "without ? and # (an endpoint comes from the environment: AWS_ENDPOINT_URL)"
         refuse("an address", f"{scheme}://{rest.partition('?')[0]}...", rule)
+    if scheme == "abfs" and not azure.is_root(root):
+        refuse("an address", text, azure.RULE)
     if not root or any(part in ("", ".", "..") for part in key.split("/") if key):
         refuse("an address", text, f"{scheme}://BUCKET/KEY, without empty parts, . and ..")
     return Location(f"{scheme}://{rest.rstrip('/')}")
@@ -294,15 +301,22 @@ def place_argument(name: str, value: object) -> Path | Location:
     return place_of(text) if isinstance(value, str) else Path(text)
 
 
-def endpoint() -> str | None:
-    """Where S3 is, if not at Amazon: as other tools find it, and pyarrow from an address alone."""
-    return next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+def endpoint(scheme: str) -> str | None:
+    """Where the storage is, if not at Amazon or Microsoft: as other tools find it."""
+    return next(filter(None, map(os.environ.get, ENDPOINTS.get(scheme, ()))), None)
 
 
 def _watched(parts: Iterator[bytes], on_part: OnPart) -> Iterator[bytes]:
     for part in parts:
         yield part
         on_part(len(part))
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What pyarrow raises where a storage refuses: of an unknown status, only its base class."""
+    from pyarrow.lib import ArrowException  # noqa: PLC0415 -- as above.
+
+    return ArrowException, OSError, ValueError, ImportError, NotImplementedError
 
 
 def _stored(location: Location, info: Any) -> StoredFile | None:

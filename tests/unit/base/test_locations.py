@@ -47,6 +47,8 @@ def test_place_of_an_address_is_a_location(text: str, scheme: str, name: str) ->
         ("file://", "from its root"),
         ("s3://", "BUCKET/KEY"),
         ("s3:///a", "BUCKET/KEY"),
+        ("abfs://container/a", "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"),
+        ("abfs://c@account.blob.core.windows.net/a", "must be abfs://CONTAINER@ACCOUNT.dfs"),
         ("s3://bucket//a", "without empty parts"),
         ("s3://bucket/../a", "without empty parts"),
         ("s3://bucket/a?region=x", "without ? and #"),
