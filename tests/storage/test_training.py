@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from distsgd.data.node_cache import StoredData
 from distsgd.data.options import PrepareOptions
 from distsgd.data.prepare.prepare import prepare
 from distsgd.errors import ConfigError, DataError, ShardError, StorageError
+from distsgd.parallel.launch.actors.processes import ServerActor
 from distsgd.parallel.worker import BlockWorker
 from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
@@ -175,6 +177,17 @@ def test_a_node_without_the_prepared_data_says_what_to_share(local: Path, tmp_pa
 
     with pytest.raises(ShardError, match=r"is not on node .*; .*--out s3://.* all nodes share"):
         Anyone(spec)
+
+
+def test_a_server_that_does_not_reach_the_storage_names_its_node(
+    local: Path, bucket: Location, proxy: FaultProxy
+) -> None:
+    run_spec = make_run_spec(config(local), local, manifest_of(local))
+    worker, spec = str(run_spec.worker), run_spec.server_spec(bucket / "run", None)
+    server = ServerActor(spec, worker, 0, head="127.0.0.1:6379")
+    proxy.refusals = 1000
+    with pytest.raises(StorageError, match=rf"s3://.*\(on node {gethostname()}; its keys"):
+        server.train()
 
 
 def test_a_cache_that_is_too_small_for_the_rows_in_use_is_warned_of(stored: Location) -> None:

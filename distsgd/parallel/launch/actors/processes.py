@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import distsgd.base.runnable_kernel  # noqa: F401 -- before all that imports num
 from distsgd.base.files import read_json
 from distsgd.base.locations import Location
 from distsgd.base.named import Named
-from distsgd.errors import ClusterError, RunError
+from distsgd.errors import ClusterError, RunError, StorageError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.actors.desired_workers import FILE, session_of
 from distsgd.parallel.launch.actors.events import EventQueue
@@ -129,12 +130,13 @@ class ServerActor(ParameterServer):
         put: dict[str, Any] = dict.fromkeys(spec.observed_events, self._events.put)
         try:
             _check_sees_run(spec)
-            super().__init__(
-                spec,
-                partial(make_runner, worker),
-                incarnation=incarnation,
-                hooks=EventHooks(**put),
-            )
+            with nullcontext() if head is None else _naming_this_node():
+                super().__init__(
+                    spec,
+                    partial(make_runner, worker),
+                    incarnation=incarnation,
+                    hooks=EventHooks(**put),
+                )
         except SystemExit as error:
             self._error = ClusterError(f"the server cannot be started: {named(error)}")
         except Exception as error:  # noqa: BLE001 -- raised again by the first call.
@@ -154,7 +156,7 @@ class ServerActor(ParameterServer):
             left.set()
             self.stop_events()
 
-        with HeadWatch(self._head, leave):
+        with _naming_this_node(), HeadWatch(self._head, leave):
             outcome = super().train()
         if left.is_set() and outcome.status == "interrupted":
             raise ServerLeft(outcome.steps)
@@ -191,6 +193,16 @@ class ServerActor(ParameterServer):
         """The events are no longer wanted: end after the present step, with a checkpoint."""
         self._events.close()
         self.request_stop()
+
+
+@contextmanager
+def _naming_this_node() -> Iterator[None]:
+    """What storage refuses in the block is refused to this node; another may have its keys."""
+    try:
+        yield
+    except StorageError as error:
+        where = f"on node {socket.gethostname()}; its keys and endpoint are those of its ray start"
+        raise StorageError(error.address, f"{error.reason} ({where})") from error
 
 
 def _address_of_this_node() -> str:
