@@ -22,6 +22,7 @@ from distsgd.cli.data import data_app
 from distsgd.cli.doctor import doctor
 from distsgd.cli.draw import draw_app
 from distsgd.cli.evaluate import evaluate
+from distsgd.cli.experiment import experiment_app
 from distsgd.cli.init import init
 from distsgd.cli.job import job_app
 from distsgd.cli.predict import predict
@@ -79,6 +80,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 app.add_typer(draw_app, name="draw")
 app.add_typer(job_app, name="job")
+app.add_typer(experiment_app, name="experiment")
 
 
 def main() -> None:

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.config import TrainConfig
-from distsgd.errors import ConfigError, Interrupted
-from distsgd.parallel.pool.autotuner import SERVER
-from distsgd.parallel.server.spec import Status, Watch
-from distsgd.run import run_files
-from distsgd.run.execution import execute
-from distsgd.run.source import manifest_of, prepared_arrays
-from distsgd.run.spec import RunSpec, make_run_spec
+from distsgd.errors import ConfigError
+from distsgd.lab.step_time import StepTime, time_steps
+from distsgd.parallel.server.spec import Watch
+from distsgd.run.source import prepared_arrays
 
 EMPTY_WORKER = "distsgd.lab.empty_worker:EmptyWorker"
 NUM_ROWS = 8192
-ROUNDS = 5
-MIN_ROUND_STEPS = 3
-SETTLE_TIMEOUT_S = 30.0
-WARM_UP_SHARE = 0.5  # Of the seconds: the plan is found, files are in the cache.
-_PHASES = ("read", "compute", "signal", "reduce")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a look at a run showed."""
-
-    step: int
-    seconds: float
-    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +64,7 @@ class Bench:
 def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
     """Time steps of a run; blocks for about 1.5 times `bench.seconds`, and the start of Ray.
 
-    Everything is as in a run: the server and its workers, prepared shards, sampling, history,
-    digests and statistics. Steps are counted from outside; the median over five rounds is given.
+    The median over five rounds is given; see `time_steps`.
 
     Args:
         bench: What to time.
@@ -101,13 +81,7 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> dict[str, Any]:
         place = Path(directory)
         num_rows = max(NUM_ROWS, 2 * bench.batch)
         data = bench.data or prepare_synthetic(bench, num_rows, place / "data")
-        run_spec = make_run_spec(config, data, manifest_of(data))
-        run = run_files.begin(place / "run", run_spec, None)
-        look = _Look(bench.seconds, watch)
-        outcome = execute(run, run_spec, look)
-    if outcome.stopped_by == "request" and not look.has_asked:
-        raise Interrupted("interrupted before enough steps were timed; nothing was measured")
-    return _summary(bench, run_spec, look.readings)
+        return _summary(bench, time_steps(config, data, bench.seconds, watch))
 
 
 def empty_bench(
@@ -147,73 +121,18 @@ def synthetic(num_rows: int, layers: tuple[int, ...]) -> tuple[Any, Any]:
     return (2.0 * x - 1.0).astype(np.float32), np.arange(num_rows) % layers[-1]
 
 
-class _Look:
-    """Looks on, keeps what it saw after the warm-up, and stops the run when it has seen enough."""
-
-    def __init__(self, seconds: float, watch: Watch | None) -> None:
-        self._warm_up_s = WARM_UP_SHARE * seconds
-        self._seconds = seconds
-        self._watch = watch
-        self.readings: list[Reading] = []
-        self.has_asked = False
-
-    def __call__(self, status: Status) -> bool:
-        """Keep what is seen; should the run stop now?"""
-        self.has_asked = self.has_asked or self._is_enough(status)
-        return self.has_asked
-
-    def _is_enough(self, status: Status) -> bool:
-        if self._watch is not None and self._watch(status):
-            return True
-        if status.phase != "training" or status.seconds < self._warm_up_s:
-            return False
-        if not (self.readings or status.is_settled or status.seconds > SETTLE_TIMEOUT_S):
-            return False
-        self.readings.append(Reading(status.step, status.seconds, status))
-        first, last = self.readings[0], self.readings[-1]
-        enough_steps = last.step - first.step >= ROUNDS * MIN_ROUND_STEPS
-        return last.seconds - first.seconds >= self._seconds and enough_steps
-
-
-def _summary(bench: Bench, run_spec: RunSpec, readings: list[Reading]) -> dict[str, Any]:
-    if len({reading.step for reading in readings}) < 2:
-        raise ConfigError(
-            ["the run ended before a step was timed (leave [train] steps and epochs as they are)"]
-        )
-    step_s = _median_step_s(readings)
-    first, last = readings[0].status, readings[-1].status
-    steps = last.step - first.step
-    phases = {
-        name: (getattr(last.phases, name) - getattr(first.phases, name)) / steps * 1e6
-        for name in _PHASES
-    }
-    mean_us = (last.seconds - first.seconds) / steps * 1e6
+def _summary(bench: Bench, found: StepTime) -> dict[str, Any]:
     return {
         "peer": "distsgd",
         "layers": list(bench.layers),
-        "batch": run_spec.sampler.batch_rows,
+        "batch": found.batch,
         "procs": max(1, bench.num_workers),
-        "step_us": round(step_s * 1e6, 1),
-        "samples_per_s": round(run_spec.sampler.batch_rows / step_s),
-        "phases_us": {
-            **{name: round(value, 1) for name, value in phases.items()},
-            "update": round(mean_us - sum(phases.values()), 1),
-            "wait": round((last.phases.idle - first.phases.idle) / steps * 1e6, 1),
-        },
-        "plan": ["server" if worker == SERVER else f"worker {worker}" for worker in last.plan],
+        "step_us": round(found.seconds * 1e6, 1),
+        "samples_per_s": round(found.batch / found.seconds),
+        "phases_us": {name: round(value * 1e6, 1) for name, value in found.phases_s.items()},
+        "plan": [*found.assignment],
         "statistics": bench.statistics,
     }
-
-
-def _median_step_s(readings: list[Reading]) -> float:
-    """The median over the rounds of the seconds a step takes."""
-    cuts = [len(readings) * i // ROUNDS for i in range(ROUNDS)] + [len(readings) - 1]
-    rounds = [
-        (readings[b].seconds - readings[a].seconds) / (readings[b].step - readings[a].step)
-        for a, b in itertools.pairwise(cuts)
-        if readings[b].step > readings[a].step
-    ]
-    return median(rounds)
 
 
 def describe(bench: Bench, found: dict[str, Any], say: Callable[[str], None]) -> None:

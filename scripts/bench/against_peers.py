@@ -18,9 +18,9 @@ from pathlib import Path
 
 from markdown_table import Table
 from plain import without_inherited_kernel
-from standing_ray import standing_ray
 
 from distsgd.lab.bench import Bench, run_bench
+from distsgd.lab.standing_ray import standing_ray
 
 NETWORKS = {"A": "784,30,10", "B": "784,128,10", "C": "784,512,512,10"}
 BATCHES = (16, 64, 256, 1024, 4096)

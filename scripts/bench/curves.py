@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from markdown_table import Table
 from plain import without_inherited_kernel
-from standing_ray import standing_ray
 
 from distsgd.lab.bench import Bench, empty_bench, prepare_synthetic, run_bench
+from distsgd.lab.standing_ray import standing_ray
 from distsgd.lab.transport_time import transport_us
 from distsgd.parallel.launch.supervisor.supervisor import examine_ray
 from distsgd.parallel.server.spec import Status, Watch

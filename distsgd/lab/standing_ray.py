@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from distsgd.errors import ClusterError
 from distsgd.parallel.launch.session import private_ray
 
 HOST = """
@@ -27,8 +28,9 @@ END_TIMEOUT_S = 30.0
 @contextlib.contextmanager
 def standing_ray(num_cpus: int) -> Iterator[tuple[str, ...]]:
     """Settings that make a run with workers use a Ray with room for `num_cpus` processes."""
-    with private_ray.environment(), private_ray.private_directory() as directory:
-        host = subprocess.Popen(
+    with private_ray.environment_kept(), private_ray.private_directory() as directory:
+        private_ray.set_environment()
+        host = subprocess.Popen(  # noqa: S603 -- this Python.
             [sys.executable, "-c", HOST, str(directory), str(num_cpus)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -41,7 +43,7 @@ def standing_ray(num_cpus: int) -> Iterator[tuple[str, ...]]:
             address = host.stdout.readline().strip() if host.stdout else ""
             start.cancel()
             if not address:
-                raise SystemExit("Ray does not start; see distsgd doctor")
+                raise ClusterError("Ray does not start within 120 s; see distsgd doctor")
             yield f"parallel.address={address}", "parallel.transport=shared_memory"
         finally:
             start.cancel()

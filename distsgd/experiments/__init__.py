@@ -1,0 +1,1 @@
+"""Scaling experiments: what batch size and workers buy, from one command, with its report."""

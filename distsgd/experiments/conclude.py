@@ -1,0 +1,236 @@
+"""From the cells of an experiment to what is concluded from them: all that the report is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from distsgd import __version__
+from distsgd.data.manifest import Manifest
+from distsgd.errors import ConfigError
+from distsgd.experiments.branching import Branch, Branching
+from distsgd.experiments.collect import Collected
+from distsgd.experiments.findings import (
+    CostLine,
+    CriticalBatch,
+    Findings,
+    GridCell,
+    LearningCell,
+    PeerCell,
+    StepTimeModel,
+    TimingCell,
+)
+from distsgd.experiments.peer_runs import PeerRuns
+from distsgd.experiments.plan import said
+from distsgd.experiments.products import FullRun
+from distsgd.nn.model import Model
+from distsgd.parallel.numerics import num_cores, profile
+from distsgd.statistics import critical_batch
+from distsgd.statistics.branching import branched_critical_batch
+from distsgd.statistics.noise_summary import noise_scale_interval
+from distsgd.statistics.step_time import (
+    Cell,
+    crossover,
+    fit_step_time,
+    left_out_errors,
+)
+
+
+def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
+    """All findings of an experiment, of what has been made of it."""
+    grid, plan = found.grid, found.grid.plan
+    learned, timed, cells = found.learning(), found.timings(), found.cells()
+    chosen, full = found.chosen(), found.full_runs()
+    peers = PeerRuns(grid, found.directory).read(chosen, found.failed)
+    made = [run for run in full if run.seconds is not None]
+    fit = _hyperbola(learned)
+    return Findings(
+        title=f"{Path(plan.config.data.paths[0]).stem}: {_network(model)}",
+        command=plan.command,
+        made=datetime.now(UTC).strftime("%Y-%m-%d"),
+        num_cores=num_cores(),
+        num_rows=grid.num_rows,
+        num_test_rows=manifest.test_rows,
+        num_parameters=model.num_parameters,
+        target=plan.target,
+        batches=grid.batches,
+        workers=grid.workers,
+        grid_samples=grid.grid_samples,
+        most_samples=grid.most_samples,
+        learning=learned,
+        timings=timed,
+        cells=cells,
+        fit=None if isinstance(fit, str) else (fit.min_steps, fit.batch.mid),
+        critical=(
+            _by_hyperbola(fit),
+            _by_noise(learned),
+            _by_branching(Branching(grid, found.directory, None).read(chosen)),
+        ),
+        step_time=_step_time(timed),
+        peers=peers,
+        cost=tuple(_cost(peer, cells) for peer in peers if peer.time_s is not None),
+        products=tuple(map(_sentence, full)),
+        products_hold=all(run.holds for run in made) if made else None,
+        num_digests=2 * len(made),
+        digests_equal=all(run.same_bits for run in full),
+        left_out=plan.left_out,
+        warnings=tuple(_warnings(found)),
+        environment=_environment(plan.config.train.dtype),
+        configuration=json.dumps(said(plan.config), indent=2),
+    )
+
+
+def _network(model: Model) -> str:
+    kinds = [str(getattr(layer, "units", layer.type)) for layer in model.layers]
+    inputs = " x ".join(map(str, model.input_shape))
+    return f"{' - '.join([inputs, *kinds])}, {model.num_parameters:,} parameters"
+
+
+def _hyperbola(learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatch | str:
+    """The fit through steps to target; or why there is none."""
+    runs = [run for run in learned if not run.is_trial]
+    batch_N = np.array([run.batch for run in runs], np.float64)
+    missed_N = np.array([float(_missed(run)) for run in runs])
+    met_N = np.array([math.inf if run.steps is None else float(run.steps) for run in runs])
+    try:
+        return critical_batch.fit_critical_batch(batch_N, missed_N, met_N)
+    except ConfigError as error:
+        return str(error)
+
+
+def _missed(run: LearningCell) -> int:
+    """Updates at the last evaluation that missed the target."""
+    samples = run.samples_used if run.steps is None else run.samples_after or 0
+    return samples // run.batch
+
+
+def _by_hyperbola(fit: critical_batch.CriticalBatch | str) -> CriticalBatch:
+    how = (
+        "steps to target fitted by S_min (1 + B_crit / B), 95 % by profile likelihood "
+        "(McCandlish et al. 2018, Shallue et al. 2019)"
+    )
+    if isinstance(fit, str):
+        return CriticalBatch(way="hyperbola", batch=None, how=how, reason=fit)
+    return CriticalBatch(way="hyperbola", batch=fit.batch, how=how, reason="")
+
+
+def _by_noise(learned: tuple[LearningCell, ...]) -> CriticalBatch:
+    """The gradient noise scale over the last third of the runs that met the target."""
+    how = (
+        "tr(Σ) / |G|² over the last third of each run that met the target (McCandlish et al. 2018)"
+    )
+    scales = [run.noise_scale for run in learned if not run.is_trial and run.steps is not None]
+    found = noise_scale_interval(scales)
+    reason = "" if found else "fewer than two runs that met the target have a noise scale"
+    return CriticalBatch(way="noise scale", batch=found, how=how, reason=reason)
+
+
+def _by_branching(branches: tuple[Branch, ...]) -> CriticalBatch:
+    """The latest step at which all branches were made."""
+    how = (
+        "a run branched into larger batches from one checkpoint, held-out loss after two more "
+        "epochs within 0.01 of every smaller one (Merrill et al. 2025)"
+    )
+    for step in sorted({branch.key.step for branch in branches}, reverse=True):
+        losses = {one.key.batch: one.loss for one in branches if one.key.step == step}
+        known = {batch: loss for batch, loss in losses.items() if loss is not None}
+        if len(known) == len(losses):
+            where = f"{how}; branched at step {step}"
+            found = branched_critical_batch(known)
+            return CriticalBatch(way="branching", batch=found, how=where, reason="")
+    reason = "out of budget" if branches else "no batch size met the target"
+    return CriticalBatch(way="branching", batch=None, how=how, reason=reason)
+
+
+def _step_time(timed: tuple[TimingCell, ...]) -> StepTimeModel | None:
+    cells = [
+        Cell(it.batch, it.workers, it.step_s.mid)
+        for it in timed
+        if it.step_s is not None and not it.is_weak
+    ]
+    try:
+        model = fit_step_time(cells, cores=num_cores())
+        error, worst = left_out_errors(cells, cores=num_cores())
+    except ConfigError:
+        return None
+    us = {"fixed": model.fixed_s, "row": model.row_s, "worker": model.worker_s}
+    return StepTimeModel(
+        formula="fixed + row x rows / min(max(workers, 1), cores) + worker x workers",
+        constants_us={name: 1e6 * seconds for name, seconds in us.items()},
+        held_out_error=error,
+        worst_error=worst,
+        predicted=tuple(
+            (it.batch, it.workers, model.seconds(it.batch, it.workers)) for it in cells
+        ),
+    )
+
+
+def _cost(peer: PeerCell, cells: tuple[GridCell, ...]) -> CostLine:
+    """How many workers beat `peer` to the target at its batch size."""
+    times = {
+        it.workers: it.time_s.mid
+        for it in cells
+        if it.batch == peer.batch and it.time_s is not None
+    }
+    assert peer.time_s is not None
+    return CostLine(
+        peer=peer.peer,
+        batch=peer.batch,
+        workers=crossover(times, peer.time_s),
+        is_measured=True,
+        how=f"time to target measured with {', '.join(map(str, sorted(times)))} workers",
+    )
+
+
+def _sentence(run: FullRun) -> str:
+    key, learning = run.key, run.key.learning
+    what = f"batch {learning.batch:,}, {key.workers} workers, seed {learning.seed}"
+    if run.expected is None:
+        return f"{what}: not timed"
+    expected = f"expected {run.expected.low:.3g} to {run.expected.high:.3g} s"
+    if run.seconds is None:
+        return f"{what}: not made; {expected}"
+    bits = "" if run.same_bits else "; ITS WEIGHTS DIFFER from those without workers"
+    return f"{what}: {run.seconds:.3g} s; {expected}{bits}"
+
+
+def _warnings(found: Collected) -> Iterator[str]:
+    schedule = found.grid.plan.config.schedule.type
+    if schedule != "constant":
+        yield (
+            f"the schedule is {schedule}: it is stretched over all samples a run may use, so steps "
+            "to target depend on how many those are"
+        )
+    edge = [f"{choice.batch:,}" for choice in found.chosen() if choice.is_at_edge]
+    if edge and found.grid.plan.rates:
+        yield f"the best rate is the lowest or highest tried at batch {', '.join(edge)}"
+    for name, failure in sorted(found.failed.items()):
+        yield f"{name}: {failure}"
+
+
+def _processor() -> str:
+    """What the operating system calls it; of Linux only."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _environment(dtype: str) -> dict[str, str]:
+    numerics = profile(dtype)
+    return {
+        "distsgd": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(num_cores()),
+        "numpy": numerics.numpy,
+        "blas": f"{numerics.blas}, kernel {numerics.kernel}",
+        "numerics": numerics.probe,
+    }

@@ -1,0 +1,219 @@
+"""What an experiment found, as the report is told it. Plain data, no I/O here.
+
+All of it comes from the files of the experiment's directory (`collect`); the report computes no
+figure of its own. What is missing has its `reason`, and is never left out.
+
+Units: seconds end in ``_s``, rows are samples; a batch is given in rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distsgd.statistics.intervals import Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCell:
+    """One learning run: a batch size, a rate, a seed; the same for any number of workers.
+
+    Attributes:
+        is_trial: Was it made to choose the rate? Trials have a seed that no other cell has.
+        is_chosen: Has its batch size this rate in the end?
+        samples_after, samples_until: The target was met by an evaluation after `samples_until`
+            samples and by none after `samples_after`: what is known of samples to target. None
+            where it was not reached.
+        steps: Updates to the evaluation that met the target; None as well.
+        samples_used: Of the whole run.
+        reason: Why the target was not reached: "target not reached", "diverged", "out of budget",
+            "given up" (halved out), "killed"; "" where it was.
+        noise_scale: Median over the last third of the run's steps, in samples.
+        digest: Of the weights at its end, hexadecimal.
+        curve: (samples, metric of the target) of each evaluation.
+        losses: (samples, training loss), some 200 points, each the mean of what lies between.
+        seconds: Spent training.
+    """
+
+    batch: int
+    rate: float
+    seed: int
+    is_trial: bool
+    is_chosen: bool
+    samples_after: int | None
+    samples_until: int | None
+    steps: int | None
+    samples_used: int
+    reason: str
+    noise_scale: float | None
+    digest: str
+    configuration: str
+    seconds: float
+    curve: tuple[tuple[int, float], ...]
+    losses: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingCell:
+    """Steps timed at a batch size and a number of workers, in pairs with the one-core baseline.
+
+    Attributes:
+        workers: Worker processes; 0: one core, in one process.
+        is_weak: Was the batch made to grow with the workers? Then `batch` is already the product,
+            and `base_batch` that of one core.
+        step_s: Of this cell; None where there is none.
+        speed_up: Samples a second, over the baseline's in the same pairs.
+        phases_s: Seconds of a step by name: read, compute, exchange, sum, update, wait.
+        num_pairs: How many.
+        assignment: Who computed: "server", "worker 0", ...
+    """
+
+    batch: int
+    base_batch: int
+    workers: int
+    is_weak: bool
+    step_s: Interval | None
+    baseline_s: Interval | None
+    speed_up: Interval | None
+    phases_s: dict[str, float]
+    num_pairs: int
+    assignment: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCell:
+    """Learning and time together: a cell of the grid of batch sizes and workers.
+
+    Attributes:
+        steps: To target: median over seeds and its interval, the evaluation grid's width in it.
+        steps_range: Fewest and most over the seeds.
+        time_s: To target: steps times seconds a step.
+        full_run_s: The same, measured by a run in full; None where it was not made.
+        efficiency: Speed-up over the workers there are cores for (`max(1, workers)`).
+        verdict: Is it faster to the target than one core at the same batch? "pass", "fail" or
+            "inconclusive"; "" for the baseline itself.
+        reason: What is missing and why; "".
+    """
+
+    batch: int
+    workers: int
+    rate: float | None
+    rate_at_edge: bool
+    num_seeds: int
+    num_reached: int
+    steps: Interval | None
+    steps_range: tuple[int, int] | None
+    step_s: Interval | None
+    time_s: Interval | None
+    full_run_s: float | None
+    efficiency: Interval | None
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalBatch:
+    """The critical batch size by one way.
+
+    Attributes:
+        way: "hyperbola", "noise scale" or "branching".
+        batch: In samples; ends may be 0 or infinite where the batch sizes do not bound it.
+        how: One sentence: what was measured, and the source.
+    """
+
+    way: str
+    batch: Interval | None
+    how: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerCell:
+    """What a user would take instead, on the same data and target, one process and all cores."""
+
+    peer: str
+    version: str
+    batch: int
+    rate: float | None
+    step_s: float | None
+    steps: int | None
+    time_s: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimeModel:
+    """Seconds a step as a function of batch and workers, fitted.
+
+    Attributes:
+        constants_us: By name, in microseconds.
+        held_out_error: Median relative error on cells that were left out of the fit.
+        worst_error: The worst of them.
+        predicted: (batch, workers, seconds).
+    """
+
+    formula: str
+    constants_us: dict[str, float]
+    held_out_error: float
+    worst_error: float
+    predicted: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostLine:
+    """How many workers it takes to beat a peer (McSherry 2015); None: no number of them did."""
+
+    peer: str
+    batch: int
+    workers: int | None
+    is_measured: bool
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All of it.
+
+    Attributes:
+        title: Of the data and model, for people.
+        num_cores: Of the machine that the timings were made on.
+        command: That makes it again.
+        target: As "test_accuracy>=0.95".
+        fit: Of the hyperbola: (least steps, critical batch), for the picture; None without it.
+        products: Sentences about the full runs: "batch 64, 2 workers: 3.1 s, expected 2.9 to 3.3".
+        products_hold: Do all full runs lie within their interval? None where none was made.
+        digests: Compared over numbers of workers: how many, and whether all were equal.
+        left_out: What the budget left out, a sentence each.
+        environment: Machine, versions, numerics, by name.
+        configuration: As TOML or JSON text.
+        warnings: What a reader must know, such as a schedule that depends on the length.
+    """
+
+    title: str
+    command: str
+    made: str
+    num_rows: int
+    num_test_rows: int
+    num_parameters: int
+    num_cores: int
+    target: str
+    batches: tuple[int, ...]
+    workers: tuple[int, ...]
+    grid_samples: int
+    most_samples: int
+    learning: tuple[LearningCell, ...]
+    timings: tuple[TimingCell, ...]
+    cells: tuple[GridCell, ...]
+    fit: tuple[float, float] | None
+    critical: tuple[CriticalBatch, ...]
+    step_time: StepTimeModel | None
+    peers: tuple[PeerCell, ...]
+    cost: tuple[CostLine, ...]
+    products: tuple[str, ...]
+    products_hold: bool | None
+    num_digests: int
+    digests_equal: bool
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+    environment: dict[str, str]
+    configuration: str

@@ -1,0 +1,155 @@
+"""One learning run: made by a process of its own, read back from its directory.
+
+A run is ended by its target, or when it has used the samples of its rung; the next rung resumes it,
+with the same bits as if it had never been ended.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from blake3 import blake3
+
+from distsgd.config import TrainConfig
+from distsgd.errors import DivergedError, TrainingInterrupted
+from distsgd.experiments.children import serve
+from distsgd.experiments.plan import LearningKey
+from distsgd.parallel.server.target import Target
+from distsgd.run.callbacks import Callback
+from distsgd.run.trainer import Trainer
+from distsgd.statistics.noise_summary import late_noise_scale
+from distsgd.store.logs import EvaluationLog, EvaluationRow, read_history
+from distsgd.store.run_directory import RunDirectory
+
+Ending = Literal["reached", "diverged", "spent", "unfinished", "missing"]
+MOST_POINTS = 200
+
+
+class _Training:
+    """Makes learning runs, or more of them, in a process of its own: see `children.serve`."""
+
+    def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+
+    def stop(self) -> None:
+        """End the run under way after its step."""
+        if self._trainer is not None:
+            self._trainer.request_stop()
+
+    def make(self, task: dict[str, Any]) -> None:
+        """Train ``task["run"]`` to its first evaluation at or behind ``task["until_step"]``."""
+        until_step = task["until_step"]
+
+        def look(row: EvaluationRow) -> None:
+            if until_step is not None and row.step >= until_step:
+                self.stop()
+
+        self._trainer = Trainer(
+            TrainConfig.from_dict(task["config"]),
+            run_dir=Path(task["run"]),
+            cache_dir=task["cache_dir"],
+            callbacks=[Callback(on_evaluate=look)],
+        )
+        with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
+            self._trainer.fit(resume="auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What the directory of a learning run says.
+
+    Attributes:
+        ending: "reached": it met its target; "spent": it used all its samples without.
+        evaluations: In the order of their steps, none beyond the asked rung.
+    """
+
+    key: LearningKey
+    ending: Ending
+    evaluations: tuple[EvaluationRow, ...]
+    seconds: float
+    digest: str
+    configuration: str = ""  # Digest of its canonical configuration.
+
+    @property
+    def steps(self) -> int | None:
+        """Updates to the evaluation that met the target."""
+        return self.evaluations[-1].step if self.ending == "reached" else None
+
+    @classmethod
+    def read(cls, directory: Path, key: LearningKey) -> Learned:
+        """Of the experiment in `directory`. Raises CheckpointError, RunError where damaged."""
+        place = directory / key.name
+        if not RunDirectory.is_run(place):
+            return cls(key, "missing", (), 0.0, "")
+        run = RunDirectory.open(place)
+        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        rows = EvaluationLog(run.evaluations_path).read()
+        ending: Ending = "unfinished"
+        if result.get("status") == "diverged":
+            ending = "diverged"
+        elif result.get("status") == "done":
+            ending = "reached" if result["stopped_by"] == "target" else "spent"
+        return cls(
+            key,
+            ending,
+            rows,
+            result.get("seconds", 0.0),
+            result.get("weights_digest", ""),
+            blake3(run.config_path.read_bytes()).hexdigest()[:16],
+        )
+
+    def at(self, steps: int) -> Learned:
+        """The same as it was after `steps` updates, whatever has been made of it since."""
+        rows = tuple(row for row in self.evaluations if row.step <= steps)
+        has_later = len(rows) < len(self.evaluations)
+        ending: Ending = "unfinished" if has_later else self.ending
+        return replace(self, ending=ending, evaluations=rows)
+
+    def is_final(self) -> bool:
+        """Will it not be trained any longer?"""
+        return self.ending in ("reached", "diverged", "spent")
+
+    def least_cost(self, target: Target) -> float:
+        """The best of the target's metric so far, the lower the better; infinite without any."""
+        values = [getattr(row, target.metric) for row in self.evaluations]
+        sign = -1.0 if target.at_least else 1.0
+        return min((sign * value for value in values if value is not None), default=math.inf)
+
+
+def noise_scale_of(directory: Path, key: LearningKey) -> float | None:
+    """Of its last third, in samples; None where it was not measured."""
+    table = _history(directory, key)
+    if table is None:
+        return None
+    samples, scales = (table[name].to_numpy() for name in ("samples", "noise_scale"))
+    return late_noise_scale(samples.astype(np.float64), scales.astype(np.float64))
+
+
+def losses_of(directory: Path, key: LearningKey) -> tuple[tuple[int, float], ...]:
+    """(samples, training loss): at most `MOST_POINTS`, each the mean of the steps in between."""
+    table = _history(directory, key)
+    if table is None:
+        return ()
+    samples, losses = table["samples"].to_numpy(), table["train_loss"].to_numpy()
+    ends = np.unique(np.linspace(0, len(samples), min(MOST_POINTS, len(samples)) + 1).astype(int))
+    means = np.add.reduceat(losses, ends[:-1]) / np.diff(ends)
+    points = zip(samples[ends[1:] - 1].tolist(), means.tolist(), strict=True)
+    return tuple((samples, mean) for samples, mean in points if np.isfinite(mean))
+
+
+def _history(directory: Path, key: LearningKey) -> Any:
+    place = directory / key.name
+    if not RunDirectory.is_run(place):
+        return None
+    table = read_history(RunDirectory.open(place).history)
+    return table if len(table) else None
+
+
+if __name__ == "__main__":
+    training = _Training()
+    serve(training.make, training.stop)

@@ -1,0 +1,46 @@
+"""scikit-learn: ``MLPClassifier.partial_fit``, one pass over the rows of a chunk at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier
+
+from distsgd.experiments.peers.training import PeerTask, Table
+
+_ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
+
+
+class SklearnPeer:
+    """See `Peer`."""
+
+    def __init__(self, task: PeerTask, train: Table, test: Table) -> None:
+        self.version = sklearn.__version__
+        self._train, self._test = train, test
+        self._classes = np.arange(task.sizes[-1])
+        self._network = MLPClassifier(
+            task.sizes[1:-1],
+            activation=_ACTIVATIONS[task.activation],
+            solver="sgd",
+            alpha=0.0,
+            batch_size=task.batch,
+            learning_rate_init=task.rate,
+            momentum=task.momentum,
+            nesterovs_momentum=task.nesterov,
+            shuffle=False,  # The rows come in the order of a permutation.
+            random_state=task.seed % 2**32,
+        )
+
+    def train(self, rows: NDArray[np.int64]) -> None:
+        """See `Peer.train`."""
+        # The last chunk of an epoch may be smaller than a batch, which it would warn about.
+        self._network.batch_size = min(self._network.batch_size, len(rows))
+        self._network.partial_fit(self._train.x[rows], self._train.y[rows], self._classes)
+
+    def evaluate(self) -> tuple[float, float]:
+        """See `Peer.evaluate`."""
+        shares = self._network.predict_proba(self._test.x)
+        loss = float(log_loss(self._test.y, shares, labels=self._classes))
+        return loss, float((shares.argmax(1) == self._test.y).mean())

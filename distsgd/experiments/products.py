@@ -1,0 +1,140 @@
+"""The proof of the product: some of its cells trained in full, with their workers.
+
+The run is that of a learning cell, with workers, and ends at the step where that met the target:
+its weights must have the same digest, and its seconds lie in the interval that the product gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distsgd.experiments.learning_run import Learned
+from distsgd.experiments.plan import Grid, LearningKey, TimingKey
+from distsgd.experiments.timing import read_pairs
+from distsgd.run.trainer import Trainer
+from distsgd.statistics.intervals import Interval
+from distsgd.statistics.student import student_quantile
+from distsgd.store.logs import read_history
+from distsgd.store.run_directory import RunDirectory
+
+NUM_FULL_RUNS = 3
+LEAST_S = 0.5
+
+
+class FullKey(NamedTuple):
+    """One run in full: a learning run that met the target, and workers."""
+
+    learning: LearningKey
+    workers: int
+
+    @property
+    def name(self) -> str:
+        """Of its directory, below the experiment's."""
+        return f"full/batch-{self.learning.batch}-workers-{self.workers}"
+
+
+@dataclass(frozen=True, slots=True)
+class FullRun:
+    """A run in full next to what the product says of it.
+
+    Attributes:
+        seconds: From the first step to the update that met the target; None: not made.
+        expected: Steps times seconds a step, with the interval for one more run.
+        same_bits: Has it the weights of the learning run?
+    """
+
+    key: FullKey
+    seconds: float | None
+    expected: Interval | None
+    same_bits: bool
+
+    @property
+    def holds(self) -> bool:
+        """Do its seconds lie in the interval, and are the bits the same?"""
+        if self.seconds is None or self.expected is None:
+            return False
+        return self.same_bits and self.expected.low <= self.seconds <= self.expected.high
+
+
+def chosen_runs(cells: Sequence[tuple[FullKey, float]]) -> tuple[FullKey, ...]:
+    """Which cells are run in full, of all with their expected seconds.
+
+    The quickest with workers, the quickest without, and the slowest. Those of `LEAST_S` come first:
+    below that the first steps of a run, which touch their memory for the first time and try who
+    computes, are no small part of it.
+    """
+    ordered = sorted(cells, key=lambda cell: (cell[1] < LEAST_S, cell[1], cell[0]))
+    with_workers = [key for key, _ in ordered if key.workers]
+    without = [key for key, _ in ordered if not key.workers]
+    picked = [*with_workers[:1], *without[:1]]
+    slowest = sorted(cells, key=lambda cell: (-cell[1], cell[0]))
+    left = [key for key, _ in slowest if key not in picked]
+    return (*picked, *left[: NUM_FULL_RUNS - len(picked)])
+
+
+@dataclass(frozen=True, slots=True)
+class FullRuns:
+    """Makes and reads the full runs of an experiment."""
+
+    grid: Grid
+    directory: Path
+    cache_dir: str | None
+
+    def make(self, key: FullKey, overrides: tuple[str, ...]) -> None:
+        """Train it, unless it was. Blocks. Raises as `Trainer.fit`."""
+        learned = Learned.read(self.directory, key.learning)
+        assert learned.steps is not None, "only runs that met the target are made in full"
+        config = self.grid.full_config(key.learning, workers=key.workers, steps=learned.steps)
+        config = config.with_overrides(overrides) if key.workers else config
+        place = self.directory / key.name
+        Trainer(config, run_dir=place, cache_dir=self.cache_dir).fit(resume="auto")
+
+    def read(self, key: FullKey) -> FullRun:
+        """What its directory says, next to the pairs."""
+        learned = Learned.read(self.directory, key.learning)
+        expected = self.expected(key)
+        place = self.directory / key.name
+        if not RunDirectory.is_run(place):
+            return FullRun(key, None, expected, same_bits=True)
+        run = RunDirectory.open(place)
+        history = read_history(run.history)
+        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        is_done = result.get("stopped_by") == "target" and len(history)
+        seconds = history["seconds"][-1].as_py() if is_done else None
+        same = not is_done or result["weights_digest"] == learned.digest
+        return FullRun(key, seconds, expected, same)
+
+    def expected(self, key: FullKey) -> Interval | None:
+        """Steps of this run times seconds a step, for one more run: a prediction interval."""
+        steps = Learned.read(self.directory, key.learning).steps
+        seconds = step_seconds(self.grid, self.directory, key.learning.batch, key.workers)
+        if steps is None or len(seconds) < 2:
+            return None
+        logs = np.log(seconds)
+        spread = float(logs.std(ddof=1)) * math.sqrt(1 + 1 / len(logs))
+        half, mid = student_quantile(0.95, len(logs) - 1) * spread, float(logs.mean())
+        return Interval(*(steps * math.exp(mid + part) for part in (-half, 0.0, half)))
+
+
+def step_seconds(grid: Grid, directory: Path, batch: int, workers: int) -> list[float]:
+    """All that was measured of a step at this batch and number of workers, in seconds."""
+    found = []
+    for key in grid.timings:
+        for pair in read_pairs(directory, key):
+            if (key.batch, key.workers) == (batch, workers):
+                found.append(pair.candidate.seconds)
+            if (key.base_batch, 0) == (batch, workers):
+                found.append(pair.baseline.seconds)
+    return found
+
+
+def timing_of(grid: Grid, batch: int, workers: int) -> TimingKey | None:
+    """The strong-scaling series of a cell; None for the baseline and what is not timed."""
+    wanted = TimingKey(batch, workers, batch)
+    return wanted if wanted in grid.timings else None

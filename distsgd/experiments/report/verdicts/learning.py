@@ -1,0 +1,80 @@
+"""What larger batches bought in steps, and the critical batch size by three ways. Pure."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from distsgd.experiments.findings import CriticalBatch, Findings, GridCell
+from distsgd.experiments.report import words
+from distsgd.experiments.report.verdicts.verdict import Verdict
+
+
+def learned(findings: Findings) -> list[GridCell]:
+    """A cell for each batch size that reached the target, by batch; steps know no workers."""
+    cells: dict[int, GridCell] = {}
+    for cell in findings.cells:
+        if cell.steps is not None:
+            cells.setdefault(cell.batch, cell)
+    return [cells[size] for size in sorted(cells)]
+
+
+def steps_saved(findings: Findings) -> Verdict:
+    """The sentence; where fewer than two batch sizes reached the target, that."""
+    cells = learned(findings)
+    figures = {
+        "steps": [{"batch": cell.batch, "steps": cell.steps} for cell in cells],
+        "critical": list(findings.critical),
+    }
+    ways = _ways(findings)
+    if not cells:
+        text = f"what a larger batch saves in steps is not known: none reached the target{ways}"
+        return Verdict(words.sentence(text), figures)
+    first, last = cells[0], cells[-1]
+    if first is last:
+        only = words.batch(findings, first.batch)
+        text = f"only {only} reached the target, in {_steps(first)} steps"
+        text += f", so what a larger batch saves is not known{ways}"
+        return Verdict(words.sentence(text), figures)
+    assert first.steps is not None
+    assert last.steps is not None
+    more, fewer = last.batch / first.batch, first.steps.mid / last.steps.mid
+    figures |= {"rows_ratio": more, "steps_ratio": fewer}
+    text = (
+        f"from {words.batch(findings, first.batch)} to {words.batch(findings, last.batch)}, "
+        f"{words.times(more)} times the rows a step, the steps to target fall from "
+        f"{_steps(first)} to {_steps(last)}, {words.times(fewer)} times fewer{ways}"
+    )
+    return Verdict(words.sentence(text), figures)
+
+
+def _steps(cell: GridCell) -> str:
+    return words.count(cell.steps.mid) if cell.steps else "an unknown number"
+
+
+def _ways(findings: Findings) -> str:
+    known = [way for way in findings.critical if way.batch is not None]
+    if not known:
+        whys = [f"{way.way}: {_shortly(way.reason)}" for way in findings.critical]
+        why = "; ".join(whys)
+        return f"; a critical batch size was not found ({why or 'not looked for'})"
+    told = [f"{words.samples_within(way.batch)} by {_called(way)}" for way in known if way.batch]
+    text = f"; the critical batch size is {words.listed(told)}"
+    return text + _agreement(known)
+
+
+def _shortly(reason: str) -> str:
+    """The beginning of a reason, which in full stands with the picture."""
+    return reason.split(";", maxsplit=1)[0].split(" (", maxsplit=1)[0]
+
+
+def _called(way: CriticalBatch) -> str:
+    return f"the {way.way}" if way.way != "branching" else way.way
+
+
+def _agreement(known: list[CriticalBatch]) -> str:
+    within = [way.batch for way in known if way.batch is not None]
+    if len(within) < 2:
+        return ""
+    pairs = combinations(within, 2)
+    is_apart = any(one.high < two.low or two.high < one.low for one, two in pairs)
+    return ", which do not agree" if is_apart else ", within each other's intervals"

@@ -1,0 +1,197 @@
+"""What a second worker bought, at which batch sizes, and why: ratios and phases. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distsgd.experiments.findings import Findings, TimingCell
+from distsgd.experiments.report import words
+from distsgd.experiments.report.verdicts.verdict import Verdict
+from distsgd.statistics.intervals import Interval
+
+
+def second_worker(findings: Findings) -> int | None:
+    """The number of workers that stands for "a second worker": 2, or the next above it."""
+    return min((number for number in findings.workers if number >= 2), default=None)
+
+
+def strong(findings: Findings, workers: int) -> list[TimingCell]:
+    """Timings of a number of workers at the same batch as the baseline, by batch."""
+    cells = [one for one in findings.timings if one.workers == workers and not one.is_weak]
+    return sorted(cells, key=lambda cell: cell.batch)
+
+
+def standing(speed_up: Interval) -> str:
+    """Of a speed-up with its interval: "faster", "slower" or "undecided"."""
+    if speed_up.low > 1.0:
+        return "faster"
+    return "slower" if speed_up.high < 1.0 else "undecided"
+
+
+def bought(findings: Findings) -> Verdict:
+    """At which batch sizes a second worker is faster than one core, slower, or neither."""
+    number = second_worker(findings)
+    if number is None:
+        text = "what a second worker buys was not measured: the experiment asked for no more than "
+        return Verdict(
+            words.sentence(text + words.workers(max(findings.workers, default=0))),
+            {"workers": list(findings.workers)},
+        )
+    who = "a second worker" if number == 2 else words.workers(number)
+    cells = strong(findings, number)
+    groups = grouped(cells)
+    figures = {
+        "workers": number,
+        "faster": [_speed_figures(cell) for cell in groups["faster"]],
+        "slower": [_speed_figures(cell) for cell in groups["slower"]],
+        "undecided": [_speed_figures(cell) for cell in groups["undecided"]],
+    }
+    clauses = []
+    if groups["faster"]:
+        pays = "pays" if number == 2 else "pay"
+        clauses.append(f"{who} {pays} at {_gains(findings, groups['faster'])}")
+    elif any(groups.values()):
+        surely = "is not known to buy" if groups["undecided"] else "bought no"
+        clauses.append(f"{who} {surely} speed at any batch size")
+    else:
+        clauses.append(f"{who} was not timed at any batch size")
+    if groups["slower"]:
+        clauses.append(f"time is lost at {_losses(findings, groups['slower'])}")
+    if groups["undecided"]:
+        clauses.append(f"undecided is {_gains(findings, groups['undecided'])}")
+    text = "; ".join(clauses)
+    if findings.num_cores < number:
+        text += f" (on a machine with {words.cores(findings.num_cores)})"
+    return Verdict(words.sentence(text), figures)
+
+
+def grouped(cells: Sequence[TimingCell]) -> dict[str, list[TimingCell]]:
+    """The timings by their standing."""
+    groups: dict[str, list[TimingCell]] = {"faster": [], "slower": [], "undecided": []}
+    for cell in cells:
+        if cell.speed_up is not None:
+            groups[standing(cell.speed_up)].append(cell)
+    return groups
+
+
+def _gains(findings: Findings, cells: Sequence[TimingCell]) -> str:
+    """Where, and how many times one core's speed at the first and the last of them."""
+    told = []
+    for cell in _ends(cells):
+        assert cell.speed_up is not None
+        base = f"one core's {words.seconds(cell.baseline_s.mid)}" if cell.baseline_s else "one core"
+        ratio = f"{cell.speed_up.mid:.2f} times ({words.ratio_within(cell.speed_up)}) as fast"
+        told.append(f"{ratio} as {base}{_where(findings, cell, cells)}")
+    sizes = words.batches(findings, [cell.batch for cell in cells])
+    return f"{sizes}: a step is {words.listed(told)}"
+
+
+def _losses(findings: Findings, cells: Sequence[TimingCell]) -> str:
+    """Where, and the seconds a step of both at the first and the last of them."""
+    told = []
+    for cell in _ends(cells):
+        took = words.seconds(cell.step_s.mid) if cell.step_s else "more"
+        base = words.seconds(cell.baseline_s.mid) if cell.baseline_s else "that"
+        told.append(f"{took} instead of one core's {base}{_where(findings, cell, cells)}")
+    sizes = words.batches(findings, [cell.batch for cell in cells])
+    return f"{sizes}: a step takes {words.listed(told)}"
+
+
+def _ends(cells: Sequence[TimingCell]) -> list[TimingCell]:
+    return [cells[0]] if len(cells) == 1 else [cells[0], cells[-1]]
+
+
+def _where(findings: Findings, cell: TimingCell, cells: Sequence[TimingCell]) -> str:
+    return "" if len(cells) == 1 else f" at {words.batch(findings, cell.batch)}"
+
+
+def why(findings: Findings) -> Verdict:
+    """Where a step goes at the batch sizes that gain least and most; what more workers add."""
+    number = second_worker(findings)
+    known = (
+        [] if number is None else [c for c in strong(findings, number) if shares(c) and c.step_s]
+    )
+    if number is None or not known:
+        return _why_one_core(findings)
+    worst = min(known, key=lambda cell: cell.speed_up.mid if cell.speed_up else 1.0)
+    best = max(known, key=lambda cell: cell.speed_up.mid if cell.speed_up else 1.0)
+    ends = [worst] if worst is best else [worst, best]
+    clauses = [_step_clause(findings, cell) for cell in ends]
+    text = f"the step says why: {'; '.join(clauses)}"
+    more, figures = _more_workers(findings, number)
+    figures["steps"] = [_step_figures(cell) for cell in ends]
+    return Verdict(words.sentence(text + more), figures)
+
+
+def _step_clause(findings: Findings, cell: TimingCell) -> str:
+    size, who = words.batch(findings, cell.batch), words.workers(cell.workers)
+    took = words.seconds(cell.step_s.mid) if cell.step_s else "an unknown time"
+    base = f" (one core: {words.seconds(cell.baseline_s.mid)})" if cell.baseline_s else ""
+    if not any(name.startswith("worker") for name in cell.assignment):
+        return f"at {size} the plan left the step to the server, {took}{base}, while {who} rested"
+    parts = [
+        f"{words.percent(share)} {words.PHASES.get(name, name)}"
+        for name, share in shares(cell)[:2]
+        if share >= 0.1
+    ]
+    return f"at {size} a step of {who} takes {took}{base}, {words.listed(parts)}"
+
+
+def shares(cell: TimingCell) -> list[tuple[str, float]]:
+    """The phases of a step by their share of it, the largest first; "other" is what is left."""
+    known = sum(cell.phases_s.values())
+    whole = max(known, cell.step_s.mid if cell.step_s else 0.0)
+    if known <= 0.0:
+        return []
+    parts = [(name, phase_s / whole) for name, phase_s in cell.phases_s.items() if phase_s]
+    if whole - known > 0.005 * whole:
+        parts.append(("other", 1.0 - known / whole))
+    return sorted(parts, key=lambda part: -part[1])
+
+
+def _why_one_core(findings: Findings) -> Verdict:
+    known = [cell for cell in strong(findings, 0) if shares(cell) and cell.step_s]
+    if not known:
+        return Verdict("Where a step spends its time was not measured.", {"steps": []})
+    cell = known[-1]
+    name, share = shares(cell)[0]
+    took = words.seconds(cell.step_s.mid) if cell.step_s else ""
+    size = words.batch(findings, cell.batch)
+    text = f"on one core a step at {size} takes {took}, {words.percent(share)} of it "
+    text += words.PHASES.get(name, name)
+    return Verdict(words.sentence(text), {"steps": [_step_figures(cell)]})
+
+
+def _more_workers(findings: Findings, number: int) -> tuple[str, dict[str, Any]]:
+    """Of each larger number of workers: where it is clearly faster than the one before."""
+    clauses, figures = [], {}
+    before = {cell.batch: cell for cell in strong(findings, number)}
+    for more in sorted(one for one in findings.workers if one > number):
+        cells = {cell.batch: cell for cell in strong(findings, more)}
+        gained = [size for size, cell in cells.items() if _is_clearly(cell, before.get(size))]
+        figures[f"faster_with_{more}_than_{number}"] = gained
+        if gained:
+            clauses.append(
+                f"{more} workers are faster than {number} at {words.batches(findings, gained)}"
+            )
+        else:
+            clauses.append(f"{more} workers buy nothing over {number} at any batch size")
+        before, number = cells, more
+    return "".join(f"; {clause}" for clause in clauses), figures
+
+
+def _is_clearly(cell: TimingCell, before: TimingCell | None) -> bool:
+    if before is None or cell.speed_up is None or before.speed_up is None:
+        return False
+    return cell.speed_up.low > before.speed_up.high
+
+
+def _speed_figures(cell: TimingCell) -> dict[str, Any]:
+    keys = ("batch", "speed_up", "step_s", "baseline_s", "num_pairs")
+    return {key: getattr(cell, key) for key in keys}
+
+
+def _step_figures(cell: TimingCell) -> dict[str, Any]:
+    figures = {"workers": cell.workers, **_speed_figures(cell), "phases_s": cell.phases_s}
+    return {**figures, "shares": dict(shares(cell)), "assignment": list(cell.assignment)}

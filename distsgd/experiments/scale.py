@@ -1,0 +1,157 @@
+"""``experiment scale``: learning, then time, then the proof of their product, then the report.
+
+All state is in the experiment's directory: what it holds is not made again::
+
+    experiment.json     the plan
+    learning/ timing/ full/ branches/ peers/
+    cells.parquet report.html report.json
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distsgd.base.files import make_private_directory, read_json, write_json_atomic
+from distsgd.data.cache_directory import DirectoryLock
+from distsgd.errors import ConfigError, RunError
+from distsgd.experiments.branching import Branching
+from distsgd.experiments.cells_file import write_cells
+from distsgd.experiments.collect import Collected
+from distsgd.experiments.conclude import conclude
+from distsgd.experiments.estimate import Estimate, calibrate, within_budget
+from distsgd.experiments.findings import Findings
+from distsgd.experiments.learning import Learning
+from distsgd.experiments.peer_runs import PeerRuns
+from distsgd.experiments.plan import Grid, Piece, ScalePlan
+from distsgd.experiments.products import FullRuns
+from distsgd.experiments.report import write_report
+from distsgd.experiments.timing import Timing, workers_at
+from distsgd.run.source import manifest_of, prepared_data
+from distsgd.run.spec import build_model
+
+PLAN_FILE, CELLS_FILE = "experiment.json", "cells.parquet"
+
+
+def read_plan(directory: Path) -> ScalePlan:
+    """What the experiment in `directory` is to find out. Raises RunError where there is none."""
+    path = directory / PLAN_FILE
+    if not path.is_file():
+        raise RunError(directory, f"holds no experiment (it has no {PLAN_FILE}); see --out")
+    try:
+        return ScalePlan.from_dict(read_json(path))
+    except (ConfigError, KeyError, TypeError) as error:
+        raise RunError(path, f"is damaged: {error}; begin another experiment") from error
+
+
+@dataclass(slots=True)
+class Scale:
+    """One experiment under way.
+
+    Attributes:
+        say: Called with what a person should know.
+        note: Told of each piece of work that is done.
+    """
+
+    directory: Path
+    plan: ScalePlan
+    cache_dir: Path | None
+    say: Callable[[str], None]
+    note: Callable[[Piece], None] = lambda _: None
+    _began_s: float = field(default_factory=time.monotonic)
+    _held: list[DirectoryLock] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Write down what is to be found out, as far as the budget has room for it.
+
+        Raises RunError where the directory holds an experiment already.
+        """
+        if (self.directory / PLAN_FILE).exists():
+            way_out = "continue it by --resume, or choose another --out"
+            raise RunError(self.directory, f"holds an experiment already; {way_out}")
+        if self.plan.budget_s is not None:
+            self.dry_run()
+            for said in self.plan.left_out:
+                self.say(f"the budget leaves out: {said}")
+        make_private_directory(self.directory)
+        write_json_atomic(self.directory / PLAN_FILE, self.plan.to_dict())
+
+    def run(self) -> Findings:
+        """Make what is missing, or as much as the budget has room for. Blocks.
+
+        Raises:
+            ConfigError, DataError: Nothing was started.
+            ClusterError: Ray does not start, or a worker is missing; what was made is kept.
+        """
+        data = self._data()
+        manifest = manifest_of(data)
+        grid = Grid.of(self.plan, manifest.train_rows)
+        model = build_model(self.plan.config, manifest.num_features)
+        failed = self._learn(grid)
+        found = Collected(grid, self.directory, failed)
+        chosen = found.chosen()
+        over: Any = {"is_over": self._is_over, "note": self.note}
+        self._time(found, data)
+        failed |= Branching(grid, self.directory, self._cache()).make(data, chosen, **over)
+        failed |= PeerRuns(grid, self.directory).make(data, model, chosen, **over)
+        return conclude(found, manifest, model)
+
+    def dry_run(self) -> tuple[Grid, Estimate]:
+        """What would be made and how long it takes at most; times some steps of each batch size."""
+        data = self._data()
+        num_rows = manifest_of(data).train_rows
+        sample_s = calibrate(Grid.of(self.plan, num_rows), data)
+        self.plan, found = within_budget(self.plan, num_rows, sample_s)
+        return Grid.of(self.plan, num_rows), found
+
+    def _data(self) -> Path:
+        found = prepared_data(
+            self.plan.config, cache_dir=self.cache_dir, on_message=self.say, held=self._held
+        )
+        if not isinstance(found, Path):
+            way_out = "copy the rows to a disk of this machine (set [data] path)"
+            raise ConfigError(
+                [f"data.path is on object storage, which timings do not take; {way_out}"]
+            )
+        return found
+
+    def _cache(self) -> str | None:
+        return str(self.cache_dir) if self.cache_dir else None
+
+    def _learn(self, grid: Grid) -> dict[str, str]:
+        learning = Learning(grid, self.directory, self._cache(), self._is_over, self.note)
+        learning.run()
+        return learning.failed
+
+    def _time(self, found: Collected, data: Path) -> None:
+        """The pairs, then the runs in full; while they are timed nothing else runs."""
+        grid = found.grid
+        timing = Timing(grid, self.directory, data, self._is_over, self.note)
+        full = FullRuns(grid, self.directory, self._cache())
+        if timing.is_made and all(full.read(key).seconds for key in found.wanted_full_runs()):
+            return
+        with workers_at(grid) as overrides:
+            timing.run(overrides)
+            for key in found.wanted_full_runs():
+                if not self._is_over() and full.read(key).seconds is None:
+                    full.make(key, overrides)
+                    self.note(Piece("full", key.learning.batch, key.name))
+
+    def _is_over(self) -> bool:
+        budget_s = self.plan.budget_s
+        return budget_s is not None and time.monotonic() - self._began_s > budget_s
+
+
+def write(findings: Findings, directory: Path, *, png: bool = False) -> list[Path]:
+    """The cells and the report, each file whole; blocks.
+
+    Raises:
+        MissingExtraError: `png` needs what is not installed; nothing is written then.
+        RunError: The operating system refuses.
+    """
+    files = write_report(findings, directory, png=png)
+    write_cells(findings, directory / CELLS_FILE)
+    return [*files, directory / CELLS_FILE]

@@ -1,0 +1,195 @@
+"""A whole experiment on one core: what it finds, that it says what is missing, that a kill changes
+nothing but the times."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from distsgd.errors import RunError
+from distsgd.experiments.findings import Findings, LearningCell
+from distsgd.experiments.scale import PLAN_FILE, Scale, read_plan, write
+from tests.unit.experiments.rows import begun, plan_of, write_rows
+
+QUICK = {"timed_s": 0.05}
+_OTHER = {"seconds", "configuration"}  # That has the path of the rows in it.
+
+
+def made(directory: Path) -> Findings:
+    """What an experiment finds, in this process."""
+    return Scale(directory, read_plan(directory), directory.parent / "cache", lambda _: None).run()
+
+
+def but_for_times(cell: LearningCell) -> dict[str, Any]:
+    """A learning run without its seconds."""
+    names = set(LearningCell.__slots__) - _OTHER
+    return {name: getattr(cell, name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
+    """An experiment that was not disturbed."""
+    directory, _ = begun(tmp_path_factory.mktemp("whole"), **QUICK)
+    return directory, made(directory)
+
+
+def test_each_batch_size_has_its_trials_its_seeds_and_its_time(
+    whole: tuple[Path, Findings],
+) -> None:
+    _, found = whole
+    assert found.batches == (4, 240)
+    for batch in found.batches:
+        runs = [cell for cell in found.learning if cell.batch == batch]
+        assert len([cell for cell in runs if cell.is_trial]) == 8
+        counted = [cell for cell in runs if not cell.is_trial]
+        assert [cell.seed for cell in counted] == [1, 2]
+        assert len({cell.rate for cell in counted}) == 1
+    timed = {(cell.batch, cell.workers): cell for cell in found.timings}
+    assert set(timed) == {(4, 0), (240, 0)}
+    assert all(cell.step_s is not None for cell in timed.values())
+
+
+def test_steps_to_target_lie_on_the_grid_of_samples(whole: tuple[Path, Findings]) -> None:
+    _, found = whole
+    reached = [cell for cell in found.learning if cell.steps is not None]
+    assert reached, "nothing met the target"
+    for cell in reached:
+        assert cell.samples_until is not None
+        assert cell.samples_after is not None
+        assert cell.samples_until - cell.samples_after <= max(found.grid_samples, cell.batch)
+        before = [value for samples, value in cell.curve if samples <= cell.samples_after]
+        assert all(value < 0.85 for value in before)
+        assert cell.curve[-1][1] >= 0.85
+
+
+def test_what_is_missing_has_its_reason(whole: tuple[Path, Findings]) -> None:
+    _, found = whole
+    for cell in found.learning:
+        assert bool(cell.reason) == (cell.steps is None)
+    for way in found.critical:
+        assert bool(way.reason) == (way.batch is None)
+
+
+def test_runs_in_full_have_the_bits_of_the_learning_runs(whole: tuple[Path, Findings]) -> None:
+    _, found = whole
+    assert found.num_digests > 0
+    assert found.digests_equal
+
+
+def test_a_branch_with_the_batch_of_the_trunk_is_the_trunk_trained_on(
+    whole: tuple[Path, Findings],
+) -> None:
+    directory, found = whole
+    first = min(cell for cell in (directory / "branches").iterdir() if "batch-4" in cell.name)
+    step = int(first.name.split("-")[1])
+    result = json.loads((first / "result.json").read_text())
+    trunk = next(
+        cell for cell in found.learning if not cell.is_trial and cell.batch == 4 and cell.steps
+    )
+    place = directory / "learning" / "batch-4" / f"rate-{trunk.rate:.6g}" / f"seed-{trunk.seed}"
+    history = pq.read_table(place / "history")
+    branch = pq.read_table(first / "history")
+    losses = dict(zip(history["step"].to_pylist(), history["train_loss"].to_pylist(), strict=True))
+    common = [
+        (losses[step], loss)
+        for step, loss in zip(
+            branch["step"].to_pylist(), branch["train_loss"].to_pylist(), strict=True
+        )
+        if step in losses
+    ]
+    assert common
+    assert all(ours == its for ours, its in common)
+    assert result["steps"] > step
+
+
+def test_cells_are_written_one_a_row(whole: tuple[Path, Findings], tmp_path: Path) -> None:
+    _, found = whole
+    files = write(found, tmp_path)
+    assert {file.name for file in files} == {"report.html", "report.json", "cells.parquet"}
+    table = pq.read_table(tmp_path / "cells.parquet")
+    assert len(table) == len(found.learning) + len(found.timings)
+    assert set(table["kind"].to_pylist()) == {"trial", "learning", "timing"}
+    assert all(table["machine"].to_pylist())
+
+
+def test_an_experiment_is_not_begun_over_another(whole: tuple[Path, Findings]) -> None:
+    directory, _ = whole
+    again = Scale(directory, read_plan(directory), None, lambda _: None)
+    with pytest.raises(RunError, match="holds an experiment already; continue it by --resume"):
+        again.begin()
+
+
+def test_a_damaged_plan_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no experiment"):
+        read_plan(tmp_path)
+    (tmp_path / PLAN_FILE).write_text("{}")
+    with pytest.raises(RunError, match="is damaged"):
+        read_plan(tmp_path)
+
+
+def test_without_time_all_cells_are_there_with_their_reason(tmp_path: Path) -> None:
+    plan = plan_of(write_rows(tmp_path), budget_s=1e-9, **QUICK)
+    directory = tmp_path / "experiment"
+    scale = Scale(directory, plan, tmp_path / "cache", lambda _: None)
+    scale.begin()
+    found = scale.run()
+    assert found.left_out
+    counted = [cell for cell in found.learning if not cell.is_trial]
+    assert {cell.reason for cell in counted} == {"out of budget"}
+    assert {cell.reason for cell in found.timings} == {"out of budget"}
+    assert write(found, directory)
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from distsgd.experiments.scale import Scale, read_plan
+
+place = Path(sys.argv[1])
+Scale(place, read_plan(place), place.parent / "cache", lambda _: None).run()
+"""
+
+
+def has_trials(place: Path) -> bool:
+    return len(list(place.glob("learning/*/*/*/result.json"))) >= 3
+
+
+def has_pairs(place: Path) -> bool:
+    return len(list(place.glob("timing/*/pair-*.json"))) >= 4
+
+
+def has_branch(place: Path) -> bool:
+    return bool(list(place.glob("branches/step-*/config.json")))
+
+
+LATER = [pytest.param(is_time, marks=pytest.mark.long) for is_time in (has_pairs, has_branch)]
+
+
+@pytest.mark.parametrize("is_time", [has_trials, *LATER])
+def test_a_killed_experiment_finds_the_same_when_it_is_resumed(
+    whole: tuple[Path, Findings], tmp_path: Path, is_time: Callable[[Path], bool]
+) -> None:
+    directory, _ = begun(tmp_path, **QUICK)
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(directory)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not is_time(directory):
+        assert process.poll() is None, "it ended before it was killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found, (_, undisturbed) = made(directory), whole
+    assert list(map(but_for_times, found.learning)) == list(
+        map(but_for_times, undisturbed.learning)
+    )
+    assert (found.critical, found.fit) == (undisturbed.critical, undisturbed.fit)
+    assert found.digests_equal
