@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distsgd.cli.compare import compare
 from distsgd.cli.completion import complete_config
 from distsgd.cli.options import (
     CacheDirOption,
@@ -267,3 +268,4 @@ def seconds_of(typed: str) -> float:
 
 
 experiment_app.command()(scale)
+experiment_app.command()(compare)

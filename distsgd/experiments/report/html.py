@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from itertools import groupby
@@ -20,7 +20,7 @@ from distsgd.experiments.findings import Findings
 from distsgd.experiments.report import explore, table, theme, words
 from distsgd.experiments.report.json_report import plain
 from distsgd.experiments.report.pictures import Picture, pictures
-from distsgd.experiments.report.verdicts import verdicts
+from distsgd.experiments.report.verdicts import Verdict, verdicts
 from distsgd.experiments.report.weak import weak_rows
 
 UPLOT = "uPlot 1.6.32"
@@ -30,26 +30,13 @@ _UNIT = re.compile(r"(\d) (%|(?:µs|ms|s|min|h|times|workers?)\b)")
 
 def html_report(findings: Findings) -> str:
     """The page."""
-    css = _css()
     scripts = (_asset("uPlot.iife.min.js"), _asset("page.js"))
-    policy = (
-        f"default-src 'none'; style-src {_digest(css)}; "
-        f"script-src {' '.join(map(_digest, scripts))}; base-uri 'none'; form-action 'none'"
-    )
     title = f"Scaling of {findings.title}"
     figures = plain(explore.figures(findings))
-    head = [
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{css}</style>",
-    ]
     body = [
         _header(findings, title),
         "<main>",
-        _verdicts(findings),
+        section("verdict", "What was found", _verdicts(findings)),
         _table(findings),
         *_pictures(findings),
         _explore(figures["views"]),
@@ -58,9 +45,28 @@ def html_report(findings: Findings) -> str:
         "</main>",
         _footer(findings),
         f'<script type="application/json" id="figures">{_data(figures)}</script>',
-        *(f"<script>{script}</script>" for script in scripts),
+    ]
+    return document(title, body, scripts)
+
+
+def document(title: str, body: Iterable[str], scripts: Sequence[str] = ()) -> str:
+    """A page of `body` whose policy lets in its own style sheet and `scripts`, and nothing else."""
+    css = _css()
+    allowed = f"script-src {' '.join(map(_digest, scripts))}; " if scripts else ""
+    policy = (
+        f"default-src 'none'; style-src {_digest(css)}; {allowed}"
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = [
+        '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{css}</style>",
     ]
     lines = ["<!doctype html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body]
+    lines += [f"<script>{script}</script>" for script in scripts]
     return "\n".join([*lines, "</body>", "</html>", ""])
 
 
@@ -96,23 +102,30 @@ def _header(findings: Findings, title: str) -> str:
         words.cores(findings.num_cores),
         findings.made,
     ]
+    return heading(title, facts)
+
+
+def heading(title: str, facts: Iterable[str]) -> str:
+    """The title, and below it what is to be known first."""
     told = escape(" · ".join(facts))
     return f'<header>\n<h1>{escape(title)}</h1>\n<p class="facts">{told}</p>\n</header>'
 
 
-def _verdicts(findings: Findings) -> str:
-    told = verdicts(findings)
-    parts = [
+def _verdicts(findings: Findings) -> list[str]:
+    more = [_list(findings.warnings, "warnings")] if findings.warnings else []
+    return [*told_verdicts(verdicts(findings)), *more]
+
+
+def told_verdicts(told: Iterable[Verdict]) -> list[str]:
+    """Sentences; those that make the rest worthless stand out, above the others."""
+    every = list(told)
+    alarms = [
         f'<p class="alarm" role="alert"><strong>{_prose(one.sentence)}</strong></p>'
-        for one in told
+        for one in every
         if one.is_alarm
     ]
-    parts.append('<ol class="verdicts">')
-    parts += [f"<li>{_prose(one.sentence)}</li>" for one in told if not one.is_alarm]
-    parts.append("</ol>")
-    if findings.warnings:
-        parts.append(_list(findings.warnings, "warnings"))
-    return _section("verdict", "What was found", parts)
+    items = [f"<li>{_prose(one.sentence)}</li>" for one in every if not one.is_alarm]
+    return [*alarms, '<ol class="verdicts">', *items, "</ol>"]
 
 
 def _table(findings: Findings) -> str:
@@ -145,7 +158,7 @@ def _table(findings: Findings) -> str:
         parts += ["<h3>Runs in full</h3>", _list(findings.products)]
     if findings.left_out:
         parts += ["<h3>Left out</h3>", _list(findings.left_out)]
-    return _section("table", "Every batch size and number of workers", parts)
+    return section("table", "Every batch size and number of workers", parts)
 
 
 def _body(rows: list[table.Row]) -> str:
@@ -159,13 +172,13 @@ def _body(rows: list[table.Row]) -> str:
             cells += [
                 f'<th scope="rowgroup"{span}>{escape(row.batch)}</th>',
                 f'<td class="text"{span}>{escape(row.rate)}{edge}</td>',
-                f"<td{span}>{_figure(row.steps)}{_below(row.steps_range, row.num_seeds)}</td>",
+                f"<td{span}>{figure(row.steps)}{_below(row.steps_range, row.num_seeds)}</td>",
             ]
         cells += [
             f'<td class="text">{escape(row.who)}</td>',
-            f"<td>{_figure(row.step)}</td>",
-            f"<td>{_figure(row.time)}{_below(row.full_run)}</td>",
-            f"<td>{_figure(row.efficiency)}</td>",
+            f"<td>{figure(row.step)}</td>",
+            f"<td>{figure(row.time)}{_below(row.full_run)}</td>",
+            f"<td>{figure(row.efficiency)}</td>",
             f'<td class="text {escape(row.verdict)}">{escape(row.verdict)}</td>',
         ]
         lines.append(f'<tr class="{row.kind}">{"".join(cells)}</tr>')
@@ -177,7 +190,7 @@ def _below(*texts: str) -> str:
     return "".join(f'<br><span class="within">{escape(text)}</span>' for text in texts if text)
 
 
-def _figure(text: str) -> str:
+def figure(text: str) -> str:
     """A figure with its interval fainter; a reason in the colour of what is missing."""
     if text and not text[0].isdigit():
         return f'<span class="missing">{escape(text)}</span>'
@@ -188,17 +201,18 @@ def _figure(text: str) -> str:
 
 def _pictures(findings: Findings) -> Iterable[str]:
     drawn = pictures(findings)
-    single = [_picture(one) for one in drawn if len(one.panels) == 1]
-    yield from (_picture(one) for one in drawn if len(one.panels) > 1)
+    single = [picture_section(one) for one in drawn if len(one.panels) == 1]
+    yield from (picture_section(one) for one in drawn if len(one.panels) > 1)
     yield "\n".join(['<div class="pair">', *single, "</div>"])
 
 
-def _picture(picture: Picture) -> str:
+def picture_section(picture: Picture) -> str:
+    """Its panels, and below them its captions."""
     captions = "".join(f"<p>{_prose(one)}</p>" for one in picture.captions)
     panels = [panel.svg for panel in picture.panels]
     parts = ['<figure>\n<div class="panels">', *panels, "</div>"]
     parts.append(f"<figcaption>{captions}</figcaption>\n</figure>")
-    return _section(picture.name, picture.title, parts)
+    return section(picture.name, picture.title, parts)
 
 
 def _explore(views: list[dict[str, Any]]) -> str:
@@ -222,7 +236,7 @@ def _explore(views: list[dict[str, Any]]) -> str:
         '<div id="chart"></div>',
         "<p>Drag over the chart to zoom, click twice to see the whole again.</p>",
     ]
-    return _section("explore", "A closer look", parts, " hidden")
+    return section("explore", "A closer look", parts, " hidden")
 
 
 def _weak(findings: Findings) -> str:
@@ -232,7 +246,7 @@ def _weak(findings: Findings) -> str:
     heads = ("one core's batch", "workers", "batch", "one core, a step", "a step", "speed-up")
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in heads)
     body = "\n".join(
-        f"<tr>{''.join(f'<td>{_figure(one)}</td>' for one in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{figure(one)}</td>' for one in row)}</tr>" for row in rows
     )
     parts = [
         (
@@ -242,7 +256,7 @@ def _weak(findings: Findings) -> str:
         '<div class="scrolls" tabindex="0" role="region" aria-label="Weak scaling">',
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
     ]
-    return _section("weak", "Weak scaling", parts)
+    return section("weak", "Weak scaling", parts)
 
 
 def _again(findings: Findings) -> str:
@@ -255,7 +269,7 @@ def _again(findings: Findings) -> str:
         f"<h3>Environment</h3>\n<dl>{pairs}</dl>",
         f"<h3>Configuration</h3>\n<pre><code>{escape(findings.configuration)}</code></pre>",
     ]
-    return _section("again", "To make it again", parts)
+    return section("again", "To make it again", parts)
 
 
 def _footer(findings: Findings) -> str:
@@ -265,7 +279,8 @@ def _footer(findings: Findings) -> str:
     )
 
 
-def _section(name: str, title: str, parts: Iterable[str], more: str = "") -> str:
+def section(name: str, title: str, parts: Iterable[str], more: str = "") -> str:
+    """A part of the page under a heading; `name` is unlike that of any other."""
     opening = f'<section id="{name}"{more} aria-labelledby="{name}-h">'
     return "\n".join([opening, f'<h2 id="{name}-h">{escape(title)}</h2>', *parts, "</section>"])
 

@@ -51,7 +51,7 @@ def shown_runs(findings: Findings) -> list[tuple[int, LearningCell | None]]:
     return runs
 
 
-def thinned(points: tuple[tuple[int, float], ...]) -> list[tuple[float, float]]:
+def thinned(points: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
     """At most `MOST_POINTS` of them, the last among them."""
     step = max(1, -(-len(points) // MOST_POINTS))
     return [(float(x), y) for x, y in points[::-1][::step][::-1]]
@@ -60,7 +60,7 @@ def thinned(points: tuple[tuple[int, float], ...]) -> list[tuple[float, float]]:
 def _panel(findings: Findings) -> Panel:
     runs = shown_runs(findings)
     curves = [thinned(run.losses) for _, run in runs if run]
-    x = log_axis("samples seen", [x for c in curves for x, _ in c], _short_count, 0.02)
+    x = log_axis("samples seen", [x for c in curves for x, _ in c], short_count, 0.02)
     y = log_axis("training loss", [y for c in curves for _, y in c], _short)
     chart = Chart("loss", "Training loss over samples, any number of workers", x, y, height=262.0)
     for index, (size, run) in enumerate(runs):
@@ -96,10 +96,10 @@ def _end(run: LearningCell) -> str:
     return f"{words.significant(run.losses[-1][1])} after {words.count(run.losses[-1][0])} samples"
 
 
-def _short_count(value: float) -> str:
+def short_count(value: float) -> str:
     """A round count on an axis.
 
-    >>> _short_count(200.0), _short_count(20000.0), _short_count(3e6)
+    >>> short_count(200.0), short_count(20000.0), short_count(3e6)
     ('200', '20 k', '3 M')
     """
     for size, unit in ((1e6, " M"), (1e3, " k")):
