@@ -94,10 +94,10 @@ class Course:
         mean = float(np.average(self.loss_S[1:][is_last_S], weights=samples))
         return mean if np.isfinite(mean) else None
 
-    def losses(self) -> tuple[LossPoint, ...]:
-        """At most `MOST_POINTS`, each the mean over the samples since the one before."""
+    def losses(self, most_points: int = MOST_POINTS) -> tuple[LossPoint, ...]:
+        """At most `most_points`, each the mean over the samples since the one before."""
         num_rows = len(self.step_S) - 1
-        ends = np.unique(np.linspace(0, num_rows, min(MOST_POINTS, num_rows) + 1).astype(int))
+        ends = np.unique(np.linspace(0, num_rows, min(most_points, num_rows) + 1).astype(int))
         samples_S = np.diff(self.samples_S)
         points = []
         for first, last in pairwise(ends):

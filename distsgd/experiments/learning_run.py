@@ -18,6 +18,7 @@ from blake3 import blake3
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError, TrainingInterrupted
 from distsgd.experiments.children import serve
+from distsgd.experiments.course import Course
 from distsgd.experiments.plan import LearningKey
 from distsgd.parallel.server.target import Target
 from distsgd.run.callbacks import Callback
@@ -135,11 +136,8 @@ def losses_of(directory: Path, key: LearningKey) -> tuple[tuple[int, float], ...
     table = _history(directory, key)
     if table is None:
         return ()
-    samples, losses = table["samples"].to_numpy(), table["train_loss"].to_numpy()
-    ends = np.unique(np.linspace(0, len(samples), min(MOST_POINTS, len(samples)) + 1).astype(int))
-    means = np.add.reduceat(losses, ends[:-1]) / np.diff(ends)
-    points = zip(samples[ends[1:] - 1].tolist(), means.tolist(), strict=True)
-    return tuple((samples, mean) for samples, mean in points if np.isfinite(mean))
+    points = Course.of(table).losses(MOST_POINTS)
+    return tuple((point.samples, point.train_loss) for point in points)
 
 
 def _history(directory: Path, key: LearningKey) -> Any:

@@ -12,6 +12,7 @@ from distsgd import Callback, Run, TrainConfig, Trainer
 from distsgd.base import leases
 from distsgd.base.locations import Location
 from distsgd.errors import ConfigError, RunError, TrainingInterrupted
+from distsgd.experiments.compare import compare
 from distsgd.lab.faults.injection import overrides
 from distsgd.parallel.server.step_runner import StepView
 from distsgd.store.remote_run import RemoteRun
@@ -181,3 +182,19 @@ def test_what_a_run_on_storage_cannot_have_is_refused(config: TrainConfig) -> No
         Trainer(observed, run_dir="s3://b/run")
     with pytest.raises(ConfigError, match="begins with s3, gs"):
         Trainer(config, run_dir="http://b/run")
+
+
+def test_run_at_an_address_is_compared_with_one_on_a_disk(
+    config: TrainConfig, cache_dir: Path, bucket: Location, tmp_path: Path
+) -> None:
+    address = f"{bucket}/runs/compared"
+    for place in (address, tmp_path / "run"):
+        Trainer(config, run_dir=place, cache_dir=cache_dir).fit()
+    found = compare([address, tmp_path / "run"], target="test_accuracy>=0.5")
+    assert [run.place for run in found.runs] == [address, str(tmp_path / "run")]
+    assert (found.settings, found.bits[0].first_difference) == ((), None)
+    assert found.bits[0].num_digests == 1
+    first, second = found.runs
+    assert first.to_target
+    assert second.to_target
+    assert first.to_target.steps == second.to_target.steps

@@ -21,6 +21,7 @@ def sentences(comparison: Comparison) -> tuple[Verdict, ...]:
         *_target(comparison),
         *_speed(comparison),
         *_machines(comparison),
+        *_environments(comparison),
         *_unfinished(comparison),
     ]
     return tuple(sorted(told, key=lambda one: not one.is_alarm))
@@ -31,9 +32,7 @@ def _settings(comparison: Comparison) -> Verdict:
     figures = {"settings": keys}
     if not keys:
         return Verdict("The configurations are the same.", figures)
-    more = [f"{len(keys) - _MOST_NAMED} more"] if len(keys) > _MOST_NAMED else []
-    named = words.listed([*keys[:_MOST_NAMED], *more])
-    return Verdict(words.sentence(f"the configurations differ in {named}"), figures)
+    return Verdict(words.sentence(f"the configurations differ in {_named(keys)}"), figures)
 
 
 def _bits(comparison: Comparison) -> Iterator[Verdict]:
@@ -51,11 +50,12 @@ def _of_group(group: SameBits) -> Verdict:
         "first_difference": group.first_difference,
     }
     who = f"{words.listed(group.runs)} have the same configuration and data"
-    compared = words.count(group.num_digests) + " digests compared"
+    is_one = group.num_digests == 1
+    compared = words.count(group.num_digests) + f" digest{'s' * (not is_one)} compared"
     if not group.num_digests:
         return Verdict(words.sentence(f"{who}; no digest was compared, since {group.reason}"))
     if group.first_difference is None:
-        return Verdict(words.sentence(f"{who}: {compared}, all equal"), figures)
+        return Verdict(words.sentence(f"{who}: {compared}, {'all ' * (not is_one)}equal"), figures)
     step = f"step {words.count(group.first_difference)}"
     if group.reason:
         text = f"{who}: {compared}, equal before {step} only; {group.reason}"
@@ -96,11 +96,10 @@ def _target(comparison: Comparison) -> Iterator[Verdict]:
         most, least = (f"{words.count(end)} samples ({_having(met, end)})" for end in ends)
         last = f", last after {most}" * (ends[1] < ends[0])
         clauses.append(f"{target} was met first after {least}{last}")
-    why = {
-        run.label: run.to_target.reason
-        for run in runs
-        if run.to_target and run.to_target.steps is None
-    }
+    unknown = [run.label for run in runs if run.to_target and run.to_target.steps is not None]
+    if unknown := [label for label in unknown if label not in met]:
+        clauses.append(f"{words.listed(unknown)} met {target}, no history says after how many")
+    why = {it.label: found.reason for it in runs if (found := it.to_target) and found.steps is None}
     for reason in dict.fromkeys(why.values()):
         it = "it" if clauses else target
         clauses.append(f"{_having(why, reason)} did not meet {it} ({reason})")
@@ -145,6 +144,13 @@ def _machines(comparison: Comparison) -> Iterator[Verdict]:
     yield Verdict(words.sentence(text), {"machines": comparison.machines})
 
 
+def _environments(comparison: Comparison) -> Iterator[Verdict]:
+    keys = [row.key for row in comparison.environments]
+    if keys:
+        text = f"what the runs were made with differs in {_named(keys)}"
+        yield Verdict(words.sentence(text), {"environments": keys})
+
+
 def _unfinished(comparison: Comparison) -> Iterator[Verdict]:
     for run in comparison.runs:
         if run.status != "done":
@@ -158,6 +164,12 @@ def _how(run: ComparedRun) -> str:
     if run.status == "training":
         return f"is still training; its record stands at {step}"
     return f"is not finished; its record ends at {step}"
+
+
+def _named(keys: Sequence[str]) -> str:
+    """The first of them, and how many more."""
+    more = [f"{len(keys) - _MOST_NAMED} more"] if len(keys) > _MOST_NAMED else []
+    return words.listed([*keys[:_MOST_NAMED], *more])
 
 
 def _having(known: Mapping[str, float | str], value: float | str) -> str:
