@@ -23,7 +23,7 @@ def compare(
     runs: Annotated[
         list[Any],
         typer.Argument(
-            metavar="RUN RUN...",
+            metavar="RUN",
             parser=given_place,
             help="Run directories, or addresses of runs; two or more.",
             autocompletion=complete_run,

@@ -196,12 +196,13 @@ def _to_target(
             reason = NO_HISTORY if it.samples is None else ""
             return ToTarget(it.step, it.samples, it.seconds, reason)
     values = [getattr(row, target.metric) for row in rows]
-    reason = "not reached" if status == "done" else f"not reached, {status}"
+    reason = "not reached"
     if not rows:
         reason = "no evaluation"
     elif all(value is None for value in values):
         reason = f"no {target.metric.replace('_', ' ')}"
-    return ToTarget(None, None, None, reason)
+    ending = "" if status == "done" else f", {status}"
+    return ToTarget(None, None, None, reason + ending)
 
 
 def _bits(run: RunDirectory, canonical: Values, environment: Values, result: Values) -> Bits:

@@ -128,4 +128,4 @@ class Course:
         try:
             return median_interval(np.array(rounds)), ""
         except ConfigError:
-            return None, f"too short: {len(rounds)} stretches of its history without an evaluation"
+            return None, f"too few steps without an evaluation in between ({len(steps)})"

@@ -197,6 +197,8 @@ def test_what_is_missing_has_its_reason(made: Path) -> None:
     untested, diverged, sparse = (the(found, label) for label in "BCD")
     assert (untested.test_loss, untested.evaluations) == (None, ())
     assert (diverged.status, diverged.train_loss) == ("diverged", None)
+    assert diverged.to_target is not None
+    assert diverged.to_target.reason.endswith(", diverged")
     assert "C diverged at step" in told(found)
     assert (sparse.samples, sparse.losses, sparse.steps) == (None, (), STEPS)
     assert sparse.step_s_reason
@@ -266,7 +268,7 @@ def test_seconds_a_step_leave_evaluations_out() -> None:
     found, reason = course.step_seconds(range(36))
     assert (found, reason) == (
         None,
-        "too short: 4 stretches of its history without an evaluation",
+        "too few steps without an evaluation in between (4)",
     )
 
 

@@ -92,12 +92,13 @@ def _panel(comparison: Comparison, curves: _Curves) -> Panel:
     told = []
     for index, run, points in found:
         name = f"{run.label}: {PurePosixPath(run.place).name}"
+        status = "" if run.status == "done" else f" ({run.status})"
         if not points:
-            chart.key(MISSING, f"{name} has none")
+            chart.key(MISSING, f"{name} has none{status}")
             continue
         chart.curve(points, series_style(index))
         chart.point(*points[-1], series_style(index), title=name)
-        chart.key(series_style(index), name if run.status == "done" else f"{name} ({run.status})")
+        chart.key(series_style(index), name + status)
         told.append(f"{run.label} ends at {words.significant(points[-1][1], 4)}")
     if comparison.target and curves.quantity == comparison.metric:
         chart.level(Target.parse(comparison.target).value, IDEAL)
