@@ -100,7 +100,7 @@ def control_of(run: str, address: str | None) -> Iterator[Control]:
         raise RunError(run, reason)
     from distsgd.parallel.launch.actors.named_servers import named_server  # noqa: PLC0415 -- loads Ray.
 
-    if isinstance(place, Path) and place.exists():
-        run = str(place.absolute())
-    with named_server(run, address) as server:
+    if isinstance(place, Path) and RunDirectory.is_run(place):
+        place = place.absolute()  # Anything else of that name may have nothing to do with it.
+    with named_server(str(place), address) as server:
         yield server

@@ -7,6 +7,7 @@ where it lies, and something that no other server has.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -36,14 +37,22 @@ def new_name(run: str) -> str:
 def matching(names: Sequence[str], run: str) -> list[str]:
     """Those of `names` that are of `run`, which is typed as a path, an address or a name.
 
-    >>> matching(["a.04d35f75.1", "b.00000000.2"], "a")
-    ['a.04d35f75.1']
+    A path from the root and an address name one run, and never another of the same last name.
+
+    >>> names = ["a.04d35f75.1", "b.00000000.2"]
+    >>> matching(names, "a"), matching(names, "/elsewhere/a")
+    (['a.04d35f75.1'], [])
     """
     exact = [name for name in names if name.split(".")[-2] == _digest(run)]
-    return exact or [name for name in names if name.rsplit(".", 2)[0] == PurePath(run).name]
+    if exact or "://" in run or PurePath(run).is_absolute():
+        return exact
+    return [name for name in names if name.rsplit(".", 2)[0] == PurePath(run).name]
 
 
 def _digest(run: str) -> str:
+    """Of an address, or of a path, in which links are followed as far as they are seen here."""
+    if "://" not in run and PurePath(run).is_absolute():
+        run = os.path.realpath(run)
     return blake3(run.encode()).hexdigest()[:8]
 
 
@@ -99,8 +108,9 @@ def named_server(run: str, address: str) -> Iterator[NamedServer]:
             there = ", ".join(sorted({name.rsplit(".", 2)[0] for name in names})) or "none"
             raise RunError(
                 run,
-                f"is not being trained on the cluster at {address} (runs there: {there}); "
-                "`distsgd show RUN`, where its directory is, says how it ended",
+                f"is not being trained on the cluster at {address} (runs there: {there}; a path or "
+                "an address is found as its driver has it, a name alone anywhere); `distsgd show "
+                "RUN`, where its directory is, says how it ended",
             )
         yield living[0][0]
 
