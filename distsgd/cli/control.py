@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from distsgd.cli.options import JsonOption, given_place, run_argument
 from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
-from distsgd.errors import ClusterError, WaitTimeoutError
+from distsgd.errors import ClusterError
 
-if TYPE_CHECKING:
-    from distsgd.run.control import Control
-
-STOP_TIMEOUT_S, LOOK_S = 120.0, 0.2
-_OVER = ("done", "interrupted", "diverged", "not running", "ended")
+STOP_TIMEOUT_S = 120.0
+_SAID = {
+    "interrupted": "stopped, with a checkpoint",
+    "done": "done, before it could be stopped",
+    "diverged": "diverged, before it could be stopped",
+}
+_ELSE = "it ended without saying how; what it has saved is kept (--resume auto)"
 
 
 def given_run(typed: str) -> str:
@@ -75,26 +76,12 @@ def stop(
     from distsgd.run.control import control_of
 
     with failures_as_json(as_json, run=run), control_of(run, address) as control:
-        last = _stopped(control)
-        say(f"{run}: {last['status']}, with a checkpoint; seen last at step {last['step']}")
+        last = control.stopped(STOP_TIMEOUT_S)
+        if last["status"] not in _SAID:
+            raise ClusterError(f"{run}: {_ELSE}")
+        say(f"{run}: {_SAID[last['status']]}; seen last at step {last['step']}")
         if as_json:
             print_json(last)
-
-
-def _stopped(control: Control) -> dict[str, Any]:
-    """Ask, wait for the end, and return what was seen last."""
-    last = control.report()
-    control.stop()
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while last["status"] not in _OVER:
-        if time.monotonic() > deadline:
-            raise WaitTimeoutError("the run to end after its present step", STOP_TIMEOUT_S)
-        time.sleep(LOOK_S)
-        try:
-            last = control.report()
-        except ClusterError:  # Its server has ended, and the actor with it.
-            return last | {"status": "stopped"}
-    return last
 
 
 def facts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

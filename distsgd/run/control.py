@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from distsgd.base.files import as_run_error
 from distsgd.base.locations import place_of
-from distsgd.errors import RunError
+from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive
 from distsgd.parallel.launch.session.address import chosen_address
 from distsgd.parallel.server.report import NOTHING
+from distsgd.parallel.server.spec import LOOK_S
 from distsgd.run.live_files import STATUS_FILE, STOP_FILE
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.run_directory import RunDirectory
@@ -35,6 +37,13 @@ class Control(Protocol):
 
     def stop(self) -> None:
         """Have it stop after its present step, with a checkpoint."""
+
+    def stopped(self, timeout_s: float) -> dict[str, Any]:
+        """The same, and wait for its end: the report that says how it ended.
+
+        Raises:
+            WaitTimeoutError: It has not ended within `timeout_s` seconds.
+        """
 
 
 class LocalControl:
@@ -68,6 +77,16 @@ class LocalControl:
         with as_run_error(self._run.path / STOP_FILE):
             (self._run.path / STOP_FILE).touch()
 
+    def stopped(self, timeout_s: float) -> dict[str, Any]:
+        """See `Control`. Raises RunError where no driver on this machine has it."""
+        self.stop()
+        deadline = time.monotonic() + timeout_s
+        while self._live() is not None:
+            if time.monotonic() > deadline:
+                raise WaitTimeoutError("the run to end after its present step", timeout_s)
+            time.sleep(LOOK_S)
+        return self.report()
+
     def _live(self) -> dict[str, Any] | None:
         """What a driver that lives has written last."""
         try:
@@ -98,9 +117,9 @@ def control_of(run: str, address: str | None) -> Iterator[Control]:
     if address == "local":
         reason = "is no run directory here; name the cluster that trains it: --address HOST:PORT"
         raise RunError(run, reason)
-    from distsgd.parallel.launch.actors.named_servers import named_server  # noqa: PLC0415 -- loads Ray.
+    from distsgd.parallel.launch.actors.named_servers import named_run  # noqa: PLC0415 -- loads Ray.
 
     if isinstance(place, Path) and RunDirectory.is_run(place):
         place = place.absolute()  # Anything else of that name may have nothing to do with it.
-    with named_server(str(place), address) as server:
-        yield server
+    with named_run(str(place), address) as found:
+        yield found

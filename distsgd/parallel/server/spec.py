@@ -142,6 +142,7 @@ class Status:
     nodes: tuple[str, ...] = ()  # The names of their nodes.
     num_rejoined: int = 0  # How often one of them came again.
     wanted: tuple[int, ...] = ()  # Numbers of workers that this server was asked for, in order.
+    is_to_stop: bool = False  # Was this server asked to stop the run, by another than its driver?
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

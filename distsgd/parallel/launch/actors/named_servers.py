@@ -9,20 +9,26 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 from blake3 import blake3
 
-from distsgd.errors import ClusterError, RunError
+from distsgd.errors import ClusterError, RunError, WaitTimeoutError
 from distsgd.parallel.launch.actors.desired_workers import check_count
 from distsgd.parallel.launch.actors.remote_server import RemoteServer
-from distsgd.parallel.launch.calls.calls import ActorDied, Calls, errors_of_ray
-from distsgd.parallel.launch.session.session import session
+from distsgd.parallel.launch.calls.calls import ActorDied, ActorUnavailable, Calls, errors_of_ray
+from distsgd.parallel.launch.session.session import Session, session
+from distsgd.parallel.server.spec import LOOK_S, Ending
 
 NAMESPACE = "distsgd"
 ANSWER_TIMEOUT_S = 15.0
+RESTART_TIMEOUT_S = 15.0  # For the name of a server that follows one that died.
+LOOK_AT_END_S = 1.0  # How long one question for the end is open.
+WHERE_IT_IS = "the server to say where the run is"
+ENDINGS = (*get_args(Ending), "failed")
 
 
 def new_name(run: str) -> str:
@@ -56,15 +62,27 @@ def _digest(run: str) -> str:
     return blake3(run.encode()).hexdigest()[:8]
 
 
-class NamedServer:
-    """A server that trains on a cluster, as another process of the cluster sees it."""
+class NamedRun:
+    """A run that trains on a cluster, as another process of the cluster sees it.
 
-    def __init__(self, calls: Calls, actor: Any, run: str) -> None:
-        self._server, self._run = RemoteServer(calls, actor), run
+    Args:
+        joined: The cluster.
+        run: As it was typed: a path, an address or a name.
+        address: Of the cluster, for messages.
+
+    Raises:
+        ClusterError: The cluster does not answer.
+        RunError: No such run is trained there, or several are.
+    """
+
+    def __init__(self, joined: Session, run: str, address: str) -> None:
+        self._ray, self._calls = joined.ray, Calls(joined.ray, joined.head)
+        self._run, self._address = run, address
+        self._name, self._server = self._found(lambda names: matching(names, run))
 
     def report(self) -> dict[str, Any]:
         """Where the run is; see `distsgd.parallel.server.report`. Raises ClusterError."""
-        found: dict[str, Any] = self._ask("report", "the server to say where the run is")
+        found: dict[str, Any] = self._ask("report", WHERE_IT_IS)
         return found
 
     def want(self, num_workers: int) -> int:
@@ -81,54 +99,98 @@ class NamedServer:
 
     def stop(self) -> None:
         """Have the run stop after its present step, with a checkpoint. Raises ClusterError."""
-        self._ask("request_stop", "the server to take the request to stop")
+        self._ask("want_stop", "the server to take the request to stop")
+
+    def stopped(self, timeout_s: float) -> dict[str, Any]:
+        """Stop the run and wait for its end; how it ended. A server that follows is asked too.
+
+        Raises:
+            WaitTimeoutError: It has not ended within `timeout_s` seconds.
+            ClusterError: Whether it has ended is not known.
+        """
+        deadline, asked = time.monotonic() + timeout_s, None
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                if asked is not self._server:
+                    self.stop()
+                    asked = self._server
+                last = self._ask("wait_for_end", "the run to end", min(left_s, LOOK_AT_END_S))
+                if last["status"] in ENDINGS:
+                    return dict(last)
+            except ActorUnavailable:  # It may be there, and is asked again.
+                time.sleep(LOOK_S)
+            except ActorDied as death:
+                self._follow(death, deadline)
+        raise WaitTimeoutError("the run to end after its present step", timeout_s)
+
+    def _follow(self, death: ActorDied, deadline: float) -> None:
+        """The server that follows one that died is the server now; blocks until there is one."""
+        of_this_run = self._name.rpartition(".")[0] + "."
+        deadline = min(deadline, time.monotonic() + RESTART_TIMEOUT_S)
+        while True:
+            try:
+                self._name, self._server = self._found(
+                    lambda names: [it for it in names if it.startswith(of_this_run)]
+                )
+            except RunError:
+                if time.monotonic() < deadline:
+                    time.sleep(LOOK_S)
+                    continue
+                raise ClusterError(
+                    f"{self._run}: its server is gone ({death}), and no other follows; whether it "
+                    "was saved before that is not known here: `distsgd show RUN`, where its "
+                    "directory is, says how it ended"
+                ) from death
+            return
 
     def _ask(self, method: str, waited_for: str, *arguments: Any) -> Any:
         return self._server.ask_once(method, waited_for, ANSWER_TIMEOUT_S, *arguments)
 
-
-@contextlib.contextmanager
-def named_server(run: str, address: str) -> Iterator[NamedServer]:
-    """The server of `run` on the cluster at `address`; this process joins it meanwhile.
-
-    Raises:
-        ClusterError: There is no cluster, or it does not answer.
-        RunError: No such run is trained there, or several are.
-    """
-    with session(address, num_cpus=0) as joined:
-        calls = Calls(joined.ray, joined.head)
+    def _found(self, choose: Callable[[list[str]], list[str]]) -> tuple[str, RemoteServer]:
+        """The name and the server of the one run whose name `choose` chooses."""
         with errors_of_ray("looking for the runs of the cluster"):
-            every = joined.ray.util.list_named_actors(all_namespaces=True)
+            every = self._ray.util.list_named_actors(all_namespaces=True)
         names = sorted(it["name"] for it in every if it["namespace"] == NAMESPACE)
-        living = list(_living(joined.ray, calls, matching(names, run)))
+        living = list(_living(self._ray, self._calls, choose(names)))
         if len(living) > 1:
-            places = ", ".join(sorted(str(report["run"]) for _, report in living))
-            raise RunError(run, f"names several runs of {address}: {places}; give the whole path")
+            places = ", ".join(sorted(place for *_, place in living))
+            reason = f"names several runs of {self._address}: {places}; give the whole path"
+            raise RunError(self._run, reason)
         if not living:
             there = ", ".join(sorted({name.rsplit(".", 2)[0] for name in names})) or "none"
             raise RunError(
-                run,
-                f"is not being trained on the cluster at {address} (runs there: {there}; a path or "
-                "an address is found as its driver has it, a name alone anywhere); `distsgd show "
-                "RUN`, where its directory is, says how it ended",
+                self._run,
+                f"is not being trained on the cluster at {self._address} (runs there: {there}; a "
+                "path or an address is found as its driver has it, a name alone anywhere); "
+                "`distsgd show RUN`, where its directory is, says how it ended",
             )
-        yield living[0][0]
+        name, server, _ = living[0]
+        return name, server
+
+
+@contextlib.contextmanager
+def named_run(run: str, address: str) -> Iterator[NamedRun]:
+    """The `run` on the cluster at `address`; this process joins it meanwhile. Raises as that."""
+    with session(address, num_cpus=0) as joined:
+        yield NamedRun(joined, run, address)
 
 
 def _living(
     ray: Any, calls: Calls, names: Sequence[str]
-) -> Iterator[tuple[NamedServer, dict[str, Any]]]:
-    """Servers that answer; one that has died may still have its name."""
+) -> Iterator[tuple[str, RemoteServer, str]]:
+    """Name, server and place of the run where that answers; one that died may have its name yet."""
     for name in names:
         try:
             with errors_of_ray(f"looking for {name}"):
                 actor = ray.get_actor(name, namespace=NAMESPACE)
-            server = NamedServer(calls, actor, name.rsplit(".", 2)[0])
-            report = server.report()
+            server = RemoteServer(calls, actor)
+            report = server.ask_once("report", WHERE_IT_IS, ANSWER_TIMEOUT_S)
+        except ActorUnavailable:
+            raise  # It may live.
         except ActorDied:
             continue
         except ClusterError as error:
             if isinstance(error.__cause__, ValueError):  # It has just ended.
                 continue
             raise
-        yield server, report
+        yield name, server, str(report["run"])

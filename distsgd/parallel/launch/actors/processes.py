@@ -124,6 +124,9 @@ class ServerActor(ParameterServer):
     ) -> None:
         self._head, self._events = head, EventQueue()
         self._wanted: tuple[int, ...] = ()
+        self._is_to_stop = False
+        self._ended = threading.Event()
+        self._ending: str | None = None
         self._error: Exception | None = None
         if not spec.pool.host:
             spec = replace(spec, pool=replace(spec.pool, host=_address_of_this_node()))
@@ -148,6 +151,14 @@ class ServerActor(ParameterServer):
         Raises:
             ServerLeft: The head was gone, and it stopped by itself.
         """
+        try:
+            outcome = self._train_under_a_head()
+            self._ending = outcome.status
+            return outcome
+        finally:
+            self._ended.set()
+
+    def _train_under_a_head(self) -> Outcome:
         if self._head is None:
             return super().train()
         left = threading.Event()
@@ -174,12 +185,26 @@ class ServerActor(ParameterServer):
 
     def status(self, known: int = 0) -> Status:
         """See `ParameterServer.status`."""
-        return replace(super().status(known), wanted=self._wanted)
+        status = super().status(known)
+        return replace(status, wanted=self._wanted, is_to_stop=self._is_to_stop)
 
     def report(self) -> dict[str, Any]:
-        """Where the run is, for a process that is not its driver."""
+        """Where the run is, for a process that is not its driver; how it ended, once it has."""
         spec = self._spec
-        return report(str(spec.record.run), spec.total_steps, super().status())
+        found = report(str(spec.record.run), spec.total_steps, super().status())
+        if self._ended.is_set():
+            found["status"] = self._ending or "failed"
+        return found
+
+    def wait_for_end(self, timeout_s: float) -> dict[str, Any]:
+        """The report once training has ended, or after `timeout_s` seconds; blocks."""
+        self._ended.wait(timeout_s)
+        return self.report()
+
+    def want_stop(self) -> None:
+        """End the run after its present step: the driver sees it in `status`, and keeps to it."""
+        self._is_to_stop = True
+        self.request_stop()
 
     def want_workers(self, count: int) -> None:
         """Have `count` workers from now on: the driver sees it in `status`, and has them."""

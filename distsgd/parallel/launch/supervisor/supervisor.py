@@ -76,6 +76,7 @@ class Supervisor:
         self._deaths, self._death = ServerDeaths(), ""  # The latter of the last server.
         self._cluster = None if session.is_local else Cluster(session.ray, session.head)
         self._is_moving = False  # Is the server to be started again elsewhere?
+        self._is_stopping = False  # Is the run to end? Servers that follow are told so too.
 
     def run(self, watch: Watch, delivery: Delivery | None) -> Outcome:
         """Run the server to its end, as often as it dies on the way.
@@ -95,7 +96,8 @@ class Supervisor:
                     self._look(watch)
                 outcome = self._outcome(training)
                 self._look(watch)
-                if self._is_moving and outcome.status == "interrupted":
+                is_moving = self._is_moving and not self._is_stopping
+                if is_moving and outcome.status == "interrupted":
                     self._is_moving, incarnation = False, incarnation + 1
                     self._server.kill()
                     continue
@@ -214,7 +216,7 @@ class Supervisor:
             if seen.wanted[self._known_wanted :]:
                 self._known_wanted = len(seen.wanted)
                 self._desired.ask(seen.wanted[-1])
-            wants_stop = watch(seen)
+            self._is_stopping |= watch(seen) or seen.is_to_stop
             if seen.phase != "starting":  # Before that it is not where it continues.
                 self._deaths.looked(seen.step)
                 self._seen_step = seen.step
@@ -225,8 +227,8 @@ class Supervisor:
             self._server.kill()
             raise ActorDied(str(silence)) from None
         except KeyboardInterrupt:
-            wants_stop = True
-        if wants_stop:
+            self._is_stopping = True
+        if self._is_stopping:
             self._server.request_stop()
 
     def _look_at_workers(self, seen: Status) -> None:

@@ -67,6 +67,7 @@ class FakeRay:
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
         self._dies_at = list(dies_at)  # The steps that are seen before each death.
+        self.is_to_stop = False  # Was the first server asked to stop, from elsewhere?
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": node, "Alive": False} for node in self._dead]
@@ -114,8 +115,18 @@ class FakeRay:
         step = self._dies_at[0][-len(self._phases)] if self._dies_at else 1
         phase = self._phases.pop(0) if self._phases else "ended"
         return types.SimpleNamespace(
-            phase=phase, step=step, members=(), num_messages=known, wanted=()
+            phase=phase,
+            step=step,
+            members=(),
+            num_messages=known,
+            wanted=(),
+            is_to_stop=self.is_to_stop and self.events.count("ServerActor is made") == 1,
         )
+
+    def _request_stop(self) -> None:
+        made = self.events.count("ServerActor is made")
+        if (said := f"server {made} is to stop") not in self.events:
+            self.events.append(said)
 
     def _note(self, message: str) -> None:
         self.notes.append(message)
@@ -213,6 +224,16 @@ def test_server_that_follows_another_is_not_locked_out_by_workers(tmp_path: Path
     ray.dying = ["1"]
     assert run(ray, tmp_path, room_of(0, 4, 3)) == "the outcome"
     assert ray.servers == [("1", 1), ("2", 0)]
+
+
+def test_stop_that_a_server_was_asked_for_is_kept_when_it_dies(tmp_path: Path) -> None:
+    ray = FakeRay(dies_at=[[5, 6]])
+    ray.is_to_stop = True
+    assert run(ray, tmp_path) == "the outcome"
+    assert [it for it in ray.events if it.endswith("is to stop")] == [
+        "server 1 is to stop",
+        "server 2 is to stop",
+    ]
 
 
 def test_server_that_never_comes_up_ends_the_run_with_rays_reason(tmp_path: Path) -> None:
