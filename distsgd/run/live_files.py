@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from distsgd.base.files import as_run_error, replace_text
-from distsgd.parallel.launch.actors.desired_workers import this_process
+from distsgd.parallel.launch.actors.desired_workers import forget_drivers, this_process
 from distsgd.parallel.launch.ray_metrics import RayMetrics
 from distsgd.parallel.server.report import NOTHING, report
 from distsgd.parallel.server.spec import Status, Watch
@@ -25,10 +25,13 @@ from distsgd.store.run_directory import RunDirectory
 
 STATUS_FILE, STOP_FILE = "status.json", "stop"
 EVERY_S = 1.0
+DRIVER_TIMEOUT_S = 30.0  # As long as a server waits for another that has the run.
 
 
 class LiveFiles:
     """The files of a run while it trains; those that `control` reads are removed at the end.
+
+    Only for who has `RunDirectory.driver_lock`: what another has left is removed.
 
     Args:
         run: The run.
@@ -55,6 +58,7 @@ class LiveFiles:
     def __enter__(self) -> Self:
         with as_run_error(self._stop):
             self._stop.unlink(missing_ok=True)
+            forget_drivers(self._stop.parent)
         self._write_status(NOTHING | {"run": self._run, "status": "starting"})
         return self
 
@@ -92,8 +96,14 @@ class LiveFiles:
 def seen_by_others(
     run: RunDirectory, total_steps: int, watch: Watch, say: Callable[[str], None]
 ) -> Iterator[Watch]:
-    """`watch` that other processes can look through too, and stop the run by; see `LiveFiles`."""
-    with LiveFiles(run, total_steps, say) as files:
+    """`watch` that other processes can look through too, and stop the run by; see `LiveFiles`.
+
+    Meanwhile this process is the run's one driver. Blocks while another is, for some time.
+
+    Raises:
+        RunError: Another driver has the run, and keeps it; names that process.
+    """
+    with run.driver_lock(DRIVER_TIMEOUT_S), LiveFiles(run, total_steps, say) as files:
 
         def both(status: Status) -> bool:
             is_to_stop = files.show(status)

@@ -34,7 +34,7 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.run import own_code
 from distsgd.run.spec import RunSpec
-from distsgd.store.run_directory import RunDirectory
+from distsgd.store.run_directory import DRIVER_LOCK, RunDirectory
 
 Resume = Literal["never", "auto"]
 RUNS = "runs"
@@ -46,6 +46,7 @@ _HOLDS_A_RUN = "holds a run already; resume it (--resume auto), or choose anothe
 _BEGINNING = frozenset(
     {
         "lock",
+        DRIVER_LOCK,
         "data",
         "checkpoints",
         "history",
@@ -142,7 +143,7 @@ def withdraw(run: RunDirectory) -> None:
         with suppress(DistSGDError):
             run.copy.withdraw()
         return
-    with suppress(RunError), run.lock(0.0):
+    with suppress(RunError), run.driver_lock(0.0), run.lock(0.0):
         files = {entry.name for entry in run.path.iterdir()}
         is_empty = not any(any(place.iterdir()) for place in (run.checkpoints, run.history))
         if is_empty and files <= _BEGINNING:

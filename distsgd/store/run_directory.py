@@ -12,6 +12,7 @@ In it::
     digests.jsonl      see `logs`
     metrics.prom       where it is while it trains, for Prometheus; nothing reads it here
     lock               names the process that has the run, while it has it
+    driver.lock        the same of the process that drives it: that started it, and sees to it
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ from distsgd.store.remote_run import RemoteRun
 from distsgd.store.working_copy import WorkingCopy
 
 Place = Path | str | Location
-_LOCK = "lock"
+_LOCK, DRIVER_LOCK = "lock", "driver.lock"
 # What a creation that was interrupted before it wrote the configuration may have left.
 _BEFORE_CONFIG = frozenset(
     {
         _LOCK,
+        DRIVER_LOCK,
         "checkpoints",
         "history",
         "model.json",
@@ -263,16 +265,43 @@ class RunDirectory:
             with self.copy.lease(take_over=take_over, session=session):
                 yield
             return
-        with as_run_error(self.path / _LOCK):
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+        with self._locked(_LOCK, timeout_s, clock, sleep):
             with as_run_error(self.path / _LOCK):
+                remove_leftover_files(self.path)
+                remove_leftover_files(self.history)
+            yield
+
+    @contextlib.contextmanager
+    def driver_lock(self, timeout_s: float) -> Iterator[None]:
+        """Be the one process that drives the run; blocks up to `timeout_s` while another does.
+
+        A driver has the run from before its server does until after it, and whatever drivers and
+        those who look on tell each other by files is the present driver's. The working copy of a
+        run on object storage is its driver's alone.
+
+        Raises:
+            RunError: Another process kept it; names that process.
+        """
+        with self._locked(DRIVER_LOCK, timeout_s, time.monotonic, time.sleep):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(
+        self,
+        name: str,
+        timeout_s: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> Iterator[None]:
+        path = self.path / name
+        with as_run_error(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with as_run_error(path):
                 if not lock_within(descriptor, timeout_s, clock=clock, sleep=sleep):
                     raise self._is_in_use(descriptor)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-                remove_leftover_files(self.path)
-                remove_leftover_files(self.history)
             try:
                 yield
             finally:

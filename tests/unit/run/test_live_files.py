@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
-from distsgd.run.live_files import STATUS_FILE, STOP_FILE, LiveFiles
+import pytest
+
+from distsgd.errors import RunError
+from distsgd.run import live_files, run_files
+from distsgd.run.live_files import STATUS_FILE, STOP_FILE, LiveFiles, seen_by_others
 from distsgd.store.run_directory import RunDirectory
 from tests.unit.run.test_metrics import STATUS
 
@@ -58,3 +63,27 @@ def test_metrics_that_cannot_be_written_are_said_once_and_end_nothing(tmp_path: 
         files.show(STATUS)
     assert len(said) == 1
     assert "metrics.prom is not written any more: Is a directory" in said[0]
+
+
+def test_run_has_one_driver_and_a_second_leaves_its_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_files, "DRIVER_TIMEOUT_S", 0.0)
+    run = RunDirectory.create(tmp_path / "run")
+    (run.config_path).write_text("{}")
+    first = seen_by_others(run, 10, lambda _: False, lambda _: None)
+    with first:
+        (run.path / STOP_FILE).touch()
+        before = sorted((it.name, it.stat().st_ino) for it in run.path.iterdir())
+        in_use = f"is in use by process {os.getpid()} on "
+        with (
+            pytest.raises(RunError, match=in_use),
+            seen_by_others(run, 10, lambda _: False, lambda _: None),
+        ):
+            pass
+        run_files.withdraw(run)  # As a driver does that was refused.
+        assert sorted((it.name, it.stat().st_ino) for it in run.path.iterdir()) == before
+    with seen_by_others(run, 10, lambda _: False, lambda _: None):
+        assert not (run.path / STOP_FILE).exists()
+    run_files.withdraw(run)
+    assert not run.path.exists()

@@ -1,7 +1,8 @@
 """How many workers a run on Ray is to have: a small file in the run directory says it.
 
-The driver writes it, and looks whether `distsgd scale-to` has. It tells as well who the driver is,
-and a server that it sees the driver's directory. No input to the bits; no Ray.
+The driver writes it, and looks whether `distsgd scale-to` has. It tells as well who the driver is.
+An empty file named by the session tells a server that it sees the driver's directory, not another
+of that name. No input to the bits; no Ray.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 
 from blake3 import blake3
 
-from distsgd.base.files import read_json, write_json_atomic
+from distsgd.base.files import read_json, write_bytes_atomic, write_json_atomic
 from distsgd.base.locations import Location
 from distsgd.base.private_directories import directory_of
 from distsgd.errors import RunError
 
 FILE = "workers.json"
+_PROOF = "session-"
 MOST_WORKERS = 4096
 
 
@@ -31,20 +33,31 @@ class DesiredWorkers:
             run, _ = directory_of(self, "distsgd-run")
         self._path = run / FILE
         self._seen: tuple[int, int] | None = None
+        self._own: dict[str, Any] = {}  # What this process has written, if it is the driver.
 
     def begin(self, count: int, session: str = "", address: str | None = None) -> None:
         """The driver is this process, and has `count` workers started in `session`.
 
         `address` is that of the cluster; None for a Ray of the run's own.
         """
+        write_bytes_atomic(_proof(self._path.parent, session), b"")
         found = {"wanted": count, "driver": this_process(), "session": session, "address": address}
         write_json_atomic(self._path, found)
+        self._own = found
         self._changed()
 
+    def want(self, count: int) -> None:
+        """The driver itself was asked for `count` workers, and is to see that as a change."""
+        write_json_atomic(self._path, self._own | {"wanted": count})
+
     def end(self) -> None:
-        """Nobody looks any more."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        """This driver looks no more; what is another's is left."""
+        if not self._own:
+            return
+        with contextlib.suppress(OSError, RunError):
+            _proof(self._path.parent, self._own["session"]).unlink(missing_ok=True)
+            if read_json(self._path).get("session") == self._own["session"]:
+                self._path.unlink()
 
     def elsewhere(self) -> str | None:
         """The cluster on which it is trained by a driver of another machine; None: it is not."""
@@ -133,6 +146,27 @@ def is_alive(driver: Any) -> bool:
     return True
 
 
+def sees_driver(run: Path, session: str) -> bool:
+    """Is the directory `run`, as it is seen here, the one of the driver of `session`?"""
+    try:
+        return _proof(run, session).is_file()
+    except OSError:
+        return False
+
+
+def forget_drivers(run: Path) -> None:
+    """Remove what drivers that were killed left in `run`; only for its one driver.
+
+    `OSError` passes through.
+    """
+    for path in (run / FILE, *run.glob(f"{_PROOF}*")):
+        path.unlink(missing_ok=True)
+
+
+def _proof(run: Path, session: str) -> Path:
+    return run / f"{_PROOF}{session}"
+
+
 def session_of(secret: bytes) -> str:
-    """What the driver's file says in the session of a run that has this secret."""
+    """What files call the session of a run that has this secret."""
     return str(blake3(secret).hexdigest()[:16])

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import distsgd.base.runnable_kernel  # noqa: F401 -- before all that imports numpy.
-from distsgd.base.files import read_json
 from distsgd.base.locations import Location
 from distsgd.base.named import Named
-from distsgd.errors import ClusterError, RunError, StorageError
+from distsgd.errors import ClusterError, StorageError
 from distsgd.parallel import numerics
-from distsgd.parallel.launch.actors.desired_workers import FILE, session_of
+from distsgd.parallel.launch.actors.desired_workers import sees_driver, session_of
 from distsgd.parallel.launch.actors.events import EventQueue
 from distsgd.parallel.launch.calls.calls import ServerLeft, named
 from distsgd.parallel.launch.calls.head_watch import HeadWatch
@@ -74,11 +73,7 @@ def _check_sees_run(spec: ServerSpec) -> None:
     run = spec.record.run
     if isinstance(run, Location):
         return  # Every node reaches it, or says so when it fetches the run.
-    try:
-        is_seen = read_json(run / FILE).get("session") == session_of(spec.pool.secret)
-    except RunError:
-        is_seen = False
-    if not is_seen:
+    if not sees_driver(run, session_of(spec.pool.secret)):
         raise RunNotSeenError(socket.gethostname(), str(run))
 
 

@@ -215,7 +215,7 @@ class Supervisor:
             self._known_messages = seen.num_messages
             if seen.wanted[self._known_wanted :]:
                 self._known_wanted = len(seen.wanted)
-                self._desired.ask(seen.wanted[-1])
+                self._want(seen.wanted[-1])
             self._is_stopping |= watch(seen) or seen.is_to_stop
             if seen.phase != "starting":  # Before that it is not where it continues.
                 self._deaths.looked(seen.step)
@@ -278,6 +278,13 @@ class Supervisor:
             self._server.note("the server saves the run, and is started again elsewhere")
             self._is_moving = True
             self._server.request_stop()
+
+    def _want(self, count: int) -> None:
+        """Have `count` workers, as a server was asked for."""
+        try:
+            self._desired.want(count)
+        except RunError as error:  # A disk that is full ends no run by this.
+            self._server.note(f"passed over: {count} workers: {error}")
 
     def _follow_desired(self) -> None:
         """Have as many workers as are wanted by now."""

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from distsgd.errors import RunError
-from distsgd.parallel.launch.actors.desired_workers import FILE, DesiredWorkers
+from distsgd.parallel.launch.actors.desired_workers import (
+    FILE,
+    DesiredWorkers,
+    forget_drivers,
+    sees_driver,
+)
 
 
 def test_wish_is_seen_once_and_file_is_private(tmp_path: Path) -> None:
@@ -59,3 +64,44 @@ def test_damaged_wish_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(RunError, match=FILE):
         desired.changed()
     assert desired.changed() is None
+
+
+def test_driver_is_seen_until_it_ends_whatever_another_does(tmp_path: Path) -> None:
+    first, second = DesiredWorkers(tmp_path), DesiredWorkers(tmp_path)
+    first.begin(2, "one")
+    assert sees_driver(tmp_path, "one")
+    second.begin(3, "two")
+    assert sees_driver(tmp_path, "one")
+    second.end()
+    assert sees_driver(tmp_path, "one")
+    assert not sees_driver(tmp_path, "two")
+    first.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_driver_that_ends_leaves_what_is_anothers(tmp_path: Path) -> None:
+    first, second = DesiredWorkers(tmp_path), DesiredWorkers(tmp_path)
+    DesiredWorkers(tmp_path).end()
+    first.begin(2, "one")
+    second.begin(3, "two")
+    first.end()
+    assert second.ask(4) == 3
+    assert second.changed() == 4
+
+
+def test_number_that_a_server_was_asked_for_is_wanted_also_where_the_file_is_gone(
+    tmp_path: Path,
+) -> None:
+    driver = DesiredWorkers(tmp_path)
+    driver.begin(2, "one")
+    (tmp_path / FILE).unlink()
+    driver.want(5)
+    assert driver.changed() == 5
+
+
+def test_what_killed_drivers_left_is_removed(tmp_path: Path) -> None:
+    for session in ("one", "two"):
+        DesiredWorkers(tmp_path).begin(2, session)
+    (tmp_path / "config.json").touch()
+    forget_drivers(tmp_path)
+    assert [it.name for it in tmp_path.iterdir()] == ["config.json"]
