@@ -6,11 +6,13 @@ places the workers; here it is found out beforehand whether it can.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 _SHOWN_NODES = 8
+_PARTS = 10_000
 MEMORY = "memory"  # Ray's name for it; in bytes.
 
 
@@ -75,8 +77,9 @@ class Node:
         """
         if self.is_draining or not _matches(self.labels, placement.label_selector):
             return 0
-        counts = [self.free.get(it, 0.0) // n for it, n in placement.resources.items() if n > 0]
-        return max(0, int(min(counts, default=1 << 12)))
+        parts = {it: _parts(count) for it, count in placement.resources.items()}
+        counts = [_parts(self.free.get(it, 0.0)) // n for it, n in parts.items() if n > 0]
+        return max(0, min(counts, default=1 << 12))
 
     @property
     def num_cpus(self) -> int:
@@ -183,6 +186,17 @@ class Where:
         assert self.room is not None
         nodes = [replace(it, is_draining=it.id in leaving) for it in self.room.nodes]
         return replace(self.room, nodes=nodes).server_places(self.placement, num_workers)
+
+
+def _parts(count: float) -> int:
+    """As Ray counts what is taken: in whole parts of 1/10,000, the nearest.
+
+    Five times 0.2 is more than 1 in floating point, and so is what was given out and came back.
+
+    >>> 1.0 // 0.2, _parts(1.0) // _parts(0.2)
+    (4.0, 5)
+    """
+    return math.floor(count * _PARTS + 0.5)
 
 
 def _free(resource: str, nodes: Sequence[Node]) -> str:

@@ -46,6 +46,17 @@ def test_server_is_on_its_drivers_node_and_takes_a_cpu_where_that_costs_no_worke
     assert [f"{name} {num_cpus}" for name, num_cpus in found] == places
 
 
+@pytest.mark.parametrize("resource", ["CPU", "GPU", "mine"])
+def test_node_takes_as_many_workers_as_their_whole_parts_fit(resource: str) -> None:
+    for free in range(1, 5):
+        node = Node("a", "a", {}, {resource: float(free)})
+        for part in range(1, 101):
+            takes = Placement("auto", {resource: part / 100})
+            assert node.takes(takes) == 100 * free // part
+    used = Node("a", "a", {}, {resource: 1.0 - 0.1 - 0.1 - 0.1})
+    assert used.takes(Placement("auto", {resource: 0.1})) == 7
+
+
 @pytest.mark.parametrize(
     ("nodes", "most"),
     [
