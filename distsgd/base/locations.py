@@ -1,7 +1,7 @@
 """Addresses of files that are on no disk of this machine: object storage, through pyarrow.fs.
 
-The one place that knows the schemes. An address is checked where it comes in; what it needs besides
-(keys, region, endpoint) is found by pyarrow in the environment and in the usual files, is never
+An address is checked where it comes in (`addresses`); what it needs besides (keys, region, endpoint)
+is found by pyarrow in the environment and in the usual files, is never
 part of the address, and so is never written down.
 """
 
@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from distsgd.base import azure
+from distsgd.base.addresses import checked_address
 from distsgd.base.settings import refuse
-from distsgd.errors import StorageError, did_you_mean, first_line
+from distsgd.errors import StorageError, first_line
 
-SCHEMES = ("s3", "gs", "abfs", "hdfs")
-_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "abfs": (azure.ENDPOINT,)}
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
@@ -259,36 +256,10 @@ def place_of(text: str | Path) -> Path | Location:
     Location(address='s3://bucket/runs/a')
 
     Raises:
-        ConfigError: The scheme is not known, there is no bucket, or the address says more than
-            where the files are.
+        ConfigError: As `checked_address`.
     """
-    match = _ADDRESS.fullmatch(str(text)) if isinstance(text, str) else None
-    if match is None:
-        return Path(text)
-    scheme, rest = match["scheme"], match["rest"]
-    if scheme == "file":
-        parts = urlsplit(str(text))
-        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            refuse("an address", text, "file:///PATH: of this machine, from its root")
-        return Path(unquote(parts.path))
-    if scheme not in SCHEMES:
-        known = f"a path, or an address that begins with {', '.join(SCHEMES)} or file and ://"
-        refuse("an address", text, known + did_you_mean(scheme, SCHEMES))
-    root, _, key = rest.rstrip("/").partition("/")
-    user, at, _ = root.rpartition("@")
-    if at and (":" in user or scheme == "s3"):
-        hidden = f"{scheme}://...@{rest.rpartition('@')[2]}"
-        refuse(
-            "an address", hidden, "without keys in it (they come from the environment or ~/.aws)"
-        )
-    if "?" in rest or "#" in rest:
-        rule = "without ? and # (an endpoint comes from the environment: AWS_ENDPOINT_URL)"
-        refuse("an address", f"{scheme}://{rest.partition('?')[0]}...", rule)
-    if scheme == "abfs" and not azure.is_root(root):
-        refuse("an address", text, azure.RULE)
-    if not root or any(part in ("", ".", "..") for part in key.split("/") if key):
-        refuse("an address", text, f"{scheme}://BUCKET/KEY, without empty parts, . and ..")
-    return Location(f"{scheme}://{rest.rstrip('/')}")
+    found = checked_address(text)
+    return Location(found) if isinstance(found, str) else found
 
 
 def place_argument(name: str, value: object) -> Path | Location:
@@ -298,7 +269,7 @@ def place_argument(name: str, value: object) -> Path | Location:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         refuse(name, value, "a path (a str or a pathlib.Path), or an address (s3://BUCKET/KEY)")
-    return place_of(text) if isinstance(value, str) else Path(text)
+    return place_of(text if isinstance(value, str) else Path(text))
 
 
 def endpoint(scheme: str) -> str | None:

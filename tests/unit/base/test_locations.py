@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.base.locations import Location, place_of
+from distsgd.base.addresses import SCHEMES
+from distsgd.base.locations import Location, place_argument, place_of
 from distsgd.errors import ConfigError
 
 
-@pytest.mark.parametrize("text", ["a", "a/b", "/a", "s3:/a", "C:\\a", "a b", ""])
+@pytest.mark.parametrize("text", ["a", "a/b", "/a", "/s3:/a", "s3:a", "C:\\a", "a b", ""])
 def test_place_of_a_path_is_a_path(text: str) -> None:
     assert place_of(text) == Path(text)
     assert place_of(Path(text)) == Path(text)
+
+
+def test_folder_that_is_called_as_a_scheme_is_named_from_where_one_is() -> None:
+    assert place_of("./s3:/a") == Path("s3:/a")
 
 
 def test_place_of_a_file_address_is_a_path() -> None:
@@ -61,9 +66,54 @@ def test_place_of_refuses_other_addresses_by_their_rule(text: str, said: str) ->
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["s3://key:secret@bucket/a", "abfs://:secret@account/a"])
-def test_place_of_never_repeats_a_key(text: str) -> None:
+@pytest.mark.parametrize("scheme", [*SCHEMES, "s3a", "https", "S3", "file"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "key:secret@bucket/a",
+        ":secret@account/a",
+        "key:top/secret@bucket/a",
+        "key:to/secret@bucket/a?y=secret",
+        "key:secret@secret@bucket",
+        "key:secret/@secret/bucket@x",
+        "bucket/a?token=key:secret@",
+    ],
+)
+def test_place_of_never_takes_or_repeats_a_key(scheme: str, rest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        place_of(f"{scheme}://{rest}")
+    assert "secret" not in str(caught.value)
+    assert "from the environment" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://bucket.s3.amazonaws.com/a?X-Amz-Signature=secret",
+        "s3://bucket/a?secret",
+        "s3://secret@bucket/a",
+        "s3a://secret@bucket/a",
+        "gs://secret@bucket//a",
+        "file://host/a?secret",
+        "s3://bucket/a#secret",
+    ],
+)
+def test_place_of_repeats_neither_a_query_nor_what_is_before_an_at(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         place_of(text)
     assert "secret" not in str(caught.value)
-    assert "from the environment" in str(caught.value)
+
+
+def test_place_of_takes_an_at_that_is_no_keys() -> None:
+    assert place_of("s3://bucket/a@b") == Location("s3://bucket/a@b")
+    assert place_of("file:///a:b@c") == Path("/a:b@c")
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "file"])
+def test_address_that_was_made_a_path_is_refused_with_the_way_out(scheme: str) -> None:
+    for place in (Path(f"{scheme}://bucket/a"), f"{scheme}:/bucket/a"):
+        with pytest.raises(ConfigError, match=f"given as a text that begins with {scheme}://"):
+            place_argument("run_dir", place)
+    with pytest.raises(ConfigError) as caught:
+        place_argument("run_dir", Path("s3://key:secret@bucket/a"))
+    assert "secret" not in str(caught.value)
