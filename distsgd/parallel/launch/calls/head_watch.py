@@ -18,6 +18,7 @@ from typing import Self
 from distsgd.errors import HeadLostError
 
 EVERY_S = 2.0
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # No settings.
 # What Ray waits for a head to come back, in its own setting, and the part of it that we wait: what
 # is left is for a checkpoint and for leaving.
 _SETTING, _RAYS_OWN_S, _PART = "RAY_gcs_rpc_server_reconnect_timeout_s", 60.0, 1 / 3
@@ -36,13 +37,13 @@ def patience_s() -> float:
 
 
 class HeadWatch:
-    """Connects to the head now and then, in a thread of its own while entered.
+    """Greets the head now and then, in a thread of its own while entered.
 
     Args:
         address: host:port of the head, as Ray names it.
         on_lost: Called once, in that thread, when it was silent for too long.
         longest_s: What is too long; see `patience_s`.
-        every_s: How often it is looked, and how long an answer may take.
+        every_s: How often it is looked, and how long connecting and an answer may each take.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class HeadWatch:
         self._thread.join(self._every_s)
 
     def check(self) -> None:
-        """Answers at once.
+        """Answers at once while the head does; else blocks for `every_s` seconds at most.
 
         Raises:
             HeadLostError: The head was silent for too long.
         """
         silent_s = time.monotonic() - self._answered_s
-        if silent_s > self._longest_s:
+        # This process may have been stopped (Ctrl-Z) for as long, and the head never asked.
+        if silent_s > self._longest_s and not self.answers():
             raise HeadLostError(self.address, round(silent_s))
 
     def confirm(self) -> None:
@@ -100,9 +102,18 @@ class HeadWatch:
                 return
 
     def answers(self) -> bool:
-        """Does it answer now? Blocks for `every_s` seconds at most."""
-        with contextlib.suppress(OSError):
-            socket.create_connection(self._place, timeout=self._every_s).close()
-            self._answered_s = time.monotonic()
-            return True
-        return False
+        """Does its process answer now? Blocks for twice `every_s` seconds at most.
+
+        A connection alone says little: the kernel of a process that is stopped takes it too. So the
+        head is greeted as HTTP/2 is (RFC 9113, 3.4), on which Ray's protocol is built, and answers
+        with its settings; one that wants TLS answers by ending the connection.
+        """
+        try:
+            with socket.create_connection(self._place, timeout=self._every_s) as head:
+                with contextlib.suppress(ConnectionError):
+                    head.sendall(_GREETING)
+                    head.recv(1)
+                self._answered_s = time.monotonic()
+                return True
+        except OSError:
+            return False
