@@ -159,12 +159,16 @@ def sync_directory(path: Path) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a private file whole or not at all; not synced: nobody reads it after a loss of power.
 
-    `OSError` passes through.
+    `OSError` passes through; nothing is left aside.
     """
     staging = staging_path(path)
-    staging.touch(mode=0o600)
-    staging.write_text(text)
-    staging.replace(path)
+    try:
+        staging.touch(mode=0o600)
+        staging.write_text(text)
+        staging.replace(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
 
 
 def staging_path(path: Path) -> Path:

@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import stat
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from distsgd.base.files import (
     make_private_directory,
     read_json,
     remove_leftover_files,
+    replace_text,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -97,3 +100,21 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b"whole")
     remove_leftover_files(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_text_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    replace_text(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="File too large"):
+                replace_text(path, "new and longer")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert [it.read_text() for it in tmp_path.iterdir()] == ["old"]
+    replace_text(path, "new")
+    assert [it.read_text() for it in tmp_path.iterdir()] == ["new"]
