@@ -227,17 +227,19 @@ def job_drive(
     name: Annotated[str, typer.Option()],
     run_dir: Annotated[str, typer.Option()],
     submitted_with: Annotated[str, typer.Option()],
+    run_id: Annotated[str, typer.Option(envvar="DISTSGD_RUN_ID")] = "",
     retries: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train on the cluster that this node belongs to; what ``job submit`` has a node run."""
-    from distsgd.jobs.drive import Driver, check_version, steady_path
+    from distsgd.jobs.drive import Driver, check_version, mark_run, steady_path
 
     check_version(submitted_with)
     config = steady_path(name) / config
     run = str(Path(run_dir).expanduser()) if run_dir.startswith("~") else run_dir
     train = [sys.executable, "-m", "distsgd", "train", str(config), "--run-dir", run]
     train += ["--resume", "auto", "--set", "parallel.address=auto", "--json", *(arguments or ())]
-    raise typer.Exit(Driver(train, retries=retries, say=say).run())
+    driver = Driver(train, retries=retries, say=say, prepare=lambda: mark_run(run, run_id))
+    raise typer.Exit(driver.run())
 
 
 def _check_configuration(config: Path, submission: Submission) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from distsgd.errors import ClusterError, ConfigError, MissingExtraError, WaitTimeoutError
@@ -97,6 +98,8 @@ class Jobs:
             )
             raise ConfigError([other_run])
         number = 1 if last is None else last.number + 1
+        if last is not None and last.run_id:
+            request = replace(request, run_id=last.run_id)
         with self._errors(f"submitting {request.name}"):
             made = self._client.submit_job(
                 entrypoint=request.entry_point(run_dir),

@@ -18,8 +18,10 @@ from types import FrameType
 from typing import Any
 
 from distsgd import __version__
-from distsgd.base.files import as_disk_error
+from distsgd.base.files import as_disk_error, make_private_directory, write_json_atomic
+from distsgd.base.locations import Location, place_of
 from distsgd.errors import ClusterError
+from distsgd.store.run_directory import JOB_FILE, RunDirectory
 
 WORKING_DIRECTORIES = ".distsgd-jobs"  # In the home directory.
 PAUSE_S = 10.0  # Before the cluster is asked again, after it failed.
@@ -39,6 +41,7 @@ class Driver:
         say: Called with what a person should know.
         pause_s: Before it is started again where the cluster failed.
         pass_on_s: From a wish to stop until the command is told of it.
+        prepare: Called before each start of the command.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class Driver:
         say: Callable[[str], None],
         pause_s: float = PAUSE_S,
         pass_on_s: float = PASS_ON_S,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
+        self._prepare = prepare
         self._command, self._retries, self._say = list(command), retries, say
         self._pause_s, self._pass_on_s = pause_s, pass_on_s
         self._asked_s: float | None = None  # When the first wish to stop came.
@@ -76,6 +81,7 @@ class Driver:
                 self._pause(0.0 if code < 0 else self._pause_s)
 
     def _run_once(self) -> int:
+        self._prepare()
         # In the group of this process: Ray kills that when it loses its own.
         process = subprocess.Popen(self._command)  # noqa: S603 -- our own program.
         descriptor = os.pidfd_open(process.pid)
@@ -147,6 +153,23 @@ def steady_path(name: str) -> Path:
         staging.symlink_to(Path.cwd())
         staging.replace(link)
     return link
+
+
+def mark_run(run: str, run_id: str) -> None:
+    """Have the directory `run` say of which job's run it is, so that no other is taken for it.
+
+    What is no run, and not empty, is left for the command to refuse; an address is itself wherever
+    it is seen.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    place = place_of(run)
+    if isinstance(place, Location) or not run_id:
+        return
+    if RunDirectory.is_run(place) or not place.exists() or not any(place.iterdir()):
+        make_private_directory(place)
+        write_json_atomic(place / JOB_FILE, {"run_id": run_id})
 
 
 def check_version(submitted_with: str) -> None:

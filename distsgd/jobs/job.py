@@ -7,9 +7,10 @@ one and the same run.
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED = (
 )
 STOP_WAIT_S = 60  # From asking a driver to end until it is killed; Ray's own 3 s save nothing.
 RUNS = "~/distsgd-runs"  # Where no other place is named; enough where the head has the server.
-NAME, RUN_DIR = "distsgd_name", "distsgd_run_dir"  # In what Ray keeps of a submission.
+NAME, RUN_DIR, RUN_ID = "distsgd_name", "distsgd_run_dir", "distsgd_run_id"  # Kept by Ray.
+RUN_ID_VARIABLE = "DISTSGD_RUN_ID"  # In the environment of a job's driver.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _PATHS = ("data.path", "data.test_path", "model.initial_weights")
 _INTERRUPTED, _CLUSTER = 6, 4  # Exit codes.
@@ -45,6 +47,7 @@ class Job:
         started_s: When it was submitted; seconds since 1970.
         ended_s: When it ended; None where it has not.
         driver_exit_code: What the driver ended with; None where it has not, or nobody knows.
+        run_id: What `JOB_FILE` in the run directory says; "" where the job is older than that.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Job:
     started_s: float
     ended_s: float | None
     driver_exit_code: int | None
+    run_id: str = ""
 
     @property
     def number(self) -> int:
@@ -97,6 +101,7 @@ class JobRequest:
         retries: How often a driver that dies is started again.
         working_dir: The directory that is packed and sent.
         image: A container image that has distsgd and the configuration, instead of `working_dir`.
+        run_id: Of the run, which is that of no other run on any machine.
 
     Raises:
         ConfigError: The name, the place of the run or that of the configuration cannot be used.
@@ -111,6 +116,7 @@ class JobRequest:
     retries: int = 0
     working_dir: Path = Path()
     image: str | None = None
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         problems = _problems_of_name(self.name)
@@ -147,7 +153,8 @@ class JobRequest:
 
     def runtime_env(self) -> dict[str, Any]:
         """What the driver and all its actors have, as Ray takes it."""
-        env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        # Not an option: a node with another version is to say so, not that it knows none.
+        env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), RUN_ID_VARIABLE: self.run_id}
         if self.image is not None:
             return {"image_uri": self.image, "env_vars": env_vars}
         directory = self.working_dir.resolve()
@@ -158,7 +165,8 @@ class JobRequest:
 
     def metadata(self, run_dir: str) -> dict[str, str]:
         """What Ray keeps with the submission, for `job_of`."""
-        return {NAME: self.name, RUN_DIR: run_dir, "distsgd_version": __version__}
+        told = {NAME: self.name, RUN_DIR: run_dir, RUN_ID: self.run_id}
+        return told | {"distsgd_version": __version__}
 
 
 def job_of(details: Any) -> Job | None:
@@ -175,6 +183,7 @@ def job_of(details: Any) -> Job | None:
         (details.start_time or 0) / 1000,
         details.end_time / 1000 if details.end_time else None,
         details.driver_exit_code,
+        metadata.get(RUN_ID, ""),
     )
 
 

@@ -1,7 +1,8 @@
 """What the run of a job says of itself, and where Ray says something else.
 
 The run directory is the truth. Where it cannot be seen from here, the last line of the job's log is
-what is left of it.
+what is left of it. A path names another directory on another machine: the one here is that of the
+job only where it says so.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from blake3 import blake3
+
 from distsgd.base.locations import Location, place_of
-from distsgd.errors import StorageError
+from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.jobs.job import PENDING, RUNNING, SUCCEEDED, Job
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.remote_run import RemoteRun
-from distsgd.store.run_directory import RunDirectory
+from distsgd.store.pointer import Piece
+from distsgd.store.remote_run import POINTER, RemoteRun
+from distsgd.store.run_directory import JOB_FILE, RunDirectory
 
 RESULT = "result.json"
 _CHECKPOINT = re.compile(r"checkpoints/step-([0-9]+)/")
@@ -42,9 +46,14 @@ class RunState:
 
 
 def state_of(job: Job, log: str) -> RunState | None:
-    """Where the run of `job` is, as far as can be seen from here; None: not begun, or not seen."""
+    """Where the run of `job` is, as far as can be seen from here; None: not begun, or not seen.
+
+    Raises:
+        CheckpointError: What it says of its end is damaged, at an address.
+        RunError: The same, in a directory.
+    """
     place = place_of(job.run_dir)
-    seen = _at_address(place, job) if isinstance(place, Location) else _in_directory(place)
+    seen = _at_address(place, job) if isinstance(place, Location) else _in_directory(place, job)
     said = _in_log(log)
     if seen is None or said is None or seen.status in ("done", "training"):
         return seen or said
@@ -63,20 +72,31 @@ def _at_address(location: Location, job: Job) -> RunState | None:
         if pointer.owner and not job.has_ended:
             return RunState("training", step, "run directory")
         pieces = pointer.files.get(RESULT, ())
-        data = b"".join((location / piece.name).read_bytes() for piece in pieces)
+        data = b"".join(_checked(location / piece.name, piece) for piece in pieces)
     except (StorageError, FileNotFoundError):
         return None  # Not seen from here: no keys, or it was replaced just now.
     if not data:
         return RunState("begun", step, "run directory")
-    result = json.loads(data)
+    if (result := _object_of(data)) is None:
+        raise CheckpointError(f"{location}/{RESULT}", "is damaged (no JSON object); restore it")
     return RunState(str(result.get("status")), result.get("steps", step), "run directory")
 
 
-def _in_directory(place: Path) -> RunState | None:
+def _checked(location: Location, piece: Piece) -> bytes:
+    data = location.read_bytes()
+    if len(data) != piece.size_bytes or blake3(data).hexdigest() != piece.blake3:
+        reason = f"is damaged ({RESULT}: another size or checksum than {POINTER} says); restore it"
+        raise CheckpointError(str(location), reason)
+    return data
+
+
+def _in_directory(place: Path, job: Job) -> RunState | None:
     place = place.expanduser()
     if not RunDirectory.is_run(place):
         return None
     run = RunDirectory(place)
+    if not job.run_id or _run_id_of(run) != job.run_id:
+        return None
     step = (None, *CheckpointStore(run.checkpoints).steps())[-1]
     if run.holder() is not None:
         return RunState("training", step, "run directory")
@@ -86,6 +106,14 @@ def _in_directory(place: Path) -> RunState | None:
     return RunState(str(result.get("status")), result.get("steps", step), "run directory")
 
 
+def _run_id_of(run: RunDirectory) -> Any:
+    """Which job's run it says to be; None where it says nothing that can be read."""
+    try:
+        return run.read_json(run.path / JOB_FILE).get("run_id")
+    except RunError:
+        return None
+
+
 def _in_log(log: str) -> RunState | None:
     for line in reversed(log.splitlines()):
         if line.startswith("{") and (told := _object_of(line)) and "status" in told:
@@ -93,7 +121,7 @@ def _in_log(log: str) -> RunState | None:
     return None
 
 
-def _object_of(line: str) -> dict[str, Any] | None:
+def _object_of(line: str | bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except ValueError:

@@ -34,7 +34,7 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.run import own_code
 from distsgd.run.spec import RunSpec
-from distsgd.store.run_directory import DRIVER_LOCK, RunDirectory
+from distsgd.store.run_directory import DRIVER_LOCK, JOB_FILE, RunDirectory
 
 Resume = Literal["never", "auto"]
 RUNS = "runs"
@@ -47,6 +47,7 @@ _BEGINNING = frozenset(
     {
         "lock",
         DRIVER_LOCK,
+        JOB_FILE,
         "data",
         "checkpoints",
         "history",

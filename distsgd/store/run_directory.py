@@ -10,6 +10,7 @@ In it::
     history/           see `logs`
     evaluations.jsonl  see `logs`
     digests.jsonl      see `logs`
+    job.json           which job's run it is, where a job trains it
     metrics.prom       where it is while it trains, for Prometheus; nothing reads it here
     lock               names the process that has the run, while it has it
     driver.lock        the same of the process that drives it: that started it, and sees to it
@@ -42,12 +43,13 @@ from distsgd.store.remote_run import RemoteRun
 from distsgd.store.working_copy import WorkingCopy
 
 Place = Path | str | Location
-_LOCK, DRIVER_LOCK = "lock", "driver.lock"
+_LOCK, DRIVER_LOCK, JOB_FILE = "lock", "driver.lock", "job.json"
 # What a creation that was interrupted before it wrote the configuration may have left.
 _BEFORE_CONFIG = frozenset(
     {
         _LOCK,
         DRIVER_LOCK,
+        JOB_FILE,
         "checkpoints",
         "history",
         "model.json",
@@ -275,9 +277,7 @@ class RunDirectory:
     def driver_lock(self, timeout_s: float) -> Iterator[None]:
         """Be the one process that drives the run; blocks up to `timeout_s` while another does.
 
-        A driver has the run from before its server does until after it, and whatever drivers and
-        those who look on tell each other by files is the present driver's. The working copy of a
-        run on object storage is its driver's alone.
+        It has it from before its server does until after it.
 
         Raises:
             RunError: Another process kept it; names that process.

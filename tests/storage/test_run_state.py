@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from distsgd.base.locations import Location
+from distsgd.errors import CheckpointError
 from distsgd.jobs.job import Job
 from distsgd.jobs.run_state import RunState, state_of
 from distsgd.store.remote_run import RemoteRun
@@ -35,6 +38,13 @@ def test_run_tells_where_it_is_without_its_checkpoints_being_fetched(
         (place / "result.json").write_text(json.dumps({"status": "done", "steps": 130}))
         lease.publish(place)
     assert state_of(job(location, "SUCCEEDED"), "") == RunState("done", 130, "run directory")
+    pointer = run.look()
+    assert pointer is not None
+    (piece,) = pointer.files["result.json"]
+    for damaged in (b'{"status": "done", "steps": 131}', b"\x00\xffhalf", b""):
+        (location / piece.name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"result\.json: another size or checksum"):
+            state_of(job(location, "SUCCEEDED"), "")
 
 
 def test_run_that_the_storage_does_not_show_is_read_from_the_log(

@@ -55,8 +55,16 @@ def test_what_the_cluster_may_mend_is_started_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    driver = Driver(ends_with(*codes), retries=retries, say=said.append, pause_s=0.0)
+    begun: list[None] = []
+    driver = Driver(
+        ends_with(*codes),
+        retries=retries,
+        say=said.append,
+        pause_s=0.0,
+        prepare=lambda: begun.append(None),
+    )
     assert driver.run() == code
+    assert len(begun) == calls
     assert len(Path("calls").read_text()) == calls
     assert len(said) == calls - 1
     assert all("starting it again" in text for text in said)

@@ -11,7 +11,7 @@ import pytest
 
 from distsgd import __version__
 from distsgd.errors import ConfigError
-from distsgd.jobs.job import Job, JobRequest, job_of
+from distsgd.jobs.job import RUN_ID, Job, JobRequest, job_of
 
 
 def request(place: Path, **changes: Any) -> JobRequest:
@@ -53,6 +53,8 @@ def test_what_is_sent_is_the_working_directory_without_runs(tmp_path: Path) -> N
     assert sent["working_dir"] == str(tmp_path)
     assert sent["excludes"] == ["/runs/"]
     assert int(sent["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 30
+    asked = request(tmp_path, run_id="9" * 16)
+    assert asked.runtime_env()["env_vars"]["DISTSGD_RUN_ID"] == asked.metadata("/a")[RUN_ID]
     recorded = request(tmp_path, config=tmp_path / "runs" / "a" / "config.json")
     assert recorded.runtime_env()["excludes"] == []
 
@@ -124,7 +126,8 @@ def test_job_is_read_from_what_ray_keeps(tmp_path: Path) -> None:
     )
     found = job_of(details)
     message = "Job entrypoint command failed with exit code 4"
-    assert found == Job("digits", "digits.12", "FAILED", message, "/runs/digits", 1.5, 2.5, 4)
+    known = ("digits", "digits.12", "FAILED", message, "/runs/digits", 1.5, 2.5, 4)
+    assert found == Job(*known, details.metadata["distsgd_run_id"])
     assert found.number == 12
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from distsgd.errors import RunError
+from distsgd.jobs.drive import mark_run
 from distsgd.jobs.job import Job
 from distsgd.jobs.run_state import RunState, difference, state_of
-from distsgd.store.run_directory import RunDirectory
+from distsgd.store.run_directory import JOB_FILE, RunDirectory
+
+RUN_ID = "9" * 16
 
 
 def job(run_dir: Path | str, status: str = "RUNNING") -> Job:
-    return Job("a", "a.1", status, "", str(run_dir), 0.0, None, None)
+    return Job("a", "a.1", status, "", str(run_dir), 0.0, None, None, RUN_ID)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     found = RunDirectory.create(tmp_path / "run")
     found.write_json(found.config_path, {})
+    mark_run(str(found.path), RUN_ID)
     return found
 
 
@@ -51,6 +57,39 @@ def test_run_that_nobody_has_tells_its_newest_checkpoint(run: RunDirectory) -> N
     (run.checkpoints / "step-000000000060").mkdir()
     found = state_of(job(run.path), "")
     assert found == RunState("begun", 120, "run directory")
+
+
+@pytest.mark.parametrize("text", [None, '{"run_id": "other"}', '{"run_id": ""}', "[]", "{"])
+@pytest.mark.parametrize("run_id", [RUN_ID, ""])
+def test_directory_of_another_run_on_the_asking_machine_is_not_taken_for_it(
+    run: RunDirectory, text: str | None, run_id: str
+) -> None:
+    run.write_json(run.result_path, {"status": "done", "steps": 9})
+    (run.path / JOB_FILE).unlink()
+    if text is not None:
+        (run.path / JOB_FILE).write_text(text)
+    asked = replace(job(run.path), run_id=run_id)
+    assert state_of(asked, "") is None
+    said = json.dumps({"status": "failed", "steps": 3})
+    assert state_of(asked, said) == RunState("failed", 3, "log", None)
+
+
+def test_damaged_result_is_named(run: RunDirectory) -> None:
+    run.result_path.write_text("{")
+    with pytest.raises(RunError, match=r"result\.json: is not JSON"):
+        state_of(job(run.path), "")
+
+
+def test_directory_says_whose_run_it_will_be_and_what_is_no_run_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    mark_run(str(tmp_path / "new"), RUN_ID)
+    assert (RunDirectory.create(tmp_path / "new").path / JOB_FILE).exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    mark_run(str(tmp_path / "other"), RUN_ID)
+    mark_run("s3://bucket/run", RUN_ID)
+    assert [it.name for it in (tmp_path / "other").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("run_dir", ["s3://bucket/run", "/not/seen/from/here", "~/nor/this", ""])
