@@ -124,14 +124,18 @@ class Calls:
         if self._head is not None:
             self._head.confirm()
 
-    def ended(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
-        """Those of `refs` whose calls have ended, well or not; waits for all, or `timeout_s`."""
+    def ended(
+        self, refs: Sequence[Any], timeout_s: float, *, at_most: int | None = None
+    ) -> list[Any]:
+        """Those of `refs` whose calls have ended, well or not; waits for all, or `timeout_s`.
+
+        With `at_most`, for the first so many of them.
+        """
         if not refs:
             return []
         with errors_of_ray("looking whether calls have ended"):
-            done: list[Any] = self._ray.wait(list(refs), num_returns=len(refs), timeout=timeout_s)[
-                0
-            ]
+            count = len(refs) if at_most is None else at_most
+            done: list[Any] = self._ray.wait(list(refs), num_returns=count, timeout=timeout_s)[0]
             return done
 
     def last_death(self, actor: Any) -> str:

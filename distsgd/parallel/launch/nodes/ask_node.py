@@ -23,7 +23,6 @@ def look_around(dtype: str) -> dict[str, Any]:
         "node": socket.gethostname(),
         "python": platform.python_version(),
         "niceness": os.nice(0),
-        "time_s": time.time(),
         **dict.fromkeys(("distsgd", "ray", "numpy", "bits", "arithmetic"), ""),
         "error": None,
     }
@@ -35,4 +34,5 @@ def look_around(dtype: str) -> dict[str, Any]:
         found |= {"bits": profile.bits, "arithmetic": str(profile)}
     except Exception as error:  # noqa: BLE001 -- told to the one who asks, with the node's name.
         found["error"] = f"{type(error).__name__}: {error}"
+    found["time_s"] = time.time()  # Last: what comes before takes seconds.
     return found

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distsgd import __version__
-from distsgd.errors import ClusterError
+from distsgd.errors import ClusterError, WaitTimeoutError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.calls.calls import Calls, errors_of_ray
 from distsgd.parallel.launch.nodes import ask_node
@@ -19,6 +19,8 @@ from distsgd.parallel.launch.session.session import Session, session
 
 START_TIMEOUT_S = 120.0
 NODE_TIMEOUT_S = 30.0  # A process on a node that has started none yet.
+LOOK_S = 1.0  # How often it is looked meanwhile whether there still is a cluster.
+GET_TIMEOUT_S = 10.0  # What is fetched is there already.
 CHECK_TIMEOUT_S = 10.0  # Before a run; a node that is slower is not asked again.
 
 
@@ -73,8 +75,31 @@ def _nodes(joined: Session, timeout_s: float) -> list[Node]:
             asked = [(node, _ask(ray, node["NodeID"])) for node in ray.nodes() if node["Alive"]]
         finally:
             ray.cloudpickle.unregister_pickle_by_value(ask_node)
-    calls, deadline = Calls(ray, joined.head), time.monotonic() + timeout_s
-    return [_node(calls, node, ref, deadline - time.monotonic()) for node, ref in asked]
+    calls = Calls(ray, joined.head)
+    came_s = arrivals(calls, [ref for _, ref in asked], timeout_s)
+    return [node_of(calls, node, ref, came_s.get(ref), timeout_s) for node, ref in asked]
+
+
+def arrivals(
+    calls: Calls,
+    refs: Sequence[Any],
+    timeout_s: float,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> dict[Any, float]:
+    """When the answer of each of `refs` came, by `clock`; blocks up to `timeout_s` seconds.
+
+    Raises:
+        HeadLostError: There is no cluster any more.
+    """
+    came_s: dict[Any, float] = {}
+    waiting, deadline = list(refs), time.monotonic() + timeout_s
+    while waiting and (left_s := deadline - time.monotonic()) > 0:
+        for ref in calls.ended(waiting, min(left_s, LOOK_S), at_most=1):
+            came_s[ref] = clock()
+            waiting.remove(ref)
+        calls.check_head()
+    return came_s
 
 
 def _ask(ray: Any, node_id: str) -> Any:
@@ -88,7 +113,18 @@ def _ask(ray: Any, node_id: str) -> Any:
     return ray.remote(**options)(ask_node.look_around).remote("float32")
 
 
-def _node(calls: Calls, node: dict[str, Any], ref: Any, timeout_s: float) -> Node:
+def node_of(
+    calls: Calls, node: dict[str, Any], ref: Any, came_s: float | None, timeout_s: float
+) -> Node:
+    """A node from what Ray says of it and from its own answer.
+
+    Args:
+        calls: What is asked of Ray.
+        node: Ray's words.
+        ref: Of its answer.
+        came_s: When that came, in seconds since 1970; None: not within `timeout_s` seconds.
+        timeout_s: See there.
+    """
     resources = node["Resources"]
     known = {
         "name": node["NodeManagerHostname"],
@@ -96,11 +132,14 @@ def _node(calls: Calls, node: dict[str, Any], ref: Any, timeout_s: float) -> Nod
         "cpus": int(resources.get("CPU", 0)),
         "memory_gib": round(resources.get("memory", 0.0) / 2**30, 1),
     }
+    waited_for = f"node {known['name']} to say what is on it"
+    if came_s is None:
+        return Node(**known, error=str(WaitTimeoutError(waited_for, timeout_s)))
     try:
-        said = calls.get(ref, f"node {known['name']} to say what is on it", max(0.1, timeout_s))
+        said = calls.get(ref, waited_for, GET_TIMEOUT_S)
     except ClusterError as error:
         return Node(**known, error=str(error))
-    ahead_s = round(said.pop("time_s") - time.time(), 1)
+    ahead_s = round(said.pop("time_s") - came_s, 1)
     return Node(**(known | {"name": said.pop("node")}), **said, clock_s=ahead_s)
 
 

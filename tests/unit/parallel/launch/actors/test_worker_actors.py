@@ -34,8 +34,10 @@ class FakeCalls(Calls):
         self.made.append(FakeActor(len(self.made)))
         return self.made[-1]
 
-    def ended(self, refs: Sequence[Any], timeout_s: float) -> list[Any]:
-        assert timeout_s == 0
+    def ended(
+        self, refs: Sequence[Any], timeout_s: float, *, at_most: int | None = None
+    ) -> list[Any]:
+        assert (timeout_s, at_most) == (0, None)
         return [ref for ref in refs if ref in self.finished]
 
     def get(self, ref: Any, waited_for: str, timeout_s: float) -> None:
