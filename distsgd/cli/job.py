@@ -117,12 +117,12 @@ class Submission:
 
     def request(self, config: Path) -> JobRequest:
         """The job that is asked for. Raises ConfigError."""
-        from distsgd.jobs.job import JobRequest
+        from distsgd.jobs.job import JobRequest, default_name
 
         arguments = ["--accept-numerics"] if self.accept_numerics else []
         arguments += [] if self.workers is None else ["--workers", self.workers]
         return JobRequest(
-            name=self.name or f"{config.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            name=default_name(config, datetime.now(UTC)) if self.name is None else self.name,
             config=config,
             run_dir=self.run_dir,
             cache_dir=self.cache_dir,

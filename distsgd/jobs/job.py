@@ -11,6 +11,7 @@ import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ STOP_WAIT_S = 60  # From asking a driver to end until it is killed; Ray's own 3 
 RUNS = "~/distsgd-runs"  # Where no other place is named; enough where the head has the server.
 NAME, RUN_DIR, RUN_ID = "distsgd_name", "distsgd_run_dir", "distsgd_run_id"  # Kept by Ray.
 RUN_ID_VARIABLE = "DISTSGD_RUN_ID"  # In the environment of a job's driver.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+MOST_CHARACTERS = 63  # Of a name.
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MOST_CHARACTERS - 1}}}")
 _PATHS = ("data.path", "data.test_path", "model.initial_weights")
 _INTERRUPTED, _CLUSTER = 6, 4  # Exit codes.
 
@@ -191,6 +193,17 @@ def _said(message: str) -> str:
     """Ray's message without the end of the log that it adds."""
     first, _, _ = message.strip().partition("\n")
     return first.partition(", last available logs")[0]
+
+
+def default_name(config: Path, now: datetime) -> str:
+    """A name for a job of this configuration, which may be called anything.
+
+    >>> default_name(Path("my net.v2.toml"), datetime(2026, 11, 30, 16, 5, 0))
+    'my-net-v2-20261130-160500'
+    """
+    when = f"-{now:%Y%m%d-%H%M%S}"
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", config.stem).lstrip("-_")
+    return (stem[: MOST_CHARACTERS - len(when)].rstrip("-_") or "job") + when
 
 
 def _problems_of_name(name: str) -> list[str]:

@@ -19,8 +19,8 @@ from distsgd.base.locations import Location, place_of
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.jobs.job import PENDING, RUNNING, SUCCEEDED, Job
 from distsgd.store.checkpoint import CheckpointStore
-from distsgd.store.pointer import Piece
-from distsgd.store.remote_run import POINTER, RemoteRun
+from distsgd.store.pointer import POINTER, Piece
+from distsgd.store.remote_run import RemoteRun
 from distsgd.store.run_directory import JOB_FILE, RunDirectory
 
 RESULT = "result.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from distsgd import __version__
+from distsgd.cli.job import Submission
 from distsgd.errors import ConfigError
-from distsgd.jobs.job import RUN_ID, Job, JobRequest, job_of
+from distsgd.jobs.job import RUN_ID, Job, JobRequest, default_name, job_of
 
 
 def request(place: Path, **changes: Any) -> JobRequest:
@@ -36,6 +38,23 @@ def test_entry_point_is_text_for_a_shell_whatever_stands_in_it(tmp_path: Path) -
         "--set",
         "data.label=a b; $(rm -rf /)",
     ]
+
+
+@pytest.mark.parametrize(
+    "stem", ["my.v2", "my run", "-x", "__", "", "größe", "模型", "a" * 200, "a." + "-" * 99]
+)
+def test_name_that_nobody_typed_can_be_that_of_a_job(tmp_path: Path, stem: str) -> None:
+    now = datetime(2026, 11, 30, 16, 5, tzinfo=UTC)
+    name = default_name(tmp_path / f"{stem}.toml", now)
+    assert name.endswith("-20261130-160500")
+    assert request(tmp_path, name=name).name == name
+
+
+def test_name_that_is_typed_empty_is_refused(tmp_path: Path) -> None:
+    asked = Submission(name="", working_dir=tmp_path)
+    with pytest.raises(ConfigError, match='--name is ""'):
+        asked.request(tmp_path / "a.toml")
+    assert Submission(working_dir=tmp_path).request(tmp_path / "a b.toml").name.startswith("a-b-")
 
 
 def test_place_of_prepared_data_is_told_to_the_driver(tmp_path: Path) -> None:
