@@ -11,7 +11,7 @@ In it::
     evaluations.jsonl  see `logs`
     digests.jsonl      see `logs`
     job.json           which job's run it is, where a job trains it
-    metrics.prom       where it is while it trains, for Prometheus; nothing reads it here
+    metrics.prom       where it is while it trains, for Prometheus (README: as another user)
     lock               names the process that has the run, while it has it
     driver.lock        the same of the process that drives it: that started it, and sees to it
 """
