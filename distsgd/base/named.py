@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distsgd.base.places import place_of
+from distsgd.base.places import raised_at
 from distsgd.errors import ConfigError, DistSGDError
 
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -75,7 +75,7 @@ class Kind:
             raise
         except Exception as error:
             problem = (
-                f'{self.key} is "{name}", which raises {_shown(error)}{place_of(error)}, when it '
+                f'{self.key} is "{name}", which raises {_shown(error)}{raised_at(error)}, when it '
                 "is made (mend it, or edit its options)"
             )
             raise ConfigError([problem]) from error
@@ -217,7 +217,7 @@ def _current_directory() -> str | None:
 
 def _raises(name: str, module: str, error: BaseException) -> str:
     return (
-        f'"{name}" cannot be imported: module {module} raises {_shown(error)}{place_of(error)}, '
+        f'"{name}" cannot be imported: module {module} raises {_shown(error)}{raised_at(error)}, '
         "while it is imported (mend it)"
     )
 

@@ -17,7 +17,7 @@ _LIBRARY = str(Path(sysconfig.get_path("stdlib")))
 _ELSEWHERE = ("/site-packages/", "/dist-packages/", "/distsgd_workers/", "<frozen ")
 
 
-def place_of(error: BaseException) -> str:
+def raised_at(error: BaseException) -> str:
     """Where `error` was raised, in brackets for a message; "" where no code of the user's did."""
     frames = traceback.extract_tb(error.__traceback__)
     return _place((frame.filename, str(frame.lineno), frame.name) for frame in frames)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tests.cluster.clusters import (
     started,
 )
 from tests.cluster.hosts import Host, Hosts
+from tests.integration.program import wait_until
 
 pytestmark = [*NEEDS_HOSTS, pytest.mark.long]
 LENGTH = ("train.epochs=4000", "checkpoint.every_s=1", "train.digest_every=10000")
@@ -88,6 +88,16 @@ def host_of_the_server(hosts: Hosts) -> Host:
     return host
 
 
+def saves(name: str, run: subprocess.Popen[str]) -> None:
+    """Blocks until there is a checkpoint of a step that was made."""
+
+    def has_saved() -> bool:
+        assert run.poll() is None
+        return any(int(it.name[5:]) for it in Path(name, "checkpoints").glob("step-*"))
+
+    wait_until(has_saved, 60, "a checkpoint")
+
+
 def drain(hosts: Hosts, host: Host) -> None:
     """What a notice of a spot node does."""
     told = hosts[0].run([sys.executable, "-c", NODES]).stdout
@@ -131,7 +141,7 @@ def test_link_is_cut_and_mended(hosts: Hosts, digest_alone: str) -> None:
 def test_host_of_the_server_dies(hosts: Hosts, digest_alone: str) -> None:
     run = train(hosts[0], "server", "parallel.workers=5")  # Later they could take all CPUs.
     said_until(run, "worker 4 has joined")
-    time.sleep(3)  # A checkpoint or two.
+    saves("server", run)
     server = host_of_the_server(hosts)
     assert server is not hosts[0]
     server.kill()
@@ -144,7 +154,7 @@ def test_host_of_the_driver_dies_and_the_run_is_resumed_elsewhere(
 ) -> None:
     run = train(hosts[1], "driver", "parallel.workers=3")
     said_until(run, "worker 2 has joined")
-    time.sleep(3)  # The same.
+    saves("driver", run)
     hosts[1].kill()
     with run:  # What it holds is closed.
         run.wait(20)
