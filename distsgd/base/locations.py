@@ -1,8 +1,8 @@
 """Addresses of files that are on no disk of this machine: object storage, through pyarrow.fs.
 
-An address is checked where it comes in (`addresses`); what it needs besides (keys, region, endpoint)
-is found by pyarrow in the environment and in the usual files, is never part of the address, and so
-is never written down.
+An address is checked where it comes in (`addresses`). What it needs besides (keys, region) is found
+by pyarrow in the environment and in the usual files; it is never part of the address, and so is
+never written down.
 """
 
 from __future__ import annotations
