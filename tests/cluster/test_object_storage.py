@@ -27,6 +27,7 @@ from tests.cluster.clusters import (
 )
 from tests.cluster.hosts import Host, Hosts
 from tests.integration.program import wait_until
+from tests.storage.server import moto_server
 
 pytestmark = NEEDS_HOSTS
 PORT = 5555
@@ -60,7 +61,7 @@ LENGTH = (
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """The head, with an S3 server; two nodes; one that has not joined. Each has its own cache."""
-    pytest.importorskip("moto.server")
+    moto_server()
     place = tmp_path_factory.mktemp("shared")
     with pytest.MonkeyPatch.context() as patch, Hosts(4) as made:
         prepare_place(place, patch)

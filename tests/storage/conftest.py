@@ -11,6 +11,7 @@ from pyarrow import fs
 from distsgd.base import locations
 from distsgd.base.locations import Location
 from tests.storage.proxy import FaultProxy
+from tests.storage.server import moto_server
 
 KEY_ID, SECRET = "AKIAOFATEST", "never-to-be-seen"
 _numbers = itertools.count()
@@ -18,8 +19,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = moto_server().ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()
     server.stop()
