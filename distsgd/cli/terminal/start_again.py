@@ -27,6 +27,9 @@ class StartAgain(BaseException):
 
     def replace_process(self) -> NoReturn:
         """The same command line in this process, with `variables` in its environment."""
+        # What its frames hold, a working copy of a run among it, is put away by its owner's end,
+        # and after the exec nothing ends any more.
+        self.__traceback__ = None
         command = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, command, os.environ | self.variables)  # noqa: S606 -- no shell.
 
