@@ -24,6 +24,9 @@ ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "abfs": (azure.E
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
+# Of one request to gs, which pyarrow tries for a quarter of an hour. For abfs it has nothing to
+# set; the waits of hdfs stand in core-site.xml.
+RETRY_S = REQUEST_TIMEOUT_S * MOST_ATTEMPTS
 PART_SIZE_BYTES = 8 << 20  # Of a file, in memory.
 _PARTS_UNDERWAY = 4
 
@@ -90,7 +93,8 @@ class Location:
             if self.scheme == "abfs":
                 system, path = azure.file_system(self.bucket)
             else:
-                system, path = _file_system_of(f"{self.scheme}://{self.bucket}")
+                options = f"?retry_limit_seconds={RETRY_S:g}" if self.scheme == "gs" else ""
+                system, path = _file_system_of(f"{self.scheme}://{self.bucket}{options}")
             return system, f"{(path or self.bucket).rstrip('/')}/{self.key}".lstrip("/")
 
     def read_bytes(self) -> bytes:

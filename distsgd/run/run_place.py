@@ -32,6 +32,11 @@ def run_place(given: object, config: TrainConfig, rows: object) -> Path | Locati
             f"run_dir is {run_dir}, and the rows are in memory; must be a directory, where they "
             "are kept (or write them to a Parquet file, and name it in [data] path)"
         )
+    if run_dir.scheme == "hdfs":
+        problems.append(
+            f"run_dir is {run_dir}; must not be on hdfs, where what names a run's files is not "
+            "replaced as a whole, and a death in between would lose the run (use s3, or a disk)"
+        )
     if config.parallel.observer:
         problems.append(
             f"run_dir is {run_dir}, and parallel.observer is set; must be a directory, where an "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from blake3 import blake3
 
 from distsgd.base.files import as_run_error, make_private_directory, staging_path
 from distsgd.base.locations import Location
-from distsgd.errors import CheckpointError
+from distsgd.errors import CheckpointError, StorageError
 from distsgd.store.pointer import POINTER, Files, Piece
 
 
@@ -51,7 +52,7 @@ def _fetch(into: Path, location: Location, name: str, pieces: tuple[Piece, ...])
 
 def _append(staging: Path, location: Location, name: str, piece: Piece) -> None:
     digest, size = blake3(), 0
-    for part in (location / piece.name).parts():
+    for part in _parts(location / piece.name):
         digest.update(part)
         size += len(part)
         with as_run_error(staging), staging.open("ab") as out:
@@ -59,3 +60,17 @@ def _append(staging: Path, location: Location, name: str, piece: Piece) -> None:
     if size != piece.size_bytes or digest.hexdigest() != piece.blake3:
         reason = f"is damaged ({name}: another size or checksum than {POINTER} says)"
         raise CheckpointError(f"{location}/{piece.name}", reason)
+
+
+def _parts(location: Location) -> Iterator[bytes]:
+    """An object, part by part; FileNotFoundError also where it goes while it is read.
+
+    Of that a client says anything.
+    """
+    try:
+        yield from location.parts()
+    except StorageError as error:
+        with contextlib.suppress(StorageError):
+            if location.stat() is None:
+                raise FileNotFoundError(location.address) from error
+        raise
