@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
+from distsgd.base.locations import Location
 from distsgd.data.dataset import DataSet
 from distsgd.data.node_cache import DataPlace
 from distsgd.data.prepare.prepare import read_features
@@ -129,7 +130,7 @@ def loss_over_weight(
     *,
     max_steps: int,
     points: int = 201,
-    cache_dir: Path | str | None = None,
+    cache_dir: Path | str | Location | None = None,
 ) -> LossOverWeight:
     """Make the first steps of `run` again, and hold the mean loss over one weight against them.
 

@@ -50,20 +50,23 @@ class LiveFiles:
     ) -> None:
         self._run, self._total_steps = str(run.place), total_steps
         self._say, self._clock = say, clock
-        self._status, self._stop = run.path / STATUS_FILE, run.path / STOP_FILE
+        # A working copy is nobody else's: no other process could look into it.
+        self._status = None if run.copy else run.path / STATUS_FILE
+        self._stop = None if run.copy else run.path / STOP_FILE
         self._metrics: Path | None = run.metrics_path
         self._ray = RayMetrics(self._run, {f"distsgd_{name}": text for name, text in HELP.items()})
         self._shown_s = -math.inf
 
     def __enter__(self) -> Self:
-        with as_run_error(self._stop):
-            self._stop.unlink(missing_ok=True)
-            forget_drivers(self._stop.parent)
+        if self._stop is not None:
+            with as_run_error(self._stop):
+                self._stop.unlink(missing_ok=True)
+                forget_drivers(self._stop.parent)
         self._write_status(NOTHING | {"run": self._run, "status": "starting"})
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in (self._status, self._stop):
+        for path in filter(None, (self._status, self._stop)):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -74,9 +77,11 @@ class LiveFiles:
             self._write_status(report(self._run, self._total_steps, status))
             if status.num_samples:  # A start that fails leaves the metrics as they were.
                 self._write_metrics(status)
-        return self._stop.exists()
+        return self._stop is not None and self._stop.exists()
 
     def _write_status(self, values: dict[str, Any]) -> None:
+        if self._status is None:
+            return
         with contextlib.suppress(OSError):  # A disk that is full ends no run by this.
             replace_text(self._status, json.dumps({"driver": this_process(), **values}))
 

@@ -167,7 +167,7 @@ class Run:
         named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
         return weights_vector(self.model, named, dtype, must_be_finite=False)
 
-    def data(self, cache_dir: Path | str | None = None) -> DataPlace:
+    def data(self, cache_dir: Path | str | Location | None = None) -> DataPlace:
         """The prepared rows the run was trained on.
 
         In its directory, on object storage, or in the cache, made again if need be; there they stay
@@ -239,7 +239,7 @@ class Run:
         out: Path | str,
         *,
         csv: Sequence[str] = (),
-        cache_dir: Path | str | None = None,
+        cache_dir: Path | str | Location | None = None,
     ) -> int:
         """Predict each row of a file of any size; how many they are.
 
@@ -265,7 +265,7 @@ class Run:
         data: object = None,
         *,
         csv: Sequence[str] = (),
-        cache_dir: Path | str | None = None,
+        cache_dir: Path | str | Location | None = None,
     ) -> Evaluation:
         """Mean loss and accuracy on rows with labels.
 
@@ -290,7 +290,7 @@ class Run:
         rows = rows_of_files(data, self.manifest, csv, self._cache(cache_dir))
         return evaluation.evaluate_rows(self, rows)
 
-    def _cache(self, cache_dir: Path | str | None) -> Cache:
+    def _cache(self, cache_dir: Path | str | Location | None) -> Cache:
         return cache_for(self.config, cache_argument(cache_dir), self._say)
 
     def verify(
@@ -301,7 +301,7 @@ class Run:
         on_message: Callable[[str], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
-        cache_dir: Path | str | None = None,
+        cache_dir: Path | str | Location | None = None,
     ) -> Verification:
         """Make the run again in a directory of its own; compare digests, history and weights.
 

@@ -113,7 +113,7 @@ class Trainer:
         rule: UpdateRule | SearchRule | type | str | None = None,
         callbacks: Sequence[Callback] = (),
         run_dir: Path | Location | str | None = None,
-        cache_dir: Path | str | None = None,
+        cache_dir: Path | str | Location | None = None,
     ) -> None:
         config, own = with_handed_in(config, model=model, worker=worker, rule=rule)
         if data is None and (missing := config.missing_sources()):
@@ -183,6 +183,8 @@ class Trainer:
             ConfigError, ModelError, RunError: Nothing was started.
             DataError: The data cannot be used; nothing was started.
             ClusterError: Ray or a worker is missing, or computes other bits.
+            StorageError: Object storage does not give the run; or does not take its end
+                (PublishError): an outage at a checkpoint ends nothing.
             DivergedError: The loss is no longer finite; the last good checkpoint is kept.
             TrainingInterrupted: It was asked to stop; the run can be resumed.
             Exception: What a callback raised; a checkpoint was written before, if a step was made.

@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distsgd.base.locations import Location
 from distsgd.base.settings import call_argument, count_argument
 from distsgd.data.node_cache import DataPlace
 from distsgd.errors import DiskError, DivergedError, ReplayInterrupted, VerificationError
@@ -152,7 +153,7 @@ def verify(
     on_message: Say | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-    cache_dir: Path | str | None = None,
+    cache_dir: Path | str | Location | None = None,
 ) -> Verification:
     """Make `saved` again in a directory of its own and compare; see `Run.verify`. Blocks.
 
