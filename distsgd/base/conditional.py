@@ -1,9 +1,9 @@
 """One small object on storage that is replaced only by who has seen its present version.
 
 Through obstore (extra ``s3``), since pyarrow.fs has no conditional put; it is told the region and
-the keys that pyarrow finds. Where it is not installed,
-or the store is of another kind, versions are compared before the put, which two writers at once may
-both pass: `is_atomic` says so.
+the keys that pyarrow finds. Where it is not installed, or the store is of another kind, or turns
+out to ignore conditions, versions are compared before the put, which two writers at once may both
+pass: `weakness` says so.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ class ConditionalObject:
 
     Attributes:
         location: Where it is.
-        is_atomic: Whether of two writers at once only one can be first.
+        weakness: Why of two writers at once not only one is first; "" where only one is.
     """
 
     def __init__(self, location: Location) -> None:
-        self.location = location
-        self._store = _store_of(location) if location.scheme in _ATOMIC else None
-        self.is_atomic = self._store is not None
+        self.location, self.weakness, self._store = location, "", None
+        if location.scheme not in _ATOMIC:
+            self.weakness = f"{location.scheme}:// has no conditional writes"
+        elif (store := _store_of(location)) is None:
+            self.weakness = "conditional writes need obstore (pip install 'distsgd[s3]')"
+        else:
+            self._store = store
 
     def read(self) -> Seen | None:
         """What it holds now; None where there is none. Blocks. Raises StorageError."""
@@ -61,6 +65,23 @@ class ConditionalObject:
             self.location.check_bucket()
             return None
 
+    def begin(self, data: bytes, *, over: Seen | None) -> Seen:
+        """`write`, and see whether the same write is refused when it comes again, as it must be.
+
+        A store that takes it ignores conditions: `weakness` says so from then on. It was given
+        what it had, so nothing was lost.
+        """
+        seen = self.write(data, over=over)
+        if self._store is None:
+            return seen
+        try:
+            self._put(data, over=over)
+        except (_obstore().exceptions.BaseError, OSError, StorageError):
+            return seen  # Refused; or not answered, which proves nothing.
+        self._store = None
+        self.weakness = "this storage ignores the conditions of writes (If-Match)"
+        return Seen(data, data)
+
     def write(self, data: bytes, *, over: Seen | None) -> Seen:
         """Replace what was seen by `data`; None: only where there is none. Blocks.
 
@@ -74,13 +95,11 @@ class ConditionalObject:
                 raise Superseded
             self.location.write_bytes(data)
             return Seen(data, data)
-        obstore = _obstore()
-        errors: Any = obstore.exceptions
+        errors: Any = _obstore().exceptions
         refused: tuple[type[Exception], ...] = errors.AlreadyExistsError, errors.PreconditionError
-        mode = "create" if over is None else {k: v for k, v in over.version.items() if v}
         try:
             with _errors(self.location, "writing", but=refused):
-                put = obstore.put(self._store, self.location.key, data, mode=mode)
+                return self._put(data, over=over)
         except refused:
             now = self.read()
             if now is None or now.data != data:
@@ -91,6 +110,10 @@ class ConditionalObject:
             if over is not None:
                 raise Superseded from None  # It is gone.
             raise StorageError(self.location.address, f"writing: {first_line(error)}") from error
+
+    def _put(self, data: bytes, *, over: Seen | None) -> Seen:
+        mode: Any = "create" if over is None else {k: v for k, v in over.version.items() if v}
+        put = _obstore().put(self._store, self.location.key, data, mode=mode)
         return Seen(data, {key: put[key] for key in ("e_tag", "version")})
 
 

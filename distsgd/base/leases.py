@@ -88,7 +88,7 @@ class Lease(Generic[R]):
         self, target: ConditionalObject, record: R, *, over: Seen | None, decode: Decode[R]
     ) -> None:
         self.record, self._target, self._decode = record, target, decode
-        self._seen = target.write(record.encoded(), over=over)
+        self._seen = target.begin(record.encoded(), over=over)
         self._lock = threading.Lock()
         self._lost: Superseded | None = None
         self._is_ended = threading.Event()

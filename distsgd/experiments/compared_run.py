@@ -15,9 +15,10 @@ from blake3 import blake3
 from distsgd.base.locations import place_argument
 from distsgd.experiments.course import Course, Evaluated, LossPoint
 from distsgd.parallel.server.target import Target
-from distsgd.run.run_files import INITIAL_WEIGHTS, recorded_config
+from distsgd.run.run_files import recorded_config
 from distsgd.statistics.intervals import Interval
 from distsgd.statistics.noise_summary import late_noise_scale
+from distsgd.store.beginning import INITIAL_WEIGHTS
 from distsgd.store.logs import DigestLog, EvaluationLog, EvaluationRow, read_history
 from distsgd.store.run_directory import RunDirectory
 

@@ -21,7 +21,8 @@ from distsgd import __version__
 from distsgd.base.files import as_disk_error, make_private_directory, write_json_atomic
 from distsgd.base.locations import Location, place_of
 from distsgd.errors import ClusterError
-from distsgd.store.run_directory import JOB_FILE, RunDirectory
+from distsgd.store.beginning import JOB_FILE
+from distsgd.store.run_directory import RunDirectory
 
 WORKING_DIRECTORIES = ".distsgd-jobs"  # In the home directory.
 PAUSE_S = 10.0  # Before the cluster is asked again, after it failed.

@@ -18,10 +18,11 @@ from blake3 import blake3
 from distsgd.base.locations import Location, place_of
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.jobs.job import PENDING, RUNNING, SUCCEEDED, Job
+from distsgd.store.beginning import JOB_FILE
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.pointer import POINTER, Piece
 from distsgd.store.remote_run import RemoteRun
-from distsgd.store.run_directory import JOB_FILE, RunDirectory
+from distsgd.store.run_directory import RunDirectory
 
 RESULT = "result.json"
 _CHECKPOINT = re.compile(r"checkpoints/step-([0-9]+)/")

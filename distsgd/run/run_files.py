@@ -34,30 +34,15 @@ from distsgd.nn.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.run import own_code
 from distsgd.run.spec import RunSpec
-from distsgd.store.run_directory import DRIVER_LOCK, JOB_FILE, RunDirectory
+from distsgd.store.beginning import BEGINNING, INITIAL_WEIGHTS
+from distsgd.store.run_directory import RunDirectory
 
 Resume = Literal["never", "auto"]
 RUNS = "runs"
 # What a run's files mean, and its bits: 1 drew mini-batches from fixed shares of the rows.
 RUN_FORMAT = 3
 CHECKPOINTS_GONE = "its checkpoints are gone; restore them, or train into another --run-dir"
-INITIAL_WEIGHTS = "initial_weights.safetensors"
 _HOLDS_A_RUN = "holds a run already; resume it (--resume auto), or choose another --run-dir"
-_BEGINNING = frozenset(
-    {
-        "lock",
-        DRIVER_LOCK,
-        JOB_FILE,
-        "data",
-        "checkpoints",
-        "history",
-        "model.json",
-        "environment.json",
-        "config.json",
-        "metrics.prom",
-        INITIAL_WEIGHTS,
-    }
-)
 _NOT_READ_AGAIN = {"parallel": ("observer", "observer_options")}
 LOCK_TIMEOUT_S = 30.0  # Another process that begins the same run writes a few small files.
 _PACKAGES = ("numpy", "pyarrow", "ray", "safetensors", "pyzmq", "blake3")
@@ -142,18 +127,18 @@ def withdraw(run: RunDirectory) -> None:
     """Remove a run that has written down nothing but its beginning, unless a process has it."""
     if run.copy is not None:
         with suppress(DistSGDError):
-            run.copy.withdraw()
+            run.copy.withdraw(BEGINNING)
         return
     with suppress(RunError), run.driver_lock(0.0), run.lock(0.0):
         files = {entry.name for entry in run.path.iterdir()}
         is_empty = not any(any(place.iterdir()) for place in (run.checkpoints, run.history))
-        if is_empty and files <= _BEGINNING:
+        if is_empty and files <= BEGINNING:
             _remove_beginning(run, keep_directory=False)
 
 
 def _remove_beginning(run: RunDirectory, *, keep_directory: bool) -> None:
     run.config_path.unlink(missing_ok=True)  # First: without it there is no run.
-    for name in _BEGINNING:
+    for name in BEGINNING:
         place = run.path / name
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)

@@ -17,9 +17,11 @@ from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError
 
 POINTER = "RUN.json"
+DEATHS = "suspects.json"  # Beside it: is of a process that died, so no pointer names it.
 GROWING = (".jsonl",)  # Files that are appended to, kept in pieces.
 _FORMAT = 1
 OBJECTS = "objects"  # The folder of what the files hold.
+BEGUN_WITHIN_S = 86400.0  # What a run begins with is published much sooner, or never.
 _OBJECT = re.compile(rf"{OBJECTS}/(\d+)-\d+-[0-9a-f]{{16}}")
 
 
@@ -98,13 +100,18 @@ def objects_of(pointer: Pointer) -> set[str]:
     return {piece.name for pieces in pointer.files.values() for piece in pieces}
 
 
-def is_leftover(name: str, fence: int) -> bool:
+def is_leftover(name: str, fence: int, age_s: float) -> bool:
     """Was an object uploaded by an owner before the one of `fence`?
 
-    Not so for what a run begins with, which another process may just be about to publish.
+    What a run begins with, which another process may just be about to publish, is one when it is
+    `BEGUN_WITHIN_S` old.
 
-    >>> is_leftover("objects/3-17-0123456789abcdef", 4)
+    >>> is_leftover("objects/3-17-0123456789abcdef", 4, 0.0)
     True
+    >>> is_leftover("objects/0-17-0123456789abcdef", 4, 10.0)
+    False
     """
     match = _OBJECT.fullmatch(name)
-    return match is not None and 0 < int(match[1]) < fence
+    if match is None or int(match[1]) >= fence:
+        return False
+    return int(match[1]) > 0 or age_s > BEGUN_WITHIN_S

@@ -25,11 +25,21 @@ from distsgd.base import leases
 from distsgd.base.conditional import ConditionalObject, Seen, Superseded
 from distsgd.base.files import make_private_directory
 from distsgd.base.leases import Lease
-from distsgd.base.locations import Location
+from distsgd.base.locations import Location, StoredFile
 from distsgd.errors import CheckpointError, RunError, StorageError
 from distsgd.store.download import bring_up
-from distsgd.store.pointer import OBJECTS, POINTER, Files, Pointer, is_leftover, objects_of
+from distsgd.store.pointer import (
+    DEATHS,
+    OBJECTS,
+    POINTER,
+    Files,
+    Pointer,
+    is_leftover,
+    objects_of,
+)
 from distsgd.store.upload import Upload
+
+_MOST_FETCHES = 10  # Of a run that is published twice during each.
 
 
 class RemoteRun:
@@ -53,9 +63,9 @@ class RemoteRun:
         self._object = ConditionalObject(location / POINTER)
 
     @property
-    def is_atomic(self) -> bool:
-        """Is a second owner kept out for certain?"""
-        return self._object.is_atomic
+    def weakness(self) -> str:
+        """Why a second owner is not kept out for certain; "" where it is."""
+        return self._object.weakness
 
     def exists(self) -> bool:
         """Whether it is a run; blocks. Raises StorageError."""
@@ -87,11 +97,12 @@ class RemoteRun:
         Raises:
             RunError: There is no run.
             CheckpointError: A file is damaged; names it.
-            StorageError: The storage refuses, or does not answer.
+            StorageError: The storage refuses, or does not answer; or it changes faster than it is
+                read.
         """
         make_private_directory(into)
         fetched = {} if fetched is None else fetched
-        while True:
+        for _ in range(_MOST_FETCHES):
             pointer = self._pointer(self._seen())
             try:
                 bring_up(into, self.location, pointer.files, fetched)
@@ -103,6 +114,11 @@ class RemoteRun:
             for name in ("checkpoints", "history"):
                 make_private_directory(into / name)
             return into
+        reason = (
+            f"is published faster than it is read: {_MOST_FETCHES} times it had changed before it "
+            "was fetched (read it later, or from nearer, or have checkpoints more rarely)"
+        )
+        raise StorageError(self.location.address, reason)
 
     def create(self, directory: Path) -> None:
         """Publish what a run begins with, where there is none; blocks.
@@ -114,18 +130,22 @@ class RemoteRun:
         empty = Pointer(token=secrets.token_hex(8))
         pointer = replace(empty, files=Upload(self.location, empty).files(directory))
         try:
-            self._object.write(pointer.encoded(), over=None)
+            self._object.begin(pointer.encoded(), over=None)
         except Superseded:
             self._remove(objects_of(pointer))
             raise RunError(self.location.address, "another process began this run") from None
 
-    def withdraw(self) -> None:
-        """Remove a run that has no checkpoint and no owner; blocks."""
+    def withdraw(self, beginning: frozenset[str]) -> None:
+        """Remove a run that has no owner, and no file but those it begins with; blocks.
+
+        Args:
+            beginning: Which files and directories a run begins with.
+        """
         seen = self._object.read()
         if seen is None:
             return
         pointer = self._pointer(seen)
-        if pointer.owner or any(name.startswith("checkpoints/") for name in pointer.files):
+        if pointer.owner or not _has_just_begun(pointer, beginning):
             return
         last = replace(pointer, fence=pointer.fence + 1, owner="nobody: it is being removed")
         try:
@@ -133,7 +153,7 @@ class RemoteRun:
         except Superseded:
             return  # Another process has it by now.
         (self.location / POINTER).delete()
-        self._remove(objects_of(pointer))
+        self._remove(objects_of(pointer) | {DEATHS})
 
     def _remove(self, names: set[str]) -> None:
         for name in names:
@@ -177,9 +197,10 @@ class RemoteRun:
         """
         named = objects_of(mine)
         with contextlib.suppress(StorageError):
+            now = (self.location / POINTER).stat()  # It was written just now, by the same clock.
             for stored in (self.location / OBJECTS).files():
                 name = f"{OBJECTS}/{stored.location.name}"
-                if name not in named and is_leftover(name, mine.fence):
+                if name not in named and is_leftover(name, mine.fence, _age_s(stored, now)):
                     stored.location.delete()
 
     def _when_free(self, session: str) -> Seen:
@@ -189,7 +210,7 @@ class RemoteRun:
         owner = pointer.owner
         if not owner or (session and pointer.session == session):
             return first
-        if not self.is_atomic:
+        if self.weakness:
             raise self._taken(owner)
         now = self._watch(first, leases.LEASE_S)
         owner = self._pointer(now).owner
@@ -222,6 +243,18 @@ class RemoteRun:
 
     def _decoded(self, data: bytes) -> Pointer:
         return Pointer.decoded(data, self.location)
+
+
+def _age_s(stored: StoredFile, now: StoredFile | None) -> float:
+    """How much earlier it was written than `now`; 0 where that is not known."""
+    if now is None or now.mtime_ns is None or stored.mtime_ns is None:
+        return 0.0
+    return (now.mtime_ns - stored.mtime_ns) / 1e9
+
+
+def _has_just_begun(pointer: Pointer, beginning: frozenset[str]) -> bool:
+    tops = {name.partition("/")[0] for name in pointer.files}
+    return tops.isdisjoint({"checkpoints", "history"}) and tops <= beginning
 
 
 class RunLease:

@@ -39,25 +39,12 @@ from distsgd.base.files import (
 )
 from distsgd.base.locations import Location
 from distsgd.errors import RunError
+from distsgd.store.beginning import BEFORE_CONFIG, DRIVER_LOCK, LOCK
+from distsgd.store.pointer import DEATHS
 from distsgd.store.remote_run import RemoteRun
 from distsgd.store.working_copy import WorkingCopy
 
 Place = Path | str | Location
-_LOCK, DRIVER_LOCK, JOB_FILE = "lock", "driver.lock", "job.json"
-# What a creation that was interrupted before it wrote the configuration may have left.
-_BEFORE_CONFIG = frozenset(
-    {
-        _LOCK,
-        DRIVER_LOCK,
-        JOB_FILE,
-        "checkpoints",
-        "history",
-        "model.json",
-        "environment.json",
-        "initial_weights.safetensors",
-        "metrics.prom",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +163,10 @@ class RunDirectory:
         if self.copy is not None:
             self.copy.check()
 
+    def doubts(self) -> list[str]:
+        """What a person should know of who else may have the run, once it is had."""
+        return self.copy.doubts() if self.copy else []
+
     @property
     def config_path(self) -> Path:
         """The resolved configuration."""
@@ -215,6 +206,11 @@ class RunDirectory:
     def digests_path(self) -> Path:
         """The file for `DigestLog`."""
         return self.path / "digests.jsonl"
+
+    @property
+    def deaths_place(self) -> Path | Location:
+        """The file for `CrashLoopGuard`: it outlives the process, and so a working copy."""
+        return self.place / DEATHS
 
     @property
     def metrics_path(self) -> Path | None:
@@ -267,8 +263,8 @@ class RunDirectory:
             with self.copy.lease(take_over=take_over, session=session):
                 yield
             return
-        with self._locked(_LOCK, timeout_s, clock, sleep):
-            with as_run_error(self.path / _LOCK):
+        with self._locked(LOCK, timeout_s, clock, sleep):
+            with as_run_error(self.path / LOCK):
                 remove_leftover_files(self.path)
                 remove_leftover_files(self.history)
             yield
@@ -317,7 +313,7 @@ class RunDirectory:
         if self.copy is not None:
             return self.copy.holder()
         try:
-            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY)
         except OSError:
             return None
         try:
@@ -335,7 +331,7 @@ class RunDirectory:
 
     def _refuse_foreign_content(self) -> None:
         for entry in self.path.iterdir():
-            known = entry.name in _BEFORE_CONFIG or entry.name.startswith(STAGING)
+            known = entry.name in BEFORE_CONFIG or entry.name.startswith(STAGING)
             known = known or (entry.name == "data" and (entry / "manifest.json").is_file())
             if not known or (entry.name == "checkpoints" and any(entry.glob("step-*"))):
                 raise RunError(

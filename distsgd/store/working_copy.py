@@ -48,9 +48,9 @@ class WorkingCopy:
         """Publish what was written as a new run; blocks. Raises RunError where there is one."""
         self._remote.create(self.path)
 
-    def withdraw(self) -> None:
-        """Take back a run that has nothing but its beginning."""
-        self._remote.withdraw()
+    def withdraw(self, beginning: frozenset[str]) -> None:
+        """Take back a run that has nothing but its beginning; see `RemoteRun.withdraw`."""
+        self._remote.withdraw(beginning)
 
     @contextlib.contextmanager
     def lease(self, *, take_over: bool, session: str = "") -> Iterator[None]:
@@ -62,6 +62,13 @@ class WorkingCopy:
                 yield
             finally:
                 self._lease = None
+
+    def doubts(self) -> list[str]:
+        """Why a second owner is not kept out for certain, once this process is one."""
+        if not (weakness := self._remote.weakness):
+            return []
+        kept_apart = "processes that take this run at the same moment are not kept apart"
+        return [f"WARNING: {self.location}: {kept_apart}: {weakness}; have one at a time"]
 
     def holder(self) -> str | None:
         """The process that has the run; see `RemoteRun.living_owner`."""

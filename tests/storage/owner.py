@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from distsgd.base import leases
 from distsgd.base.locations import Location
 from distsgd.errors import DistSGDError
 from distsgd.store.remote_run import RemoteRun
 
 
-def main(address: str, place: str, lease_s: str) -> None:
-    leases.LEASE_S = float(lease_s)
+def main(address: str, place: str) -> None:
     Path(place).mkdir()
     with RemoteRun(Location(address)).lease("1 on a") as lease:
         print("has it", flush=True)  # noqa: T201 -- is read by the test.

@@ -6,9 +6,11 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _SIGNED = re.compile(rb"Credential=([^/]+)/\d+/([^/]+)/")
+_CONDITIONS = re.compile(rb"(?i)(if-match|if-none-match): [^\r\n]*\r\n")
 _UNAVAILABLE = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 70\r\n"
     b"Connection: close\r\n\r\n"
@@ -20,6 +22,8 @@ class FaultProxy:
     """Passes bytes on; `refusals`, `cuts` and `delay_s` say what goes wrong from now on.
 
     Attributes:
+        on_request: Called with the first line of each request, before it is passed on.
+        has_conditions: Whether If-Match and If-None-Match are passed on.
         spared: So many requests go well before anything goes wrong.
         refusals: So many requests are answered by 503.
         cuts: So many answers are cut after `cut_after` bytes.
@@ -31,7 +35,8 @@ class FaultProxy:
 
     def __init__(self, upstream: tuple[str, int]) -> None:
         self.refusals, self.cuts, self.cut_after, self.delay_s = 0, 0, 1000, 0.0
-        self.spared = 0
+        self.spared, self.has_conditions = 0, True
+        self.on_request: Callable[[str], object] = str
         self.requests: list[str] = []
         self.keys: set[tuple[str, str]] = set()
         self._upstream = upstream
@@ -68,6 +73,9 @@ class FaultProxy:
                     named = _SIGNED.findall(data)
                     self.keys |= {(key.decode(), region.decode()) for key, region in named}
                     self.requests.append(line)
+                    self.on_request(line)
+                    if not self.has_conditions:
+                        data = _CONDITIONS.sub(b"", data)
                     if not self._take("spared") and self._take("refusals"):
                         client.sendall(_UNAVAILABLE)
                         break

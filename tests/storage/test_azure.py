@@ -78,7 +78,7 @@ def test_one_of_two_owners_has_the_run_and_the_one_that_lost_writes_nothing_more
 ) -> None:
     monkeypatch.setattr(leases, "LEASE_S", 0.6)
     run, place = RemoteRun(container / "owned"), tmp_path / "work"
-    assert run.is_atomic
+    assert not run.weakness
     place.mkdir()
     (place / "config.json").write_text("{}")
     run.create(place)

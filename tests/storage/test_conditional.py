@@ -23,7 +23,7 @@ def target(
     if request.param == "compared before":
         monkeypatch.setattr(conditional, "_ATOMIC", ())
     made = ConditionalObject(bucket / "pointer")
-    assert made.is_atomic == (request.param == "obstore")
+    assert bool(made.weakness) == (request.param != "obstore")
     return made
 
 
@@ -42,6 +42,22 @@ def test_object_is_created_once_and_replaced_by_who_has_seen_it(target: Conditio
     assert second.data == b"2"
 
 
+def test_store_that_ignores_conditions_is_found_out_when_the_object_is_begun(
+    target: ConditionalObject, proxy: FaultProxy
+) -> None:
+    before = target.weakness
+    first = target.begin(b"1", over=None)
+    second = target.begin(b"2", over=first)
+    assert target.weakness == before
+    proxy.has_conditions = False
+    third = target.begin(b"3", over=second)
+    assert target.weakness == before or "ignores the conditions" in target.weakness
+    assert target.weakness
+    with pytest.raises(Superseded):
+        target.write(b"late", over=second)
+    assert target.write(b"4", over=third).data == b"4"
+
+
 def test_object_that_is_gone_is_not_replaced(target: ConditionalObject, bucket: Location) -> None:
     seen = target.write(b"1", over=None)
     (bucket / "pointer").delete()
@@ -52,7 +68,7 @@ def test_object_that_is_gone_is_not_replaced(target: ConditionalObject, bucket: 
 
 def test_bucket_that_is_not_there_is_no_missing_object(target: ConditionalObject) -> None:
     nowhere = ConditionalObject(Location("s3://no-such-bucket/pointer"))
-    assert nowhere.is_atomic == target.is_atomic
+    assert nowhere.weakness == target.weakness
     said = "^s3://no-such-bucket/pointer: bucket no-such-bucket does not exist, or is not visible"
     for act in (nowhere.read, lambda: nowhere.write(b"1", over=None)):
         with pytest.raises(StorageError, match=said):

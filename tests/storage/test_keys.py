@@ -19,7 +19,7 @@ from pathlib import Path
 from distsgd.base.locations import Location
 from distsgd.store.remote_run import RemoteRun
 run = RemoteRun(Location(sys.argv[1]))
-assert run.is_atomic
+assert not run.weakness
 run.create(Path(sys.argv[2]))
 with run.lease("me") as lease:
     lease.publish(Path(sys.argv[2]))

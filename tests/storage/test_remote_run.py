@@ -13,9 +13,13 @@ from distsgd.base import leases
 from distsgd.base.leases import LEASE_S
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, DiskError, RunError, StorageError
-from distsgd.store import download, upload
-from distsgd.store.pointer import POINTER, Files, Piece
+from distsgd.run.run_files import withdraw
+from distsgd.store import upload
+from distsgd.store.beginning import BEGINNING
+from distsgd.store.pointer import POINTER, Files
 from distsgd.store.remote_run import RemoteRun, RunLease
+from distsgd.store.run_directory import RunDirectory
+from tests.storage.elsewhere import Elsewhere
 from tests.storage.proxy import FaultProxy
 
 
@@ -73,9 +77,24 @@ def test_run_is_begun_once_and_one_that_is_not_there_says_so(run: RemoteRun, pla
     run.create(place)
     with pytest.raises(RunError, match="another process began this run"):
         run.create(place)
-    run.withdraw()
+    run.withdraw(BEGINNING)
     assert not run.exists()
     assert run.location.files() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["history/part-0.parquet", "result.json", "digests.jsonl", "checkpoints/step-1/weights"]
+)
+def test_run_with_more_than_its_beginning_is_not_withdrawn(
+    run: RemoteRun, place: Path, name: str
+) -> None:
+    run.create(place)
+    write(place, name, "{}")
+    with run.lease("me") as lease:
+        lease.publish(place)
+    before = run.location.files()
+    withdraw(RunDirectory.of(run.location))
+    assert run.location.files() == before
 
 
 def test_publishing_uploads_only_what_is_new_and_grown_files_in_pieces(
@@ -138,12 +157,11 @@ def fails_from(lease: RunLease, k: int) -> None:
 
 
 def test_second_owner_is_refused_while_the_first_renews_and_takes_over_when_told(
-    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemoteRun, place: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 0.6)
     run.create(place)
-    other = RemoteRun(run.location)
     with run.lease("1 on a") as first:
+        other = Elsewhere(run, lambda: first.publish(place)).run
         with (
             pytest.raises(RunError, match=r"in use by process 1 on a.*--take-over"),
             other.lease("2 on b"),
@@ -166,16 +184,10 @@ def test_owner_that_stopped_renewing_is_superseded_and_writes_nothing_when_it_wa
     run: RemoteRun, place: Path
 ) -> None:
     run.create(place)
-    now_s = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now_s
-        now_s += seconds
-
     with run.lease("1 on a") as stopped:  # Its thread renews each ten seconds.
-        other = RemoteRun(run.location, clock=lambda: now_s, sleep=sleep)
-        with other.lease("2 on b"):
-            assert now_s >= LEASE_S
+        other = Elsewhere(run)
+        with other.run.lease("2 on b"):
+            assert other.now_s >= LEASE_S
             with pytest.raises(RunError, match="process 2 on b"):
                 stopped.publish(place)
 
@@ -255,24 +267,47 @@ def test_owner_whose_pointer_was_overwritten_learns_of_it_and_lets_go(
     assert (run.location / POINTER).read_bytes() == b"junk"
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize("times", [1, 9])
 def test_reader_that_is_overtaken_by_two_publishes_reads_a_whole_state(
-    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path, method: str, times: int
 ) -> None:
     run.create(place)
     with run.lease("me") as lease:
-        write(place, "result.json", "1")
-        lease.publish(place)
-        fetch, is_first = download._fetch, [True]
+        overtakes(lease, place, proxy, method, times)
+        assert fetched(run, tmp_path) == {"config.json": "{}", "result.json": f"{2 * times}"}
 
-        def overtaken(into: Path, location: Location, name: str, pieces: tuple[Piece, ...]) -> None:
-            if is_first.pop() if is_first else False:
-                for text in ("2", "3"):
-                    write(place, "result.json", text)
-                    lease.publish(place)
-            fetch(into, location, name, pieces)
 
-        monkeypatch.setattr(download, "_fetch", overtaken)
-        assert fetched(run, tmp_path) == {"config.json": "{}", "result.json": "3"}
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_reader_that_is_overtaken_again_and_again_gives_up(
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path, method: str
+) -> None:
+    run.create(place)
+    with run.lease("me") as lease:
+        overtakes(lease, place, proxy, method, 50)
+        with pytest.raises(StorageError, match="faster than it is read: 10 times"):
+            fetched(run, tmp_path)
+
+
+def overtakes(lease: RunLease, place: Path, proxy: FaultProxy, method: str, times: int) -> None:
+    """Publish a result; and twice more before a reader gets it, so many times."""
+    texts, is_publishing = iter(range(2 * times + 1)), threading.Lock()
+
+    def publish() -> None:
+        if (text := next(texts, None)) is not None:
+            write(place, "result.json", f"{text}")
+            lease.publish(place)
+
+    def on_request(line: str) -> None:
+        (piece,) = lease._lease.record.files["result.json"]
+        is_read = line.startswith(method) and f"/{piece.name} " in line
+        if is_read and is_publishing.acquire(blocking=False):
+            publish()
+            publish()
+            is_publishing.release()
+
+    publish()
+    proxy.on_request = on_request
 
 
 def test_publish_survives_a_lost_answer(

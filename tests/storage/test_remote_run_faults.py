@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from distsgd.base import conditional, leases
+from distsgd.base import conditional
 from distsgd.base.locations import Location
 from distsgd.errors import CheckpointError, RunError, StorageError
+from distsgd.store.beginning import BEGINNING
 from distsgd.store.pointer import POINTER
 from distsgd.store.remote_run import RemoteRun
 from tests.storage import owner
+from tests.storage.elsewhere import Elsewhere
 from tests.storage.proxy import FaultProxy
 
 Files = dict[str, str]
@@ -113,6 +116,47 @@ def test_next_owner_sweeps_what_an_owner_that_died_has_left(
         assert fetched(run, tmp_path)["result"] == "2"
 
 
+def test_what_a_beginning_that_failed_has_left_is_swept_a_day_later(
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    proxy.spared, proxy.refusals = 1, 1000  # A file arrives, and no more.
+    with pytest.raises(StorageError):
+        run.create(place)
+    proxy.spared = proxy.refusals = 0
+    (left,) = run.location.files()
+    run.create(place)
+    with run.lease("me"):
+        assert left in run.location.files()  # It may be of a process that is about to publish.
+    age_by_a_day(left.location)
+    with run.lease("me"):
+        assert left.location not in [it.location for it in run.location.files()]
+        assert fetched(run, tmp_path) == {"config.json": "{}", "digests.jsonl": "0\n"}
+
+
+def age_by_a_day(location: Location) -> None:
+    """Have its storage say so."""
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    backend.buckets[location.bucket].keys[location.key].last_modified -= timedelta(days=1.1)
+
+
+def test_superseded_owner_writes_nothing_where_the_storage_ignores_conditions(
+    run: RemoteRun, place: Path, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    proxy.has_conditions = False
+    run.create(place)
+    assert "ignores the conditions" in run.weakness
+    with run.lease("1 on a") as first, run.lease("2 on b", take_over=True) as second:
+        write(place, {"result.json": "of 2"})
+        second.publish(place)
+        write(place, {"result.json": "of 1"})
+        with pytest.raises(RunError, match="process 2 on b has taken it over"):
+            first.publish(place)
+    assert fetched(run, tmp_path)["result.json"] == "of 2"
+
+
 def test_file_that_was_gone_and_comes_again_is_uploaded_again(
     run: RemoteRun, place: Path, tmp_path: Path
 ) -> None:
@@ -138,15 +182,14 @@ def test_run_that_another_process_has_by_now_is_not_withdrawn(
         seen = read(late._object)
         patch.setattr(late._object, "read", lambda: seen)
         with run.lease("me") as lease:
-            late.withdraw()
+            late.withdraw(BEGINNING)
             lease.publish(place)
     assert run.exists()
 
 
 def test_process_in_place_of_one_that_died_succeeds_it_at_once_and_nobody_else(
-    run: RemoteRun, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemoteRun, place: Path
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 0.6)
     run.create(place)
     assert run.living_owner() is None
     with (
@@ -157,10 +200,11 @@ def test_process_in_place_of_one_that_died_succeeds_it_at_once_and_nobody_else(
         with pytest.raises(RunError, match="process 2 on a has taken it over"):
             first.publish(place)
         with run.lease("3 on b", take_over=True, session="t") as third:
-            assert run.living_owner() == "3 on b"
+            other = Elsewhere(run, lambda: third.publish(place)).run
+            assert other.living_owner() == "3 on b"
             with (
                 pytest.raises(RunError, match="in use by process 3 on b"),
-                run.lease("4 on a", session="s"),
+                other.lease("4 on a", session="s"),
             ):
                 raise AssertionError
             third.publish(place)
@@ -176,16 +220,16 @@ def test_pointer_cannot_name_objects_outside_of_the_run(
     text = (run.location / POINTER).read_bytes()
     forged = text.replace(b"objects/" + stored.location.name.encode(), name.encode())
     (run.location / POINTER).write_bytes(forged)
-    for read in (lambda: run.fetch(tmp_path / "forged"), run.withdraw):
+    for read in (lambda: run.fetch(tmp_path / "forged"), lambda: run.withdraw(BEGINNING)):
         with pytest.raises(CheckpointError, match="which is none of a run"):
             read()
 
 
 @contextmanager
-def process_that_owns(run: RemoteRun, place: Path, lease_s: float) -> Iterator[Owner]:
+def process_that_owns(run: RemoteRun, place: Path) -> Iterator[Owner]:
     command = [sys.executable, "-W", "error", owner.__file__, str(run.location), str(place)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, str(lease_s)], **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield Owner(process)
         finally:
@@ -214,14 +258,13 @@ class Owner:
 
 
 def test_stopped_process_is_superseded_and_writes_nothing_when_it_is_continued(
-    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemoteRun, place: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 0.9)
     run.create(place)
-    with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
+    with process_that_owns(run, tmp_path / "theirs") as first:
         assert first.publishes("theirs") == "published"
         first.gets(signal.SIGSTOP)
-        with run.lease("2 on b") as lease:
+        with Elsewhere(run).run.lease("2 on b") as lease:
             write(place, {"result.json": "mine"})
             lease.publish(place)
             first.gets(signal.SIGCONT)
@@ -231,12 +274,11 @@ def test_stopped_process_is_superseded_and_writes_nothing_when_it_is_continued(
 
 
 def test_killed_process_leaves_what_it_published_to_who_waits_for_the_run(
-    run: RemoteRun, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RemoteRun, place: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 0.9)
     run.create(place)
-    with process_that_owns(run, tmp_path / "theirs", 0.9) as first:
+    with process_that_owns(run, tmp_path / "theirs") as first:
         assert first.publishes("theirs") == "published"
         first.gets(signal.SIGKILL)
-        with run.lease("2 on b"):
+        with Elsewhere(run).run.lease("2 on b"):
             assert fetched(run, tmp_path)["result.json"] == "theirs\n"

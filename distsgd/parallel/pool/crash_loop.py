@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distsgd.errors import ClusterError
+from distsgd.base.locations import Location
+from distsgd.errors import ClusterError, StorageError
 from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.worker import WorkerSpec
 
-FILE = "suspects.json"
 MAX_DEATHS = 3
 _MOST_ROWS_SHOWN = 8
 
@@ -57,10 +57,13 @@ class CrashLoopGuard:
     def __init__(self, name: Callable[[ComputeRequest], str] = _name_plainly) -> None:
         self.name = name
         self._known: Deaths | None = None
-        self._path: Path | None = None
+        self._path: Path | Location | None = None
 
-    def remember_in(self, path: Path) -> None:
-        """Count over incarnations of the server, by the file `path`; it holds the last one's."""
+    def remember_in(self, path: Path | Location) -> None:
+        """Count over incarnations of the server, by the file `path`; it holds the last one's.
+
+        Raises StorageError where it is on object storage, and that refuses.
+        """
         self._path, self._known = path, _read(path)
         if self._known is not None:  # The last to touch these blocks was the server before this.
             self._known = self._known._replace(deaths=self._known.deaths + 1)
@@ -80,18 +83,28 @@ class CrashLoopGuard:
                 "is kept; look at these rows, and at the memory of the nodes"
             )
         if self._path is not None:
-            self._path.touch(mode=0o600)
-            # No sync: it has to outlive a process, not the machine.
-            self._path.write_text(json.dumps(found._asdict()))
+            _write(self._path, json.dumps(found._asdict()).encode())
 
     def cleared(self) -> None:
         """They were computed."""
         self._known = None
-        if self._path is not None:
+        if isinstance(self._path, Path):
             self._path.unlink(missing_ok=True)
+        elif self._path is not None:
+            with contextlib.suppress(StorageError):  # As below.
+                self._path.delete()
 
 
-def _read(path: Path) -> Deaths | None:
+def _write(path: Path | Location, data: bytes) -> None:
+    if isinstance(path, Path):
+        path.touch(mode=0o600)
+        path.write_bytes(data)  # No sync: it has to outlive a process, not the machine.
+    else:
+        with contextlib.suppress(StorageError):  # An outage ends no run: this death is not counted.
+            path.write_bytes(data)
+
+
+def _read(path: Path | Location) -> Deaths | None:
     """What an incarnation that died has left; None where there is nothing that can be used."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         found = Deaths(**json.loads(path.read_bytes()))

@@ -17,7 +17,6 @@ import numpy as np
 from distsgd.base.arrays import Array
 from distsgd.errors import DivergedError
 from distsgd.parallel.observer import ObserverContext, make_observer
-from distsgd.parallel.pool import crash_loop
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard, namer
 from distsgd.parallel.pool.pool import PoolSettings, WorkerPool
 from distsgd.parallel.runner import Runner
@@ -171,7 +170,9 @@ class ParameterServer:
                 if (ended := ended_before(run)) is not None:
                     self.note(f"{run.place} is finished; nothing to do")
                     return ended
-                self._crash_loop.remember_in(run.path / crash_loop.FILE)
+                for doubt in run.doubts():
+                    self.note(doubt)
+                self._crash_loop.remember_in(run.deaths_place)
                 self._run_logger = RunLogger(run, record, spec.worker.model)
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
                 self._begin(self._run_logger)

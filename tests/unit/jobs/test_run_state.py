@@ -12,7 +12,8 @@ from distsgd.errors import RunError
 from distsgd.jobs.drive import mark_run
 from distsgd.jobs.job import Job
 from distsgd.jobs.run_state import RunState, difference, state_of
-from distsgd.store.run_directory import JOB_FILE, RunDirectory
+from distsgd.store.beginning import JOB_FILE
+from distsgd.store.run_directory import RunDirectory
 
 RUN_ID = "9" * 16
 

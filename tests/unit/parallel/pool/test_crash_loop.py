@@ -12,14 +12,9 @@ from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
 from distsgd.nn.model import Model
 from distsgd.parallel.messages import ComputeRequest, RequestKind
-from distsgd.parallel.pool.crash_loop import (
-    FILE,
-    MAX_DEATHS,
-    CrashLoopGuard,
-    Deaths,
-    namer,
-)
+from distsgd.parallel.pool.crash_loop import MAX_DEATHS, CrashLoopGuard, Deaths, namer
 from distsgd.parallel.worker import WorkerSpec
+from distsgd.store.pointer import DEATHS
 from tests.fakes import small_blocks
 
 SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
@@ -50,7 +45,7 @@ def test_deaths_in_a_row_are_counted_at_what_their_places_have_in_common() -> No
 def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / DEATHS
     remembered(path).died(request(0, 4))  # The server computes them next, and dies.
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = remembered(path)
@@ -60,7 +55,7 @@ def test_worker_server_worker_on_the_same_blocks_ends_the_run_and_names_them(
 
 
 def test_blocks_that_somebody_computed_are_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / DEATHS
     guard = remembered(path)
     for _ in range(10):
         guard.died(request(0, 4))
@@ -95,12 +90,12 @@ def test_other_blocks_steps_and_kinds_begin_anew() -> None:
     ],
 )
 def test_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / FILE).write_text(text)
-    remembered(tmp_path / FILE).died(request(0, 4))
+    (tmp_path / DEATHS).write_text(text)
+    remembered(tmp_path / DEATHS).died(request(0, 4))
 
 
 def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
-    remembered(tmp_path / "gone" / FILE).cleared()
+    remembered(tmp_path / "gone" / DEATHS).cleared()
 
 
 def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
