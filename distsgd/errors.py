@@ -11,6 +11,7 @@ The tree is drawn here, and nothing below imports anything of ours.
      ├── DataError                  3   a source, a row or a label cannot be used
      │    └── ShardError            3   a prepared data set is damaged
      ├── StorageError               4   object storage refuses, or does not answer
+     │    └── PublishError          4   it has not taken the end of a run; resumable
      ├── CheckpointError            3   a saved artefact is damaged
      │    └── VerificationError     3   computing a run again gave another result
      ├── ClusterError               4   Ray, a worker or a resource is missing
@@ -140,6 +141,19 @@ class StorageError(DistSGDError):
 
     def __str__(self) -> str:
         return f"{self.address}: {self.reason}"
+
+
+class PublishError(StorageError):
+    """Storage has not taken the end of the run at `address`; `command` resumes it, if not ""."""
+
+    def __init__(self, address: str, reason: str, command: str = "") -> None:
+        super(StorageError, self).__init__(address, reason, command)
+        self.address, self.reason, self.command = address, reason, command
+
+    def __str__(self) -> str:
+        command = self.command or f'Trainer(config, run_dir="{self.address}").fit(resume="auto")'
+        kept = "what was published before is kept; when the storage answers, resume with"
+        return f"{self.address}: {self.reason}; {kept}: {command}"
 
 
 class CheckpointError(DistSGDError):

@@ -42,6 +42,7 @@ from distsgd.errors import (
     DivergedError,
     HeadLostError,
     Interrupted,
+    PublishError,
     StoppedAtOnce,
     TrainingInterrupted,
 )
@@ -255,6 +256,9 @@ def _fit(config: TrainConfig, path: Path, request: Request) -> Run:
             way_on = request.command(path, lost.path)
             fields = (lost.path, lost.step, lost.is_saved, way_on)
             raise HeadLostError(lost.place, lost.silent_s, *fields) from None
+        except PublishError as lost:
+            way_on = request.command(path, lost.address)
+            raise PublishError(lost.address, lost.reason, way_on) from None
         except KeyboardInterrupt:
             has_begun = trainer.request_stop()
             raise StoppedAtOnce(has_begun, request.command(path, trainer.path)) from None

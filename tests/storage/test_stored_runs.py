@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from distsgd import Callback, Run, TrainConfig, Trainer
 from distsgd.base import leases
 from distsgd.base.locations import Location
-from distsgd.errors import ConfigError, RunError, TrainingInterrupted
+from distsgd.errors import ConfigError, PublishError, RunError, TrainingInterrupted
 from distsgd.experiments.compare import compare
 from distsgd.lab.faults.injection import overrides
 from distsgd.parallel.server.step_runner import StepView
+from distsgd.run.progress import Progress
 from distsgd.store.remote_run import RemoteRun
 from tests.storage.proxy import FaultProxy
 
@@ -108,12 +110,63 @@ def test_storage_that_fails_ends_the_run_and_a_resume_gives_the_same_bits(
     broken = Trainer(
         config, run_dir=address, cache_dir=cache_dir, callbacks=[Callback(on_step=fail)]
     )
-    with pytest.raises(Exception, match="s3://") as caught:
+    with pytest.raises(PublishError, match=f"{address}: the end could not .*resume with: "):
         broken.fit()
-    assert getattr(caught.value, "exit_code", None) == 4
     proxy.refusals = 0
     done = Trainer(config, run_dir=address, cache_dir=cache_dir).fit(resume="auto")
     assert done.metrics["weights_digest"] == digest
+
+
+def test_outage_at_a_checkpoint_ends_no_run(
+    config: TrainConfig, cache_dir: Path, digest: str, bucket: Location, proxy: FaultProxy
+) -> None:
+    address, said = f"{bucket}/runs/f", list[str]()
+
+    def fail_for_a_while(view: StepView) -> None:
+        if view.step in (15, 35):
+            proxy.refusals = 1000 if view.step == 15 else 0
+
+    callbacks = [Callback(on_step=fail_for_a_while, on_message=said.append)]
+    made = Trainer(config, run_dir=address, cache_dir=cache_dir, callbacks=callbacks).fit()
+    assert made.metrics["weights_digest"] == digest
+    about = [text for text in said if "publish" in text]
+    assert ["step 20 is published with the next" in about[0], *about[1:]] == [
+        True,
+        f"{address} is published again, up to step 40",
+    ]
+    assert Run.open(address).metrics == made.metrics
+
+
+def test_storage_that_ignores_conditions_is_named_by_the_run(
+    config: TrainConfig, cache_dir: Path, digest: str, bucket: Location, proxy: FaultProxy
+) -> None:
+    proxy.has_conditions = False
+    address, said = f"{bucket}/runs/h", list[str]()
+    callbacks = [Callback(on_message=said.append)]
+    made = Trainer(config, run_dir=address, cache_dir=cache_dir, callbacks=callbacks).fit()
+    assert made.metrics["weights_digest"] == digest
+    (warning,) = [text for text in said if text.startswith("WARNING")]
+    assert warning.startswith(f"WARNING: {address}: processes that take this run at the same")
+    assert "this storage ignores the conditions of writes (If-Match); have one at a" in warning
+
+
+def test_what_only_a_run_on_a_disk_shows_is_not_written_into_a_working_copy(
+    config: TrainConfig,
+    cache_dir: Path,
+    bucket: Location,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: set[str] = set()
+
+    def look(_: Progress) -> None:
+        seen.update(path.name for path in tmp_path.rglob("*"))
+
+    callbacks = [Callback(on_progress=look)]
+    Trainer(config, run_dir=f"{bucket}/runs/g", cache_dir=cache_dir, callbacks=callbacks).fit()
+    assert "config.json" in seen
+    assert "status.json" not in seen
 
 
 def test_second_driver_is_refused_and_when_told_supersedes_the_first_which_writes_no_more(
@@ -180,6 +233,8 @@ def test_what_a_run_on_storage_cannot_have_is_refused(config: TrainConfig) -> No
     observed = config.with_overrides(overrides(["kill server at step 50"]))
     with pytest.raises(ConfigError, match=r"parallel\.observer is set"):
         Trainer(observed, run_dir="s3://b/run")
+    with pytest.raises(ConfigError, match="must not be on hdfs, where what names a run's files"):
+        Trainer(config, run_dir="hdfs://host:8020/run")
     with pytest.raises(ConfigError, match="begins with s3, gs"):
         Trainer(config, run_dir="http://b/run")
 

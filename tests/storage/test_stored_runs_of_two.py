@@ -14,9 +14,10 @@ from distsgd import Callback, TrainConfig, Trainer
 from distsgd.base import leases
 from distsgd.base.locations import Location
 from distsgd.cli.app import app
-from distsgd.errors import NumericsError, RunError
+from distsgd.errors import NumericsError, PublishError, RunError
 from distsgd.parallel.server.step_runner import StepView
 from distsgd.store.remote_run import RemoteRun
+from tests.storage.proxy import FaultProxy
 
 DIGITS = Path(__file__).parents[2] / "distsgd" / "examples" / "digits.toml"
 
@@ -118,3 +119,24 @@ def test_commands_take_the_address_and_show_who_trains(
     assert shown("evaluate", "--cache-dir", str(cache_dir))["rows"]
     assert shown("verify", "--cache-dir", str(cache_dir))
     assert not list(tmp_path.glob("s3:*"))
+
+
+def test_command_whose_end_is_not_published_says_how_it_is_resumed(
+    cache_dir: Path, bucket: Location, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_S", 0.3)
+
+    def fail_for_good(line: str) -> None:
+        if "/objects/1-" in line:  # The first checkpoint.
+            proxy.refusals = 10**6
+
+    proxy.on_request = fail_for_good
+    where = ["--run-dir", f"{bucket}/run", "--cache-dir", str(cache_dir)]
+    words = ["train", str(DIGITS), "--workers", "0", *where, "--set", "train.epochs=1"]
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, PublishError)
+    assert error.exit_code == 4
+    said = str(error)
+    assert f"{bucket}/run: the end could not be published within 0.3 s" in said
+    assert f"resume with: distsgd train {DIGITS} --set train.epochs=1 --workers 0" in said
+    assert f"--run-dir {bucket}/run --cache-dir {cache_dir} --resume auto" in said

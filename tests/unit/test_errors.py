@@ -27,6 +27,15 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
     ),
     (errors.DataError("a.parquet", "has no rows"), 3, "a.parquet: has no rows"),
     (errors.ShardError("a.arrow", "is damaged"), 3, "a.arrow: is damaged"),
+    (errors.StorageError("s3://b/a", "no answer"), 4, "s3://b/a: no answer"),
+    (
+        errors.PublishError("s3://b/a", "no answer", "distsgd train a.toml"),
+        4,
+        (
+            "s3://b/a: no answer; what was published before is kept; when the storage answers, "
+            "resume with: distsgd train a.toml"
+        ),
+    ),
     (errors.CheckpointError("step-1", "is damaged"), 3, "step-1: is damaged"),
     (errors.ClusterError("no Ray"), 4, "no Ray"),
     (

@@ -30,6 +30,7 @@ from distsgd.store.logs import (
     HistoryRow,
     HistoryWriter,
 )
+from distsgd.store.publisher import Publisher
 from distsgd.store.run_directory import RunDirectory
 
 MOST_SAVING = 0.015  # Of the time, where checkpoints come by time.
@@ -45,6 +46,7 @@ class RunLogger:
         spec: LogSpec,
         model: Model,
         *,
+        say: Callable[[str], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._run, self._spec = run, spec
@@ -53,6 +55,7 @@ class RunLogger:
         self._history = HistoryWriter(run.history)
         self._evaluations = EvaluationLog(run.evaluations_path)
         self._digests = DigestLog(run.digests_path)
+        self._publisher = Publisher(run, say)
         self._chain = DigestChain()
         self._checkpoints = CheckpointStore(run.checkpoints, keep=spec.keep)
         self._saved_step = -1
@@ -104,10 +107,12 @@ class RunLogger:
         """Make everything durable up to the present step.
 
         False where the weights are no longer finite, and nothing is saved; but for a run that
-        trains on through that, at its end. Blocks.
+        trains on through that, at its end. Blocks. Object storage that does not answer gets it
+        with the next checkpoint, or by `publish` or `write_result`.
 
         Raises:
-            RunError: The disk refuses; nothing that was saved before is lost.
+            RunError: The disk refuses, or another process has taken the run over; nothing that
+                was saved before is lost.
         """
         self._saved_at = self._clock()
         is_wanted = is_end and training.trains_on
@@ -122,10 +127,27 @@ class RunLogger:
             self._write(self._best, best=True)
         if self._best is None or self._best.step != training.step:
             self._write(self._snapshot(training, seconds), best=False)
-        self._run.publish()
+        self._publisher.at_checkpoint(training.step)
         self._best, self._saved_step = None, training.step
         self._save_s = self._clock() - self._saved_at
         return True
+
+    def publish(self) -> None:
+        """What was saved last; blocks. Raises PublishError, RunError; see `Publisher.at_end`."""
+        self._publisher.at_end()
+
+    def write_result(self, outcome: Outcome, observer: Observer | None) -> str:
+        """Write down how the run ended; returns what its observer reports, or "". Blocks.
+
+        Raises:
+            RunError: As of `save`.
+            PublishError: Object storage does not answer any more.
+        """
+        own = asdict(outcome)
+        seen = {} if observer is None else dict(observer.summary())
+        self._run.write_json(self._run.result_path, own | seen | own)  # Its own come first.
+        self.publish()
+        return "" if observer is None else observer.report()
 
     def _snapshot(self, training: Training, seconds: float) -> Checkpoint:
         return Checkpoint(
@@ -214,12 +236,3 @@ def ended_before(run: RunDirectory) -> Outcome | None:
     except KeyError as missing:
         reason = f"has no {missing.args[0]}; restore it, or remove it to continue"
         raise RunError(run.result_path, reason) from None
-
-
-def write_result(run: RunDirectory, outcome: Outcome, observer: Observer | None) -> str:
-    """Write down how `run` ended; returns what its observer reports, or ""."""
-    own = asdict(outcome)
-    seen = {} if observer is None else dict(observer.summary())
-    run.write_json(run.result_path, own | seen | own)  # Its own come first.
-    run.publish()
-    return "" if observer is None else observer.report()

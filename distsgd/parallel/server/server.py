@@ -24,7 +24,7 @@ from distsgd.parallel.server.ending import ended_by, evaluation_is_due, unmet
 from distsgd.parallel.server.loss_monitor import TOO_HIGH
 from distsgd.parallel.server.message_log import MessageLog
 from distsgd.parallel.server.report import finite
-from distsgd.parallel.server.run_logger import RunLogger, ended_before, write_result
+from distsgd.parallel.server.run_logger import RunLogger, ended_before
 from distsgd.parallel.server.spec import Ending, Outcome, Phase, ServerSpec, Status, StoppedBy
 from distsgd.parallel.server.step_runner import (
     NO_HOOKS,
@@ -159,6 +159,7 @@ class ParameterServer:
             RunError: Another process has the run.
             CheckpointError: Nothing that was saved can be used.
             ClusterError: Workers do not come, do not answer, or compute other bits.
+            StorageError: Object storage does not give the run, or does not take its end.
             Exception: What an observer raised; a checkpoint was written before.
         """
         spec, record, least = self._spec, self._spec.record, self._spec.pool.least_workers
@@ -173,17 +174,18 @@ class ParameterServer:
                 for doubt in run.doubts():
                     self.note(doubt)
                 self._crash_loop.remember_in(run.deaths_place)
-                self._run_logger = RunLogger(run, record, spec.worker.model)
+                logger = RunLogger(run, record, spec.worker.model, say=self._messages.add)
+                self._run_logger = logger
                 run.result_path.unlink(missing_ok=True)  # How an earlier session of it ended.
-                self._begin(self._run_logger)
+                self._begin(logger)
                 if not self._incarnation:  # After a death it is the server that is waited for.
                     count = (spec.pool.num_workers or 0) if least is None else least
                     self._pool.wait_for_members(count, JOIN_TIMEOUT_S)
                 else:
                     back_s = monotonic() - self._born_s
                     self.note(f"the server is back {back_s:.1f} s after its first line")
-                outcome = self._train(self._run_logger)
-                if report := write_result(run, outcome, self._observer):
+                outcome = self._train(logger)
+                if report := logger.write_result(outcome, self._observer):
                     self.note(report)
                 return outcome
         finally:
@@ -220,6 +222,7 @@ class ParameterServer:
             return self._outcome("diverged", "divergence", error.advice)
         except CallbackError as failed:
             run_logger.save(training, seconds=self._seconds())
+            run_logger.publish()
             raise failed.error from None
         ended = ended_by(self._spec, training, run_logger.evaluation)
         is_saved = run_logger.save(training, seconds=self._seconds(), is_end=ended is not None)

@@ -222,7 +222,7 @@ def _naming_this_node() -> Iterator[None]:
         yield
     except StorageError as error:
         where = f"on node {socket.gethostname()}; its keys and endpoint are those of its ray start"
-        raise StorageError(error.address, f"{error.reason} ({where})") from error
+        raise type(error)(error.address, f"{error.reason} ({where})") from error
 
 
 def _address_of_this_node() -> str:

@@ -48,10 +48,14 @@ class Session:
         spec = UpdateSpec(Momentum(), Constant(0.1), None, False, 1, 4)
         self.training = Training(spec, np.zeros(P, np.float32))
         record = LogSpec(run.path, 2, every_s, every_steps, keep)
-        self.run_logger = RunLogger(
-            RunDirectory.open(record.run), record, MODEL, clock=clock or Clock()
-        )
         self.messages: list[str] = []
+        self.run_logger = RunLogger(
+            RunDirectory.open(record.run),
+            record,
+            MODEL,
+            say=self.messages.append,
+            clock=clock or Clock(),
+        )
 
     def resume(self) -> float | None:
         return self.run_logger.resume(self.training, on_message=self.messages.append)
@@ -268,7 +272,9 @@ def test_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
     spec = UpdateSpec(Momentum(), Constant(0.1), None, False, 1, 4)
     training = Training(spec, np.zeros(other.num_parameters, np.float32))
     with pytest.raises(CheckpointError, match="does not fit this run"):
-        RunLogger(run, record, other).resume(training, on_message=session.messages.append)
+        RunLogger(run, record, other, say=session.messages.append).resume(
+            training, on_message=session.messages.append
+        )
 
 
 @pytest.mark.parametrize(
