@@ -37,7 +37,7 @@ class SklearnPeer:
         """See `Peer.train`."""
         # The last chunk of an epoch may be smaller than a batch, which it would warn about.
         self._network.batch_size = min(self._network.batch_size, len(rows))
-        self._network.partial_fit(self._train.x[rows], self._train.y[rows], self._classes)
+        self._network.partial_fit(self._train.x[rows], self._train.y[rows], classes=self._classes)
 
     def evaluate(self) -> tuple[float, float]:
         """See `Peer.evaluate`."""
