@@ -104,7 +104,15 @@ def test_the_configuration_is_the_one_that_init_writes() -> None:
 
 def test_every_block_is_one_that_runs() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python", "toml"}
-    assert len(SHELL) == 3  # The third by tests/cluster/test_readme_on_hosts.py.
+    assert len(SHELL) == 4  # The third by tests/cluster/test_readme_on_hosts.py.
+
+
+def test_the_experiments_run(tmp_path: Path) -> None:
+    run(SHELL[3], tmp_path)
+    made = {file.name for file in (tmp_path / "scaling" / "experiment").iterdir()}
+    assert {"report.html", "report.json", "cells.parquet"} <= made
+    compared = {file.name for file in (tmp_path / "scaling" / "comparison").iterdir()}
+    assert compared == {"compare.html", "compare.json"}
 
 
 def test_four_values_of_the_example_are_not_the_defaults() -> None:

@@ -51,6 +51,7 @@ def plan_of(rows: Path, **changes: Any) -> ScalePlan:
         "target": "test_accuracy>=0.85",
         "rates": (0.01, 1.0),
         "seeds": 2,
+        "num_pairs": 5,
     }
     return ScalePlan(**values | changes)
 
