@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class FullRun:
     """A run in full next to what the product says of it.
 
     Attributes:
-        seconds: From the first step to the update that met the target; None: not made.
+        seconds: See `training_seconds`; None: not made.
         expected: Steps times seconds a step, with the interval for one more run.
         same_bits: Has it the weights of the learning run?
     """
@@ -106,7 +106,7 @@ class FullRuns:
         history = read_history(run.history)
         result = run.read_json(run.result_path) if run.result_path.is_file() else {}
         is_done = result.get("stopped_by") == "target" and len(history)
-        seconds = history["seconds"][-1].as_py() if is_done else None
+        seconds = training_seconds(history) if is_done else None
         same = not is_done or result["weights_digest"] == learned.digest
         return FullRun(key, seconds, expected, same)
 
@@ -120,6 +120,18 @@ class FullRuns:
         spread = float(logs.std(ddof=1)) * math.sqrt(1 + 1 / len(logs))
         half, mid = student_quantile(0.95, len(logs) - 1) * spread, float(logs.mean())
         return Interval(*(steps * math.exp(mid + part) for part in (-half, 0.0, half)))
+
+
+def training_seconds(history: Any) -> float | None:
+    """Seconds of all steps of a run, the first counted as long as the others.
+
+    The first touches its memory for the first time: some milliseconds that no step has again. None
+    for a single row of history.
+    """
+    steps, seconds = (history[name].to_numpy() for name in ("step", "seconds"))
+    if len(steps) < 2:
+        return None
+    return float((seconds[-1] - seconds[0]) / (steps[-1] - steps[0]) * steps[-1])
 
 
 def step_seconds(grid: Grid, directory: Path, batch: int, workers: int) -> list[float]:

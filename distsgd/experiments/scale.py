@@ -67,13 +67,17 @@ class Scale:
     def begin(self) -> None:
         """Write down what is to be found out, as far as the budget has room for it.
 
-        Raises RunError where the directory holds an experiment already.
+        Raises:
+            RunError: The directory holds an experiment already.
+            ConfigError, DataError: It cannot be made of these rows; nothing is written.
         """
         if (self.directory / PLAN_FILE).exists():
             way_out = "continue it by --resume, or choose another --out"
             raise RunError(self.directory, f"holds an experiment already; {way_out}")
         if self.plan.budget_s is not None:
             self.dry_run()
+        else:  # What is wrong with the rows is told before anything is written.
+            Grid.of(self.plan, manifest_of(self._data()).train_rows)
             for said in self.plan.left_out:
                 self.say(f"the budget leaves out: {said}")
         make_private_directory(self.directory)

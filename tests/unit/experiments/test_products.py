@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from distsgd.experiments.plan import LearningKey
-from distsgd.experiments.products import FullKey, FullRun, chosen_runs
+from distsgd.experiments.products import FullKey, FullRun, chosen_runs, training_seconds
 from distsgd.statistics.intervals import Interval
 
 
@@ -22,6 +23,12 @@ def test_short_runs_are_chosen_where_there_are_no_others() -> None:
     cells = [(key(8, 0), 4.0), (key(64, 0), 0.01), (key(64, 2), 0.02)]
     assert chosen_runs(cells) == (key(64, 2), key(8, 0), key(64, 0))
     assert chosen_runs([]) == ()
+
+
+def test_first_step_counts_as_long_as_the_others() -> None:
+    history = pa.table({"step": [1, 2, 3, 4], "seconds": [5.0, 6.0, 7.0, 8.0]})
+    assert training_seconds(history) == 4.0
+    assert training_seconds(history.slice(0, 1)) is None
 
 
 @pytest.mark.parametrize(
