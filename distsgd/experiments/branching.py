@@ -21,6 +21,8 @@ from distsgd.experiments.children import Work, run_all, serve
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.learning_run import Learned
 from distsgd.experiments.plan import Grid, LearningKey, Piece, said
+from distsgd.parallel.server.loss_monitor import LossMonitor
+from distsgd.parallel.server.saved_state import plain
 from distsgd.run import run_files
 from distsgd.run.run import Run
 from distsgd.run.source import manifest_of
@@ -160,12 +162,18 @@ def begin_branch(config: TrainConfig, data: Path, *, run: Path, trunk: Path) -> 
     if RunDirectory.is_run(run):
         return
     found = Run.open(trunk).checkpoint
+    run_spec = make_run_spec(config, data, manifest_of(data))
+    # Its windows are of so many steps of an epoch as this batch size has.
+    monitor = {
+        name: plain(value)
+        for name, value in LossMonitor.of(run_spec.sampler.steps_per_epoch).state().items()
+    }
+    training = {**found.state["training"], "loss_monitor": monitor}
     with run_files.staging_beside(run) as staging:
-        begun = run_files.begin(
-            staging / "run", make_run_spec(config, data, manifest_of(data)), None
-        )
+        begun = run_files.begin(staging / "run", run_spec, None)
         store = CheckpointStore(begun.checkpoints)
-        store.save(found.step, arrays=found.arrays, state=found.state)
+        state = {**found.state, "training": training}
+        store.save(found.step, arrays=found.arrays, state=state)
         begun.path.rename(run)
 
 

@@ -70,7 +70,7 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
         critical=(
             _by_hyperbola(fit),
             _by_noise(learned),
-            _by_branching(Branching(grid, found.directory, None).read(chosen)),
+            _by_branching(Branching(grid, found.directory, None).read(chosen), found.failed),
         ),
         step_time=_step_time(timed),
         peers=peers,
@@ -131,7 +131,7 @@ def _by_noise(learned: tuple[LearningCell, ...]) -> CriticalBatch:
     return CriticalBatch(way="noise scale", batch=found, how=how, reason=reason)
 
 
-def _by_branching(branches: tuple[Branch, ...]) -> CriticalBatch:
+def _by_branching(branches: tuple[Branch, ...], failed: dict[str, str]) -> CriticalBatch:
     """The latest step at which all branches were made."""
     how = (
         "a run branched into larger batches from one checkpoint, held-out loss after two more "
@@ -144,7 +144,8 @@ def _by_branching(branches: tuple[Branch, ...]) -> CriticalBatch:
             where = f"{how}; branched at step {step}"
             found = branched_critical_batch(known)
             return CriticalBatch(way="branching", batch=found, how=where, reason="")
-    reason = "out of budget" if branches else "no batch size met the target"
+    reasons = (failed[one.key.name] for one in branches if one.key.name in failed)
+    reason = next(reasons, "out of budget" if branches else "no batch size met the target")
     return CriticalBatch(way="branching", batch=None, how=how, reason=reason)
 
 

@@ -89,6 +89,8 @@ def test_a_branch_with_the_batch_of_the_trunk_is_the_trunk_trained_on(
     whole: tuple[Path, Findings],
 ) -> None:
     directory, found = whole
+    branching = next(way for way in found.critical if way.way == "branching")
+    assert branching.batch is not None, branching.reason
     first = min(cell for cell in (directory / "branches").iterdir() if "batch-4" in cell.name)
     step = int(first.name.split("-")[1])
     result = json.loads((first / "result.json").read_text())
