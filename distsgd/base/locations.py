@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 from distsgd.base import azure
 from distsgd.base.addresses import checked_address
+from distsgd.base.first_contact import within
 from distsgd.base.settings import refuse
 from distsgd.errors import StorageError, first_line
 
 ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "abfs": (azure.ENDPOINT,)}
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 20.0  # Of silence; what moves is never cut off.
+CONTACT_TIMEOUT_S = 10.0  # Of the first question, where the client knows no timeout.
 MOST_ATTEMPTS = 5  # Of one request that the storage refuses for a while (503, a reset).
 # Of one request to gs, which pyarrow tries for a quarter of an hour. For abfs it has nothing to
 # set; the waits of hdfs stand in core-site.xml.
@@ -90,11 +92,8 @@ class Location:
         with self.errors("connecting"):
             if self.scheme == "s3":
                 return _s3(endpoint("s3")), self.address.partition("://")[2]
-            if self.scheme == "abfs":
-                system, path = azure.file_system(self.bucket)
-            else:
-                options = f"?retry_limit_seconds={RETRY_S:g}" if self.scheme == "gs" else ""
-                system, path = _file_system_of(f"{self.scheme}://{self.bucket}{options}")
+            told = endpoint(self.scheme), os.environ.get(azure.KEY)
+            system, path = _reached(self.scheme, self.bucket, told)
             return system, f"{(path or self.bucket).rstrip('/')}/{self.key}".lstrip("/")
 
     def read_bytes(self) -> bytes:
@@ -312,8 +311,22 @@ def _s3(endpoint: str | None) -> Any:
 
 
 @cache
-def _file_system_of(root: str) -> tuple[Any, str]:
+def _reached(scheme: str, bucket: str, _told: tuple[str | None, ...]) -> tuple[Any, str]:
+    """A storage that answers, if only to refuse. Raises TimeoutError where it does not."""
     from pyarrow import fs  # noqa: PLC0415 -- as above.
 
-    found: tuple[Any, str] = fs.FileSystem.from_uri(root)
-    return found
+    def contact() -> tuple[Any, str]:
+        if scheme == "abfs":
+            system, path = azure.file_system(bucket)
+        else:
+            limit = f"?retry_limit_seconds={RETRY_S:g}" if scheme == "gs" else ""
+            system, path = fs.FileSystem.from_uri(f"{scheme}://{bucket}{limit}")
+        with contextlib.suppress(*_refusals()):  # What is wanted of it is refused in its own words.
+            system.get_file_info(f"{(path or bucket).rstrip('/')}/.distsgd")
+        return system, path
+
+    try:
+        return within(CONTACT_TIMEOUT_S, contact)
+    except TimeoutError as silence:
+        way_out = "is it reached from here, and are its keys in the environment?"
+        raise TimeoutError(f"{silence}; {way_out}") from None
