@@ -36,8 +36,9 @@ def test_seven_workers_are_trained_from_a_head_without_cpus_and_from_a_workers_n
     assert (found["num_workers"], found["weights_digest"]) == (7, digest_alone)
 
 
-def test_auto_is_what_the_cluster_has(hosts: Hosts, digest_alone: str) -> None:
-    found = train(hosts[0], "auto", *AUTO, 'parallel.placement="spread"')
+@pytest.mark.parametrize("driver", [0, 1])
+def test_auto_is_what_the_cluster_has(hosts: Hosts, digest_alone: str, driver: int) -> None:
+    found = train(hosts[driver], f"auto-{driver}", *AUTO, 'parallel.placement="spread"')
     assert found["code"] == 0, found
     assert (found["num_workers"], found["weights_digest"]) == (8, digest_alone)
 

@@ -13,6 +13,10 @@ from typing import Any, Literal
 
 _SHOWN_NODES = 8
 _PARTS = 10_000
+_NO_CPUS = (
+    'no node has any; add one that has ("ray start --address=HEAD:6379" on another host), or start '
+    "the head without --num-cpus=0"
+)
 MEMORY = "memory"  # Ray's name for it; in bytes.
 
 
@@ -134,9 +138,8 @@ class Room:
         return replace(self, nodes=nodes).takes(placement) >= num_workers
 
     def most_workers(self, placement: Placement) -> int:
-        """As many as there is room for besides the server on this node; one at least."""
-        rest = [it.without(1) if it.id == self.here else it for it in self.nodes]
-        return max(1, replace(self, nodes=rest).takes(placement))
+        """As many as there is room for; one at least. The server needs no CPU of its own."""
+        return max(1, self.takes(placement))
 
     def says(self, placement: Placement, num_workers: int) -> str:
         """Why there is no room for `num_workers` workers; empty where there is.
@@ -158,6 +161,17 @@ class Room:
             return f"{num_workers} workers need {wanted}{on}; no node is such a one ({names})"
         free = ", ".join(_free(it, fit) for it, n in placement.resources.items() if n > 0)
         return f"{num_workers} workers need {wanted}{on}; there are {free}"
+
+    def way_out(self, placement: Placement, num_workers: int) -> str:
+        """What to do where there is no room for `num_workers` workers."""
+        if placement.resources.get("CPU") and not any(it.total.get("CPU") for it in self.nodes):
+            return _NO_CPUS
+        if not self.takes(placement):
+            return "end what takes it, or add nodes"
+        return (
+            "ask for fewer (--workers), end what takes the rest, add nodes, or begin with those "
+            f"for which there is room: [parallel] workers = [1, {num_workers}]"
+        )
 
 
 @dataclass(frozen=True, slots=True)

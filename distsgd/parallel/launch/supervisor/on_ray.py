@@ -86,8 +86,5 @@ def _wait_for_room(ray: Any, placement: Placement, pool: PoolSpec) -> tuple[Room
         if time.monotonic() >= deadline:
             if begins:  # The server waits for the least of them, and says so.
                 return room, wanted
-            raise ClusterError(
-                f"{lack}; ask for fewer (--workers), end what takes the rest, add nodes, or begin "
-                f"with those for which there is room: [parallel] workers = [1, {wanted}]"
-            )
+            raise ClusterError(f"{lack}; {room.way_out(placement, wanted)}")
         time.sleep(LOOK_S)  # What ended a moment ago is free in a moment.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from distsgd.parallel.launch.nodes.placement import Node, Placement, Room
@@ -60,14 +62,16 @@ def test_node_takes_as_many_workers_as_their_whole_parts_fit(resource: str) -> N
 @pytest.mark.parametrize(
     ("nodes", "most"),
     [
-        ([node("a", 4)], 3),  # The server has one.
+        ([node("a", 2)], 2),  # The server needs none.
+        ([node("a", 1), node("b", 1), node("c", 0, 0)], 2),
         ([node("a", 0, 0), node("b", 4), node("c", 4)], 8),
         ([node("a", 1)], 1),
         ([node("a", 0, 0)], 1),
     ],
 )
-def test_auto_is_what_the_cluster_has_besides_the_server(nodes: list[Node], most: int) -> None:
-    assert room(*nodes).most_workers(ONE_CPU) == most
+def test_auto_is_what_the_cluster_has_wherever_the_driver_is(nodes: list[Node], most: int) -> None:
+    for here in nodes:
+        assert replace(room(*nodes), here=here.id).most_workers(ONE_CPU) == most
 
 
 def test_workers_fit_by_all_their_resources_on_one_node_each() -> None:
@@ -86,6 +90,19 @@ def test_lack_of_room_names_what_is_needed_what_there_is_and_where() -> None:
     memory = seven.says(Placement("auto", {"CPU": 1.0, "memory": 9e9}), 1)
     assert "1 workers need 1 CPU, 9.0 GB memory" in memory
     assert "24.0 GB of 24.0 GB memory free (node a 8.0 GB" in memory
+
+
+@pytest.mark.parametrize(
+    ("nodes", "way_out"),
+    [
+        ([node("a", 0, 0)], 'no node has any; add one that has ("ray start --address='),
+        ([node("a", 0, 0), node("b", 0)], "end what takes it, or add nodes"),
+        ([node("a", 0, 0), node("b", 1)], "[parallel] workers = [1, 2]"),
+    ],
+)
+def test_way_out_of_a_lack_of_room_is_one_that_helps(nodes: list[Node], way_out: str) -> None:
+    assert way_out in room(*nodes).way_out(ONE_CPU, 2)
+    assert "no node has any" not in room(*nodes).way_out(Placement("auto", {"GPU": 1.0}), 2)
 
 
 def test_lack_of_nodes_with_a_label_is_told_as_such() -> None:
