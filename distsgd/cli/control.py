@@ -12,6 +12,7 @@ from distsgd.cli.terminal.messages import failures_as_json, number, print_facts,
 from distsgd.errors import ClusterError
 
 STOP_TIMEOUT_S = 120.0
+TAKEN_TIMEOUT_S = 20.0  # The driver looks each second, and asks the cluster for room.
 _SAID = {
     "interrupted": "stopped, with a checkpoint",
     "done": "done, before it could be stopped",
@@ -60,13 +61,16 @@ def scale_to(
     as_json: JsonOption = False,
 ) -> None:
     """Change the number of workers of a run while it trains."""
-    from distsgd.run.control import control_of
+    from distsgd.run.control import control_of, when_taken
 
     with failures_as_json(as_json, run=run), control_of(run, address) as control:
         before = control.want(num_workers)
         say(f"{run}: workers from now on: {num_workers} (before: {before})")
+        found = when_taken(control, num_workers, TAKEN_TIMEOUT_S)
+        if lack := found["no_room"]:
+            say(f"warning: {lack}; the others join when there is room for them")
         if as_json:
-            print_json({"run": run, "wanted": num_workers, "before": before})
+            print_json({"run": run, "wanted": num_workers, "before": before, "no_room": lack})
 
 
 def stop(
@@ -103,4 +107,7 @@ def _workers(report: dict[str, Any]) -> str:
     """How many there are, and which on which node."""
     by_node = report["nodes"].items()
     nodes = "; ".join(f"{node}: {', '.join(map(str, them))}" for node, them in by_node)
-    return f"{report['num_workers']}" + (f" ({nodes})" if nodes else "")
+    there, wanted = report["num_workers"], report["wanted_workers"]
+    count = f"{there} of {wanted}" if there < wanted else f"{there}"
+    lack = f"; {report['no_room']}" if report["no_room"] else ""
+    return count + (f" ({nodes})" if nodes else "") + lack

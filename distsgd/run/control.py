@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from distsgd.base.files import as_run_error
 from distsgd.base.locations import place_of
@@ -20,7 +20,7 @@ from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive
 from distsgd.parallel.launch.session.address import chosen_address
 from distsgd.parallel.server.report import NOTHING
-from distsgd.parallel.server.spec import LOOK_S
+from distsgd.parallel.server.spec import LOOK_S, Phase
 from distsgd.run.live_files import STATUS_FILE, STOP_FILE
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.run_directory import RunDirectory
@@ -33,7 +33,7 @@ class Control(Protocol):
         """Where it is: see `distsgd.parallel.server.report`."""
 
     def want(self, num_workers: int) -> int:
-        """Have another number of workers; returns how many were wanted, or there, before."""
+        """Have another number of workers; returns how many were wanted before."""
 
     def stop(self) -> None:
         """Have it stop after its present step, with a checkpoint."""
@@ -44,6 +44,24 @@ class Control(Protocol):
         Raises:
             WaitTimeoutError: It has not ended within `timeout_s` seconds.
         """
+
+
+def when_taken(control: Control, num_workers: int, timeout_s: float) -> dict[str, Any]:
+    """The report of a run that is to have `num_workers`, once its driver knows; blocks.
+
+    The last one where the run ends before that.
+
+    Raises:
+        WaitTimeoutError: Its driver has not taken it within `timeout_s` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = control.report()
+        if found["wanted_workers"] == num_workers or found["status"] not in get_args(Phase):
+            return found
+        if time.monotonic() > deadline:
+            raise WaitTimeoutError("the driver of the run to take the number", timeout_s)
+        time.sleep(LOOK_S)
 
 
 class LocalControl:

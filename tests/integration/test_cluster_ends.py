@@ -115,6 +115,13 @@ def test_run_is_seen_scaled_and_stopped_from_elsewhere(
     assert "a run" in said
     assert asked("scale-to", "a run", "2", "--address", address, cwd=elsewhere)[0] == 0
     program.wait_for_words("worker 1 has joined")
+    code, found, said = asked("scale-to", "a run", "99", "--address", address, cwd=elsewhere)
+    assert (code, found["before"]) == (0, 2), said
+    assert found["no_room"].startswith("97 workers need 97 CPU; there are ")
+    assert found["no_room"] in said
+    _, here, _ = asked("status", "a run", "--address", address, cwd=elsewhere)
+    assert (here["num_workers"], here["wanted_workers"]) == (2, 99)
+    assert here["no_room"] == found["no_room"]
     code, found, said = asked("stop", "a run", "--address", address, cwd=elsewhere)
     assert (code, found["status"]) == (0, "interrupted"), said
     code, result, said = program.result()

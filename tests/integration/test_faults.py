@@ -118,7 +118,7 @@ def test_number_of_workers_follows_scale_to_and_bounds(place: Path) -> None:
         subprocess.run([*scale, str(wanted)], cwd=place, check=True)
         wait_until(partial(has_workers, program, wanted), 30, f"{wanted} workers")
     _, said = done(place, program)
-    assert "3 workers are wanted" in said
+    assert "workers wanted: 3 (before: " in said
     assert not (place / "run" / "workers.json").exists()
 
 

@@ -19,6 +19,8 @@ NOTHING: dict[str, Any] = {
     "test_accuracy": None,
     "samples_per_s": 0.0,
     "num_workers": 0,
+    "wanted_workers": 0,
+    "no_room": None,
     "nodes": {},
     "server_restarts": 0,
     "worker_restarts": 0,
@@ -38,6 +40,10 @@ def report(run: str, total_steps: int, status: Status) -> dict[str, Any]:
         "test_accuracy": status.test_accuracy,
         "samples_per_s": status.num_samples / status.seconds if status.seconds else 0.0,
         "num_workers": status.num_workers,
+        "wanted_workers": status.num_expected,
+        "no_room": status.lack
+        if status.num_workers < status.num_expected and status.lack
+        else None,
         "nodes": _by_node(status),
         "server_restarts": status.incarnation,
         "worker_restarts": status.num_rejoined,

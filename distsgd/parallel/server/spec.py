@@ -142,6 +142,8 @@ class Status:
     nodes: tuple[str, ...] = ()  # The names of their nodes.
     num_rejoined: int = 0  # How often one of them came again.
     wanted: tuple[int, ...] = ()  # Numbers of workers that this server was asked for, in order.
+    num_expected: int = 0  # Workers that there are to be by now.
+    lack: str = ""  # Why there is no room for all of them.
     is_to_stop: bool = False  # Was this server asked to stop the run, by another than its driver?
 
 

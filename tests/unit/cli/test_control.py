@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from distsgd.cli.control import facts
+from distsgd.parallel.server.report import NOTHING
 from distsgd.run.live_files import STATUS_FILE, STOP_FILE
 from distsgd.store.run_directory import RunDirectory
 from tests.integration.program import wait_until
@@ -70,3 +72,18 @@ def test_stop_says_how_the_run_ended_and_claims_nothing_else(
     assert found[0] == code
     assert words in found[2]
     assert ("with a checkpoint" in found[2]) == (status == "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, "0"),
+        ({"num_workers": 2, "wanted_workers": 2, "nodes": {"a": [0, 1]}}, "2 (a: 0, 1)"),
+        ({"num_workers": 2, "wanted_workers": 1}, "2"),  # One is about to leave.
+        ({"num_workers": 1, "wanted_workers": 6, "nodes": {"a": [0]}}, "1 of 6 (a: 0)"),
+        ({"num_workers": 1, "wanted_workers": 6, "no_room": "0 free"}, "1 of 6; 0 free"),
+    ],
+)
+def test_workers_are_those_there_of_those_wanted(told: dict[str, object], shown: str) -> None:
+    report = {**NOTHING, "run": "run", "status": "training", **told}
+    assert dict(facts(report))["workers"] == shown

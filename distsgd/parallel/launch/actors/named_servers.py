@@ -86,14 +86,14 @@ class NamedRun:
         return found
 
     def want(self, num_workers: int) -> int:
-        """Have another number of workers; returns how many there were.
+        """Have another number of workers; returns how many were wanted before.
 
         Raises:
             RunError: No run can have so many.
             ClusterError: The server is gone, or does not answer.
         """
         check_count(self._run, num_workers)
-        before = int(self.report()["num_workers"])
+        before = int(self.report()["wanted_workers"])
         self._ask("want_workers", "the server to take a number", num_workers)
         return before
 

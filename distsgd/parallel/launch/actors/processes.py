@@ -119,6 +119,7 @@ class ServerActor(ParameterServer):
     ) -> None:
         self._head, self._events = head, EventQueue()
         self._wanted: tuple[int, ...] = ()
+        self._expected: tuple[int, str] = (spec.pool.num_workers or 0, "")
         self._is_to_stop = False
         self._ended = threading.Event()
         self._ending: str | None = None
@@ -181,12 +182,24 @@ class ServerActor(ParameterServer):
     def status(self, known: int = 0) -> Status:
         """See `ParameterServer.status`."""
         status = super().status(known)
-        return replace(status, wanted=self._wanted, is_to_stop=self._is_to_stop)
+        num_expected, lack = self._expected
+        return replace(
+            status,
+            wanted=self._wanted,
+            is_to_stop=self._is_to_stop,
+            num_expected=num_expected,
+            lack=lack,
+        )
+
+    def expect(self, num_workers: int, lack: str = "") -> None:
+        """See `ParameterServer.expect`; `lack` says why there is no room for all of them yet."""
+        self._expected = num_workers, lack
+        super().expect(num_workers)
 
     def report(self) -> dict[str, Any]:
         """Where the run is, for a process that is not its driver; how it ended, once it has."""
         spec = self._spec
-        found = report(str(spec.record.run), spec.total_steps, super().status())
+        found = report(str(spec.record.run), spec.total_steps, self.status())
         if self._ended.is_set():
             found["status"] = self._ending or "failed"
         return found

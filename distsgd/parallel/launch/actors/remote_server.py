@@ -64,9 +64,9 @@ class RemoteServer:
         """The same, and do not wait for the answer."""
         self._send("request_stop", "asking the server to stop")
 
-    def expect(self, num_workers: int) -> None:
-        """There will be `num_workers` workers."""
-        self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, num_workers)
+    def expect(self, num_workers: int, lack: str) -> None:
+        """There will be `num_workers` workers; `lack` says why some have no room yet."""
+        self._ask("expect", "the server to take a number", STATUS_TIMEOUT_S, num_workers, lack)
 
     def note(self, message: str) -> None:
         """Have it say `message`."""

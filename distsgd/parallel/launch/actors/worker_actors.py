@@ -54,6 +54,10 @@ class WorkerActors:
         for number in [it for it in self._actors if it >= count]:
             self._drop(number)
 
+    def count(self, where: Callable[[Any], bool]) -> int:
+        """How many there are of which `where` is true."""
+        return sum(1 for actor in self._actors.values() if where(actor))
+
     def serve(self, address: Address) -> None:
         """There is a new server: send all workers there."""
         self._address = address

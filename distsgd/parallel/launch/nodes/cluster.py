@@ -73,6 +73,13 @@ class Cluster:
         self._looked_s = clock()
         self.draining: set[str] = set()
 
+    def room(self) -> Room | None:
+        """The room that there is now; None where the head does not answer."""
+        if self._head is not None and not self._head.answers():
+            return None
+        with errors_of_ray("looking for room on Ray"):
+            return room_of(self._ray)
+
     def newly_draining(self) -> dict[str, str]:
         """Host names by id of the nodes that were not known to be; asks Ray now and then only."""
         if self._clock() - self._looked_s < DRAINING_EVERY_S:
@@ -100,7 +107,9 @@ class Cluster:
         """The node, by id, on which an actor's process is; None where it has none."""
         with errors_of_ray("looking for a process of the run"):
             found = _state().actor_table(actor._actor_id.hex())  # noqa: SLF001 -- no public name.
-        return found.get("Address", {}).get("NodeID") or None
+        address = found.get("Address") or {}
+        # Where an actor waits for room, Ray gives a node that is none.
+        return address.get("NodeID") or None if address.get("IPAddress") else None
 
     def preferring(self, node: str, num_cpus: int) -> Any:
         """The strategy that puts an actor on `node` if that can be.

@@ -69,7 +69,7 @@ class Supervisor:
         self._server = RemoteServer(self._calls, None)  # None yet.
         self._training: Any = None
         self._seen_step = 0
-        self._has_workers = False
+        self._has_workers, self._lack = False, ""
         self._observer = observer
         self._planned_deaths = self._count_planned_deaths()
         self._known_messages = self._known_wanted = 0  # Of the present server.
@@ -145,14 +145,13 @@ class Supervisor:
         """A server that is ready, and workers that are sent to it; its training's end."""
         self._known_messages = self._known_wanted = 0
         self._worker_actors.serve(self._place_server(incarnation))
+        if incarnation:
+            self._server.expect(self._num_workers, self._lack)
         if self._death:
             self._server.note(f"the server died: {self._death}")
         if not self._has_workers:
             self._start_workers()
-            if lack := self._where.lacks(self._num_workers):
-                self._server.note(
-                    f"warning: {lack}; the others join when nodes with room for them come"
-                )
+            self._expect(self._num_workers, self._where.lacks(self._num_workers))
         return self._server.train()
 
     def _place_server(self, incarnation: int) -> Address:
@@ -180,6 +179,13 @@ class Supervisor:
         if not self._has_workers:
             self._has_workers = True
             self._worker_actors.scale(self._num_workers)
+
+    def _expect(self, count: int, lack: str) -> None:
+        """Tell the server how many workers there will be, and of those without room."""
+        self._num_workers, self._lack = count, lack
+        self._server.expect(count, lack)
+        if lack:
+            self._server.note(f"warning: {lack}; the others join when there is room for them")
 
     def _has_ended(self, training: Any, delivery: Delivery | None, incarnation: int) -> bool:
         """Has training ended? Waits a little, and delivers what there is to see meanwhile."""
@@ -293,13 +299,21 @@ class Supervisor:
         except RunError as error:
             message, wanted = f"passed over: {error}", None
         else:
-            message = f"{wanted} workers are wanted, there were {len(self._worker_actors)}"
             if wanted is None:
                 return
+            message = f"workers wanted: {wanted} (before: {self._num_workers})"
         self._server.note(message)
         if wanted is not None:
-            self._server.expect(wanted)
+            self._expect(wanted, self._lack_of(wanted))
             self._worker_actors.scale(wanted)
+
+    def _lack_of(self, wanted: int) -> str:
+        """Why there is no room by now for those of `wanted` workers that have none yet."""
+        cluster = self._cluster
+        if cluster is None or (room := cluster.room()) is None:
+            return ""
+        num_placed = self._worker_actors.count(lambda it: cluster.node_of(it) is not None)
+        return room.says(self._where.placement, max(0, wanted - num_placed))
 
     def _was_planned(self) -> bool:
         """Was the server's death the observer's doing? Then it is not the step."""

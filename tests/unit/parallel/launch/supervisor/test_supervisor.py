@@ -63,6 +63,7 @@ class FakeRay:
         self.dying: list[str] = []  # Nodes that go with the next server.
         self._dead: list[str] = []
         self.notes: list[str] = []
+        self.expected: list[tuple[int, bool]] = []  # Workers, and whether some have no room.
         self.num_blind = 0  # Nodes that do not see the run.
         self.worker_error: Exception | None = None
         self._phases, self._deaths = list(phases), deaths
@@ -130,6 +131,9 @@ class FakeRay:
 
     def _note(self, message: str) -> None:
         self.notes.append(message)
+
+    def _expect(self, num_workers: int, lack: str) -> None:
+        self.expected.append((num_workers, bool(lack)))
 
     def _train(self) -> str:
         if self._dies_at:
@@ -224,6 +228,7 @@ def test_server_that_follows_another_is_not_locked_out_by_workers(tmp_path: Path
     ray.dying = ["1"]
     assert run(ray, tmp_path, room_of(0, 4, 3)) == "the outcome"
     assert ray.servers == [("1", 1), ("2", 0)]
+    assert ray.expected == [(2, False)] * 2  # It knows how many there are to be.
 
 
 def test_stop_that_a_server_was_asked_for_is_kept_when_it_dies(tmp_path: Path) -> None:
@@ -290,9 +295,10 @@ def test_workers_without_room_are_told_of(tmp_path: Path) -> None:
     ray = FakeRay()
     run(ray, tmp_path, room_of(1))
     assert ray.cpus["ServerActor"] == 0
+    assert ray.expected == [(2, True)]
     (note,) = ray.notes
     assert "2 workers need 2 CPU; there are 1 of 4 free (node n0 1)" in note
-    assert "the others join when nodes with room for them come" in note
+    assert "the others join when there is room for them" in note
 
 
 def test_server_comes_back_to_the_drivers_node_where_another_does_not_see_the_run(
