@@ -86,7 +86,7 @@ class Submission:
         typer.Option(
             metavar="DIR",
             help="Where prepared data are kept: an address, or a path that the nodes share; needed "
-            "where workers are on other nodes, unless [data] path is a prepared data set there.",
+            "where workers are on other nodes, unless \\[data] path is a prepared data set there.",
         ),
     ] = None
     follow: FollowOption = False

@@ -84,12 +84,11 @@ class Jobs:
             That job, and whether it is a new one.
 
         Raises:
-            ConfigError: Its name belongs to another run, or what is to be sent is too large.
+            ConfigError: Its name belongs to another run, or to one that trains with other options;
+                or what is to be sent is too large.
             ClusterError: The cluster does not take it.
         """
         last = self._last_of(request.name)
-        if last is not None and not last.has_ended:
-            return last, False
         run_dir = request.run_dir or (last.run_dir if last else f"{RUNS}/{request.name}")
         if last is not None and last.run_dir != run_dir:
             other_run = (
@@ -97,6 +96,13 @@ class Jobs:
                 "leave --run-dir out to continue that, or take another --name"
             )
             raise ConfigError([other_run])
+        if last is not None and not last.has_ended:
+            if other := request.differs(last):
+                way_out = "stop it first, ask for the same, or take another --name"
+                raise ConfigError(
+                    [f"job {last.name} runs already, as {last.id}: {other}; {way_out}"]
+                )
+            return last, False
         number = 1 if last is None else last.number + 1
         if last is not None and last.run_id:
             request = replace(request, run_id=last.run_id)
@@ -204,7 +210,8 @@ def _as_ours(error: Exception, address: str, doing: str) -> ClusterError | Confi
     if names & {"ConnectionError", "ClientConnectionError", "Timeout", "TimeoutError"}:
         return ClusterError(
             f"no Ray dashboard answers at {address} ({doing}); is it the head's, port 8265 unless "
-            f"set, of a Ray with ray[default]? {_PROXY}"
+            "set? The head needs ray[default], and takes connections from other hosts only with "
+            f"ray start --head --dashboard-host=0.0.0.0; {_PROXY}"
         )
     if names & {"JSONDecodeError", "HTTPError", "KeyError"} or "returned 404" in str(error):
         return ClusterError(

@@ -50,6 +50,7 @@ class Job:
         ended_s: When it ended; None where it has not.
         driver_exit_code: What the driver ended with; None where it has not, or nobody knows.
         run_id: What `JOB_FILE` in the run directory says; "" where the job is older than that.
+        entry_point: What Ray gave to a shell: see `JobRequest.entry_point`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Job:
     ended_s: float | None
     driver_exit_code: int | None
     run_id: str = ""
+    entry_point: str = ""
 
     @property
     def number(self) -> int:
@@ -153,6 +155,16 @@ class JobRequest:
         words += self.arguments
         return shlex.join(words)
 
+    def differs(self, job: Job) -> str:
+        """What `job` is not asked for as this, in words; empty where it is the same."""
+        asked, there = _options(self.entry_point(job.run_dir)), _options(job.entry_point)
+        if not self.retries:  # Nobody asked.
+            asked, there = ([it for it in some if it[0] != "--retries"] for some in (asked, there))
+        mine = [shlex.join(it) for it in asked if it not in there]
+        its = [shlex.join(it) for it in there if it not in asked]
+        both = [f"asked for is {', '.join(mine)}"] * bool(mine)
+        return "; ".join(both + [f"it has {', '.join(its)}"] * bool(its))
+
     def runtime_env(self) -> dict[str, Any]:
         """What the driver and all its actors have, as Ray takes it."""
         # Not an option: a node with another version is to say so, not that it knows none.
@@ -186,7 +198,22 @@ def job_of(details: Any) -> Job | None:
         details.end_time / 1000 if details.end_time else None,
         details.driver_exit_code,
         metadata.get(RUN_ID, ""),
+        details.entrypoint or "",
     )
+
+
+def _options(entry_point: str) -> list[list[str]]:
+    """The configuration and the options in an entry point, each with its value.
+
+    >>> _options("python -m distsgd job drive a.toml --name a --submitted-with 1 -- --set b.c=1 -x")
+    [['a.toml'], ['--name', 'a'], ['--set', 'b.c=1'], ['-x']]
+    """
+    found: list[list[str]] = []
+    for word in shlex.split(entry_point)[5:]:
+        if word.startswith("-") or not found or len(found[-1]) == 2 or found[-1][0][0] != "-":
+            found.append([])
+        found[-1].append(word)
+    return [it for it in found if it[0] not in ("--", "--submitted-with")]
 
 
 def _said(message: str) -> str:

@@ -197,6 +197,9 @@ def test_driver_that_is_killed_is_started_again_and_a_stopped_job_keeps_its_run(
 
     wait_until(lambda: step() > 0, WAIT_S, "the first driver to save the run")
     assert cluster.told(place, *words)["id"] == "long.1"  # It runs already.
+    other = cluster.job(place, *words, "--set", "train.seed=9")
+    assert other.returncode == 2
+    assert "long runs already, as long.1: asked for is --set train.seed=9" in other.stderr
     with cluster.started(place, "logs", "long", "--follow") as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline()

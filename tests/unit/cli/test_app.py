@@ -9,8 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
+
+from distsgd.cli.app import app
 
 EXAMPLES = Path(__file__).parents[3] / "distsgd" / "examples"
 HEAVY = ("ray", "pyarrow", "numpy", "distsgd.config", "distsgd.run", "distsgd.data.manifest")
@@ -56,6 +61,16 @@ def test_program_runs_as_a_module() -> None:
         cwd=EXAMPLES.parents[1],
     )
     assert done.stdout == "distsgd 0.4.0\n"
+
+
+def test_help_is_shown_as_it_is_written() -> None:
+    """Brackets are not taken for markup."""
+    commands: list[Any] = [typer.main.get_command(app)]
+    for command in commands:  # Grows meanwhile.
+        commands += getattr(command, "commands", {}).values()
+        for text in (command.help, *(getattr(it, "help", None) for it in command.params)):
+            written = (text or "").replace("\\[", "[")
+            assert Text.from_markup(text or "").plain == written, command.name
 
 
 @pytest.mark.parametrize("words", ["train", "nothing", "init letters", "train x --resume maybe"])

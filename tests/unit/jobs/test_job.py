@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,22 @@ def test_entry_point_is_text_for_a_shell_whatever_stands_in_it(tmp_path: Path) -
         "--set",
         "data.label=a b; $(rm -rf /)",
     ]
+
+
+def test_options_that_a_running_job_does_not_have_are_told(tmp_path: Path) -> None:
+    first = request(tmp_path, overrides=("train.epochs=9", "data.label=a b"), retries=2)
+    running = replace(job("RUNNING", None), entry_point=first.entry_point("/runs/digits"))
+    assert first.differs(running) == ""
+    assert replace(first, retries=0).differs(running) == ""
+    assert replace(first, overrides=first.overrides[::-1]).differs(running) == ""
+    other = replace(first, overrides=("train.epochs=5", "data.label=a b"), cache_dir="s3://b/c")
+    asked = "asked for is --set train.epochs=5, --cache-dir s3://b/c"
+    assert other.differs(running) == f"{asked}; it has --set train.epochs=9"
+    fewer = replace(first, overrides=("train.epochs=9",), arguments=("--accept-numerics",))
+    asked = "asked for is --accept-numerics"
+    assert fewer.differs(running) == f"{asked}; it has --set 'data.label=a b'"
+    assert "--retries 3" in replace(first, retries=3).differs(running)
+    assert "other.toml" in replace(first, config=tmp_path / "other.toml").differs(running)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +159,12 @@ def test_job_is_read_from_what_ray_keeps(tmp_path: Path) -> None:
         start_time=1500,
         end_time=2500,
         driver_exit_code=4,
+        entrypoint="python -m distsgd",
     )
     found = job_of(details)
     message = "Job entrypoint command failed with exit code 4"
     known = ("digits", "digits.12", "FAILED", message, "/runs/digits", 1.5, 2.5, 4)
-    assert found == Job(*known, details.metadata["distsgd_run_id"])
+    assert found == Job(*known, details.metadata["distsgd_run_id"], "python -m distsgd")
     assert found.number == 12
 
 
