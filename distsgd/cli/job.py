@@ -234,10 +234,13 @@ def job_drive(
     from distsgd.jobs.drive import Driver, check_version, mark_run, steady_path
 
     check_version(submitted_with)
-    config = steady_path(name) / config
+    given, config = config, steady_path(name) / config
     run = str(Path(run_dir).expanduser()) if run_dir.startswith("~") else run_dir
     train = [sys.executable, "-m", "distsgd", "train", str(config), "--run-dir", run]
     train += ["--resume", "auto", "--set", "parallel.address=auto", "--json", *(arguments or ())]
+    again = ["job", "submit", str(given), "--name", name, *(arguments or ())]
+    again += ["--retries", str(retries)] if retries else []
+    train += ["--way-on", command_line(*again)]
     driver = Driver(train, retries=retries, say=say, prepare=lambda: mark_run(run, run_id))
     raise typer.Exit(driver.run())
 
@@ -319,13 +322,15 @@ def _facts(job: Job, state: RunState | None) -> list[tuple[str, str]]:
     said = f"{job.status}" + (f" ({job.message})" if job.message else "")
     facts = [("job", f"{job.name} ({job.id})"), ("Ray says", said)]
     if job.exit_code is not None:
-        facts.append(("exit code", str(job.exit_code)))
+        asked = " (stopped as was asked)" if job.exit_code == Interrupted.exit_code else ""
+        facts.append(("exit code", f"{job.exit_code}{asked}"))
     facts.append(("run directory", job.run_dir))
     if state is None:
         return [*facts, ("run", "not begun, or not seen from here")]
     steps = "" if state.step is None else f", step {state.step:,}"
     facts.append(("run", f"{state.status}{steps} (from the {state.source})"))
-    return [*facts, ("error", state.error)] if state.error else facts
+    title = "what it said" if state.status in ("interrupted", "begun") else "error"
+    return [*facts, (title, state.error)] if state.error else facts
 
 
 def _print_jobs(jobs: list[Job]) -> None:

@@ -88,9 +88,12 @@ class Request:
     ] = None
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress.")] = False
+    way_on: Annotated[str, typer.Option(hidden=True, help="What resumes the run, of a job.")] = ""
 
     def command(self, config: Path, run: object) -> str:
         """The command line that resumes `run`, or starts it: all of it, for a shell."""
+        if self.way_on:
+            return self.way_on
         name = str(config)
         words: list[str | Path] = [f"./{name}" if name.startswith("-") else name]
         words += [word for override in self.overrides or () for word in ("--set", override)]

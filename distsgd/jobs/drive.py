@@ -78,7 +78,8 @@ class Driver:
                 if not left:
                     return self._given_up(code)
                 left -= 1
-                self._say(f"{_ended(code)}; starting it again ({left} more times at most)")
+                then = f"{left} more at most" if left else "for the last time"
+                self._say(f"{_ended(code)}; starting it again ({then})")
                 self._pause(0.0 if code < 0 else self._pause_s)
 
     def _run_once(self) -> int:

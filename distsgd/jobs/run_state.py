@@ -25,6 +25,7 @@ from distsgd.store.remote_run import RemoteRun
 from distsgd.store.run_directory import RunDirectory
 
 RESULT = "result.json"
+_STEP = re.compile(r"^step ([0-9,]+)", re.MULTILINE)
 _CHECKPOINT = re.compile(r"checkpoints/step-([0-9]+)/")
 
 
@@ -35,7 +36,8 @@ class RunState:
     Attributes:
         status: "done", "diverged", "interrupted" or "failed" as it ended; "training" while a
             process has it; "begun" where none has, and it has not ended.
-        step: Of its end or of its newest checkpoint; None where there is none.
+        step: Of its end, its newest checkpoint, or the last line of its log while the job runs;
+            None where there is none.
         source: Where that was read: "run directory" or "log".
         error: What ended it, if anything did.
     """
@@ -55,6 +57,9 @@ def state_of(job: Job, log: str) -> RunState | None:
     """
     place = place_of(job.run_dir)
     seen = _at_address(place, job) if isinstance(place, Location) else _in_directory(place, job)
+    if seen is not None and not job.has_ended:
+        step = max(filter(None, (seen.step, _last_step(log))), default=None)
+        seen = seen if seen.status == "done" else replace(seen, step=step)
     said = _in_log(log)
     if seen is None or said is None or seen.status in ("done", "training"):
         return seen or said
@@ -80,7 +85,15 @@ def _at_address(location: Location, job: Job) -> RunState | None:
         return RunState("begun", step, "run directory")
     if (result := _object_of(data)) is None:
         raise CheckpointError(f"{location}/{RESULT}", "is damaged (no JSON object); restore it")
-    return RunState(str(result.get("status")), result.get("steps", step), "run directory")
+    return _at_end(job, result, step)
+
+
+def _at_end(job: Job, result: dict[str, Any], step: int | None) -> RunState:
+    """By what it said of its end; a job that continues it has not yet taken that back."""
+    status = str(result.get("status"))
+    if status == "interrupted" and not job.has_ended:
+        status = "begun"
+    return RunState(status, result.get("steps", step), "run directory")
 
 
 def _checked(location: Location, piece: Piece) -> bytes:
@@ -103,8 +116,7 @@ def _in_directory(place: Path, job: Job) -> RunState | None:
         return RunState("training", step, "run directory")
     if not run.result_path.is_file():
         return RunState("begun", step, "run directory")
-    result = run.read_json(run.result_path)
-    return RunState(str(result.get("status")), result.get("steps", step), "run directory")
+    return _at_end(job, run.read_json(run.result_path), step)
 
 
 def _run_id_of(run: RunDirectory) -> Any:
@@ -120,6 +132,12 @@ def _in_log(log: str) -> RunState | None:
         if line.startswith("{") and (told := _object_of(line)) and "status" in told:
             return RunState(str(told["status"]), told.get("steps"), "log", told.get("error"))
     return None
+
+
+def _last_step(log: str) -> int | None:
+    """Of the last line in which the run says where it is."""
+    found = _STEP.findall(log)
+    return int(found[-1].replace(",", "")) if found else None
 
 
 def _object_of(line: str | bytes) -> dict[str, Any] | None:

@@ -63,8 +63,9 @@ def show_error(error: DistSGDError) -> None:
     from rich.text import Text
 
     lines = error.problems if isinstance(error, ConfigError) else (str(error),)
+    heading = "" if isinstance(error, Interrupted) else "error: "  # That was asked for.
     for line in lines:
-        console().print(Text.assemble(("error: ", "bold red"), line))
+        console().print(Text.assemble((heading, "bold red"), line))
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ def hold() -> None:
 
 def _hold(number: int, _frame: FrameType | None) -> None:
     if _held and number != signal.SIGHUP:  # A terminal that closes may say so twice.
-        os.write(2, b"error: interrupted: stopped before its end\n")
+        os.write(2, b"interrupted: stopped before its end\n")
         os._exit(EXIT_CODE)
     _held.append(number)
 

@@ -68,7 +68,7 @@ def test_signal_while_the_program_loads_is_its_interruption(
 ) -> None:
     done = run(AT_IMPORT.format(module=module, numbers=[int(number)]), "show", "nothing", "--json")
     assert done.returncode == 6
-    assert done.stderr == "error: interrupted: stopped before its end\n"
+    assert done.stderr == "interrupted: stopped before its end\n"
     assert done.stdout == (
         '{"status": "interrupted", "error": "interrupted: stopped before its end", "exit_code": 6}'
         "\n"
@@ -79,7 +79,7 @@ def test_second_signal_while_the_program_loads_ends_it_at_once() -> None:
     numbers = [int(signal.SIGTERM), int(signal.SIGINT)]
     done = run(AT_IMPORT.format(module="typer", numbers=numbers), "show", "nothing")
     assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr == "error: interrupted: stopped before its end\n"
+    assert done.stderr == "interrupted: stopped before its end\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)

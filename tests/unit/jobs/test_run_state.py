@@ -52,6 +52,17 @@ def test_run_that_a_process_has_is_training_whatever_it_said_before(run: RunDire
     assert found.status == "training"
 
 
+def test_job_that_continues_a_run_is_not_told_by_how_the_last_one_ended(run: RunDirectory) -> None:
+    run.write_json(run.result_path, {"status": "interrupted", "steps": 900})
+    assert state_of(job(run.path), "") == RunState("begun", 900, "run directory")
+    with run.lock(0.0):
+        log = "step 1,000/2,000  epoch 3\nstep 1,040/2,000  epoch 4\nthe next step 7\n"
+        assert state_of(job(run.path), log) == RunState("training", 1040, "run directory")
+        assert state_of(job(run.path), "") == RunState("training", None, "run directory")
+    ended = state_of(job(run.path, "STOPPED"), log)
+    assert ended == RunState("interrupted", 900, "run directory")
+
+
 def test_run_that_nobody_has_tells_its_newest_checkpoint(run: RunDirectory) -> None:
     assert state_of(job(run.path), "") == RunState("begun", None, "run directory")
     (run.checkpoints / "step-000000000120").mkdir()
