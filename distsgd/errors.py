@@ -105,8 +105,8 @@ class MissingExtraError(DistSGDError):
 
     def __str__(self) -> str:
         return (
-            f"{self.package} is not installed; install it with: pip install "
-            f"'distsgd[{self.extra}]', or in a clone: scripts/env --with {self.extra}"
+            f"{self.package} is not installed; install it in your clone of distsgd with: "
+            f"scripts/env --with {self.extra}, or: pip install -e '.[{self.extra}]'"
         )
 
 

@@ -21,8 +21,8 @@ EXAMPLES: list[tuple[errors.DistSGDError, int, str]] = [
         errors.MissingExtraError("matplotlib", "plots"),
         2,
         (
-            "matplotlib is not installed; install it with: pip install 'distsgd[plots]', "
-            "or in a clone: scripts/env --with plots"
+            "matplotlib is not installed; install it in your clone of distsgd with: "
+            "scripts/env --with plots, or: pip install -e '.[plots]'"
         ),
     ),
     (errors.DataError("a.parquet", "has no rows"), 3, "a.parquet: has no rows"),

@@ -56,7 +56,7 @@ def test_address_that_is_no_dashboard_is_refused(address: str) -> None:
 
 def test_without_its_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_NEEDED", ("ray", "not_installed_anywhere"))
-    with pytest.raises(MissingExtraError, match=r"ray\[default\].*distsgd\[cluster\]"):
+    with pytest.raises(MissingExtraError, match=r"ray\[default\].*\.\[cluster\]"):
         Jobs("http://127.0.0.1:8265")
 
 

@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> No
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'distsgd\[plots\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[plots\]'"):
         draw_images(np.zeros((1, 2, 2)), Path("a.png"))
 
 
