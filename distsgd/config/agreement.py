@@ -22,6 +22,7 @@ from distsgd.config.sections import (
 from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
+from distsgd.parallel.launch.session.address import what_is_wrong
 from distsgd.parallel.observer import OBSERVER
 from distsgd.parallel.server.target import Target
 
@@ -86,7 +87,7 @@ def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:
         "workers": _wrong_workers(parallel.workers),
         "resources": _wrong_resources(parallel.resources),
         "label_selector": _wrong_labels(parallel.label_selector),
-        "address": _wrong_address(parallel.address or ""),
+        "address": _wrong_address("local" if parallel.address is None else parallel.address),
     }
     return [
         *(
@@ -134,12 +135,8 @@ def _wrong_labels(selector: Mapping[str, str]) -> Iterator[str]:
 
 
 def _wrong_address(address: str) -> Iterator[str]:
-    if "://" in address:
-        yield (
-            f'is "{address}"; must be "local", "auto" or host:port: a run needs more than Ray\'s '
-            "client protocol has (submit it as a job of Ray: distsgd job submit CONFIG --address "
-            "http://HEAD:8265)"
-        )
+    if wrong := what_is_wrong(address):
+        yield f'is "{address}"; {wrong}'
 
 
 def _about_no_resources(parallel: ParallelSection) -> Iterator[Problem]:

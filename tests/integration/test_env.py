@@ -242,6 +242,14 @@ def test_env_says_that_a_venv_without_python_is_in_the_way(
     assert "pip install" not in said
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_env_says_what_it_takes(place: Place, option: str) -> None:
+    code, said = place.env(option)
+    assert code == 0
+    assert "scripts/env [--with plots] [--with cluster] [--with test]" in said
+    assert not (place.root / ".venv").exists()
+
+
 @pytest.mark.parametrize("options", [("--with",), ("--with", "tests"), ("plots",)])
 def test_env_refuses_what_it_does_not_know(place: Place, options: tuple[str, ...]) -> None:
     code, said = place.env(*options)

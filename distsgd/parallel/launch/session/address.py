@@ -69,18 +69,35 @@ def _refuse_bad(address: str) -> None:
             return
     elif address == "auto":
         return
-    if "://" in given:
-        raise ClusterError(
-            f'{name} is "{given}"; Ray\'s client protocol has no concurrency groups, which the '
-            'server needs; start the run on a node of the cluster with address = "auto", or from '
-            f"anywhere as a job: {_SUBMIT}"
+    if wrong := what_is_wrong(given):
+        raise ClusterError(f'{name} is "{given}"; {wrong}')
+
+
+def what_is_wrong(address: str) -> str:
+    """Why a text names no Ray, and what does; "" where it may.
+
+    >>> what_is_wrong("auto"), what_is_wrong("10.0.0.1:6379"), what_is_wrong("[::1]:6379")
+    ('', '', '')
+    """
+    rule = 'must be "local", "auto" or host:port'
+    if address.startswith("ray://"):
+        return (
+            f"{rule}: Ray's client protocol has no concurrency groups, which a run needs (submit "
+            f"it as a job of Ray: {_SUBMIT})"
         )
-    match = _HOST_AND_PORT.fullmatch(given)
-    if match is None or not 0 < int(match[1]) < 2**16:
-        raise ClusterError(
-            f'{name} is "{given}"; must be "local", "auto" or host:port of a cluster '
-            "(ray status shows it)"
-        )
+    if "://" in address:
+        return f"{rule}; the address of a dashboard takes jobs ({_SUBMIT})"
+    match = _HOST_AND_PORT.fullmatch(address)
+    is_known = address in ("local", "auto") or (match is not None and 0 < int(match[1]) < 2**16)
+    return "" if is_known else f"{rule} of a cluster, port 1 to 65535 (ray status shows it)"
+
+
+def _has_token() -> bool:
+    """Does a token exist where Ray looks for one?"""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return (Path(named) if named else Path("~/.ray/auth_token").expanduser()).is_file()
 
 
 def _ask(address: str, stage_s: float) -> _Reached:
@@ -116,20 +133,11 @@ def _why(reached: _Reached, stage_s: float) -> str:
     place, late = reached.place, f"no answer within {stage_s:g} s"
     error = reached.error or late
     if reached.stage == "find":
-        return f"{error}; {_WAY_OUT}"
+        return f"{error.rstrip('.')}; {_WAY_OUT}"
     if reached.stage == "connect":
         return f"cannot connect to {place} ({error}); if it was there, it has ended: {_WAY_OUT}"
-    if reached.stage == "ask" and error.startswith("AuthenticationError"):
-        return (
-            f"{place} answers and refuses this process; set RAY_AUTH_MODE and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH) as the cluster has them"
-        )
     if reached.stage == "ask":
-        return (
-            f"something accepts connections at {place}, but does not answer as Ray does ({error}); "
-            "is it the port of the cluster's head (6379 unless set), and are the versions of "
-            "Ray the same?"
-        )
+        return _why_no_answer(place, error)
     if reached.stage == "join":
         return (
             f"{place} answers, but none of its nodes is on this machine; run "
@@ -137,3 +145,16 @@ def _why(reached: _Reached, stage_s: float) -> str:
             f"{_SUBMIT})"
         )
     return f"Ray cannot be loaded to ask ({reached.error or f'not within {LOAD_S:g} s'})"
+
+
+def _why_no_answer(place: str, error: str) -> str:
+    variables = "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
+    as_cluster = f"set RAY_AUTH_MODE and {variables} as the cluster has them"
+    if error.startswith("AuthenticationError"):
+        return f"{place} answers and refuses this process; {as_cluster}"
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
+        return f"this process has no token for {place}, but RAY_AUTH_MODE is token; {as_cluster}"
+    return (
+        f"something accepts connections at {place}, but does not answer as Ray does ({error}); is "
+        "it the port of the cluster's head (6379 unless set), and are the versions of Ray the same?"
+    )

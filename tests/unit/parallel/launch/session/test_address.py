@@ -36,9 +36,12 @@ def test_run_inside_a_job_is_trained_on_its_cluster_unless_told(
     assert chosen_address(given) == inside
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:6379"])
-def test_clients_protocol_is_refused_with_the_reason(address: str) -> None:
-    with pytest.raises(ClusterError, match=f'address is "{address}".*concurrency groups.*auto'):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("ray://head:10001", "concurrency groups"), ("http://head:8265", "dashboard takes jobs")],
+)
+def test_url_is_refused_with_the_reason(address: str, reason: str) -> None:
+    with pytest.raises(ClusterError, match=f'address is "{address}".*auto.*{reason}.*job submit'):
         check_address(address)
 
 
@@ -100,6 +103,7 @@ def test_cluster_that_is_to_be_found_and_has_ended(
         pytest.skip("somebody else's Ray runs on this machine, and is found")
     assert (f":{port} (from {file}) (ConnectionRefused" in text) == is_stale
     assert ("Could not find any running Ray" in text) != is_stale
+    assert ".;" not in text
     assert "ray start --head" in text
 
 
@@ -144,6 +148,23 @@ def test_cluster_that_refuses_the_token_is_told_from_one_that_is_not_there() -> 
     reached = _Reached("ask", "head:6379", "AuthenticationError: RPC error: pages of it")
     why = _why(reached, 6.0)
     assert why.startswith("head:6379 answers and refuses this process; set RAY_AUTH_MODE")
+
+
+@pytest.mark.parametrize("variable", [None, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_process_without_a_token_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str | None
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "token"
+    file.write_text("0" * 32)
+    if variable is not None:
+        monkeypatch.setenv(variable, str(file))
+    why = _why(_Reached("ask", "head:6379"), 6.0)
+    assert ("has no token for head:6379" in why) == (variable is None)
+    assert ("does not answer as Ray does" in why) == (variable is not None)
 
 
 def greet_all(listener: socket.socket) -> None:
