@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from distsgd.cli.options import JsonOption, given_place, run_argument
-from distsgd.cli.terminal.messages import failures_as_json, number, print_facts, print_json, say
+from distsgd.cli.terminal.messages import (
+    command_line,
+    failures_as_json,
+    number,
+    print_facts,
+    print_json,
+    say,
+)
 from distsgd.errors import ClusterError
 
 STOP_TIMEOUT_S = 120.0
@@ -51,6 +58,8 @@ def status(
             print_json(report)
         else:
             print_facts(list(facts(report)))
+            if report["status"] in ("interrupted", "not running"):
+                say(f"resumed as `{command_line('show', report['run'])}` says")
 
 
 def scale_to(

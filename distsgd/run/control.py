@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from distsgd.base.files import as_run_error
-from distsgd.base.locations import place_of
+from distsgd.base.locations import Location, place_of
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.parallel.launch.actors.desired_workers import DesiredWorkers, is_alive
 from distsgd.parallel.launch.session.address import chosen_address
@@ -65,7 +65,7 @@ def when_taken(control: Control, num_workers: int, timeout_s: float) -> dict[str
 
 
 class LocalControl:
-    """A run that a driver on this machine trains, or that nobody does."""
+    """A run that a driver on this machine trains, or that nobody does; or one at an address."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
@@ -82,16 +82,20 @@ class LocalControl:
         found = {"status": "not running", "step": max(steps, default=0)}
         if result:
             found = {"step": result["steps"], "epoch": result["epochs"]}
-        return NOTHING | known | found | {"run": str(run.path)}
+        if run.copy and run.holder():  # What an earlier session came to is not how it is.
+            found = {"status": "training", "step": max(steps, default=0)}
+        return NOTHING | known | found | {"run": str(run.place), "num_workers": 0}
 
     def want(self, num_workers: int) -> int:
         """See `DesiredWorkers.ask`."""
+        if self._run.copy:
+            raise self._not_here()
         return DesiredWorkers(self._run.path).ask(num_workers)
 
     def stop(self) -> None:
         """Raises RunError where nobody would see it."""
         if self._live() is None:
-            raise RunError(self._run.path, "is not being trained on this machine")
+            raise self._not_here()
         with as_run_error(self._run.path / STOP_FILE):
             (self._run.path / STOP_FILE).touch()
 
@@ -104,6 +108,18 @@ class LocalControl:
                 raise WaitTimeoutError("the run to end after its present step", timeout_s)
             time.sleep(LOOK_S)
         return self.report()
+
+    def _not_here(self) -> RunError:
+        """Where the run is instead."""
+        place, reason = str(self._run.place), "is not being trained on this machine"
+        if holder := self._run.holder():
+            by = f"process {holder} trains it; name its cluster: --address HOST:PORT"
+            return RunError(place, f"{reason}: {by}")
+        last = self.report()
+        where = f"{last['status']}, step {last['step']:,}"
+        is_over = last["status"] in ("done", "diverged")
+        way_on = "" if is_over else f"; `distsgd show {place}` has the command that resumes it"
+        return RunError(place, f"{reason} ({where}){way_on}")
 
     def _live(self) -> dict[str, Any] | None:
         """What a driver that lives has written last."""
@@ -119,10 +135,12 @@ class LocalControl:
 def control_of(run: str, address: str | None) -> Iterator[Control]:
     """What can be asked of `run`, a run directory; or of a run on the cluster at `address`.
 
-    Without an address, a directory whose driver is on another machine says where its cluster is.
+    Without an address, a directory whose driver is on another machine says where its cluster is,
+    and a run on object storage is what it holds.
 
     Raises:
         RunError: There is no such run.
+        StorageError: The storage refuses, or does not answer.
         ClusterError: The cluster is not there, or does not answer.
     """
     place = place_of(run)
@@ -132,6 +150,9 @@ def control_of(run: str, address: str | None) -> Iterator[Control]:
             yield LocalControl(RunDirectory.open(place))
             return
     address = chosen_address(address)
+    if address == "local" and isinstance(place, Location):
+        yield LocalControl(RunDirectory.open(place))
+        return
     if address == "local":
         reason = "is no run directory here; name the cluster that trains it: --address HOST:PORT"
         raise RunError(run, reason)

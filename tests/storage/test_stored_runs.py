@@ -16,6 +16,7 @@ from distsgd.errors import ConfigError, PublishError, RunError, TrainingInterrup
 from distsgd.experiments.compare import compare
 from distsgd.lab.faults.injection import overrides
 from distsgd.parallel.server.step_runner import StepView
+from distsgd.run.control import control_of
 from distsgd.run.progress import Progress
 from distsgd.store.remote_run import RemoteRun
 from tests.storage.proxy import FaultProxy
@@ -71,6 +72,12 @@ def test_run_at_an_address_has_the_bits_and_the_record_of_one_on_a_disk(
     assert not copy.exists()
     again = Trainer(config, run_dir=address, cache_dir=cache_dir).fit(resume="auto")
     assert again.metrics == made.metrics
+    with control_of(address, "local") as control:
+        report = control.report()
+        with pytest.raises(RunError, match=rf"{address}: is not being trained.*done, step"):
+            control.stop()
+    assert (report["run"], report["status"]) == (address, "done")
+    assert report["step"] == made.metrics["steps"]
     with pytest.raises(RunError, match=f"{address}: holds a run already"):
         Trainer(config, run_dir=address, cache_dir=cache_dir).fit()
     assert not Path("s3:").exists()

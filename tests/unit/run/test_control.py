@@ -66,7 +66,11 @@ def test_run_that_nobody_trains_cannot_be_stopped(tmp_path: Path) -> None:
             (run / STATUS_FILE).write_text(text)
         with control_of(str(run), None) as control:
             assert control.report()["status"] == "interrupted"
-            with pytest.raises(RunError, match="is not being trained on this machine"):
+            assert control.report()["num_workers"] == 0
+            here = (
+                r"is not being trained on this machine \(interrupted, step [0-9,]+\); `distsgd show"
+            )
+            with pytest.raises(RunError, match=here):
                 control.stop()
             with pytest.raises(RunError, match="is not being trained with workers"):
                 control.want(2)
