@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from distsgd.cli.options import (
     given_path,
     grouped,
 )
+from distsgd.cli.terminal.log_lines import written_lines
 from distsgd.cli.terminal.messages import (
     command_line,
     failures_as_json,
@@ -196,7 +196,8 @@ def job_logs(
         if follow:
             _follow(jobs, job, as_json=as_json)
             return
-        _writer(as_json=as_json)(jobs.logs(job))
+        with written_lines(as_json=as_json) as write:
+            write(jobs.logs(job))
         if as_json:
             _show(jobs, job, as_json=True)
 
@@ -266,21 +267,11 @@ def _command(action: str, job: Job, address: str) -> str:
     return command_line("job", action, job.name, "--address", address)
 
 
-def _writer(*, as_json: bool) -> Callable[[str], None]:
-    """What a job says goes to standard output, unless that is for one object."""
-    stream = sys.stderr if as_json else sys.stdout
-
-    def write(text: str) -> None:
-        stream.write(text)
-        stream.flush()
-
-    return write
-
-
 def _follow(jobs: Jobs, job: Job, *, as_json: bool) -> None:
     """Until it has ended; ends this process with its exit code."""
     try:
-        job = jobs.follow(job, _writer(as_json=as_json))
+        with written_lines(as_json=as_json) as write:
+            job = jobs.follow(job, write)
     except KeyboardInterrupt:
         again, end = (
             f"{_command('logs', job, jobs.address)} --follow",

@@ -208,6 +208,8 @@ def _as_ours(error: Exception, address: str, doing: str) -> ClusterError | Confi
             "them"
         )
     if names & {"ConnectionError", "ClientConnectionError", "Timeout", "TimeoutError"}:
+        if why := _why_no_connection(error, address):
+            return ClusterError(why)
         return ClusterError(
             f"no Ray dashboard answers at {address} ({doing}); is it the head's, port 8265 unless "
             "set? The head needs ray[default], and takes connections from other hosts only with "
@@ -225,6 +227,19 @@ def _as_ours(error: Exception, address: str, doing: str) -> ClusterError | Confi
         )
         return ConfigError([too_large])
     return ClusterError(f"{doing}: Ray says {named(error)}")
+
+
+def _why_no_connection(error: BaseException | None, address: str) -> str:
+    """Where that is known; Ray's own words hide it."""
+    while error is not None:
+        if "NameResolutionError" in str(error):
+            return f"{address}: the name of its host is not known here (a spelling, or a DNS?)"
+        if "SSLError" in str(error) or type(error).__name__ == "SSLError":
+            return (
+                f"{address} does not speak TLS as https:// asks for; a head's dashboard is http://"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _checked(address: str) -> str:

@@ -216,6 +216,8 @@ def test_driver_that_is_killed_is_started_again_and_a_stopped_job_keeps_its_run(
     stopped = cluster.told(place, "stop", "long")
     assert (stopped["status"], stopped["exit_code"]) == ("STOPPED", 6)
     assert stopped["run"]["status"] == "interrupted"
+    assert said("resume with: distsgd job submit digits.toml --name long --set ")
+    assert not said('"status": "interrupted"')  # That is for programs.
     assert stopped["run"]["step"] == step() > 0
     assert not drivers(cluster)
 

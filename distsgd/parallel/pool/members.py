@@ -231,7 +231,9 @@ class Members:
         self._nodes[worker] = event.description.host
         self.connected = tuple(sorted({*self.connected, worker}))
         self._stragglers.pop(worker, None)
-        text = f"worker {worker} has joined (process {event.description.pid})"
+        host = event.description.host
+        place = "" if host == self._own.host else f" on {host}"
+        text = f"worker {worker} has joined (process {event.description.pid}{place})"
         return (Welcome(worker), Say(text))
 
     def _lost(self, event: Lost) -> Sequence[Decision]:

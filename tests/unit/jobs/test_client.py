@@ -65,6 +65,13 @@ def test_other_server_is_no_dashboard(stranger: str) -> None:
         Jobs(stranger)
 
 
+def test_host_without_an_address_and_a_server_without_tls_are_told_apart(stranger: str) -> None:
+    with pytest.raises(ClusterError, match=r"no-such-host\.invalid:8265: the name of its host is"):
+        Jobs("http://no-such-host.invalid:8265")
+    with pytest.raises(ClusterError, match="does not speak TLS"):
+        Jobs(stranger.replace("http://", "https://"))
+
+
 def test_server_that_never_answers_is_given_up(
     silent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

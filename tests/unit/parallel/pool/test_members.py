@@ -161,6 +161,12 @@ def test_decisions_are_those_of_the_table(name: str) -> None:
         assert list(decided(members, stimulus, now_s)) == list(expected), (now_s, stimulus)
 
 
+def test_member_on_another_node_is_told_with_it() -> None:
+    event = joined(0)
+    there = event._replace(description=replace(event.description, host="there"))
+    assert Say("worker 0 has joined (process 100 on there)") in members_of(0).handle(there, 0.0)
+
+
 def test_members_are_those_that_joined_and_were_not_lost() -> None:
     members = members_of(0)
     for worker in (2, 0, 1):
