@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from distsgd.base import locations
 from distsgd.base.aws_keys import credential_provider
-from distsgd.base.locations import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Location
+from distsgd.base.locations import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Location, endpoint
+from distsgd.base.refusals import explained
 from distsgd.errors import StorageError, first_line
 
 _ATOMIC = ("s3", "gs", "abfs")
@@ -127,7 +128,8 @@ def _errors(
     except Exception as error:
         if isinstance(error, (FileNotFoundError, StorageError, *but)):
             raise
-        raise StorageError(location.address, f"{doing}: {first_line(error)}") from error
+        why = explained(error, location.scheme, endpoint(location.scheme))
+        raise StorageError(location.address, f"{doing}: {why}") from error
 
 
 def _obstore() -> Any:

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from distsgd.base import azure
 from distsgd.base.addresses import checked_address
 from distsgd.base.first_contact import within
+from distsgd.base.refusals import explained
 from distsgd.base.settings import refuse
-from distsgd.errors import StorageError, first_line
+from distsgd.errors import StorageError
 
 ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "abfs": (azure.ENDPOINT,)}
 CONNECT_TIMEOUT_S = 10.0
@@ -247,7 +248,8 @@ class Location:
         except _refusals() as error:
             if "NO_SUCH_BUCKET" in str(error):
                 raise self._no_bucket() from error
-            raise StorageError(self.address, f"{doing}: {first_line(error)}") from error
+            why = explained(error, self.scheme, endpoint(self.scheme))
+            raise StorageError(self.address, f"{doing}: {why}") from error
 
 
 def place_of(text: str | Path) -> Path | Location:
