@@ -21,7 +21,7 @@ from distsgd.errors import ClusterError
 STOP_TIMEOUT_S = 120.0
 TAKEN_TIMEOUT_S = 20.0  # The driver looks each second, and asks the cluster for room.
 _SAID = {
-    "interrupted": "stopped, with a checkpoint",
+    "interrupted": "interrupted, with a checkpoint",
     "done": "done, before it could be stopped",
     "diverged": "diverged, before it could be stopped",
 }

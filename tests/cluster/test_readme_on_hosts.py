@@ -21,7 +21,11 @@ def test_the_commands_on_a_cluster_run(tmp_path: Path, monkeypatch: pytest.Monke
     (block,) = re.findall(
         r"^```sh\n(ray start.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL
     )
+    caches = tmp_path / "home" / ".cache"
+    caches.mkdir(parents=True, exist_ok=True)
     with Hosts(3) as hosts:
+        for host in hosts:
+            host.hide(caches)  # Each has its own.
         known = {"HEAD": hosts[0].address, "/shared": str(tmp_path)}
         lines = [
             re.sub("HEAD|/shared", lambda found: known[found[0]], it) for it in block.splitlines()

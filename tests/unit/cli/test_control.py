@@ -45,7 +45,7 @@ def run(tmp_path: Path, driver: subprocess.Popen[bytes]) -> RunDirectory:
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        ("interrupted", 0, "stopped, with a checkpoint"),
+        ("interrupted", 0, "interrupted, with a checkpoint"),
         ("done", 0, "done, before it could be stopped"),
         ("diverged", 0, "diverged, before it could be stopped"),
         (None, 4, "it ended without saying how"),
