@@ -328,7 +328,7 @@ def _reached(scheme: str, bucket: str, _told: tuple[str | None, ...]) -> tuple[A
         return system, path
 
     try:
-        return within(CONTACT_TIMEOUT_S, contact)
+        return within(CONTACT_TIMEOUT_S, f"{scheme}://{bucket}", contact)
     except TimeoutError as silence:
         way_out = "is it reached from here, and are its keys in the environment?"
         raise TimeoutError(f"{silence}; {way_out}") from None

@@ -11,22 +11,36 @@ import threading
 
 import pytest
 
-from distsgd.base import locations
+from distsgd.base import first_contact, locations
 from distsgd.base.first_contact import within
 from distsgd.base.locations import Location
 from distsgd.errors import StorageError
 
 
 def test_answer_and_error_of_a_question_are_its_own() -> None:
-    assert within(60.0, lambda: 3) == 3
+    assert within(60.0, "it", lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        within(60.0, lambda: 1 // 0)
+        within(60.0, "it", lambda: 1 // 0)
 
 
 def test_question_without_an_end_is_given_up() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-        within(0.05, never.wait)
+        within(0.05, "it", never.wait)
+    never.set()
+
+
+def test_silence_is_told_of_before_the_question_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert first_contact.QUIET_S <= 3.0
+    monkeypatch.setattr(first_contact, "QUIET_S", 0.01)
+    never = threading.Event()
+    with (
+        pytest.warns(UserWarning, match=r"it has not answered yet; it is waited for up to 0\.1 s"),
+        pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"),
+    ):
+        within(0.1, "it", never.wait)
     never.set()
 
 
