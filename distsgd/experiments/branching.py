@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distsgd.config import TrainConfig
-from distsgd.errors import DivergedError, TrainingInterrupted
+from distsgd.errors import DivergedError, RunError, TrainingInterrupted
 from distsgd.experiments.children import Work, run_all, serve
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.learning_run import Learned
@@ -28,7 +28,7 @@ from distsgd.run.run import Run
 from distsgd.run.source import manifest_of
 from distsgd.run.spec import make_run_spec
 from distsgd.run.trainer import Trainer
-from distsgd.statistics.branching import branch_rate
+from distsgd.statistics.branching import branch_rate, smoothed_loss
 from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.logs import EvaluationLog
 from distsgd.store.run_directory import RunDirectory
@@ -49,17 +49,17 @@ class BranchKey(NamedTuple):
     @property
     def trunk_name(self) -> str:
         """Of the trunk's directory, below the experiment's."""
-        return f"branches/trunk-{self.step}"
+        return f"branches/{self.trunk.path}/step-{self.step}/trunk"
 
     @property
     def name(self) -> str:
         """Of its directory, below the experiment's."""
-        return f"branches/step-{self.step}-batch-{self.batch}"
+        return f"branches/{self.trunk.path}/step-{self.step}/into-batch-{self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What a branch came to: the loss of the held-out rows at its end; None where there is none."""
+    """What a branch came to: its smoothed loss of the held-out rows; None where there is none."""
 
     key: BranchKey
     loss: float | None
@@ -73,17 +73,31 @@ class Branching:
     directory: Path
     cache_dir: str | None
 
-    def keys(self, chosen: tuple[Chosen, ...]) -> Iterator[BranchKey]:
-        """Those of the smallest batch size whose first seed met the target; none without one."""
-        for choice in chosen:
-            trunk = LearningKey(choice.batch, choice.rate, self.grid.seeds[0])
-            steps = Learned.read(self.directory, trunk).steps
-            if steps is None:
-                continue
-            for share in SHARES:
-                step = max(1, math.floor(share * steps))
-                yield from (BranchKey(trunk, step, batch) for batch in self._batches(trunk.batch))
-            return
+    def why_not(self, chosen: tuple[Chosen, ...]) -> str:
+        """Why there are no branches; "" where there are."""
+        schedule = self.grid.plan.config.schedule.type
+        if schedule != "constant":
+            return f"the schedule is {schedule}, which a branch would end before its time"
+        trunk = self._trunk(chosen)
+        if trunk is None:
+            return "no batch size met the target"
+        if len(list(self._batches(trunk.batch))) < 2:
+            return f"no batch above {trunk.batch:,} has {LEAST_STEPS} steps in {EPOCHS} epochs"
+        return ""
+
+    def keys(self, chosen: tuple[Chosen, ...]) -> tuple[BranchKey, ...]:
+        """Those of the smallest batch size whose first seed met the target."""
+        trunk = self._trunk(chosen)
+        if trunk is None or self.why_not(chosen):
+            return ()
+        steps = Learned.read(self.directory, trunk).steps or 0
+        at = sorted({max(1, math.floor(share * steps)) for share in SHARES})
+        batches = list(self._batches(trunk.batch))
+        return tuple(BranchKey(trunk, step, batch) for step in at for batch in batches)
+
+    def _trunk(self, chosen: tuple[Chosen, ...]) -> LearningKey | None:
+        keys = (LearningKey(one.batch, one.rate, self.grid.seeds[0]) for one in chosen)
+        return next((key for key in keys if Learned.read(self.directory, key).steps), None)
 
     def _batches(self, smallest: int) -> Iterator[int]:
         most = EPOCHS * self.grid.num_rows // LEAST_STEPS
@@ -101,7 +115,7 @@ class Branching:
         note: Callable[[Piece], None],
     ) -> dict[str, str]:
         """Train what is missing; what failed, by name. Blocks."""
-        keys = list(self.keys(chosen))
+        keys = self.keys(chosen)
         failed = {}
         trunks = {key.trunk_name: key for key in keys}.values()
         for works in (
@@ -127,41 +141,49 @@ class Branching:
         if not self._is_done(key.name):
             return None
         run = RunDirectory.open(self.directory / key.name)
-        rows = EvaluationLog(run.evaluations_path).read()
-        return rows[-1].test_loss if rows else None
+        losses = [row.test_loss for row in EvaluationLog(run.evaluations_path).read()]
+        known = [loss for loss in losses if loss is not None]
+        is_whole = known and len(known) == len(losses)
+        return smoothed_loss(known) if is_whole else math.inf  # It diverged.
 
     def _is_done(self, name: str) -> bool:
         place = self.directory / name
         if not RunDirectory.is_run(place):
             return False
-        result = RunDirectory.open(place).result_path
-        return result.is_file()
+        run = RunDirectory.open(place)
+        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        return result.get("status") in ("done", "diverged")
 
     def _trunk_work(self, key: BranchKey) -> Work:
         config = self.grid.part_config(key.trunk, until_step=key.step)
         return self._as_work(key.trunk.batch, key.trunk_name, config)
 
     def _work(self, key: BranchKey, data: Path) -> Work:
-        steps = max(1, EPOCHS * self.grid.num_rows // key.batch)
-        wide = LearningKey(key.batch, self.rate(key), key.trunk.seed)
-        config = self.grid.part_config(wide, until_step=key.step + steps)
+        grid, wide = self.grid, LearningKey(key.batch, self.rate(key), key.trunk.seed)
+        # Its steps are numbered from the trunk's: all branches use as many samples beyond that.
+        samples = grid.samples_at(key.step, key.batch) + EPOCHS * grid.num_rows
+        config = grid.part_config(wide, until_step=grid.step_at(samples, key.batch))
         trunk = {"trunk": str(self.directory / key.trunk_name), "data": str(data)}
-        return self._as_work(key.batch, key.name, config, **trunk)
+        return self._as_work(key.batch, key.name, config, **trunk, trunk_step=key.step)
 
-    def _as_work(self, batch: int, name: str, config: TrainConfig, **more: str) -> Work:
+    def _as_work(self, batch: int, name: str, config: TrainConfig, **more: object) -> Work:
         run = str(self.directory / name)
         task = {"config": said(config), "run": run, "cache_dir": self.cache_dir, **more}
         return Work(Piece("branches", batch, name), __name__, task)
 
 
-def begin_branch(config: TrainConfig, data: Path, *, run: Path, trunk: Path) -> None:
-    """A run at `run` whose first state is the newest checkpoint of `trunk`; nothing where one is.
+def begin_branch(
+    config: TrainConfig, data: Path, *, run: Path, trunk: Path, trunk_step: int
+) -> None:
+    """A run at `run` whose first state is that of `trunk` at its end; nothing where one is.
 
     Raises RunError, CheckpointError.
     """
     if RunDirectory.is_run(run):
         return
     found = Run.open(trunk).checkpoint
+    if found.step != trunk_step:
+        raise RunError(trunk, f"is at step {found.step}, not at {trunk_step}; remove it")
     run_spec = make_run_spec(config, data, manifest_of(data))
     # Its windows are of so many steps of an epoch as this batch size has.
     monitor = {
@@ -192,7 +214,8 @@ class _Training:
         """Train ``task["run"]``; one with a trunk begins with the state of that."""
         config, run = TrainConfig.from_dict(task["config"]), Path(task["run"])
         if "trunk" in task:
-            begin_branch(config, Path(task["data"]), run=run, trunk=Path(task["trunk"]))
+            trunk, step = Path(task["trunk"]), task["trunk_step"]
+            begin_branch(config, Path(task["data"]), run=run, trunk=trunk, trunk_step=step)
         self._trainer = Trainer(config, run_dir=run, cache_dir=task["cache_dir"])
         with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
             self._trainer.fit(resume="auto")

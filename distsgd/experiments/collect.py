@@ -80,7 +80,9 @@ class Collected:
         ]
         known = [(samples, value) for samples, value in curve if value is not None]
         reason = self.failed.get(key.name) or _REASONS.get(learned.ending, "")
-        is_given_up = is_trial and learned.ending == "unfinished"
+        rungs = [rung for rung in self.grid.rungs(key.batch) if rung is not None]
+        last_step = learned.evaluations[-1].step if learned.evaluations else 0
+        is_given_up = is_trial and learned.ending == "unfinished" and last_step >= min(rungs)
         return LearningCell(
             batch=key.batch,
             rate=key.rate,
@@ -144,6 +146,17 @@ class Collected:
         """Those that are run in full, made or not."""
         runs = FullRuns(self.grid, self.directory, None)
         return tuple(runs.read(key) for key in self.wanted_full_runs())
+
+    def checks(self) -> tuple[FullRun, ...]:
+        """Of each batch size that met the target a run in which all workers compute."""
+        runs = FullRuns(self.grid, self.directory, None)
+        return tuple(runs.read(key) for key in self.wanted_checks())
+
+    def wanted_checks(self) -> tuple[FullKey, ...]:
+        """Which runs are made for their bits; none without workers."""
+        most = max(self.grid.workers)
+        keys = (FullKey(learning, most, is_check=True) for learning in self._reached())
+        return (*keys,) if most else ()
 
     def wanted_full_runs(self) -> tuple[FullKey, ...]:
         """Which cells are to be run in full: a function of what is in the directory."""

@@ -14,7 +14,7 @@ import numpy as np
 from distsgd import __version__
 from distsgd.data.manifest import Manifest
 from distsgd.errors import ConfigError
-from distsgd.experiments.branching import Branch, Branching
+from distsgd.experiments.branching import Branching
 from distsgd.experiments.collect import Collected
 from distsgd.experiments.findings import (
     CostLine,
@@ -26,8 +26,9 @@ from distsgd.experiments.findings import (
     StepTimeModel,
     TimingCell,
 )
+from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns
-from distsgd.experiments.plan import said
+from distsgd.experiments.plan import Grid, said
 from distsgd.experiments.products import FullRun
 from distsgd.nn.model import Model
 from distsgd.parallel.numerics import num_cores, profile
@@ -48,8 +49,9 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
     learned, timed, cells = found.learning(), found.timings(), found.cells()
     chosen, full = found.chosen(), found.full_runs()
     peers = PeerRuns(grid, found.directory).read(chosen, found.failed)
-    made = [run for run in full if run.seconds is not None]
-    fit = _hyperbola(learned)
+    made = [run for run in full if run.num_digests]
+    compared = [run for run in (*full, *found.checks()) if run.key.workers]
+    fit = _hyperbola(grid, learned)
     return Findings(
         title=f"{Path(plan.config.data.paths[0]).stem}: {_network(model)}",
         command=plan.command,
@@ -70,15 +72,15 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
         critical=(
             _by_hyperbola(fit),
             _by_noise(learned),
-            _by_branching(Branching(grid, found.directory, None).read(chosen), found.failed),
+            _by_branching(Branching(grid, found.directory, None), chosen, found.failed),
         ),
         step_time=_step_time(timed),
         peers=peers,
         cost=tuple(_cost(peer, cells) for peer in peers if peer.time_s is not None),
         products=tuple(map(_sentence, full)),
         products_hold=all(run.holds for run in made) if made else None,
-        num_digests=2 * len(made),
-        digests_equal=all(run.same_bits for run in full),
+        num_digests=sum(run.num_digests for run in compared),
+        digests_equal=all(run.same_bits for run in (*full, *compared)),
         left_out=plan.left_out,
         warnings=tuple(_warnings(found)),
         environment=_environment(plan.config.train.dtype),
@@ -92,11 +94,11 @@ def _network(model: Model) -> str:
     return f"{' - '.join([inputs, *kinds])}, {model.num_parameters:,} parameters"
 
 
-def _hyperbola(learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatch | str:
+def _hyperbola(grid: Grid, learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatch | str:
     """The fit through steps to target; or why there is none."""
     runs = [run for run in learned if not run.is_trial]
     batch_N = np.array([run.batch for run in runs], np.float64)
-    missed_N = np.array([float(_missed(run)) for run in runs])
+    missed_N = np.array([float(_missed(grid, run)) for run in runs])
     met_N = np.array([math.inf if run.steps is None else float(run.steps) for run in runs])
     try:
         return critical_batch.fit_critical_batch(batch_N, missed_N, met_N)
@@ -104,10 +106,10 @@ def _hyperbola(learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatc
         return str(error)
 
 
-def _missed(run: LearningCell) -> int:
+def _missed(grid: Grid, run: LearningCell) -> int:
     """Updates at the last evaluation that missed the target."""
     samples = run.samples_used if run.steps is None else run.samples_after or 0
-    return samples // run.batch
+    return grid.step_at(samples, run.batch)
 
 
 def _by_hyperbola(fit: critical_batch.CriticalBatch | str) -> CriticalBatch:
@@ -131,11 +133,15 @@ def _by_noise(learned: tuple[LearningCell, ...]) -> CriticalBatch:
     return CriticalBatch(way="noise scale", batch=found, how=how, reason=reason)
 
 
-def _by_branching(branches: tuple[Branch, ...], failed: dict[str, str]) -> CriticalBatch:
+def _by_branching(
+    branching: Branching, chosen: tuple[Chosen, ...], failed: dict[str, str]
+) -> CriticalBatch:
     """The latest step at which all branches were made."""
+    branches = branching.read(chosen)
     how = (
-        "a run branched into larger batches from one checkpoint, held-out loss after two more "
-        "epochs within 0.01 of every smaller one (Merrill et al. 2025)"
+        "a run branched into larger batches from one checkpoint, smoothed held-out loss after two "
+        "more epochs within 0.01 of every smaller one; between two batch sizes that were tried "
+        "(Merrill et al. 2025)"
     )
     for step in sorted({branch.key.step for branch in branches}, reverse=True):
         losses = {one.key.batch: one.loss for one in branches if one.key.step == step}
@@ -145,7 +151,7 @@ def _by_branching(branches: tuple[Branch, ...], failed: dict[str, str]) -> Criti
             found = branched_critical_batch(known)
             return CriticalBatch(way="branching", batch=found, how=where, reason="")
     reasons = (failed[one.key.name] for one in branches if one.key.name in failed)
-    reason = next(reasons, "out of budget" if branches else "no batch size met the target")
+    reason = branching.why_not(chosen) or next(reasons, "out of budget")
     return CriticalBatch(way="branching", batch=None, how=how, reason=reason)
 
 
@@ -196,7 +202,8 @@ def _sentence(run: FullRun) -> str:
         return f"{what}: not timed"
     expected = f"expected {run.expected.low:.3g} to {run.expected.high:.3g} s"
     if run.seconds is None:
-        return f"{what}: not made; {expected}"
+        made = "it missed the target" if run.num_digests else "not made"
+        return f"{what}: {made}; {expected}"
     bits = "" if run.same_bits else "; ITS WEIGHTS DIFFER from those without workers"
     return f"{what}: {run.seconds:.3g} s; {expected}{bits}"
 

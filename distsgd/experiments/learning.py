@@ -109,13 +109,18 @@ class Learning:
         return min(rates, key=lambda rate: (self._cost(batch, rate, None), rate))
 
     def _chosen(self, batch: int, rates: Sequence[float]) -> Chosen:
-        best = self._best(batch, rates)
+        keys = [self._trial(batch, rate) for rate in rates]
+        tried = [key.rate for key in keys if Learned.read(self.directory, key).evaluations]
+        if not tried:
+            return Chosen(batch, rates[len(rates) // 2], is_at_edge=False, tried=tuple(rates))
+        best = self._best(batch, tried)
         return Chosen(batch, best, is_at_edge(rates, best), tuple(rates))
 
     def _make(self, wanted: Iterable[tuple[LearningKey, int | None]]) -> None:
         """Make what is missing of `wanted`, as many runs at once as there are cores."""
         works = [self._work(*it) for it in wanted if not self._is_made(*it)]
         for done in run_all(works, is_over=self.is_over):
+            self.failed.pop(done.piece.name, None)
             if done.failure:
                 self.failed[done.piece.name] = done.failure
             self.note(done.piece)

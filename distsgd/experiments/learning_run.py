@@ -67,6 +67,7 @@ class Learned:
     Attributes:
         ending: "reached": it met its target; "spent": it used all its samples without.
         evaluations: In the order of their steps, none beyond the asked rung.
+        last_step: Updates when it ended; 0 where it has not.
     """
 
     key: LearningKey
@@ -74,7 +75,8 @@ class Learned:
     evaluations: tuple[EvaluationRow, ...]
     seconds: float
     digest: str
-    configuration: str = ""  # Digest of its canonical configuration.
+    configuration: str = ""  # Digest of its recorded configuration.
+    last_step: int = 0
 
     @property
     def steps(self) -> int | None:
@@ -102,12 +104,13 @@ class Learned:
             result.get("seconds", 0.0),
             result.get("weights_digest", ""),
             blake3(run.config_path.read_bytes()).hexdigest()[:16],
+            result.get("steps", 0),
         )
 
     def at(self, steps: int) -> Learned:
         """The same as it was after `steps` updates, whatever has been made of it since."""
         rows = tuple(row for row in self.evaluations if row.step <= steps)
-        has_later = len(rows) < len(self.evaluations)
+        has_later = len(rows) < len(self.evaluations) or self.last_step > steps
         ending: Ending = "unfinished" if has_later else self.ending
         return replace(self, ending=ending, evaluations=rows)
 

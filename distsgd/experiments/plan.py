@@ -19,6 +19,7 @@ PEERS = ("sklearn", "torch", "jax")
 RATE_KEY = "optimizer.learning_rate"
 NUM_RATES, NUM_REFINED = 6, 2  # Trials a batch size: on the grid, and around the best of them.
 GRIDS_AN_EPOCH = 10
+EVALUATIONS_A_PART = 4  # An epoch of a branch: its loss is smoothed over them.
 RUNGS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # Of the samples a run may use: then the hopeless half ends.
 LEAST_PAIRS = 5
 USUAL_PAIRS = 12  # So many find a difference of 5 % in nine of ten cases: see `ratio_interval`.
@@ -52,7 +53,12 @@ class LearningKey(NamedTuple):
     @property
     def name(self) -> str:
         """Of its directory, below the experiment's."""
-        return f"learning/batch-{self.batch}/rate-{self.rate:.6g}/seed-{self.seed}"
+        return f"learning/{self.path}"
+
+    @property
+    def path(self) -> str:
+        """The same below that of what is made of it."""
+        return f"batch-{self.batch}/rate-{self.rate!r}/seed-{self.seed}"
 
 
 class TimingKey(NamedTuple):
@@ -258,8 +264,12 @@ class Grid:
         )
 
     def part_config(self, key: LearningKey, *, until_step: int) -> TrainConfig:
-        """Of a part of a learning run, evaluated at its end; its target does not end it."""
-        train = {"steps": until_step, "seed": key.seed, "evaluate_every_steps": _ENDLESS}
+        """Of a part of a learning run; its target does not end it."""
+        train = {
+            "steps": until_step,
+            "seed": key.seed,
+            "evaluate_every_samples": max(1, self.num_rows // EVALUATIONS_A_PART),
+        }
         changed = self._changed(key.batch, key.rate, train)
         return changed.with_overrides(["parallel.workers=0", "checkpoint.keep=1"])
 

@@ -8,35 +8,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distsgd.errors import DivergedError
 from distsgd.experiments.learning_run import Learned
-from distsgd.experiments.plan import Grid, LearningKey, TimingKey
+from distsgd.experiments.plan import Grid, LearningKey
 from distsgd.experiments.timing import read_pairs
 from distsgd.run.trainer import Trainer
 from distsgd.statistics.intervals import Interval
 from distsgd.statistics.student import student_quantile
-from distsgd.store.logs import read_history
+from distsgd.store.logs import DigestLog, read_history
 from distsgd.store.run_directory import RunDirectory
 
 NUM_FULL_RUNS = 3
 LEAST_S = 0.5
+LEVEL = 1 - 0.05 / NUM_FULL_RUNS  # Of each interval: one of all three misses in 5 %.
 
 
 class FullKey(NamedTuple):
-    """One run in full: a learning run that met the target, and workers."""
+    """One run in full: a learning run that met the target, and workers.
+
+    A check is made for its bits, not for its time: all workers compute in every step.
+    """
 
     learning: LearningKey
     workers: int
+    is_check: bool = False
 
     @property
     def name(self) -> str:
         """Of its directory, below the experiment's."""
-        return f"full/batch-{self.learning.batch}-workers-{self.workers}"
+        kind = "checks" if self.is_check else "full"
+        return f"{kind}/{self.learning.path}/workers-{self.workers}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +54,14 @@ class FullRun:
     Attributes:
         seconds: See `training_seconds`; None: not made.
         expected: Steps times seconds a step, with the interval for one more run.
-        same_bits: Has it the weights of the learning run?
+        num_digests: That were compared with those of the learning run.
+        same_bits: Are they all equal?
     """
 
     key: FullKey
     seconds: float | None
     expected: Interval | None
+    num_digests: int
     same_bits: bool
 
     @property
@@ -92,23 +102,38 @@ class FullRuns:
         assert learned.steps is not None, "only runs that met the target are made in full"
         config = self.grid.full_config(key.learning, workers=key.workers, steps=learned.steps)
         config = config.with_overrides(overrides) if key.workers else config
+        config = config.with_overrides(["parallel.assignment=all"]) if key.is_check else config
         place = self.directory / key.name
-        Trainer(config, run_dir=place, cache_dir=self.cache_dir).fit(resume="auto")
+        with suppress(DivergedError):  # Its directory says so, and its bits differ.
+            Trainer(config, run_dir=place, cache_dir=self.cache_dir).fit(resume="auto")
+
+    def is_made(self, key: FullKey) -> bool:
+        """Has it come to an end?"""
+        return bool(self._result(key))
 
     def read(self, key: FullKey) -> FullRun:
         """What its directory says, next to the pairs."""
-        learned = Learned.read(self.directory, key.learning)
-        expected = self.expected(key)
+        expected, result = self.expected(key), self._result(key)
+        if not result:
+            return FullRun(key, None, expected, 0, same_bits=True)
+        run = RunDirectory.open(self.directory / key.name)
+        seconds = None if key.is_check else training_seconds(read_history(run.history))
+        learning = RunDirectory.open(self.directory / key.learning.name)
+        ours, its = (dict(DigestLog(one.digests_path).read()) for one in (learning, run))
+        common = [step for step in ours if step in its]
+        at_end = learning.read_json(learning.result_path)["weights_digest"]
+        is_equal = [ours[step] == its[step] for step in common]
+        is_equal.append(result["weights_digest"] == at_end)
+        return FullRun(key, seconds, expected, len(is_equal), same_bits=all(is_equal))
+
+    def _result(self, key: FullKey) -> dict[str, Any]:
+        """How it ended; empty where it has not, or was interrupted."""
         place = self.directory / key.name
         if not RunDirectory.is_run(place):
-            return FullRun(key, None, expected, same_bits=True)
+            return {}
         run = RunDirectory.open(place)
-        history = read_history(run.history)
         result = run.read_json(run.result_path) if run.result_path.is_file() else {}
-        is_done = result.get("stopped_by") == "target" and len(history)
-        seconds = training_seconds(history) if is_done else None
-        same = not is_done or result["weights_digest"] == learned.digest
-        return FullRun(key, seconds, expected, same)
+        return {} if result.get("status") == "interrupted" else result
 
     def expected(self, key: FullKey) -> Interval | None:
         """Steps of this run times seconds a step, for one more run: a prediction interval."""
@@ -118,7 +143,7 @@ class FullRuns:
             return None
         logs = np.log(seconds)
         spread = float(logs.std(ddof=1)) * math.sqrt(1 + 1 / len(logs))
-        half, mid = student_quantile(0.95, len(logs) - 1) * spread, float(logs.mean())
+        half, mid = student_quantile(LEVEL, len(logs) - 1) * spread, float(logs.mean())
         return Interval(*(steps * math.exp(mid + part) for part in (-half, 0.0, half)))
 
 
@@ -144,9 +169,3 @@ def step_seconds(grid: Grid, directory: Path, batch: int, workers: int) -> list[
             if (key.base_batch, 0) == (batch, workers):
                 found.append(pair.baseline.seconds)
     return found
-
-
-def timing_of(grid: Grid, batch: int, workers: int) -> TimingKey | None:
-    """The strong-scaling series of a cell; None for the baseline and what is not timed."""
-    wanted = TimingKey(batch, workers, batch)
-    return wanted if wanted in grid.timings else None

@@ -27,7 +27,7 @@ from distsgd.experiments.findings import Findings
 from distsgd.experiments.learning import Learning
 from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, Piece, ScalePlan
-from distsgd.experiments.products import FullRuns
+from distsgd.experiments.products import FullKey, FullRuns
 from distsgd.experiments.report import write_report
 from distsgd.experiments.timing import Timing, workers_at
 from distsgd.run.source import manifest_of, prepared_data
@@ -135,14 +135,17 @@ class Scale:
         grid = found.grid
         timing = Timing(grid, self.directory, data, self._is_over, self.note)
         full = FullRuns(grid, self.directory, self._cache())
-        if timing.is_made and all(full.read(key).seconds for key in found.wanted_full_runs()):
+        if timing.is_made and all(map(full.is_made, self._full_keys(found))):
             return
         with workers_at(grid) as overrides:
             timing.run(overrides)
-            for key in found.wanted_full_runs():
-                if not self._is_over() and full.read(key).seconds is None:
+            for key in self._full_keys(found):
+                if not self._is_over() and not full.is_made(key):
                     full.make(key, overrides)
                     self.note(Piece("full", key.learning.batch, key.name))
+
+    def _full_keys(self, found: Collected) -> tuple[FullKey, ...]:
+        return (*found.wanted_full_runs(), *found.wanted_checks())
 
     def _is_over(self) -> bool:
         budget_s = self.plan.budget_s

@@ -38,5 +38,5 @@ def test_first_step_counts_as_long_as_the_others() -> None:
 def test_product_holds_within_its_interval_and_with_the_same_bits(
     *, seconds: float | None, same_bits: bool, holds: bool
 ) -> None:
-    run = FullRun(key(8, 2), seconds, Interval(0.9, 1.0, 1.1), same_bits)
+    run = FullRun(key(8, 2), seconds, Interval(0.9, 1.0, 1.1), 1, same_bits)
     assert run.holds is holds
