@@ -62,7 +62,7 @@ def _of_group(group: SameBits) -> Verdict:
         return Verdict(words.sentence(text), figures)
     text = (
         f"{who}, but not the same bits: {compared}, and the first that differ are at {step}; "
-        "which of them does not hold is what `distsgd verify RUN` finds"
+        "verify each of them to see which does not hold"
     )
     return Verdict(words.sentence(text), figures, is_alarm=True)
 

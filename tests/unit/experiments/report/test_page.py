@@ -107,7 +107,7 @@ def test_report_with_png_writes_nothing_where_the_extra_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "resvg_py", None)
-    with pytest.raises(MissingExtraError, match=r"distsgd\[plots\]"):
+    with pytest.raises(MissingExtraError, match=r"scripts/env --with plots"):
         write_report(findings(), tmp_path, png=True)
     assert not list(tmp_path.iterdir())
 
