@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,8 @@ class LocalControl:
         last = self.report()
         where = f"{last['status']}, step {last['step']:,}"
         is_over = last["status"] in ("done", "diverged")
-        way_on = "" if is_over else f"; `distsgd show {place}` has the command that resumes it"
+        show = shlex.join(["distsgd", "show", str(place)])
+        way_on = "" if is_over else f"; {show} has the command that resumes it"
         return RunError(place, f"{reason} ({where}){way_on}")
 
     def _live(self) -> dict[str, Any] | None:
