@@ -68,7 +68,7 @@ def test_run_that_nobody_trains_cannot_be_stopped(tmp_path: Path) -> None:
             assert control.report()["status"] == "interrupted"
             assert control.report()["num_workers"] == 0
             here = (
-                r"is not being trained on this machine \(interrupted, step [0-9,]+\); `distsgd show"
+                r"is not being trained on this machine \(interrupted, step [0-9,]+\); distsgd show"
             )
             with pytest.raises(RunError, match=here):
                 control.stop()
