@@ -9,15 +9,16 @@ checkpoint, and what follows is exact: the branch with k = 1 has the bits of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distsgd.base.work import Stop
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError, RunError, TrainingInterrupted
-from distsgd.experiments.children import Work, run_all, serve
+from distsgd.experiments.children import RunAll, Work
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.learning_run import Learned
 from distsgd.experiments.plan import Grid, LearningKey, Piece, said
@@ -111,6 +112,7 @@ class Branching:
         data: Path,
         chosen: tuple[Chosen, ...],
         *,
+        run_all: RunAll,
         is_over: Callable[[], bool],
         note: Callable[[Piece], None],
     ) -> dict[str, str]:
@@ -169,7 +171,7 @@ class Branching:
     def _as_work(self, batch: int, name: str, config: TrainConfig, **more: object) -> Work:
         run = str(self.directory / name)
         task = {"config": said(config), "run": run, "cache_dir": self.cache_dir, **more}
-        return Work(Piece("branches", batch, name), __name__, task)
+        return Work(Piece("branches", batch, name), f"{__name__}:{train.__name__}", task)
 
 
 def begin_branch(
@@ -199,28 +201,16 @@ def begin_branch(
         begun.path.rename(run)
 
 
-class _Training:
-    """Makes trunks and branches in a process of its own: see `children.serve`."""
+def train(task: Mapping[str, Any], stop: Stop) -> None:
+    """Train ``task["run"]``, a trunk or a branch; one with a trunk begins with the state of that.
 
-    def __init__(self) -> None:
-        self._trainer: Trainer | None = None
-
-    def stop(self) -> None:
-        """End the run under way after its step."""
-        if self._trainer is not None:
-            self._trainer.request_stop()
-
-    def make(self, task: dict[str, Any]) -> None:
-        """Train ``task["run"]``; one with a trunk begins with the state of that."""
-        config, run = TrainConfig.from_dict(task["config"]), Path(task["run"])
-        if "trunk" in task:
-            trunk, step = Path(task["trunk"]), task["trunk_step"]
-            begin_branch(config, Path(task["data"]), run=run, trunk=trunk, trunk_step=step)
-        self._trainer = Trainer(config, run_dir=run, cache_dir=task["cache_dir"])
-        with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
-            self._trainer.fit(resume="auto")
-
-
-if __name__ == "__main__":
-    training = _Training()
-    serve(training.make, training.stop)
+    In a process of its own: see `do_work`.
+    """
+    config, run = TrainConfig.from_dict(task["config"]), Path(task["run"])
+    if "trunk" in task:
+        trunk, step = Path(task["trunk"]), task["trunk_step"]
+        begin_branch(config, Path(task["data"]), run=run, trunk=trunk, trunk_step=step)
+    trainer = Trainer(config, run_dir=run, cache_dir=task["cache_dir"])
+    stop.taken_by(trainer.request_stop)
+    with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
+        trainer.fit(resume="auto")

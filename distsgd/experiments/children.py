@@ -1,13 +1,10 @@
 """Work done by processes of its own, as many at once as there are cores.
 
-A child is ``python -m MODULE``: it takes one JSON object a line from its standard input, answers
-each with a line, and ends with its input, with its parent, and on SIGTERM as soon as it can. What
-it finds it writes to files.
+What they do: `distsgd.experiments.child`. On a cluster: `distsgd.experiments.cluster_tasks`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
@@ -17,23 +14,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from distsgd.errors import DistSGDError
+from distsgd.experiments import child
 from distsgd.experiments.plan import Piece
 from distsgd.parallel.numerics import num_cores
 
 LOOK_S = 0.2
 END_TIMEOUT_S = 30.0  # To write a checkpoint.
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one child is to do: `piece` is what it makes, `task` is what it is told."""
+    """What is to be done: `piece` is what it makes, `function` and `task` as `do_work` has them."""
 
     piece: Piece
-    module: str
+    function: str
     task: dict[str, Any]
 
 
@@ -43,6 +39,13 @@ class Done:
 
     piece: Piece
     failure: str
+
+
+class RunAll(Protocol):
+    """Does all works somewhere, as `run_all` does."""
+
+    def __call__(self, works: Iterable[Work], *, is_over: Callable[[], bool]) -> Iterator[Done]:
+        """See `run_all`."""
 
 
 def run_all(
@@ -74,12 +77,11 @@ def run_all(
 
 
 class _Child:
-    """A place for a process that does one piece of work after the other of one module."""
+    """A place for a process that does one piece of work after the other."""
 
     def __init__(self, looks: selectors.BaseSelector) -> None:
         self._looks = looks
         self._process: subprocess.Popen[str] | None = None
-        self._module = ""
         self.work: Work | None = None
 
     def __enter__(self) -> Self:
@@ -89,15 +91,15 @@ class _Child:
         self._end()
 
     def begin(self, work: Work) -> None:
-        """Have it done: by the process that did the last one, where that is of the same module."""
-        if self._process is None or self._module != work.module:
-            self._end()
-            self._start(work.module)
+        """Have it done: by the process that did the last one, where that lives."""
+        if self._process is None:
+            self._start()
         assert self._process is not None
         assert self._process.stdin is not None
         self.work = work
         with suppress(BrokenPipeError):  # It has died; that is seen at its output.
-            print(json.dumps(work.task), file=self._process.stdin, flush=True)
+            told = {"function": work.function, "task": work.task}
+            print(json.dumps(told), file=self._process.stdin, flush=True)
 
     def ended(self) -> Done:
         """What has become of the work, now that the process has answered, or has died."""
@@ -111,10 +113,9 @@ class _Child:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return Done(work.piece, how)
 
-    def _start(self, module: str) -> None:
-        self._module = module
+    def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 -- a module of ours.
-            [sys.executable, "-m", module, str(os.getpid())],
+            [sys.executable, "-m", child.__name__, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -137,43 +138,3 @@ class _Child:
             process.kill()
             process.communicate()
         return process.returncode
-
-
-def serve(do: Callable[[dict[str, Any]], None], on_terminate: Callable[[], object]) -> None:
-    """What a child does: each task of its input in turn, until it ends or SIGTERM comes.
-
-    Args:
-        do: Does one. An error of ours is answered as one line; any other ends the child.
-        on_terminate: Asks what is under way to end.
-    """
-    _die_with_parent(int(sys.argv[1]))
-    is_asked = False
-
-    def terminate(*_: object) -> None:
-        nonlocal is_asked
-        is_asked = True
-        on_terminate()
-        if not is_busy:
-            sys.exit(0)
-
-    is_busy = False
-    signal.signal(signal.SIGTERM, terminate)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What libraries print is no answer.
-    while not is_asked and (line := sys.stdin.readline()):
-        is_busy = True
-        try:
-            do(json.loads(line))
-            failure = ""
-        except DistSGDError as error:
-            failure = " ".join(str(error).split())
-        is_busy = False
-        print(json.dumps(failure), file=answers, flush=True)
-
-
-def _die_with_parent(parent: int) -> None:
-    """A killed experiment leaves no process behind (Linux, prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It died before.
-        sys.exit(1)

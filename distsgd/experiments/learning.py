@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distsgd.experiments import learning_run
-from distsgd.experiments.children import Work, run_all
+from distsgd.experiments.children import RunAll, Work, run_all
 from distsgd.experiments.learning_run import Learned
 from distsgd.experiments.plan import NUM_RATES, NUM_REFINED, Grid, LearningKey, Piece, said
 from distsgd.parallel.server.target import Target
 from distsgd.statistics.rates import halve, is_at_edge, log_grid, refine
+
+LEARN = f"{learning_run.__name__}:{learning_run.train.__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Learning:
     Attributes:
         is_over: Asked now and then: has the time been spent? Then no run is begun.
         note: Told of each run that has come to a rung.
+        run_all: Makes them: by processes of this machine, or on a cluster.
         failed: What a run said that could not be made, by its name.
     """
 
@@ -49,6 +52,7 @@ class Learning:
     cache_dir: str | None
     is_over: Callable[[], bool]
     note: Callable[[Piece], None]
+    run_all: RunAll = run_all
     failed: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[Chosen, ...]:
@@ -117,9 +121,9 @@ class Learning:
         return Chosen(batch, best, is_at_edge(rates, best), tuple(rates))
 
     def _make(self, wanted: Iterable[tuple[LearningKey, int | None]]) -> None:
-        """Make what is missing of `wanted`, as many runs at once as there are cores."""
+        """Make what is missing of `wanted`, as many runs at once as there is room for."""
         works = [self._work(*it) for it in wanted if not self._is_made(*it)]
-        for done in run_all(works, is_over=self.is_over):
+        for done in self.run_all(works, is_over=self.is_over):
             self.failed.pop(done.piece.name, None)
             if done.failure:
                 self.failed[done.piece.name] = done.failure
@@ -137,4 +141,4 @@ class Learning:
             "cache_dir": self.cache_dir,
             "until_step": until,
         }
-        return Work(Piece("learning", key.batch, key.name), learning_run.__name__, task)
+        return Work(Piece("learning", key.batch, key.name), LEARN, task)

@@ -7,6 +7,7 @@ with the same bits as if it had never been ended.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from blake3 import blake3
 
+from distsgd.base.work import Stop
 from distsgd.config import TrainConfig
 from distsgd.errors import DivergedError, TrainingInterrupted
-from distsgd.experiments.children import serve
 from distsgd.experiments.course import Course
 from distsgd.experiments.plan import LearningKey
 from distsgd.parallel.server.target import Target
@@ -31,33 +32,26 @@ Ending = Literal["reached", "diverged", "spent", "unfinished", "missing"]
 MOST_POINTS = 200
 
 
-class _Training:
-    """Makes learning runs, or more of them, in a process of its own: see `children.serve`."""
+def train(task: Mapping[str, Any], stop: Stop) -> None:
+    """Train ``task["run"]`` to its first evaluation at or behind ``task["until_step"]``.
 
-    def __init__(self) -> None:
-        self._trainer: Trainer | None = None
+    In a process of its own: see `do_work`.
+    """
+    until_step = task["until_step"]
 
-    def stop(self) -> None:
-        """End the run under way after its step."""
-        if self._trainer is not None:
-            self._trainer.request_stop()
+    def look(row: EvaluationRow) -> None:
+        if until_step is not None and row.step >= until_step:
+            trainer.request_stop()
 
-    def make(self, task: dict[str, Any]) -> None:
-        """Train ``task["run"]`` to its first evaluation at or behind ``task["until_step"]``."""
-        until_step = task["until_step"]
-
-        def look(row: EvaluationRow) -> None:
-            if until_step is not None and row.step >= until_step:
-                self.stop()
-
-        self._trainer = Trainer(
-            TrainConfig.from_dict(task["config"]),
-            run_dir=Path(task["run"]),
-            cache_dir=task["cache_dir"],
-            callbacks=[Callback(on_evaluate=look)],
-        )
-        with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
-            self._trainer.fit(resume="auto")
+    trainer = Trainer(
+        TrainConfig.from_dict(task["config"]),
+        run_dir=Path(task["run"]),
+        cache_dir=task["cache_dir"],
+        callbacks=[Callback(on_evaluate=look)],
+    )
+    stop.taken_by(trainer.request_stop)
+    with suppress(TrainingInterrupted, DivergedError):  # Its directory says so.
+        trainer.fit(resume="auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +143,3 @@ def _history(directory: Path, key: LearningKey) -> Any:
         return None
     table = read_history(RunDirectory.open(place).history)
     return table if len(table) else None
-
-
-if __name__ == "__main__":
-    training = _Training()
-    serve(training.make, training.stop)

@@ -9,7 +9,6 @@ from typing import Any
 
 from distsgd.base.files import read_json
 from distsgd.config import TrainConfig
-from distsgd.experiments import peers
 from distsgd.experiments.children import Work, run_all
 from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.learning import Chosen
@@ -19,6 +18,7 @@ from distsgd.nn.model import Model
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.server.target import Target
 
+TRAIN = "distsgd.experiments.peers.train:train"  # Loads what the peers need.
 _HIDDEN = ("relu", "tanh", "sigmoid")
 _RULES = {"sgd": False, "momentum": False, "nesterov": True}  # Is it Nesterov's?
 
@@ -63,7 +63,7 @@ class PeerRuns:
         works = [
             Work(
                 Piece("peers", choice.batch, f"peers/{name}-batch-{choice.batch}"),
-                peers.__name__,
+                TRAIN,
                 self._task(name, choice, data, model),
             )
             for name in self.grid.plan.peers

@@ -20,11 +20,8 @@ CHILD = """
 import os, select, signal
 from pathlib import Path
 from distsgd.errors import ConfigError
-from distsgd.experiments.children import serve
 
-stopped = []
-
-def do(task):
+def do(task, stop):
     place = Path(task["place"])
     (place / f"{task['do']}.pid").write_text(str(os.getpid()))
     print("a library says something")
@@ -34,11 +31,9 @@ def do(task):
         os.kill(os.getpid(), signal.SIGKILL)
     if task["do"] == "wait":
         os.mkfifo(place / "until")
-        while not stopped:
+        while not stop.is_asked:
             select.select([], [], [], 0.05)
         (place / "was_asked").touch()
-
-serve(do, lambda: stopped.append(1))
 """
 PARENT = """
 import json, sys
@@ -46,7 +41,7 @@ from distsgd.experiments.children import Work, run_all
 from distsgd.experiments.plan import Piece
 
 task = json.loads(sys.argv[1])
-list(run_all([Work(Piece("learning", 1, "wait"), "one_child", task)], is_over=lambda: False))
+list(run_all([Work(Piece("learning", 1, "wait"), "one_child:do", task)], is_over=lambda: False))
 """
 
 
@@ -58,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def work(place: Path, do: str) -> Work:
-    return Work(Piece("learning", 1, do), "one_child", {"do": do, "place": str(place)})
+    return Work(Piece("learning", 1, do), "one_child:do", {"do": do, "place": str(place)})
 
 
 def never() -> bool:

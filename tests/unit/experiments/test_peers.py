@@ -19,7 +19,7 @@ from distsgd.config import TrainConfig
 from distsgd.data.dataset import DataSet
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns, why_not
-from distsgd.experiments.peers.__main__ import CLASSES
+from distsgd.experiments.peers.train import CLASSES
 from distsgd.experiments.peers.training import PeerTask, tables, train_to_target
 from distsgd.run.source import prepared_data
 from distsgd.run.spec import build_model

@@ -1,4 +1,4 @@
-"""One peer in a process of its own: see `distsgd.experiments.children`."""
+"""One peer, trained in a process of its own: see `do_work`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.base.files import make_private_directory, write_json_atomic
-from distsgd.experiments.children import serve
+from distsgd.base.work import Stop
 from distsgd.experiments.peers.training import PeerTask, tables, train_to_target
 
 CLASSES = {"sklearn": "SklearnPeer", "torch": "TorchPeer", "jax": "JaxPeer"}
 
 
-def train(task: dict[str, Any]) -> None:
+def train(task: dict[str, Any], stop: Stop) -> None:
     """Train one peer to the target; its finding goes to the file that the task names."""
+    stop.taken_by(sys.exit)  # There is nothing to keep.
     out = Path(task.pop("out"))
     found = _found(task.pop("peer"), PeerTask.from_dict(task))
     make_private_directory(out.parent)
@@ -30,7 +31,3 @@ def _found(name: str, task: PeerTask) -> dict[str, Any]:
     train, test = tables(task)
     peer = getattr(module, CLASSES[name])(task, train, test)
     return train_to_target(task, peer, len(train.x))
-
-
-if __name__ == "__main__":
-    serve(train, sys.exit)
