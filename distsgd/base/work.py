@@ -13,7 +13,7 @@ from distsgd.errors import DistSGDError
 
 
 class Stop:
-    """A request to end, which may come before the work has begun; callable by a signal handler.
+    """A request to end, which may come before the work has begun; from any thread.
 
     >>> stop = Stop()
     >>> stop.ask()
@@ -38,9 +38,10 @@ class Stop:
 
 
 def do_work(function: str, task: Mapping[str, Any], stop: Stop) -> str:
-    """Call `function` with `task`; what it failed by, in a line, if that is an error of ours, or ""
+    """Call `function` with `task`; the text of the error of ours that it raised, in a line, or "".
 
-    Any other error leaves it.
+    Raises:
+        Exception: Any other that it raised.
     """
     try:
         find_object(function)(task, stop)

@@ -165,11 +165,14 @@ class Branching:
         # Its steps are numbered from the trunk's: all branches use as many samples beyond that.
         samples = grid.samples_at(key.step, key.batch) + EPOCHS * grid.num_rows
         config = grid.part_config(wide, until_step=grid.step_at(samples, key.batch))
-        trunk = {"trunk": str(self.directory / key.trunk_name), "data": str(data)}
+        trunk = {
+            "trunk": str((self.directory / key.trunk_name).absolute()),
+            "data": str(data.absolute()),
+        }
         return self._as_work(key.batch, key.name, config, **trunk, trunk_step=key.step)
 
     def _as_work(self, batch: int, name: str, config: TrainConfig, **more: object) -> Work:
-        run = str(self.directory / name)
+        run = str((self.directory / name).absolute())
         task = {"config": said(config), "run": run, "cache_dir": self.cache_dir, **more}
         return Work(Piece("branches", batch, name), f"{__name__}:{train.__name__}", task)
 

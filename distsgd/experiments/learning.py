@@ -137,7 +137,7 @@ class Learning:
     def _work(self, key: LearningKey, until: int | None) -> Work:
         task = {
             "config": said(self.grid.learning_config(key)),
-            "run": str(self.directory / key.name),
+            "run": str((self.directory / key.name).absolute()),
             "cache_dir": self.cache_dir,
             "until_step": until,
         }

@@ -20,6 +20,7 @@ from distsgd.data.cache_directory import DirectoryLock
 from distsgd.errors import ConfigError, RunError
 from distsgd.experiments.branching import Branching
 from distsgd.experiments.cells_file import write_cells
+from distsgd.experiments.cluster_tasks import run_all_of
 from distsgd.experiments.collect import Collected
 from distsgd.experiments.conclude import conclude
 from distsgd.experiments.estimate import Estimate, calibrate, within_budget
@@ -88,18 +89,21 @@ class Scale:
 
         Raises:
             ConfigError, DataError: Nothing was started.
-            ClusterError: Ray does not start, or a worker is missing; what was made is kept.
+            ClusterError: Ray does not start, a worker is missing, or a node cannot do its part;
+                what was made is kept.
         """
         data = self._data()
         manifest = manifest_of(data)
         grid = Grid.of(self.plan, manifest.train_rows)
         model = build_model(self.plan.config, manifest.num_features)
-        failed = self._learn(grid)
+        failed = self._learn(grid, data)
         found = Collected(grid, self.directory, failed)
         chosen = found.chosen()
         over: Any = {"is_over": self._is_over, "note": self.note}
         self._time(found, data)
-        failed |= Branching(grid, self.directory, self._cache()).make(data, chosen, **over)
+        branching = Branching(grid, self.directory, self._cache())
+        with run_all_of(self.plan.config, self.directory, data) as run_all:
+            failed |= branching.make(data, chosen, run_all=run_all, **over)
         failed |= PeerRuns(grid, self.directory).make(data, model, chosen, **over)
         return conclude(found, manifest, model)
 
@@ -123,11 +127,14 @@ class Scale:
         return found
 
     def _cache(self) -> str | None:
-        return str(self.cache_dir) if self.cache_dir else None
+        return str(self.cache_dir.absolute()) if self.cache_dir else None
 
-    def _learn(self, grid: Grid) -> dict[str, str]:
-        learning = Learning(grid, self.directory, self._cache(), self._is_over, self.note)
-        learning.run()
+    def _learn(self, grid: Grid, data: Path) -> dict[str, str]:
+        with run_all_of(self.plan.config, self.directory, data) as run_all:
+            learning = Learning(
+                grid, self.directory, self._cache(), self._is_over, self.note, run_all
+            )
+            learning.run()
         return learning.failed
 
     def _time(self, found: Collected, data: Path) -> None:

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distsgd.config import TrainConfig
+from distsgd.experiments.findings import LearningCell
 from distsgd.experiments.plan import Grid, ScalePlan
 from distsgd.experiments.scale import Scale
 
+_OTHER = {"seconds", "configuration"}  # That has the path of the rows in it.
 NUM_ROWS, NUM_TEST_ROWS = 240, 60
 
 
@@ -61,3 +63,9 @@ def begun(place: Path, **changes: Any) -> tuple[Path, Grid]:
     plan = plan_of(write_rows(place), **changes)
     Scale(place / "experiment", plan, place / "cache", lambda _: None).begin()
     return place / "experiment", Grid.of(plan, NUM_ROWS)
+
+
+def but_for_times(cell: LearningCell) -> dict[str, Any]:
+    """A learning run without its seconds."""
+    names = set(LearningCell.__slots__) - _OTHER
+    return {name: getattr(cell, name) for name in names}

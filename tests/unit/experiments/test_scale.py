@@ -10,30 +10,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from distsgd.errors import RunError
-from distsgd.experiments.findings import Findings, LearningCell
+from distsgd.experiments.findings import Findings
 from distsgd.experiments.plan import LearningKey
 from distsgd.experiments.scale import PLAN_FILE, Scale, read_plan, write
-from tests.unit.experiments.rows import begun, plan_of, write_rows
+from tests.unit.experiments.rows import begun, but_for_times, plan_of, write_rows
 
 QUICK = {"timed_s": 0.05}
-_OTHER = {"seconds", "configuration"}  # That has the path of the rows in it.
 
 
 def made(directory: Path) -> Findings:
     """What an experiment finds, in this process."""
     return Scale(directory, read_plan(directory), directory.parent / "cache", lambda _: None).run()
-
-
-def but_for_times(cell: LearningCell) -> dict[str, Any]:
-    """A learning run without its seconds."""
-    names = set(LearningCell.__slots__) - _OTHER
-    return {name: getattr(cell, name) for name in names}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What runs in the processes that Ray starts: plain classes, made actors in `actor_classes`.
 
+A plain function is made a task in `task_function`.
+
 An error in a constructor never leaves it: Ray would hand it on as text, after a restart or none.
 The first call gets it.
 """
@@ -23,6 +25,7 @@ from distsgd.errors import ClusterError, StorageError
 from distsgd.parallel import numerics
 from distsgd.parallel.launch.actors.desired_workers import sees_driver, session_of
 from distsgd.parallel.launch.actors.events import EventQueue
+from distsgd.parallel.launch.actors.task import do_task
 from distsgd.parallel.launch.calls.calls import ServerLeft, named
 from distsgd.parallel.launch.calls.head_watch import HeadWatch
 from distsgd.parallel.observer import ObserverContext, make_observer
@@ -256,3 +259,9 @@ def actor_classes(ray: Any, worker_takes: Mapping[str, Any]) -> tuple[Any, Any]:
     )(ServerActor)
     worker_class = ray.remote(max_restarts=-1, runtime_env=environment, **worker_takes)(WorkerActor)
     return server_class, worker_class
+
+
+def task_function(ray: Any, takes: Mapping[str, Any]) -> Any:
+    """`do_task` as a function of Ray's that takes these options; Ray makes none of it again."""
+    environment = {"env_vars": numerics.environment()}
+    return ray.remote(max_retries=0, runtime_env=environment, **takes)(do_task)

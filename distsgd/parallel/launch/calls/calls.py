@@ -36,12 +36,16 @@ _WAYS_OUT = {
     "TimeoutError": "is the machine or the cluster overloaded? Start again with --resume auto",
     "ConnectionError": "is the cluster up? Look with: ray status --address ADDRESS",
 }
+_TASK_DIED = (
+    "killed for want of memory by the kernel (dmesg there says so) or by hand, crashed in a "
+    "library, or gone with its node; Ray's logs know more"
+)
 _KEPT = "what the run has saved is kept (--resume auto)"
 _ELSE = f"`distsgd doctor` tries Ray alone; {_KEPT}"
 
 
 class ActorDied(ClusterError):  # noqa: N818 -- how an incarnation ends; it ends no run by itself.
-    """An actor's process is gone; the message has Ray's reason."""
+    """The process of an actor or a task is gone; the message has Ray's reason."""
 
 
 class ServerLeft(ActorDied):
@@ -82,7 +86,7 @@ class Calls:
 
         Raises:
             WaitTimeoutError: It did not come; says for what it was waited.
-            ActorDied: The actor's process is gone, or cannot be reached.
+            ActorDied: The process of the actor or task is gone, or cannot be reached.
             ActorInitError: There never was one.
             HeadLostError: There is no cluster any more.
             DistSGDError: What the call raised, if it is of ours.
@@ -103,6 +107,8 @@ class Calls:
             except Exception as error:
                 if type(error).__name__ == "OutOfMemoryError":  # Of Ray's memory monitor.
                     raise ActorDied(out_of_memory(str(error)) or shortened(error)) from error
+                if type(error).__name__ in ("WorkerCrashedError", "NodeDiedError"):
+                    raise ActorDied(_TASK_DIED) from error
                 raise
 
     def _get(self, ref: Any, timeout_s: float) -> Any:
@@ -143,6 +149,11 @@ class Calls:
         if self._head is not None and not self._head.answers():
             return ""  # It would be waited for without an end.
         return last_death(self._ray, actor)
+
+    def cancel(self, task: Any) -> None:
+        """Take a task from the queue, or end its process; of one that is about to end, do not."""
+        with contextlib.suppress(Exception):  # Already ended is as good.
+            self._ray.cancel(task, force=True)
 
     def kill(self, actor: Any, *, no_restart: bool = True) -> None:
         """End an actor, also one that does not answer."""

@@ -51,6 +51,10 @@ class BothError(RayTaskError, DataError):
     """As Ray makes it too: of the class of its cause as well."""
 
 
+class WorkerCrashedError(Exception):
+    """Of a task whose process is gone, in Ray's words."""
+
+
 class FakeRay:
     """Raises, or gives, what the test hands in as a reference."""
 
@@ -90,6 +94,7 @@ def test_result_comes_through() -> None:
         (GetTimeoutError(), WaitTimeoutError, "waited 3 s for an answer"),
         (ActorUnavailableError("no way"), ActorUnavailable, "no way"),
         (RayActorError("exit code 9"), ActorDied, "exit code 9"),
+        (WorkerCrashedError("died"), ActorDied, "killed for want of memory by the kernel"),
         (InitFailedError("died\n  File x\nImportError: no y"), ActorInitError, "ImportError: no y"),
         (
             InitFailedError("ray::W.__init__() (pid=77, ip=10.0.0.9, repr=w)\nImportError: no y"),
