@@ -139,9 +139,8 @@ class Tasks:
             if room.grows or not lack:
                 return
             if time.monotonic() >= deadline:
-                raise ClusterError(
-                    f"no run can begin: {lack}; end what takes the rest, or add nodes"
-                )
+                way_out = room.way_out(self._placement, 1)
+                raise ClusterError(f"no run can begin: {lack}; {way_out}")
             time.sleep(LOOK_S)
 
 
