@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,9 +227,14 @@ Scale(place, read_plan(place), place.parent / "cache", lambda _: None).run()
 """
 
 
-def experiment(directory: Path) -> subprocess.Popen[bytes]:
-    """One that runs in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", EXPERIMENT, str(directory)])
+@contextmanager
+def experiment(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One that runs in a process of its own; killed at the end of the block."""
+    with subprocess.Popen([sys.executable, "-c", EXPERIMENT, str(directory)]) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def num_results(directory: Path) -> int:
@@ -254,20 +260,19 @@ def test_experiment_finds_on_nodes_what_processes_find_whoever_dies(
     config = on_cluster(config_of(write_rows(place)), nodes)
     directory, grid = begun(place, timed_s=0.05, config=config)
 
-    driver = experiment(directory)
-    wait_until(nodes.tasks, 60, "a task")
-    for pid in nodes.tasks():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: num_results(directory) >= 3, 60, "three runs")
-    driver.kill()
-    driver.wait()
+    with experiment(directory):
+        wait_until(nodes.tasks, 60, "a task")
+        for pid in nodes.tasks():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: num_results(directory) >= 3, 60, "three runs")
     wait_until(lambda: not nodes.tasks(), 30, "tasks to end with their driver")
     before = num_results(directory)
 
-    driver = experiment(directory)
-    wait_until(lambda: num_results(directory) > before, 60, "another run")
-    nodes.remove_one()
-    assert driver.wait(120) == 0
+    with experiment(directory) as driver:
+        wait_until(lambda: num_results(directory) > before, 60, "another run")
+        nodes.remove_one()
+        assert driver.wait(120) == 0
     wait_until(lambda: not nodes.tasks(), 30, "tasks to end with their driver")
 
     found = made(directory)  # All is made.
