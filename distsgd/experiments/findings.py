@@ -62,7 +62,8 @@ class TimingCell:
             and `base_batch` that of one core.
         step_s: Of this cell; None where there is none.
         speed_up: Samples a second, over the baseline's in the same pairs.
-        phases_s: Seconds of a step by name: read, compute, exchange, sum, update, wait.
+        phases_s: Seconds of a step by name: read, compute, exchange, sum and update fill it. Next
+            to them wait: what the processes that computed waited for the slowest, on average.
         num_pairs: How many.
         assignment: Who computed: "server", "worker 0", ...
     """

@@ -45,7 +45,8 @@ class StepTime:
         batch: Rows of a mini-batch.
         seconds: The median over the rounds.
         phases_s: Mean seconds of a step by phase: read, compute, signal, reduce; update is what is
-            left; wait is what the server was idle meanwhile.
+            left, so that these five add up to the step. Next to them, and no part of the sum: wait,
+            what the processes that computed waited for the slowest of them, on average.
         assignment: Who computed: "server", "worker 0", ...
     """
 

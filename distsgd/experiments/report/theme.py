@@ -35,8 +35,6 @@ LIGHT = {
     "exchange": "#e69f00",
     "sum": "#009e73",
     "update": "#cc79a7",
-    "wait": "#c3c9cf",
-    "other": "#eceff2",
     "h0": "#084a7c",
     "h1": "#1f6da8",
     "h2": "#4a90c2",
@@ -70,8 +68,6 @@ DARK = LIGHT | {
     "peer2": "#5fd6de",
     "compute": "#2a86c4",
     "read": "#a9d8f2",
-    "wait": "#59636e",
-    "other": "#262d35",
     "h0": "#8fd0ff",
     "h1": "#62aee6",
     "h2": "#3f8cc6",
@@ -115,11 +111,9 @@ _SHAPES = """
 .picture .cell.failed { fill: var(--wash); stroke: var(--grid); }
 .picture .why { fill: var(--soft); }
 .picture .chosen { fill: none; stroke: var(--c1); stroke-width: 2.4; }
-.picture .hatched { fill: url(#phases-hatch); }
-.picture .hatch-line { stroke: var(--paper); stroke-width: 1.2; fill: none; opacity: 0.8; }
 .picture .phase { stroke: var(--paper); stroke-width: 0.6; }
 """
-_PHASES = ("read", "compute", "exchange", "sum", "update", "wait", "other")
+_PHASES = ("read", "compute", "exchange", "sum", "update")
 
 
 def variables(colours: dict[str, str]) -> str:
@@ -144,7 +138,6 @@ def picture_css() -> str:
         rules.append(f".picture .dot.p{number} {{ {hollow}; stroke-width: 2; }}")
     for name in _PHASES:
         ink = "#ffffff" if name == "compute" else "#1b1f24"
-        ink = "var(--ink)" if name in {"wait", "other"} else ink
         rules.append(f".picture .f-{name} {{ fill: var(--{name}); }}")
         rules.append(f".picture .on-f-{name} {{ fill: {ink}; }}")
     rules.append(".picture .f-unknown { fill: var(--c6); }")

@@ -18,8 +18,6 @@ PHASES = {
     "exchange": "exchanging",
     "sum": "summing",
     "update": "updating",
-    "wait": "waiting",
-    "other": "elsewhere",
 }
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _PEERS = {"sklearn": "scikit-learn", "torch": "PyTorch", "jax": "JAX"}

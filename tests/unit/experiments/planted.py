@@ -28,6 +28,8 @@ class Plant:
 
     Attributes:
         row_us, fixed_us, exchange_us: Of a step: each row's, each step's, each step's with workers.
+        imbalance: What the processes wait for the slowest of them, in parts of its computing; that
+            lies within a step and is no part of its sum.
         missing: Reasons by batch: the target was not reached there.
         spread: Half the relative width of every interval.
     """
@@ -40,6 +42,7 @@ class Plant:
     row_us: float = 9.0
     fixed_us: float = 30.0
     exchange_us: float = 110.0
+    imbalance: float = 0.6
     missing: Mapping[int, str] = field(default_factory=dict)
     edges: frozenset[int] = frozenset()
     spread: float = 0.04
@@ -56,12 +59,14 @@ class Plant:
         phases = {"read": 2e-6 + 1e-8 * batch, "compute": compute, "exchange": 0.0}
         phases |= {"sum": 0.0, "update": 1e-6 * self.fixed_us, "wait": 0.0}
         if workers:
-            shares = {"exchange": 0.25, "sum": 0.1, "wait": 0.65}
+            shares = {"exchange": 0.9, "sum": 0.1}
             phases |= {name: 1e-6 * self.exchange_us * part for name, part in shares.items()}
+            phases["wait"] = self.imbalance * compute
         return phases
 
     def step_s(self, batch: int, workers: int) -> float:
-        return sum(self.phases_s(batch, workers).values())
+        phases_s = self.phases_s(batch, workers)
+        return sum(phases_s.values()) - phases_s["wait"]
 
     def speed_up(self, batch: int, workers: int) -> float:
         return self.step_s(batch, 0) / self.step_s(batch, workers)

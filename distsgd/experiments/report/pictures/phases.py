@@ -22,9 +22,10 @@ from distsgd.experiments.report.chart import (
 )
 from distsgd.experiments.report.pictures.picture import Panel, Picture, batch_axis, dodge
 from distsgd.experiments.report.pictures.to_target import short_seconds
-from distsgd.experiments.report.verdicts.workers import shares
+from distsgd.experiments.report.verdicts.workers import shares, waiting
 
-_LEFT, _RIGHT, _TOP, _ROW, _BAR = 76.0, 66.0, 50.0, 19.0, 14.0
+_LEFT, _RIGHT, _TOP, _ROW, _BAR = 76.0, 114.0, 50.0, 19.0, 14.0
+_WAITING = WIDTH - 44.0
 
 
 def phases(findings: Findings) -> Picture:
@@ -32,7 +33,9 @@ def phases(findings: Findings) -> Picture:
     captions = (
         (
             "Phases: each bar is one step, its absolute time at the right; parts below 8 % carry "
-            "no number. One core, the baseline, is the first bar of each batch size."
+            "no number. One core, the baseline, is the first bar of each batch size. Waiting is no "
+            "part of the bar: it is the share of the step for which the processes that computed "
+            "waited for the slowest of them, on average."
         ),
         "Seconds a step: the same with their intervals; dotted: the fitted model.",
     )
@@ -68,9 +71,9 @@ def _bars_panel(findings: Findings) -> Panel:
     size = WIDTH, top + 16 + rows * 16 + 8
     heads = [
         svg.box((0, 0), size, "paper"),
-        svg.element("defs", _hatch()),
         svg.text((0, 14), "Phases of a step", "title"),
         svg.text((WIDTH - _RIGHT + 6, _TOP - 8), "a step", "label"),
+        svg.text((_WAITING, _TOP - 8), "waiting", "label"),
         svg.text((_LEFT, _TOP - 8), "share of the step", "label"),
     ]
     told = [
@@ -94,6 +97,9 @@ def _bar(cell: TimingCell, top: float) -> list[str]:
         parts.append(svg.marker((_LEFT + 8, top + 7), "cross", "dot missing"))
         why = cell.reason or "its phases were not measured"
         parts.append(svg.text((_LEFT + 18, top + 11), why, "key"))
+    wait = waiting(cell)
+    if wait is not None:
+        parts.append(svg.text((_WAITING, top + 11), words.percent(wait), "value"))
     return [*parts, svg.text((WIDTH - _RIGHT + 6, top + 11), took, "value")]
 
 
@@ -103,8 +109,6 @@ def _segments(known: dict[str, float], top: float) -> Iterator[str]:
     for name in _ordered(known):
         corner, size = (left, top), (known[name] * width, _BAR)
         yield svg.box(corner, size, f"phase {_colour(name)}")
-        if name == "wait":
-            yield svg.box(corner, size, "hatched")
         if known[name] >= 0.08:
             middle = left + size[0] / 2, top + 11
             yield svg.text(middle, words.percent(known[name]), f"inside on-{_colour(name)}")
@@ -125,23 +129,17 @@ def _phase_legend(cells: list[TimingCell], top: float) -> tuple[list[str], int]:
     entries = []
     for name in _ordered(dict.fromkeys(name for cell in cells for name, _ in shares(cell))):
         glyph = svg.box((-11, -6), (22, 12), f"phase {_colour(name)}")
-        if name == "wait":
-            glyph += svg.box((-11, -6), (22, 12), "hatched")
         entries.append((glyph, words.PHASES.get(name, name)))
     return legend_rows(entries, top)
-
-
-def _hatch() -> str:
-    stroke = svg.path([(0, 6), (6, 0)], "hatch-line")
-    place = {"width": 6, "height": 6, "patternUnits": "userSpaceOnUse"}
-    return svg.element("pattern", stroke, id="phases-hatch", **place)
 
 
 def _said(cell: TimingCell, most: int = 3) -> str:
     parts = [
         f"{words.percent(share)} {words.PHASES.get(name, name)}" for name, share in shares(cell)
     ]
-    return words.listed(parts[:most]) if parts else cell.reason or "not measured"
+    wait = waiting(cell)
+    idle = f"; waiting {words.percent(wait)}" if wait is not None else ""
+    return words.listed(parts[:most]) + idle if parts else cell.reason or "not measured"
 
 
 def _step_panel(findings: Findings) -> Panel:

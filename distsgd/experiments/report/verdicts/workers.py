@@ -135,19 +135,26 @@ def _step_clause(findings: Findings, cell: TimingCell) -> str:
         for name, share in shares(cell)[:2]
         if share >= 0.1
     ]
-    return f"at {size} a step of {who} takes {took}{base}, {words.listed(parts)}"
+    wait = waiting(cell)
+    idle = ""
+    if wait is not None:
+        idle = f", while its processes waited {words.percent(wait)} of it for the slowest of them"
+    return f"at {size} a step of {who} takes {took}{base}, {words.listed(parts)}{idle}"
 
 
 def shares(cell: TimingCell) -> list[tuple[str, float]]:
-    """The phases of a step by their share of it, the largest first; "other" is what is left."""
-    known = sum(cell.phases_s.values())
-    whole = max(known, cell.step_s.mid if cell.step_s else 0.0)
-    if known <= 0.0:
-        return []
-    parts = [(name, phase_s / whole) for name, phase_s in cell.phases_s.items() if phase_s]
-    if whole - known > 0.005 * whole:
-        parts.append(("other", 1.0 - known / whole))
-    return sorted(parts, key=lambda part: -part[1])
+    """The phases that fill a step by their share of it, the largest first."""
+    filling = {name: it for name, it in cell.phases_s.items() if name != "wait" and it > 0.0}
+    whole = sum(filling.values())
+    return sorted(((name, it / whole) for name, it in filling.items()), key=lambda part: -part[1])
+
+
+def waiting(cell: TimingCell) -> float | None:
+    """The share of a step for which its processes waited for the slowest; None for one process."""
+    whole = sum(it for name, it in cell.phases_s.items() if name != "wait")
+    if whole <= 0.0 or len(cell.assignment) < 2:
+        return None
+    return cell.phases_s.get("wait", 0.0) / whole
 
 
 def _why_one_core(findings: Findings) -> Verdict:
@@ -194,4 +201,5 @@ def _speed_figures(cell: TimingCell) -> dict[str, Any]:
 
 def _step_figures(cell: TimingCell) -> dict[str, Any]:
     figures = {"workers": cell.workers, **_speed_figures(cell), "phases_s": cell.phases_s}
-    return {**figures, "shares": dict(shares(cell)), "assignment": list(cell.assignment)}
+    figures |= {"shares": dict(shares(cell)), "waiting": waiting(cell)}
+    return {**figures, "assignment": list(cell.assignment)}

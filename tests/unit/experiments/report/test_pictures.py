@@ -14,6 +14,7 @@ from distsgd.experiments.findings import CriticalBatch, Findings
 from distsgd.experiments.report import theme
 from distsgd.experiments.report.pictures import pictures
 from distsgd.experiments.report.pictures.loss import digest_sentence
+from distsgd.experiments.report.verdicts.workers import shares, waiting
 from distsgd.statistics.intervals import Interval
 from tests.unit.experiments.planted import Plant, bare, findings
 
@@ -156,19 +157,19 @@ def test_phase_bars_fill_the_step_and_stand_with_its_seconds() -> None:
         widths[one[1]] = widths.get(one[1], 0.0) + float(one[2])
     assert len(widths) == 15
     for width in widths.values():
-        assert abs(width - 298.0) < 0.5
+        assert abs(width - 250.0) < 0.5
     assert "431 µs" in _texts(svg)
 
 
-def test_phases_that_do_not_fill_a_step_leave_a_rest() -> None:
-    found = findings()
-    cells = tuple(
-        replace(c, phases_s={"compute": 0.4 * c.step_s.mid}) for c in found.timings if c.step_s
-    )
-    told = _texts(_drawn(replace(found, timings=cells))["phases"])
-    assert "40 %" in told
-    assert "60 %" in told
-    assert "elsewhere" in told
+def test_waiting_stands_beside_the_bar_and_takes_nothing_of_it() -> None:
+    phases_s = {"compute": 70e-6, "exchange": 20e-6, "update": 10e-6, "wait": 60e-6}
+    cells = tuple(replace(c, phases_s=phases_s) for c in findings().timings if c.workers == 2)
+    known = pytest.approx({"compute": 0.7, "exchange": 0.2, "update": 0.1})
+    assert all(dict(shares(c)) == known for c in cells)
+    assert all(waiting(c) == pytest.approx(0.6) for c in cells)
+    told = _texts(_drawn(findings(timings=cells))["phases"])
+    for said in ("70 %", "20 %", "10 %", "60 %"):
+        assert said in told
 
 
 def test_rates_picture_marks_chosen_rates_edges_and_reasons() -> None:

@@ -131,8 +131,9 @@ SITUATIONS = {
         2,
         (
             "The step says why: at batch 1 a step of 2 workers takes 437 µs (one core: 41.0 µs), "
-            "60 % waiting and 23 % exchanging; at the whole batch a step of 2 workers takes 6.91 "
-            "ms (one core: 13.0 ms), 94 % computing"
+            "82 % exchanging, while its processes waited 0.6 % of it for the slowest of them; at "
+            "the whole batch a step of 2 workers takes 6.91 ms (one core: 13.0 ms), 94 % "
+            "computing, while its processes waited 56 % of it for the slowest of them."
         ),
     ),
     "the plan left them out": (
