@@ -14,12 +14,13 @@ from statistics import median
 import numpy as np
 
 from distsgd.errors import ConfigError
-from distsgd.experiments.findings import GridCell, LearningCell, TimingCell
+from distsgd.experiments.findings import GridCell, LearningCell, TimingCell, mean_rows
 from distsgd.experiments.learning import Chosen, Learning
 from distsgd.experiments.learning_run import Learned, losses_of, noise_scale_of
 from distsgd.experiments.plan import Grid, LearningKey, TimingKey
 from distsgd.experiments.products import FullKey, FullRun, FullRuns, chosen_runs, step_seconds
-from distsgd.experiments.timing import Pair, read_pairs
+from distsgd.experiments.timing import read_pairs
+from distsgd.lab.step_time import StepTime
 from distsgd.parallel.server.target import Target
 from distsgd.statistics.intervals import (
     Interval,
@@ -109,7 +110,7 @@ class Collected:
 
     def _timed(self, key: TimingKey) -> TimingCell:
         pairs = read_pairs(self.directory, key)
-        speeds = [(pair.candidate.batch / pair.candidate.seconds, _rate(pair)) for pair in pairs]
+        speeds = [(self._rate(pair.candidate), self._rate(pair.baseline)) for pair in pairs]
         return TimingCell(
             batch=key.batch,
             base_batch=key.base_batch,
@@ -123,6 +124,10 @@ class Collected:
             assignment=pairs[-1].candidate.assignment if pairs else (),
             reason="" if pairs else "out of budget",
         )
+
+    def _rate(self, timed: StepTime) -> float:
+        """Samples a second."""
+        return mean_rows(timed.batch, self.grid.num_rows) / timed.seconds
 
     def _baseline(self, batch: int) -> TimingCell:
         keys = [key for key in self.grid.timings if key.base_batch == batch]
@@ -219,10 +224,6 @@ class Collected:
 
 def _before_last(curve: list[tuple[int, float | None]]) -> int:
     return curve[-2][0] if len(curve) > 1 else 0
-
-
-def _rate(pair: Pair) -> float:
-    return pair.baseline.batch / pair.baseline.seconds
 
 
 def _interval(values: list[float]) -> Interval | None:

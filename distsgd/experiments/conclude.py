@@ -25,6 +25,7 @@ from distsgd.experiments.findings import (
     PeerCell,
     StepTimeModel,
     TimingCell,
+    mean_rows,
 )
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns
@@ -74,7 +75,7 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
             _by_noise(learned),
             _by_branching(Branching(grid, found.directory, None), chosen, found.failed),
         ),
-        step_time=_step_time(timed),
+        step_time=_step_time(timed, grid.num_rows),
         peers=peers,
         cost=tuple(_cost(peer, cells) for peer in peers if peer.time_s is not None),
         products=tuple(map(_sentence, full)),
@@ -97,7 +98,7 @@ def _network(model: Model) -> str:
 def _hyperbola(grid: Grid, learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatch | str:
     """The fit through steps to target; or why there is none."""
     runs = [run for run in learned if not run.is_trial]
-    batch_N = np.array([run.batch for run in runs], np.float64)
+    batch_N = np.array([mean_rows(run.batch, grid.num_rows) for run in runs], np.float64)
     missed_N = np.array([float(_missed(grid, run)) for run in runs])
     met_N = np.array([math.inf if run.steps is None else float(run.steps) for run in runs])
     try:
@@ -155,12 +156,9 @@ def _by_branching(
     return CriticalBatch(way="branching", batch=None, how=how, reason=reason)
 
 
-def _step_time(timed: tuple[TimingCell, ...]) -> StepTimeModel | None:
-    cells = [
-        Cell(it.batch, it.workers, it.step_s.mid)
-        for it in timed
-        if it.step_s is not None and not it.is_weak
-    ]
+def _step_time(timed: tuple[TimingCell, ...], num_rows: int) -> StepTimeModel | None:
+    known = [(it, it.step_s.mid) for it in timed if it.step_s is not None and not it.is_weak]
+    cells = [Cell(mean_rows(it.batch, num_rows), it.workers, seconds) for it, seconds in known]
     try:
         model = fit_step_time(cells, cores=num_cores())
         error, worst = left_out_errors(cells, cores=num_cores())
@@ -173,7 +171,8 @@ def _step_time(timed: tuple[TimingCell, ...]) -> StepTimeModel | None:
         held_out_error=error,
         worst_error=worst,
         predicted=tuple(
-            (it.batch, it.workers, model.seconds(it.batch, it.workers)) for it in cells
+            (it.batch, it.workers, model.seconds(cell.batch, cell.workers))
+            for (it, _), cell in zip(known, cells, strict=True)
         ),
     )
 

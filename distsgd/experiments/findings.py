@@ -8,9 +8,19 @@ Units: seconds end in ``_s``, rows are samples; a batch is given in rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from distsgd.statistics.intervals import Interval
+
+
+def mean_rows(batch: float, num_rows: int) -> float:
+    """Rows of a mini-batch of `batch` rows, on average: the last of an epoch may be shorter.
+
+    >>> mean_rows(100, 240), mean_rows(120, 240), mean_rows(240, 240)
+    (80.0, 120.0, 240.0)
+    """
+    return num_rows / math.ceil(num_rows / batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,7 @@ class TimingCell:
         is_weak: Was the batch made to grow with the workers? Then `batch` is already the product,
             and `base_batch` that of one core.
         step_s: Of this cell; None where there is none.
-        speed_up: Samples a second, over the baseline's in the same pairs.
+        speed_up: Samples a second, over the baseline's in the same pairs; both by `mean_rows`.
         phases_s: Seconds of a step by name: read, compute, exchange, sum and update fill it. Next
             to them wait: what the processes that computed waited for the slowest, on average.
         num_pairs: How many.

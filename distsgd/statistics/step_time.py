@@ -24,9 +24,9 @@ _NUM_CONSTANTS = 3
 
 
 class Cell(NamedTuple):
-    """A measured step time: `seconds` a step with `batch` rows and `workers` workers."""
+    """A measured step time: `seconds` a step with `batch` rows (a mean) and `workers` workers."""
 
-    batch: int
+    batch: float
     workers: int
     seconds: float
 
@@ -54,7 +54,7 @@ class StepTime:
     worker_s: float
     cores: int
 
-    def seconds(self, batch: int, workers: int) -> float:
+    def seconds(self, batch: float, workers: int) -> float:
         """Predicted seconds of a step."""
         constants = (self.fixed_s, self.row_s, self.worker_s)
         return float(np.dot(_terms(batch, workers, self.cores), constants))
@@ -153,5 +153,5 @@ def _microseconds(seconds: float) -> str:
     return f"{float(f'{1e6 * seconds:.3g}'):.10g} µs"
 
 
-def _terms(batch: int, workers: int, cores: int) -> Float64:
+def _terms(batch: float, workers: int, cores: int) -> Float64:
     return np.array([1.0, batch / min(max(workers, 1), cores), workers], np.float64)

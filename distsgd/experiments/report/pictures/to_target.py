@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from distsgd.experiments.findings import Findings, GridCell
+from distsgd.experiments.findings import Findings, GridCell, mean_rows
 from distsgd.experiments.report import words
 from distsgd.experiments.report.chart import (
     BASE,
@@ -32,7 +32,8 @@ def to_target(findings: Findings) -> Picture:
         (
             "Steps: updates until an evaluation met the target; median over seeds, the bar is its "
             f"interval (evaluations are {words.count(findings.grid_samples)} samples apart, which "
-            "is part of it). On the perfect-scaling line twice the rows a step halve the steps."
+            "is part of it). On the perfect-scaling line twice the rows a step halve the steps; "
+            "rows a step are the mean over an epoch, whose last mini-batch may be shorter."
         ),
         "Time: steps times seconds a step, with the interval of both.",
         *(
@@ -54,12 +55,12 @@ def _steps_panel(findings: Findings) -> Panel:
     num_spans = sum(way.batch is not None for way in findings.critical)
     chart = Chart("steps-to-target", title, _axis(findings), y, num_spans=num_spans)
     if cells and cells[0].steps:
-        first, steps = cells[0].batch, cells[0].steps.mid
-        points = [(x, steps * first / x) for x in _along(chart)]
-        chart.curve(points, IDEAL)
+        samples = cells[0].steps.mid * mean_rows(cells[0].batch, findings.num_rows)
+        chart.curve([(x, samples / mean_rows(x, findings.num_rows)) for x in _along(chart)], IDEAL)
     if findings.fit is not None:
         least, critical = findings.fit
-        chart.curve([(x, least * (1 + critical / x)) for x in _along(chart)], MODEL)
+        rows = [(x, mean_rows(x, findings.num_rows)) for x in _along(chart)]
+        chart.curve([(x, least * (1 + critical / mean)) for x, mean in rows], MODEL)
     one_core = Style(BASE.colour, "", BASE.marker)
     joined = [(float(cell.batch), cell.steps.mid) for cell in cells if cell.steps]
     for run in _neighbours(findings, joined):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from distsgd.experiments.findings import CriticalBatch, Findings, GridCell
+from distsgd.experiments.findings import CriticalBatch, Findings, GridCell, mean_rows
 from distsgd.experiments.report import words
 from distsgd.experiments.report.verdicts.verdict import Verdict
 
@@ -37,7 +37,8 @@ def steps_saved(findings: Findings) -> Verdict:
         return Verdict(words.sentence(text), figures)
     assert first.steps is not None
     assert last.steps is not None
-    more, fewer = last.batch / first.batch, first.steps.mid / last.steps.mid
+    first_rows, last_rows = (mean_rows(cell.batch, findings.num_rows) for cell in (first, last))
+    more, fewer = last_rows / first_rows, first.steps.mid / last.steps.mid
     figures |= {"rows_ratio": more, "steps_ratio": fewer}
     text = (
         f"from {words.batch(findings, first.batch)} to {words.batch(findings, last.batch)}, "

@@ -166,6 +166,11 @@ SITUATIONS = {
             "branching, within each other's intervals."
         ),
     ),
+    "rows a step are those of an epoch with its short last batch": (
+        findings(Plant(batches=(64, 1000))),
+        3,
+        "From batch 64 to batch 1,000, 12 times the rows a step",
+    ),
     "one batch": (
         findings(Plant(batches=(64,))),
         3,
