@@ -14,7 +14,13 @@ from statistics import median
 import numpy as np
 
 from distsgd.errors import ConfigError
-from distsgd.experiments.findings import GridCell, LearningCell, TimingCell, mean_rows
+from distsgd.experiments.findings import (
+    GridCell,
+    LearningCell,
+    TimedPlan,
+    TimingCell,
+    mean_rows,
+)
 from distsgd.experiments.learning import Chosen, Learning
 from distsgd.experiments.learning_run import Learned, losses_of, noise_scale_of
 from distsgd.experiments.plan import Grid, LearningKey, TimingKey
@@ -110,6 +116,7 @@ class Collected:
 
     def _timed(self, key: TimingKey) -> TimingCell:
         pairs = read_pairs(self.directory, key)
+        plans = _plans([pair.candidate for pair in pairs])
         speeds = [(self._rate(pair.candidate), self._rate(pair.baseline)) for pair in pairs]
         return TimingCell(
             batch=key.batch,
@@ -119,9 +126,9 @@ class Collected:
             step_s=_interval([pair.candidate.seconds for pair in pairs]),
             baseline_s=_interval([pair.baseline.seconds for pair in pairs]),
             speed_up=_ratio(speeds),
-            phases_s=_phases([pair.candidate.phases_s for pair in pairs]),
+            phases_s=_phases([pair.candidate for pair in pairs], plans),
             num_pairs=len(pairs),
-            assignment=pairs[-1].candidate.assignment if pairs else (),
+            plans=plans,
             reason="" if pairs else "out of budget",
         )
 
@@ -132,6 +139,7 @@ class Collected:
     def _baseline(self, batch: int) -> TimingCell:
         keys = [key for key in self.grid.timings if key.base_batch == batch]
         pairs = [pair for key in keys for pair in read_pairs(self.directory, key)]
+        plans = _plans([pair.baseline for pair in pairs])
         seconds = _interval(step_seconds(self.grid, self.directory, batch, 0))
         return TimingCell(
             batch=batch,
@@ -141,9 +149,9 @@ class Collected:
             step_s=seconds,
             baseline_s=seconds,
             speed_up=None,
-            phases_s=_phases([pair.baseline.phases_s for pair in pairs]),
+            phases_s=_phases([pair.baseline for pair in pairs], plans),
             num_pairs=len(pairs),
-            assignment=("server",),
+            plans=plans,
             reason="" if pairs else "out of budget",
         )
 
@@ -216,6 +224,7 @@ class Collected:
             step_s=timing.step_s,
             time_s=product_interval(steps, timing.step_s) if steps and timing.step_s else None,
             full_run_s=full_run_s,
+            plans=timing.plans,
             efficiency=_divided(timing.speed_up, max(1, timing.workers)),
             verdict=verdict(timing.speed_up, 1.0) if timing.speed_up and timing.workers else "",
             reason="; ".join(reasons),
@@ -246,12 +255,25 @@ def _divided(interval: Interval | None, by: int) -> Interval | None:
     return Interval(interval.low / by, interval.mid / by, interval.high / by)
 
 
-def _phases(measured: list[dict[str, float]]) -> dict[str, float]:
-    """Medians over the pairs, by the report's names."""
+def _plans(measured: list[StepTime]) -> tuple[TimedPlan, ...]:
+    """Who computed, and how often; the commonest first."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for one in measured:
+        found.setdefault(one.assignment, []).append(one.seconds)
+    plans = [
+        TimedPlan(assignment=assignment, num_pairs=len(seconds), step_s=median(seconds))
+        for assignment, seconds in found.items()
+    ]
+    return tuple(sorted(plans, key=lambda plan: (-plan.num_pairs, plan.assignment)))
+
+
+def _phases(measured: list[StepTime], plans: tuple[TimedPlan, ...]) -> dict[str, float]:
+    """Medians over the pairs of the commonest plan, by the report's names."""
+    some = [one.phases_s for one in measured if one.assignment == plans[0].assignment]
     return {
-        name: median(max(0.0, one[phase]) for one in measured)
+        name: median(max(0.0, phases_s[phase]) for phases_s in some)
         for phase, name in _PHASES.items()
-        if measured
+        if some
     }
 
 

@@ -63,6 +63,21 @@ class LearningCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimedPlan:
+    """Those pairs of a timed cell in which the same processes computed.
+
+    Attributes:
+        assignment: Who computed: "server", "worker 0", ...
+        num_pairs: How many.
+        step_s: The median over them.
+    """
+
+    assignment: tuple[str, ...]
+    num_pairs: int
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimingCell:
     """Steps timed at a batch size and a number of workers, in pairs with the one-core baseline.
 
@@ -73,9 +88,10 @@ class TimingCell:
         step_s: Of this cell; None where there is none.
         speed_up: Samples a second, over the baseline's in the same pairs; both by `mean_rows`.
         phases_s: Seconds of a step by name: read, compute, exchange, sum and update fill it. Next
-            to them wait: what the processes that computed waited for the slowest, on average.
+            to them wait: what the processes that computed waited for the slowest, on average. Of
+            the commonest plan.
         num_pairs: How many.
-        assignment: Who computed: "server", "worker 0", ...
+        plans: Who computed, which each run finds for itself; the commonest first.
     """
 
     batch: int
@@ -87,8 +103,13 @@ class TimingCell:
     speed_up: Interval | None
     phases_s: dict[str, float]
     num_pairs: int
-    assignment: tuple[str, ...]
+    plans: tuple[TimedPlan, ...]
     reason: str
+
+    @property
+    def assignment(self) -> tuple[str, ...]:
+        """Who computed in most of the pairs."""
+        return self.plans[0].assignment if self.plans else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +121,7 @@ class GridCell:
         steps_range: Fewest and most over the seeds.
         time_s: To target: steps times seconds a step.
         full_run_s: The same, measured by a run in full; None where it was not made.
+        plans: Of its timing.
         efficiency: Speed-up over the workers there are cores for (`max(1, workers)`).
         verdict: Is it faster to the target than one core at the same batch? "pass", "fail" or
             "inconclusive"; "" for the baseline itself.
@@ -117,6 +139,7 @@ class GridCell:
     step_s: Interval | None
     time_s: Interval | None
     full_run_s: float | None
+    plans: tuple[TimedPlan, ...]
     efficiency: Interval | None
     verdict: str
     reason: str

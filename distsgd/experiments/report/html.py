@@ -175,7 +175,7 @@ def _body(rows: list[table.Row]) -> str:
                 f"<td{span}>{figure(row.steps)}{_below(row.steps_range, row.num_seeds)}</td>",
             ]
         cells += [
-            f'<td class="text">{escape(row.who)}</td>',
+            f'<td class="text">{escape(row.who)}{_below(row.plan)}</td>',
             f"<td>{figure(row.step)}</td>",
             f"<td>{figure(row.time)}{_below(row.full_run)}</td>",
             f"<td>{figure(row.efficiency)}</td>",

@@ -24,6 +24,7 @@ class Row:
     """A row as it is read; `steps` to `time` say the reason where a figure is missing.
 
     Attributes:
+        plan: Which processes computed.
         is_edge: Does the chosen rate lie at the edge of its range?
         is_first: Is it the first of its batch size? The others repeat batch, rate and steps.
         kind: "base" for one core, "cell" for workers, "peer" for what is no part of this project.
@@ -36,6 +37,7 @@ class Row:
     steps_range: str
     num_seeds: str
     who: str
+    plan: str
     step: str
     time: str
     full_run: str
@@ -70,6 +72,7 @@ def _row(findings: Findings, cell: GridCell, *, is_first: bool) -> Row:
         steps_range=steps_range,
         num_seeds=f"{cell.num_reached} of {cell.num_seeds} seeds" if cell.num_seeds else "",
         who=words.workers(cell.workers),
+        plan=words.plan(cell.plans) if cell.workers else "",
         step=missing if cell.step_s is None else words.seconds_within(cell.step_s),
         time=missing if cell.time_s is None else words.seconds_within(cell.time_s),
         full_run="" if cell.full_run_s is None else f"in full {words.seconds(cell.full_run_s)}",
@@ -98,6 +101,7 @@ def _peer_row(findings: Findings, peer: PeerCell) -> Row:
         steps_range="",
         num_seeds="",
         who=f"{words.peer(peer.peer, peer.version)}, all cores",
+        plan="",
         step=missing if peer.step_s is None else words.seconds(peer.step_s),
         time=missing if peer.time_s is None else words.seconds(peer.time_s),
         full_run="",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distsgd.experiments.findings import Findings
+from distsgd.experiments.findings import Findings, TimedPlan
 from distsgd.statistics.intervals import Interval
 
 PHASES = {
@@ -164,6 +164,19 @@ def workers(number: int) -> str:
     if number == 0:
         return "one core"
     return f"{number} worker" if number == 1 else f"{number} workers"
+
+
+def plan(plans: Sequence[TimedPlan]) -> str:
+    """Which processes computed; where that was not the same in all pairs, in how many.
+
+    >>> plan([TimedPlan(assignment=("server", "worker 0"), num_pairs=5, step_s=0.1)])
+    'server and worker 0'
+    """
+    if len(plans) < 2:
+        return "".join(listed(one.assignment) for one in plans)
+    total = sum(one.num_pairs for one in plans)
+    told = [f"{listed(one.assignment)} in {one.num_pairs} of {total}" for one in plans]
+    return f"mixed: {', '.join(told)}"
 
 
 def cores(number: int) -> str:

@@ -15,6 +15,7 @@ from distsgd.experiments.findings import (
     LearningCell,
     PeerCell,
     StepTimeModel,
+    TimedPlan,
     TimingCell,
 )
 from distsgd.statistics.intervals import Interval
@@ -163,12 +164,19 @@ def _timings(it: Plant) -> list[TimingCell]:
             speed_up=it.within(it.speed_up(batch, workers)) if workers else None,
             phases_s=it.phases_s(batch, workers),
             num_pairs=5,
-            assignment=tuple(f"worker {i}" for i in range(workers)) or ("server",),
+            plans=_plans(it, batch, workers),
             reason="",
         )
         for batch in it.batches
         for workers in it.workers
     ]
+
+
+def _plans(it: Plant, batch: int, workers: int) -> tuple[TimedPlan, ...]:
+    """One worker shares the step with the server, more of them compute it alone."""
+    who = {0: ("server",), 1: ("server", "worker 0")}
+    assignment = who.get(workers) or tuple(f"worker {i}" for i in range(workers))
+    return (TimedPlan(assignment=assignment, num_pairs=5, step_s=it.step_s(batch, workers)),)
 
 
 def _grid(it: Plant) -> list[GridCell]:
@@ -193,6 +201,7 @@ def _cell(it: Plant, batch: int, workers: int) -> GridCell:
         step_s=it.within(step_s),
         time_s=None if reason else it.within(steps * step_s, 3),
         full_run_s=steps * step_s if (batch, workers) == (64, 2) and not reason else None,
+        plans=_plans(it, batch, workers),
         efficiency=efficiency if workers else None,
         verdict=verdict if workers else "",
         reason=reason,

@@ -55,3 +55,13 @@ def test_samples_a_second_of_batches_with_a_short_last_one_are_those_of_an_epoch
     assert cell.speed_up is not None
     assert cell.speed_up.mid == pytest.approx(samples_per_s(200, 1.5) / samples_per_s(100, 1.0))
     assert cell.speed_up.mid == pytest.approx(1.0)
+
+
+def test_phases_are_those_of_the_commonest_plan_and_all_plans_are_counted(tmp_path: Path) -> None:
+    shared = ("server", "worker 0")
+    candidates = [step(60, 2.0, shared)] * 3 + [step(60, 5.0)] * 2
+    cell = timed(tmp_path, TimingKey(60, 2, 60), [(step(60, 4.0), one) for one in candidates])
+    plans = [(one.assignment, one.num_pairs, one.step_s) for one in cell.plans]
+    assert plans == [(shared, 3, 2.0), (SERVER, 2, 5.0)]
+    assert cell.assignment == shared
+    assert cell.phases_s["compute"] == 2.0

@@ -30,7 +30,7 @@ _WAITING = WIDTH - 44.0
 
 def phases(findings: Findings) -> Picture:
     """Both panels."""
-    captions = (
+    captions: tuple[str, ...] = (
         (
             "Phases: each bar is one step, its absolute time at the right; parts below 8 % carry "
             "no number. One core, the baseline, is the first bar of each batch size. Waiting is no "
@@ -39,8 +39,18 @@ def phases(findings: Findings) -> Picture:
         ),
         "Seconds a step: the same with their intervals; dotted: the fitted model.",
     )
+    captions += tuple(_mixed(findings))
     panels = _bars_panel(findings), _step_panel(findings)
     return Picture("phases", "Where a step goes", captions, panels)
+
+
+def _mixed(findings: Findings) -> Iterator[str]:
+    """Of each cell whose pairs did not all have the same plan."""
+    for cell in findings.timings:
+        if len(cell.plans) > 1 and not cell.is_weak:
+            at = f"{words.batch(findings, cell.batch)}, {words.workers(cell.workers)}"
+            who = words.listed(cell.assignment)
+            yield f"{at}, {words.plan(cell.plans)} pairs: the bar is a step of {who}."
 
 
 def _bars_panel(findings: Findings) -> Panel:

@@ -128,8 +128,10 @@ def _step_clause(findings: Findings, cell: TimingCell) -> str:
     size, who = words.batch(findings, cell.batch), words.workers(cell.workers)
     took = words.seconds(cell.step_s.mid) if cell.step_s else "an unknown time"
     base = f" (one core: {words.seconds(cell.baseline_s.mid)})" if cell.baseline_s else ""
+    mixed = f" ({words.plan(cell.plans)} pairs)" if len(cell.plans) > 1 else ""
     if not any(name.startswith("worker") for name in cell.assignment):
-        return f"at {size} the plan left the step to the server, {took}{base}, while {who} rested"
+        left = f"the plan left the step to the server{mixed}"
+        return f"at {size} {left}, {took}{base}, while {who} rested"
     parts = [
         f"{words.percent(share)} {words.PHASES.get(name, name)}"
         for name, share in shares(cell)[:2]
@@ -139,7 +141,7 @@ def _step_clause(findings: Findings, cell: TimingCell) -> str:
     idle = ""
     if wait is not None:
         idle = f", while its processes waited {words.percent(wait)} of it for the slowest of them"
-    return f"at {size} a step of {who} takes {took}{base}, {words.listed(parts)}{idle}"
+    return f"at {size} a step of {who}{mixed} takes {took}{base}, {words.listed(parts)}{idle}"
 
 
 def shares(cell: TimingCell) -> list[tuple[str, float]]:
@@ -202,4 +204,4 @@ def _speed_figures(cell: TimingCell) -> dict[str, Any]:
 def _step_figures(cell: TimingCell) -> dict[str, Any]:
     figures = {"workers": cell.workers, **_speed_figures(cell), "phases_s": cell.phases_s}
     figures |= {"shares": dict(shares(cell)), "waiting": waiting(cell)}
-    return {**figures, "assignment": list(cell.assignment)}
+    return {**figures, "plans": list(cell.plans)}

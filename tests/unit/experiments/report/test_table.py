@@ -16,7 +16,7 @@ def test_table_has_a_row_for_each_cell_and_each_peer() -> None:
 
 def test_table_says_each_figure_with_its_interval() -> None:
     row = next(row for row in rows(findings()) if (row.batch, row.who) == ("64", "2 workers"))
-    assert row.rate == "0.1"
+    assert (row.rate, row.plan) == ("0.1", "worker 0 and worker 1")
     assert (row.steps, row.steps_range, row.num_seeds) == ("229", "213 to 252", "3 of 3 seeds")
     assert row.step == "431 µs (413 to 448)"
     assert row.time == "98.6 ms (86.8 to 110)"

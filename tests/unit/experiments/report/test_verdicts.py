@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from distsgd.experiments.findings import CriticalBatch, Findings, PeerCell
+from distsgd.experiments.findings import CriticalBatch, Findings, PeerCell, TimedPlan
 from distsgd.experiments.report.verdicts import Verdict, verdicts
 from distsgd.statistics.intervals import Interval
 from tests.unit.experiments.planted import Plant, bare, findings
 
 UNREACHED = dict.fromkeys(Plant().batches, "target not reached")
+
+
+MIXED = (
+    TimedPlan(assignment=("worker 0", "worker 1"), num_pairs=9, step_s=1e-4),
+    TimedPlan(assignment=("server",), num_pairs=3, step_s=2e-4),
+)
 
 
 def _peer(**changes: Any) -> PeerCell:
@@ -137,9 +143,17 @@ SITUATIONS = {
         ),
     ),
     "the plan left them out": (
-        _timed(2, assignment=("server",)),
+        _timed(2, plans=(TimedPlan(assignment=("server",), num_pairs=5, step_s=1e-4),)),
         2,
         "at batch 1 the plan left the step to the server, 147 µs (one core: 41.0 µs)",
+    ),
+    "the plans were mixed": (
+        _timed(2, plans=MIXED),
+        2,
+        (
+            "at batch 1 a step of 2 workers (mixed: worker 0 and worker 1 in 9 of 12, server in 3 "
+            "of 12 pairs) takes 147 µs"
+        ),
     ),
     "more workers": (
         findings(Plant(workers=(0, 1, 2, 4))),
