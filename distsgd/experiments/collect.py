@@ -118,6 +118,10 @@ class Collected:
         pairs = read_pairs(self.directory, key)
         plans = _plans([pair.candidate for pair in pairs])
         speeds = [(self._rate(pair.candidate), self._rate(pair.baseline)) for pair in pairs]
+        shares = [
+            (rate / len(pair.candidate.assignment), base)
+            for pair, (rate, base) in zip(pairs, speeds, strict=True)
+        ]
         return TimingCell(
             batch=key.batch,
             base_batch=key.base_batch,
@@ -126,6 +130,7 @@ class Collected:
             step_s=_interval([pair.candidate.seconds for pair in pairs]),
             baseline_s=_interval([pair.baseline.seconds for pair in pairs]),
             speed_up=_ratio(speeds),
+            efficiency=_ratio(shares),
             phases_s=_phases([pair.candidate for pair in pairs], plans),
             num_pairs=len(pairs),
             plans=plans,
@@ -149,6 +154,7 @@ class Collected:
             step_s=seconds,
             baseline_s=seconds,
             speed_up=None,
+            efficiency=None,
             phases_s=_phases([pair.baseline for pair in pairs], plans),
             num_pairs=len(pairs),
             plans=plans,
@@ -225,7 +231,7 @@ class Collected:
             time_s=product_interval(steps, timing.step_s) if steps and timing.step_s else None,
             full_run_s=full_run_s,
             plans=timing.plans,
-            efficiency=_divided(timing.speed_up, max(1, timing.workers)),
+            efficiency=timing.efficiency,
             verdict=verdict(timing.speed_up, 1.0) if timing.speed_up and timing.workers else "",
             reason="; ".join(reasons),
         )
@@ -247,12 +253,6 @@ def _ratio(pairs: list[tuple[float, float]]) -> Interval | None:
         return ratio_interval(np.array(pairs).reshape(-1, 2))
     except ConfigError:
         return None
-
-
-def _divided(interval: Interval | None, by: int) -> Interval | None:
-    if interval is None:
-        return None
-    return Interval(interval.low / by, interval.mid / by, interval.high / by)
 
 
 def _plans(measured: list[StepTime]) -> tuple[TimedPlan, ...]:

@@ -157,8 +157,8 @@ def _by_branching(
 
 
 def _step_time(timed: tuple[TimingCell, ...], num_rows: int) -> StepTimeModel | None:
-    known = [(it, it.step_s.mid) for it in timed if it.step_s is not None and not it.is_weak]
-    cells = [Cell(mean_rows(it.batch, num_rows), it.workers, seconds) for it, seconds in known]
+    known = [it for it in timed if it.step_s is not None and not it.is_weak]
+    cells = [_model_cell(it, mean_rows(it.batch, num_rows)) for it in known]
     try:
         model = fit_step_time(cells, cores=num_cores())
         error, worst = left_out_errors(cells, cores=num_cores())
@@ -166,15 +166,24 @@ def _step_time(timed: tuple[TimingCell, ...], num_rows: int) -> StepTimeModel | 
         return None
     us = {"fixed": model.fixed_s, "row": model.row_s, "worker": model.worker_s}
     return StepTimeModel(
-        formula="fixed + row x rows / min(max(workers, 1), cores) + worker x workers",
+        formula=(
+            "fixed + row x rows / min(processes that computed, cores) + worker x workers among them"
+        ),
         constants_us={name: 1e6 * seconds for name, seconds in us.items()},
         held_out_error=error,
         worst_error=worst,
         predicted=tuple(
-            (it.batch, it.workers, model.seconds(cell.batch, cell.workers))
-            for (it, _), cell in zip(known, cells, strict=True)
+            (it.batch, it.workers, model.seconds(cell.rows, cell.processes, cell.workers))
+            for it, cell in zip(known, cells, strict=True)
         ),
     )
+
+
+def _model_cell(timing: TimingCell, rows: float) -> Cell:
+    """A step of the plan that was the commonest, by those that computed it."""
+    plan = timing.plans[0]
+    workers = sum(name != "server" for name in plan.assignment)
+    return Cell(rows, len(plan.assignment), workers, plan.step_s)
 
 
 def _cost(peer: PeerCell, cells: tuple[GridCell, ...]) -> CostLine:

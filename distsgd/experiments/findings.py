@@ -90,6 +90,7 @@ class TimingCell:
         phases_s: Seconds of a step by name: read, compute, exchange, sum and update fill it. Next
             to them wait: what the processes that computed waited for the slowest, on average. Of
             the commonest plan.
+        efficiency: Speed-up over the number of processes that computed, pair by pair.
         num_pairs: How many.
         plans: Who computed, which each run finds for itself; the commonest first.
     """
@@ -101,6 +102,7 @@ class TimingCell:
     step_s: Interval | None
     baseline_s: Interval | None
     speed_up: Interval | None
+    efficiency: Interval | None
     phases_s: dict[str, float]
     num_pairs: int
     plans: tuple[TimedPlan, ...]
@@ -122,7 +124,8 @@ class GridCell:
         time_s: To target: steps times seconds a step.
         full_run_s: The same, measured by a run in full; None where it was not made.
         plans: Of its timing.
-        efficiency: Speed-up over the workers there are cores for (`max(1, workers)`).
+        efficiency: Of its timing: speed-up over the processes that computed; of more than one
+            worker not all need have.
         verdict: Is it faster to the target than one core at the same batch? "pass", "fail" or
             "inconclusive"; "" for the baseline itself.
         reason: What is missing and why; "".
@@ -180,10 +183,11 @@ class StepTimeModel:
     """Seconds a step as a function of batch and workers, fitted.
 
     Attributes:
+        formula: Of rows, processes that computed, and workers among them.
         constants_us: By name, in microseconds.
         held_out_error: Median relative error on cells that were left out of the fit.
         worst_error: The worst of them.
-        predicted: (batch, workers, seconds).
+        predicted: (batch, workers, seconds), for the plan that was the commonest there.
     """
 
     formula: str

@@ -1,9 +1,9 @@
-"""A model of the time of a step over the batch size and the workers, and who beats a peer.
+"""A model of the time of a step over its rows and who computes them, and who beats a peer.
 
-``t = fixed + row · b / max(k, 1) + worker · k``: the rows are shared by k workers, each worker
-costs an exchange, and the update and all else that depends on neither are one constant, since no
-choice of b and k tells them apart. With 0 workers the server computes alone and nothing is
-exchanged. No I/O here.
+``t = fixed + row · b / p + worker · k``: the rows are shared by p processes, the k workers among
+them cost an exchange each, and the update and all else that depends on neither are one constant,
+since no choice of b, p and k tells them apart. The server may be one of the p; where it computes
+alone, nothing is exchanged. No I/O here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,17 @@ _NUM_CONSTANTS = 3
 
 
 class Cell(NamedTuple):
-    """A measured step time: `seconds` a step with `batch` rows (a mean) and `workers` workers."""
+    """A measured step time.
 
-    batch: float
+    Attributes:
+        rows: Of a mini-batch, on average.
+        processes: That computed them, 1 or more: the server, workers, or both.
+        workers: How many of these were workers.
+        seconds: Of a step.
+    """
+
+    rows: float
+    processes: int
     workers: int
     seconds: float
 
@@ -39,13 +47,13 @@ class StepTime:
         fixed_s: Seconds a step for the update and all that neither rows nor workers change.
         row_s: Seconds to compute one row.
         worker_s: Seconds a step to exchange weights and gradients with one worker.
-        cores: How many workers compute at once; more of them share these.
+        cores: How many processes compute at once; more of them share these.
 
     Examples:
         >>> model = StepTime(100e-6, 2e-6, 50e-6, cores=2)
         >>> print(model)
-        fixed 100 µs + row 2 µs x rows / min(workers, 2) + worker 50 µs x workers
-        >>> round(model.seconds(256, 2) * 1e6), round(model.seconds(256, 0) * 1e6)
+        fixed 100 µs + row 2 µs x rows / min(processes, 2) + worker 50 µs x workers
+        >>> round(model.seconds(256, 2, 2) * 1e6), round(model.seconds(256, 1, 0) * 1e6)
         (456, 612)
     """
 
@@ -54,14 +62,14 @@ class StepTime:
     worker_s: float
     cores: int
 
-    def seconds(self, batch: float, workers: int) -> float:
-        """Predicted seconds of a step."""
+    def seconds(self, rows: float, processes: int, workers: int) -> float:
+        """Predicted seconds of a step; the arguments are those of a `Cell`."""
         constants = (self.fixed_s, self.row_s, self.worker_s)
-        return float(np.dot(_terms(batch, workers, self.cores), constants))
+        return float(np.dot(_terms(rows, processes, workers, self.cores), constants))
 
     def __str__(self) -> str:
         fixed, row, worker = map(_microseconds, (self.fixed_s, self.row_s, self.worker_s))
-        shared = f"rows / min(workers, {self.cores})"
+        shared = f"rows / min(processes, {self.cores})"
         return f"fixed {fixed} + row {row} x {shared} + worker {worker} x workers"
 
 
@@ -73,19 +81,19 @@ def fit_step_time(cells: Sequence[Cell], *, cores: int) -> StepTime:
     Problems", 1974, chapter 23: it is the unconstrained one of its own positive terms).
 
     Args:
-        cells: Measured step times, with several batch sizes and numbers of workers.
-        cores: How many workers can compute at once.
+        cells: Measured step times, with several batch sizes and numbers of processes.
+        cores: How many processes can compute at once.
 
     Raises:
         ConfigError: The cells do not tell the three constants apart.
 
     Examples:
         >>> true = StepTime(100e-6, 2e-6, 50e-6, cores=2)
-        >>> grid = [(64, 0), (256, 0), (256, 1), (256, 2), (1024, 2)]
-        >>> print(fit_step_time([Cell(b, k, true.seconds(b, k)) for b, k in grid], cores=2))
-        fixed 100 µs + row 2 µs x rows / min(workers, 2) + worker 50 µs x workers
+        >>> grid = [(64, 1, 0), (256, 1, 0), (256, 2, 1), (256, 2, 2), (1024, 2, 2)]
+        >>> print(fit_step_time([Cell(*it, true.seconds(*it)) for it in grid], cores=2))
+        fixed 100 µs + row 2 µs x rows / min(processes, 2) + worker 50 µs x workers
     """
-    terms = [_terms(cell.batch, cell.workers, cores) / cell.seconds for cell in cells]
+    terms = [_terms(*cell[:3], cores) / cell.seconds for cell in cells]
     # Each term as a part of its largest: they differ by many orders of magnitude.
     sizes_3 = np.max(terms, axis=0, initial=1e-300)
     relative_C3 = np.reshape(terms, (-1, _NUM_CONSTANTS)) / sizes_3
@@ -120,15 +128,15 @@ def left_out_errors(cells: Sequence[Cell], *, cores: int) -> tuple[float, float]
 
     Examples:
         >>> true = StepTime(100e-6, 2e-6, 50e-6, cores=2)
-        >>> grid = [(64, 0), (256, 0), (256, 1), (256, 2), (1024, 2)]
-        >>> errors = left_out_errors([Cell(b, k, true.seconds(b, k)) for b, k in grid], cores=2)
+        >>> grid = [(64, 1, 0), (256, 1, 0), (256, 2, 1), (256, 2, 2), (1024, 2, 2)]
+        >>> errors = left_out_errors([Cell(*it, true.seconds(*it)) for it in grid], cores=2)
         >>> max(errors) < 1e-9
         True
     """
     errors = []
     for i, cell in enumerate(cells):
         model = fit_step_time([*cells[:i], *cells[i + 1 :]], cores=cores)
-        errors.append(abs(model.seconds(cell.batch, cell.workers) / cell.seconds - 1.0))
+        errors.append(abs(model.seconds(*cell[:3]) / cell.seconds - 1.0))
     return float(np.median(errors)), max(errors)
 
 
@@ -153,5 +161,5 @@ def _microseconds(seconds: float) -> str:
     return f"{float(f'{1e6 * seconds:.3g}'):.10g} µs"
 
 
-def _terms(batch: float, workers: int, cores: int) -> Float64:
-    return np.array([1.0, batch / min(max(workers, 1), cores), workers], np.float64)
+def _terms(rows: float, processes: int, workers: int, cores: int) -> Float64:
+    return np.array([1.0, rows / min(processes, cores), workers], np.float64)

@@ -133,8 +133,9 @@ def _table(findings: Findings) -> str:
         cell.rate_at_edge for cell in findings.cells
     )
     caption = (
-        "Medians; in parentheses the interval. Verdict: is it faster to the target than one core "
-        f"at the same batch size?{edge}"
+        "Medians; in parentheses the interval. Below the workers stand the processes that "
+        "computed; efficiency is the speed-up over their number. Verdict: is it faster to the "
+        f"target than one core at the same batch size?{edge}"
     )
     names = ("batch", "rate", "computed by", "verdict")
     heads = "".join(

@@ -162,6 +162,7 @@ def _timings(it: Plant) -> list[TimingCell]:
             step_s=it.within(it.step_s(batch, workers)),
             baseline_s=it.within(it.step_s(batch, 0)),
             speed_up=it.within(it.speed_up(batch, workers)) if workers else None,
+            efficiency=_efficiency(it, batch, workers),
             phases_s=it.phases_s(batch, workers),
             num_pairs=5,
             plans=_plans(it, batch, workers),
@@ -170,6 +171,12 @@ def _timings(it: Plant) -> list[TimingCell]:
         for batch in it.batches
         for workers in it.workers
     ]
+
+
+def _efficiency(it: Plant, batch: int, workers: int) -> Interval | None:
+    (plan,) = _plans(it, batch, workers)
+    speed_up = it.speed_up(batch, workers)
+    return it.within(speed_up / len(plan.assignment)) if workers else None
 
 
 def _plans(it: Plant, batch: int, workers: int) -> tuple[TimedPlan, ...]:
@@ -187,7 +194,6 @@ def _cell(it: Plant, batch: int, workers: int) -> GridCell:
     reason = it.missing.get(batch, "")
     steps, step_s = it.num_steps(batch), it.step_s(batch, workers)
     speed_up = it.within(it.speed_up(batch, workers))
-    efficiency = it.within(it.speed_up(batch, workers) / max(1, workers))
     verdict = "pass" if speed_up.low > 1 else "fail" if speed_up.high < 1 else "inconclusive"
     return GridCell(
         batch=batch,
@@ -202,7 +208,7 @@ def _cell(it: Plant, batch: int, workers: int) -> GridCell:
         time_s=None if reason else it.within(steps * step_s, 3),
         full_run_s=steps * step_s if (batch, workers) == (64, 2) and not reason else None,
         plans=_plans(it, batch, workers),
-        efficiency=efficiency if workers else None,
+        efficiency=_efficiency(it, batch, workers),
         verdict=verdict if workers else "",
         reason=reason,
     )

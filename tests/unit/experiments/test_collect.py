@@ -65,3 +65,13 @@ def test_phases_are_those_of_the_commonest_plan_and_all_plans_are_counted(tmp_pa
     assert plans == [(shared, 3, 2.0), (SERVER, 2, 5.0)]
     assert cell.assignment == shared
     assert cell.phases_s["compute"] == 2.0
+
+
+def test_efficiency_counts_the_processes_of_each_pair(tmp_path: Path) -> None:
+    """Twice as fast by two processes, as fast by one: each pair is 100 % efficient."""
+    shared = ("server", "worker 0")
+    candidates = [step(60, 2.0, shared)] * 3 + [step(60, 4.0)] * 2
+    cell = timed(tmp_path, TimingKey(60, 1, 60), [(step(60, 4.0), one) for one in candidates])
+    assert cell.efficiency is not None
+    ends = cell.efficiency.low, cell.efficiency.mid, cell.efficiency.high
+    assert ends == pytest.approx((1.0, 1.0, 1.0))

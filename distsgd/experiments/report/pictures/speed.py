@@ -20,6 +20,7 @@ from distsgd.experiments.report.chart import (
 from distsgd.experiments.report.pictures.picture import Panel, Picture, dodge, worker_axis
 from distsgd.experiments.report.scale import linear_scale
 from distsgd.experiments.report.verdicts.fastest import best_of_peer
+from distsgd.experiments.report.verdicts.workers import most_processes
 
 
 def speed(findings: Findings) -> Picture:
@@ -28,9 +29,10 @@ def speed(findings: Findings) -> Picture:
         (
             "Speed-up: samples a second over those of one core, measured in the same pairs; the "
             "absolute seconds a step of one core stand in the legend; thin and dotted is the "
-            "fitted model."
+            "fitted model. The ideal line counts the processes that computed: the server may be "
+            "one of them, so that one worker can make two, and not every worker need be."
         ),
-        "Efficiency: speed-up over the number of workers (one core counts as one)."
+        "Efficiency: speed-up over the number of processes that computed (see the table)."
         + _cores(findings),
         *(_cost_caption(findings, line.peer, line.how) for line in findings.cost),
         *_model_captions(findings.step_time),
@@ -40,9 +42,9 @@ def speed(findings: Findings) -> Picture:
 
 
 def _cores(findings: Findings) -> str:
-    if findings.num_cores >= max(findings.workers, default=0):
+    if findings.num_cores >= most_processes(findings):
         return ""
-    return f" The machine has {words.cores(findings.num_cores)}: more workers share them."
+    return f" The machine has {words.cores(findings.num_cores)}: more processes share them."
 
 
 def _cost_caption(findings: Findings, peer: str, how: str) -> str:
@@ -83,18 +85,19 @@ def _speed_panel(findings: Findings) -> Panel:
         if peer.time_s and (base_s := _one_core_s(findings, peer.batch))
     ]
     tops = [cell.speed_up.high for cell in findings.timings if cell.speed_up and not cell.is_weak]
-    most = max([1, *findings.workers])
+    most = max(1, most_processes(findings))
     scale = linear_scale([*tops, float(min(most, max(2, findings.num_cores)))], 1.0)
     y = Axis("times one core", scale, scale.ticks(lambda value: f"{value:g}"))
     chart = Chart("speed-up", "Speed-up over workers", axis, y)
     places = {one: place for place, one in enumerate(sorted(findings.workers))}
-    chart.curve([(float(place), float(max(1, one))) for one, place in places.items()], IDEAL)
+    ideal = {place: most_processes(findings, one) for one, place in places.items()}
+    chart.curve([(float(place), float(number)) for place, number in ideal.items() if number], IDEAL)
     chart.level(1.0, Style(BASE.colour), "base-line")
     sizes = sorted(findings.batches)
     for index, size in enumerate(sizes):
         shift = dodge(index, len(sizes))
         _speed_series(findings, chart, size, (series_style(index), shift))
-    chart.key(IDEAL, "ideal")
+    chart.key(IDEAL, "ideal: as many times as processes computed")
     if findings.step_time is not None:
         chart.key(Style("model faint", MODEL.dash), "fitted model")
     _note_one_core(findings, chart)
@@ -174,7 +177,7 @@ def _efficiency_panel(findings: Findings) -> Panel:
         cells = sorted((c for c in findings.cells if c.batch == size), key=lambda c: c.workers)
         shift = dodge(index, len(sizes))
         _efficiency_series(findings, chart, cells, (series_style(index), shift, places))
-    chart.key(IDEAL, "ideal: every worker as fast as one core")
+    chart.key(IDEAL, "ideal: every process as fast as one core")
     _note_one_core(findings, chart)
     return Panel("efficiency", chart.render(_told(findings)))
 

@@ -22,6 +22,7 @@ from distsgd.experiments.report.chart import (
 from distsgd.experiments.report.pictures.picture import Panel, Picture, batch_axis, dodge
 from distsgd.experiments.report.verdicts.learning import learned
 from distsgd.experiments.report.verdicts.verdict import missed
+from distsgd.experiments.report.verdicts.workers import most_processes
 
 _WAYS = (Style("w0", "6 3"), Style("w1", "2 2"), Style("w2", "8 3 2 3"))
 
@@ -160,8 +161,8 @@ def _time_series(
 
 
 def _perfect_times(findings: Findings) -> tuple[int, list[tuple[float, float]]]:
-    """One core's time, shared by the most workers that have a core: how many, and (batch, s)."""
-    most = min(max(findings.workers, default=0), max(1, findings.num_cores))
+    """One core's time, shared by the most processes that have a core: how many, and (batch, s)."""
+    most = min(most_processes(findings), max(1, findings.num_cores))
     base = [cell for cell in findings.cells if cell.workers == 0]
     shared = [(float(cell.batch), cell.time_s.mid / most) for cell in base if cell.time_s and most]
     return most, shared if most > 1 else []

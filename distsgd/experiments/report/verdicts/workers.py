@@ -22,6 +22,12 @@ def strong(findings: Findings, workers: int) -> list[TimingCell]:
     return sorted(cells, key=lambda cell: cell.batch)
 
 
+def most_processes(findings: Findings, workers: int | None = None) -> int:
+    """The most processes that computed a step, with that many workers or any; 0: none was timed."""
+    cells = [it for it in findings.timings if not it.is_weak and workers in {None, it.workers}]
+    return max((len(it.assignment) for it in cells), default=0)
+
+
 def standing(speed_up: Interval) -> str:
     """Of a speed-up with its interval: "faster", "slower" or "undecided"."""
     if speed_up.low > 1.0:

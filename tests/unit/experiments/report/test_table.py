@@ -25,6 +25,15 @@ def test_table_says_each_figure_with_its_interval() -> None:
     assert row.verdict == "pass"
 
 
+def test_efficiency_is_over_the_processes_that_computed() -> None:
+    """One worker and the server are two: as fast as one core is 50 % efficient."""
+    row = next(
+        row for row in rows(findings()) if (row.batch, row.who) == ("whole (1,437)", "1 worker")
+    )
+    assert row.plan == "server and worker 0"
+    assert row.efficiency.startswith("50 %")
+
+
 def test_table_says_why_a_figure_is_missing() -> None:
     made = rows(findings(Plant(missing={8: "diverged"}, edges=frozenset({8}))))
     row = next(row for row in made if row.batch == "8")
