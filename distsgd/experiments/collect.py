@@ -218,6 +218,7 @@ class Collected:
         steps = _steps_interval(self.grid, runs)
         reasons = sorted({run.reason for run in runs if run.reason} | {timing.reason} - {""})
         reached = [run.steps for run in runs if run.steps is not None]
+        speed_up = timing.speed_up if steps and timing.workers else None
         return GridCell(
             batch=choice.batch,
             workers=timing.workers,
@@ -232,7 +233,7 @@ class Collected:
             full_run_s=full_run_s,
             plans=timing.plans,
             efficiency=timing.efficiency,
-            verdict=verdict(timing.speed_up, 1.0) if timing.speed_up and timing.workers else "",
+            verdict=verdict(speed_up, 1.0) if speed_up else "",
             reason="; ".join(reasons),
         )
 

@@ -127,7 +127,8 @@ class GridCell:
         efficiency: Of its timing: speed-up over the processes that computed; of more than one
             worker not all need have.
         verdict: Is it faster to the target than one core at the same batch? "pass", "fail" or
-            "inconclusive"; "" for the baseline itself.
+            "inconclusive"; "" for the baseline itself, and where no target was reached or no
+            step timed.
         reason: What is missing and why; "".
     """
 

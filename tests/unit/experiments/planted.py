@@ -209,7 +209,7 @@ def _cell(it: Plant, batch: int, workers: int) -> GridCell:
         full_run_s=steps * step_s if (batch, workers) == (64, 2) and not reason else None,
         plans=_plans(it, batch, workers),
         efficiency=_efficiency(it, batch, workers),
-        verdict=verdict if workers else "",
+        verdict=verdict if workers and not reason else "",
         reason=reason,
     )
 

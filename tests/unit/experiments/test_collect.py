@@ -28,14 +28,21 @@ def step(batch: int, seconds: float, assignment: Sequence[str] = SERVER) -> dict
     }
 
 
-def timed(place: Path, key: TimingKey, pairs: Sequence[tuple[dict[str, Any], Any]]) -> TimingCell:
-    """The cell of `key` in an experiment that holds these pairs of baseline and candidate."""
+def collected(
+    place: Path, key: TimingKey, pairs: Sequence[tuple[dict[str, Any], Any]]
+) -> Collected:
+    """An experiment that holds these pairs of baseline and candidate of `key`, and nothing else."""
     (place / key.name).mkdir(parents=True)
     for number, (baseline, candidate) in enumerate(pairs):
         pair = {"baseline": baseline, "candidate": candidate}
         write_json_atomic(place / key.name / f"pair-{number:03d}.json", pair)
     plan = plan_of(place / "rows", batches=(key.base_batch,), workers=(0, 1, 2), is_weak=True)
-    cells = Collected(Grid.of(plan, NUM_ROWS), place, {}).timings()
+    return Collected(Grid.of(plan, NUM_ROWS), place, {})
+
+
+def timed(place: Path, key: TimingKey, pairs: Sequence[tuple[dict[str, Any], Any]]) -> TimingCell:
+    """The cell of `key` in such an experiment."""
+    cells = collected(place, key, pairs).timings()
     wanted = (key.batch, key.workers, key.is_weak)
     return next(it for it in cells if (it.batch, it.workers, it.is_weak) == wanted)
 
@@ -75,3 +82,11 @@ def test_efficiency_counts_the_processes_of_each_pair(tmp_path: Path) -> None:
     assert cell.efficiency is not None
     ends = cell.efficiency.low, cell.efficiency.mid, cell.efficiency.high
     assert ends == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_a_batch_that_never_met_the_target_has_no_verdict(tmp_path: Path) -> None:
+    pairs = [(step(60, 4.0), step(60, 2.0))] * 5
+    cells = collected(tmp_path, TimingKey(60, 2, 60), pairs).cells()
+    cell = next(it for it in cells if it.workers == 2)
+    assert (cell.steps, cell.verdict) == (None, "")
+    assert cell.efficiency is not None
