@@ -74,6 +74,11 @@ def _cost(cell: GridCell) -> str:
 
 
 def _overlap(best: GridCell, other: GridCell) -> str:
+    """Is their order open? At the same batch size the pairs decide it, since steps are the same."""
+    against = best if best.workers else other
+    if best.batch == other.batch and against.verdict:
+        is_decided = against.verdict == ("pass" if best.workers else "fail")
+        return "" if is_decided else " (their pairs do not decide the order)"
     assert best.time_s is not None
     assert other.time_s is not None
     is_open = best.time_s.high >= other.time_s.low

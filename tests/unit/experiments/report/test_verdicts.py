@@ -50,7 +50,21 @@ SITUATIONS = {
             "workers is batch 512 with 2 workers: 595 ms"
         ),
     ),
-    "the order is open": (findings(Plant(spread=0.2)), 0, "(their intervals overlap: the order is"),
+    "the order is open": (
+        findings(Plant(spread=0.35)),
+        0,
+        "at the same batch (their pairs do not decide the order); scikit-learn",
+    ),
+    "the order is open between two batch sizes": (
+        findings(Plant(spread=0.3, exchange_us=1200.0)),
+        0,
+        "(their intervals overlap: the order is not decided)",
+    ),
+    "pairs decide the order where the intervals of times overlap": (
+        findings(Plant(spread=0.2)),
+        0,
+        "229 steps of 609 µs, at the same batch; scikit-learn",
+    ),
     "nothing reached": (
         findings(Plant(missing=UNREACHED)),
         0,
