@@ -198,8 +198,8 @@ def _cost(peer: PeerCell, cells: tuple[GridCell, ...]) -> CostLine:
         peer=peer.peer,
         batch=peer.batch,
         workers=crossover(times, peer.time_s),
-        is_measured=True,
-        how=f"time to target measured with {', '.join(map(str, sorted(times)))} workers",
+        tried=tuple(sorted(times)),
+        how="steps times seconds a step",
     )
 
 

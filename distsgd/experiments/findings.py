@@ -200,12 +200,17 @@ class StepTimeModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostLine:
-    """How many workers it takes to beat a peer (McSherry 2015); None: no number of them did."""
+    """How many workers it takes to beat a peer (McSherry 2015).
+
+    Attributes:
+        workers: The fewest of `tried` that did; None: none of them.
+        tried: Numbers of workers with a time to target at this batch size, ascending.
+    """
 
     peer: str
     batch: int
     workers: int | None
-    is_measured: bool
+    tried: tuple[int, ...]
     how: str
 
 

@@ -155,6 +155,15 @@ def batches(findings: Findings, sizes: Sequence[int]) -> str:
     return listed([batch(findings, size) for size in some])
 
 
+def batch_sizes(number: int) -> str:
+    """How many batch sizes were timed.
+
+    >>> batch_sizes(1), batch_sizes(5)
+    ('the 1 batch size that was timed', 'the 5 batch sizes that were timed')
+    """
+    return f"the {number} batch size{' that was' if number == 1 else 's that were'} timed"
+
+
 def workers(number: int) -> str:
     """A number of workers; 0 is one core, in one process.
 
@@ -164,6 +173,17 @@ def workers(number: int) -> str:
     if number == 0:
         return "one core"
     return f"{number} worker" if number == 1 else f"{number} workers"
+
+
+def not_beaten(numbers: Sequence[int]) -> str:
+    """By none of the numbers of workers that were tried.
+
+    >>> not_beaten([0, 1, 2]), not_beaten([])
+    ('not beaten by one core, 1 worker or 2 workers', 'not compared: nothing was timed')
+    """
+    if not numbers:
+        return "not compared: nothing was timed"
+    return f"not beaten by {listed([workers(number) for number in numbers], 'or')}"
 
 
 def plan(plans: Sequence[TimedPlan]) -> str:

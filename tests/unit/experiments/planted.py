@@ -260,7 +260,7 @@ def _cost(it: Plant, name: str, number: int) -> CostLine:
     beating = [w for w in it.workers if it.step_s(peer.batch, w) < (peer.step_s or 0.0)]
     how = "one core is faster already" if 0 in beating else "the workers share a mini-batch"
     workers = min(beating, default=None)
-    return CostLine(peer=name, batch=peer.batch, workers=workers, is_measured=True, how=how)
+    return CostLine(peer=name, batch=peer.batch, workers=workers, tried=tuple(it.workers), how=how)
 
 
 def bare() -> Findings:

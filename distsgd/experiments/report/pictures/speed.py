@@ -51,8 +51,7 @@ def _cost_caption(findings: Findings, peer: str, how: str) -> str:
     lines = [one for one in findings.cost if (one.peer, one.how) == (peer, how)]
     told = [
         f"{words.batch(findings, one.batch)}: "
-        f"{'no number of workers' if one.workers is None else words.workers(one.workers)}"
-        f"{'' if one.is_measured else ' (by the model)'}"
+        f"{words.not_beaten(one.tried) if one.workers is None else words.workers(one.workers)}"
         for one in lines
     ]
     name = words.peer(peer)

@@ -117,11 +117,10 @@ def _cost_line(findings: Findings, peer: PeerCell) -> str:
     if line is None:
         return ""
     if line.workers is None:
-        return ", which no number of workers beats"
+        return f", {words.not_beaten(line.tried)}"
     if line.workers == 0:
         return ", which one core beats already"
-    by = "" if line.is_measured else " by the fitted model"
-    return f", which it takes {words.workers(line.workers)} to beat{by}"
+    return f", which it takes {words.workers(line.workers)} to beat"
 
 
 def _figures(cell: GridCell) -> dict[str, Any]:

@@ -58,18 +58,26 @@ def bought(findings: Findings) -> Verdict:
         pays = "pays" if number == 2 else "pay"
         clauses.append(f"{who} {pays} at {_gains(findings, groups['faster'])}")
     elif any(groups.values()):
-        surely = "is not known to buy" if groups["undecided"] else "bought no"
-        clauses.append(f"{who} {surely} speed at any batch size")
+        sizes = words.batch_sizes(sum(map(len, groups.values())))
+        clauses.append(f"{who} {'is' if number == 2 else 'are'} faster at none of {sizes}")
     else:
         clauses.append(f"{who} was not timed at any batch size")
     if groups["slower"]:
         clauses.append(f"time is lost at {_losses(findings, groups['slower'])}")
     if groups["undecided"]:
         clauses.append(f"undecided is {_gains(findings, groups['undecided'])}")
-    text = "; ".join(clauses)
+    text = "; ".join(clauses) + _comparisons(findings) * any(groups.values())
     if findings.num_cores < number:
-        text += f" (on a machine with {words.cores(findings.num_cores)})"
+        text += f", on a machine with {words.cores(findings.num_cores)}"
     return Verdict(words.sentence(text), figures)
+
+
+def _comparisons(findings: Findings) -> str:
+    """How many were looked at: of so many some are decided by chance."""
+    number = sum(cell.speed_up is not None for cell in findings.timings)
+    if number < 2:
+        return ""
+    return f" ({number} comparisons with one core were made in all, each at 95 %)"
 
 
 def grouped(cells: Sequence[TimingCell]) -> dict[str, list[TimingCell]]:
@@ -188,10 +196,12 @@ def _more_workers(findings: Findings, number: int) -> tuple[str, dict[str, Any]]
         figures[f"faster_with_{more}_than_{number}"] = gained
         if gained:
             clauses.append(
-                f"{more} workers are faster than {number} at {words.batches(findings, gained)}"
+                f"{more} workers are clearly faster than {number} at "
+                f"{words.batches(findings, gained)}"
             )
         else:
-            clauses.append(f"{more} workers buy nothing over {number} at any batch size")
+            sizes = words.batch_sizes(len(cells))
+            clauses.append(f"{more} workers are clearly faster than {number} at none of {sizes}")
         before, number = cells, more
     return "".join(f"; {clause}" for clause in clauses), figures
 
