@@ -35,7 +35,7 @@ from distsgd.nn.model import Model
 from distsgd.parallel.numerics import num_cores, profile
 from distsgd.statistics import critical_batch
 from distsgd.statistics.branching import branched_critical_batch
-from distsgd.statistics.noise_summary import noise_scale_interval
+from distsgd.statistics.noise_summary import nearest_batch, noise_scales_by_batch
 from distsgd.statistics.step_time import (
     Cell,
     crossover,
@@ -72,7 +72,7 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
         fit=None if isinstance(fit, str) else (fit.min_steps, fit.batch.mid),
         critical=(
             _by_hyperbola(fit),
-            _by_noise(learned),
+            _by_noise(learned, fit),
             _by_branching(Branching(grid, found.directory, None), chosen, found.failed),
         ),
         step_time=_step_time(timed, grid.num_rows),
@@ -123,15 +123,32 @@ def _by_hyperbola(fit: critical_batch.CriticalBatch | str) -> CriticalBatch:
     return CriticalBatch(way="hyperbola", batch=fit.batch, how=how, reason="")
 
 
-def _by_noise(learned: tuple[LearningCell, ...]) -> CriticalBatch:
-    """The gradient noise scale over the last third of the runs that met the target."""
+def _by_noise(
+    learned: tuple[LearningCell, ...], fit: critical_batch.CriticalBatch | str
+) -> CriticalBatch:
+    """The gradient noise scale at the batch size nearest to the critical one of the fit."""
+    nearest = "its own noise scale" if isinstance(fit, str) else "the hyperbola's critical batch"
     how = (
-        "tr(Σ) / |G|² over the last third of each run that met the target (McCandlish et al. 2018)"
+        "tr(Σ) / |G|² over the last third of each run that met the target (McCandlish et al. "
+        f"2018), 95 % over seeds; of the batch size nearest to {nearest}"
     )
-    scales = [run.noise_scale for run in learned if not run.is_trial and run.steps is not None]
-    found = noise_scale_interval(scales)
-    reason = "" if found else "fewer than two runs that met the target have a noise scale"
-    return CriticalBatch(way="noise scale", batch=found, how=how, reason=reason)
+    scales: dict[int, list[float | None]] = {}
+    for run in learned:
+        if not run.is_trial and run.steps is not None:
+            scales.setdefault(run.batch, []).append(run.noise_scale)
+    found = noise_scales_by_batch(scales)
+    if not found:
+        reason = "no batch size has two runs that met the target with a noise scale"
+        return CriticalBatch(way="noise scale", batch=None, how=how, reason=reason)
+    of_batch = nearest_batch(found, None if isinstance(fit, str) else fit.batch.mid)
+    return CriticalBatch(
+        way="noise scale",
+        batch=found[of_batch],
+        how=how,
+        reason="",
+        of_batch=of_batch,
+        by_batch=tuple(found.items()),
+    )
 
 
 def _by_branching(

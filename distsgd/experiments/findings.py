@@ -155,14 +155,19 @@ class CriticalBatch:
 
     Attributes:
         way: "hyperbola", "noise scale" or "branching".
-        batch: In samples; ends may be 0 or infinite where the batch sizes do not bound it.
+        batch: In samples; ends may be 0 or infinite where the batch sizes do not bound it. Of 95 %
+            but for branching: there they are two of the batch sizes that were tried.
         how: One sentence: what was measured, and the source.
+        of_batch: The noise scale: batch size of the runs that it is of; None otherwise.
+        by_batch: The noise scale of each batch size.
     """
 
     way: str
     batch: Interval | None
     how: str
     reason: str
+    of_batch: int | None = None
+    by_batch: tuple[tuple[int, Interval], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,12 @@ from distsgd.statistics.intervals import (
     verdict,
 )
 from distsgd.statistics.noise_scale import NoiseScale, trace, unbiased_square
-from distsgd.statistics.noise_summary import late_noise_scale, noise_scale_interval
+from distsgd.statistics.noise_summary import (
+    late_noise_scale,
+    nearest_batch,
+    noise_scale_interval,
+    noise_scales_by_batch,
+)
 from distsgd.statistics.rates import halve, is_at_edge, log_grid, refine
 from distsgd.statistics.step_time import (
     Cell,
@@ -41,7 +46,9 @@ __all__ = [
     "left_out_errors",
     "log_grid",
     "median_interval",
+    "nearest_batch",
     "noise_scale_interval",
+    "noise_scales_by_batch",
     "product_interval",
     "ratio_interval",
     "refine",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,3 +56,49 @@ def noise_scale_interval(
     """
     known = [scale for scale in noise_scales if scale is not None]
     return geometric_interval(np.array(known), level=level) if len(known) > 1 else None
+
+
+def noise_scales_by_batch(
+    scales_of_batch: Mapping[int, Iterable[float | None]], *, level: float = LEVEL
+) -> dict[int, Interval]:
+    """`noise_scale_interval` of each batch size, without those that have none; ascending.
+
+    Each batch size is for itself: runs with larger batches meet the target elsewhere, so that
+    their scales differ by more than seeds do.
+
+    Examples:
+        >>> found = noise_scales_by_batch({64: [50.0, 60.0], 8: [190.0, 210.0], 1: [7.0, None]})
+        >>> {batch: round(scale.mid) for batch, scale in found.items()}
+        {8: 200, 64: 55}
+    """
+    found = {
+        batch: noise_scale_interval(scales, level=level)
+        for batch, scales in sorted(scales_of_batch.items())
+    }
+    return {batch: scale for batch, scale in found.items() if scale is not None}
+
+
+def nearest_batch(scales: Mapping[int, Interval], critical: float | None) -> int:
+    """The batch size that is nearest to the critical one, by their ratio.
+
+    Args:
+        scales: By batch size; at least one.
+        critical: In samples, 0 and ∞ included; where it is not known, the batch size is taken that
+            is nearest to its own noise scale.
+
+    Examples:
+        >>> scales = {8: Interval(150.0, 200.0, 250.0), 64: Interval(50.0, 55.0, 60.0)}
+        >>> (
+        ...     nearest_batch(scales, 10.0),
+        ...     nearest_batch(scales, math.inf),
+        ...     nearest_batch(scales, None),
+        ... )
+        (8, 64, 64)
+    """
+    least, most = min(scales), max(scales)
+
+    def distance(batch: int) -> float:
+        wanted = scales[batch].mid if critical is None else min(max(critical, least), most)
+        return abs(math.log(batch / wanted))
+
+    return min(sorted(scales), key=distance)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distsgd.experiments.findings import Findings, TimedPlan
+from distsgd.experiments.findings import CriticalBatch, Findings, TimedPlan
 from distsgd.statistics.intervals import Interval
 
 PHASES = {
@@ -121,6 +121,22 @@ def samples_within(interval: Interval) -> str:
     if has_low:
         return f"above {count(interval.low)}"
     return f"below {count(interval.high)}" if has_high else "not bounded by the batch sizes"
+
+
+def critical(way: CriticalBatch) -> str:
+    """A critical batch size that was found; the ends of branching are no interval.
+
+    >>> critical(CriticalBatch(way="branching", batch=Interval(8, 23, 64), how="", reason=""))
+    'between 8 and 64'
+    >>> critical(CriticalBatch(way="branching", batch=Interval(8, 8, math.inf), how="", reason=""))
+    'at least 8'
+    """
+    assert way.batch is not None
+    if way.way != "branching":
+        return samples_within(way.batch)
+    if way.batch.is_bounded:
+        return f"between {count(way.batch.low)} and {count(way.batch.high)}"
+    return f"at least {count(way.batch.low)}"
 
 
 def batch(findings: Findings, size: int) -> str:

@@ -222,7 +222,11 @@ def _critical(it: Plant) -> tuple[CriticalBatch, ...]:
     }
     return tuple(
         CriticalBatch(
-            way=way, batch=it.within(it.critical * (0.9 + 0.1 * i), 6), how=how, reason=""
+            way=way,
+            batch=it.within(it.critical * (0.9 + 0.1 * i), 6),
+            how=how,
+            reason="",
+            of_batch=64 if way == "noise scale" else None,
         )
         for i, (way, how) in enumerate(hows.items())
     )

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from distsgd.statistics import late_noise_scale, noise_scale_interval
+from distsgd.statistics import (
+    late_noise_scale,
+    nearest_batch,
+    noise_scale_interval,
+    noise_scales_by_batch,
+)
 
 
 def test_only_the_last_third_of_the_samples_counts() -> None:
@@ -40,3 +45,15 @@ def test_interval_over_seeds_holds_a_planted_noise_scale() -> None:
 @pytest.mark.parametrize("scales", [[], [None, None], [80.0, None]])
 def test_fewer_than_two_runs_have_no_interval(scales: list[float | None]) -> None:
     assert noise_scale_interval(scales) is None
+
+
+def test_batch_sizes_have_scales_of_their_own_and_the_one_at_the_critical_batch_is_nearest() -> (
+    None
+):
+    scales = {8: [180.0, 190.0], 64: [100.0, 110.0], 1438: [48.0, 52.0]}
+    found = noise_scales_by_batch({**scales, 2: [7.0, None], 4: []})
+    assert found == {batch: noise_scale_interval(some) for batch, some in scales.items()}
+    assert [round(scale.mid) for scale in found.values()] == [185, 105, 50]
+    nearest = {0.0: 8, 20.0: 8, 40.0: 64, 1e9: 1438, math.inf: 1438}
+    assert all(nearest_batch(found, at) == batch for at, batch in nearest.items())
+    assert nearest_batch(found, None) == 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from distsgd.experiments.findings import Findings, GridCell, mean_rows
+from distsgd.experiments.findings import CriticalBatch, Findings, GridCell, mean_rows
 from distsgd.experiments.report import words
 from distsgd.experiments.report.chart import (
     BASE,
@@ -37,13 +37,24 @@ def to_target(findings: Findings) -> Picture:
             "rows a step are the mean over an epoch, whose last mini-batch may be shorter."
         ),
         "Time: steps times seconds a step, with the interval of both.",
-        *(
-            f"Critical batch by {way.way}: {words.sentence(way.reason or way.how)}"
-            for way in findings.critical
+        *(_caption(findings, way) for way in findings.critical),
+        (
+            "The three look at different parts of training, which have different critical batch "
+            "sizes: the hyperbola at the whole way to the target, the noise scale at its last "
+            "third, branching at one step."
         ),
     ]
     panels = _steps_panel(findings), _time_panel(findings)
     return Picture("to-target", "Steps and time to the target", tuple(captions), panels)
+
+
+def _caption(findings: Findings, way: CriticalBatch) -> str:
+    text = f"Critical batch by {way.way}: {words.sentence(way.reason or way.how)}"
+    each = [
+        f"{words.samples_within(scale)} at {words.batch(findings, size)}"
+        for size, scale in way.by_batch
+    ]
+    return f"{text} By batch size: {'; '.join(each)}." if len(each) > 1 else text
 
 
 def _steps_panel(findings: Findings) -> Panel:
@@ -101,7 +112,7 @@ def _critical_bands(findings: Findings, chart: Chart) -> None:
         if way.batch is None:
             chart.key(MISSING, f"critical batch by {way.way}: {way.reason}")
             continue
-        told = f"critical batch, {way.way}: {words.samples_within(way.batch)}"
+        told = f"critical batch, {way.way}: {words.critical(way)}"
         chart.span(way.batch, style, told)
         chart.key(style, told, is_span=True)
 

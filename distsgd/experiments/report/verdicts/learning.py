@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 from distsgd.experiments.findings import CriticalBatch, Findings, GridCell, mean_rows
 from distsgd.experiments.report import words
 from distsgd.experiments.report.verdicts.verdict import Verdict
@@ -58,9 +56,8 @@ def _ways(findings: Findings) -> str:
         whys = [f"{way.way}: {_shortly(way.reason)}" for way in findings.critical]
         why = "; ".join(whys)
         return f"; a critical batch size was not found ({why or 'not looked for'})"
-    told = [f"{words.samples_within(way.batch)} by {_called(way)}" for way in known if way.batch]
-    text = f"; the critical batch size is {words.listed(told)}"
-    return text + _agreement(known)
+    told = [f"{words.critical(way)} by {_called(way)} ({_where(findings, way)})" for way in known]
+    return f"; the critical batch size is {words.listed(told)}"
 
 
 def _shortly(reason: str) -> str:
@@ -72,10 +69,12 @@ def _called(way: CriticalBatch) -> str:
     return f"the {way.way}" if way.way != "branching" else way.way
 
 
-def _agreement(known: list[CriticalBatch]) -> str:
-    within = [way.batch for way in known if way.batch is not None]
-    if len(within) < 2:
-        return ""
-    pairs = combinations(within, 2)
-    is_apart = any(one.high < two.low or two.high < one.low for one, two in pairs)
-    return ", which do not agree" if is_apart else ", within each other's intervals"
+def _where(findings: Findings, way: CriticalBatch) -> str:
+    """Where in training a way looks; each looks elsewhere, so that they need not be equal."""
+    if way.way == "hyperbola":
+        return "the whole way to the target"
+    if way.way == "branching":
+        ends = "two sizes that were tried" if way.batch and way.batch.is_bounded else "the largest"
+        return f"one step of a run; {ends}"
+    of_batch = f" at {words.batch(findings, way.of_batch)}" if way.of_batch else ""
+    return f"the last third of the runs{of_batch}"

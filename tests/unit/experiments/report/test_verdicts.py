@@ -199,8 +199,9 @@ SITUATIONS = {
         (
             "From batch 1 to the whole batch, 1,437 times the rows a step, the steps to target "
             "fall from 10,860 to 68, 160 times fewer; the critical batch size is 162 (123 to 201) "
-            "by the hyperbola, 180 (137 to 223) by the noise scale and 198 (150 to 246) by "
-            "branching, within each other's intervals."
+            "by the hyperbola (the whole way to the target), 180 (137 to 223) by the noise scale "
+            "(the last third of the runs at batch 64) and between 150 and 246 by branching (one "
+            "step of a run; two sizes that were tried)."
         ),
     ),
     "rows a step are those of an epoch with its short last batch": (
@@ -213,7 +214,7 @@ SITUATIONS = {
         3,
         "Only batch 64 reached the target, in 229 steps, so what a larger batch saves is not known",
     ),
-    "the ways disagree": (
+    "two ways, one without an upper end": (
         findings(
             critical=(
                 CriticalBatch(way="hyperbola", batch=Interval(10, 20, 30), how="", reason=""),
@@ -222,8 +223,8 @@ SITUATIONS = {
         ),
         3,
         (
-            "the critical batch size is 20 (10 to 30) by the hyperbola and above 90 by branching, "
-            "which do not agree."
+            "the critical batch size is 20 (10 to 30) by the hyperbola (the whole way to the "
+            "target) and at least 90 by branching (one step of a run; the largest)."
         ),
     ),
     "no way": (
