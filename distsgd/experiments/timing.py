@@ -41,12 +41,6 @@ class Pair:
     baseline: StepTime
     candidate: StepTime
 
-    @property
-    def speed_up(self) -> float:
-        """Samples a second of the candidate over those of the baseline."""
-        ours = self.candidate.batch / self.candidate.seconds
-        return ours / (self.baseline.batch / self.baseline.seconds)
-
 
 def read_pairs(directory: Path, key: TimingKey) -> tuple[Pair, ...]:
     """Those of the experiment in `directory`, in the order in which they were made."""

@@ -21,7 +21,7 @@ from distsgd.statistics.noise_summary import (
 from distsgd.statistics.rates import halve, is_at_edge, log_grid, refine
 from distsgd.statistics.step_time import (
     Cell,
-    StepTime,
+    StepTimeFit,
     crossover,
     fit_step_time,
     left_out_errors,
@@ -32,7 +32,7 @@ __all__ = [
     "CriticalBatch",
     "Interval",
     "NoiseScale",
-    "StepTime",
+    "StepTimeFit",
     "branch_rate",
     "branched_critical_batch",
     "crossover",

@@ -40,7 +40,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StepTime:
+class StepTimeFit:
     """The fitted model; its text gives the constants in microseconds.
 
     Attributes:
@@ -50,7 +50,7 @@ class StepTime:
         cores: How many processes compute at once; more of them share these.
 
     Examples:
-        >>> model = StepTime(100e-6, 2e-6, 50e-6, cores=2)
+        >>> model = StepTimeFit(100e-6, 2e-6, 50e-6, cores=2)
         >>> print(model)
         fixed 100 µs + row 2 µs x rows / min(processes, 2) + worker 50 µs x workers
         >>> round(model.seconds(256, 2, 2) * 1e6), round(model.seconds(256, 1, 0) * 1e6)
@@ -73,7 +73,7 @@ class StepTime:
         return f"fixed {fixed} + row {row} x {shared} + worker {worker} x workers"
 
 
-def fit_step_time(cells: Sequence[Cell], *, cores: int) -> StepTime:
+def fit_step_time(cells: Sequence[Cell], *, cores: int) -> StepTimeFit:
     """Fit the constants, none negative, to the least sum of squared relative errors.
 
     Of every subset of the three terms the unconstrained best is found; the best of those without a
@@ -88,7 +88,7 @@ def fit_step_time(cells: Sequence[Cell], *, cores: int) -> StepTime:
         ConfigError: The cells do not tell the three constants apart.
 
     Examples:
-        >>> true = StepTime(100e-6, 2e-6, 50e-6, cores=2)
+        >>> true = StepTimeFit(100e-6, 2e-6, 50e-6, cores=2)
         >>> grid = [(64, 1, 0), (256, 1, 0), (256, 2, 1), (256, 2, 2), (1024, 2, 2)]
         >>> print(fit_step_time([Cell(*it, true.seconds(*it)) for it in grid], cores=2))
         fixed 100 µs + row 2 µs x rows / min(processes, 2) + worker 50 µs x workers
@@ -110,7 +110,7 @@ def fit_step_time(cells: Sequence[Cell], *, cores: int) -> StepTime:
         if constants_3.min() >= 0.0 and error < least:
             best_3, least = constants_3, error
     fixed_s, row_s, worker_s = (best_3 / sizes_3).tolist()
-    return StepTime(fixed_s, row_s, worker_s, cores=cores)
+    return StepTimeFit(fixed_s, row_s, worker_s, cores=cores)
 
 
 def left_out_errors(cells: Sequence[Cell], *, cores: int) -> tuple[float, float]:
@@ -127,7 +127,7 @@ def left_out_errors(cells: Sequence[Cell], *, cores: int) -> tuple[float, float]
         ConfigError: Without one of them the cells do not tell the constants apart.
 
     Examples:
-        >>> true = StepTime(100e-6, 2e-6, 50e-6, cores=2)
+        >>> true = StepTimeFit(100e-6, 2e-6, 50e-6, cores=2)
         >>> grid = [(64, 1, 0), (256, 1, 0), (256, 2, 1), (256, 2, 2), (1024, 2, 2)]
         >>> errors = left_out_errors([Cell(*it, true.seconds(*it)) for it in grid], cores=2)
         >>> max(errors) < 1e-9

@@ -26,7 +26,6 @@ class Row:
     Attributes:
         plan: Which processes computed.
         is_edge: Does the chosen rate lie at the edge of its range?
-        is_first: Is it the first of its batch size? The others repeat batch, rate and steps.
         kind: "base" for one core, "cell" for workers, "peer" for what is no part of this project.
     """
 
@@ -43,22 +42,17 @@ class Row:
     full_run: str
     efficiency: str
     verdict: str
-    is_first: bool
     kind: str
 
 
 def rows(findings: Findings) -> list[Row]:
     """All rows, by batch and workers, then the peers."""
     cells = sorted(findings.cells, key=lambda cell: (cell.batch, cell.workers))
-    seen: set[int] = set()
-    made = []
-    for cell in cells:
-        made.append(_row(findings, cell, is_first=cell.batch not in seen))
-        seen.add(cell.batch)
-    return [*made, *(_peer_row(findings, peer) for peer in findings.peers)]
+    ours = (_row(findings, cell) for cell in cells)
+    return [*ours, *(_peer_row(findings, peer) for peer in findings.peers)]
 
 
-def _row(findings: Findings, cell: GridCell, *, is_first: bool) -> Row:
+def _row(findings: Findings, cell: GridCell) -> Row:
     missing = cell.reason or "not measured"
     steps_range = ""
     if cell.steps_range is not None:
@@ -78,7 +72,6 @@ def _row(findings: Findings, cell: GridCell, *, is_first: bool) -> Row:
         full_run="" if cell.full_run_s is None else f"in full {words.seconds(cell.full_run_s)}",
         efficiency=_efficiency(cell),
         verdict="baseline" if cell.workers == 0 else cell.verdict or "none",
-        is_first=is_first,
         kind="cell" if cell.workers else "base",
     )
 
@@ -107,6 +100,5 @@ def _peer_row(findings: Findings, peer: PeerCell) -> Row:
         full_run="",
         efficiency="",
         verdict="peer",
-        is_first=True,
         kind="peer",
     )

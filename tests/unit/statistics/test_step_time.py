@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distsgd.errors import ConfigError
-from distsgd.statistics import Cell, StepTime, crossover, fit_step_time, left_out_errors
+from distsgd.statistics import Cell, StepTimeFit, crossover, fit_step_time, left_out_errors
 
 GRID = [
     (rows, processes, workers)
@@ -17,11 +17,11 @@ GRID = [
         (16, 64, 256, 1024), ((1, 0), (1, 1), (2, 2), (4, 4))
     )
 ]
-TRUE = StepTime(90e-6, 1.7e-6, 40e-6, cores=2)
+TRUE = StepTimeFit(90e-6, 1.7e-6, 40e-6, cores=2)
 CONSTANT = st.floats(1e-7, 1e-3)
 
 
-def cells(model: StepTime, noise: float = 0.0, seed: int = 0) -> list[Cell]:
+def cells(model: StepTimeFit, noise: float = 0.0, seed: int = 0) -> list[Cell]:
     chance = np.random.default_rng(seed)
     return [
         Cell(*it, model.seconds(*it) * float(np.exp(noise * chance.standard_normal())))
@@ -29,18 +29,18 @@ def cells(model: StepTime, noise: float = 0.0, seed: int = 0) -> list[Cell]:
     ]
 
 
-def model_of(constants_3: NDArray[np.float64]) -> StepTime:
+def model_of(constants_3: NDArray[np.float64]) -> StepTimeFit:
     fixed, row, worker = constants_3.tolist()
-    return StepTime(fixed, row, worker, cores=2)
+    return StepTimeFit(fixed, row, worker, cores=2)
 
 
-def constants(model: StepTime) -> tuple[float, float, float]:
+def constants(model: StepTimeFit) -> tuple[float, float, float]:
     return model.fixed_s, model.row_s, model.worker_s
 
 
 @given(fixed=CONSTANT, row=CONSTANT, worker=CONSTANT, cores=st.integers(1, 5))
 def test_fit_finds_planted_constants(fixed: float, row: float, worker: float, cores: int) -> None:
-    model = StepTime(fixed, row, worker, cores=cores)
+    model = StepTimeFit(fixed, row, worker, cores=cores)
     found = fit_step_time(cells(model), cores=cores)
     assert constants(found) == pytest.approx(constants(model), rel=1e-6, abs=1e-12)
 
@@ -61,9 +61,9 @@ def test_a_constant_that_is_zero_is_found_to_be_about_zero_and_never_negative(mi
 
 
 def test_fit_is_better_than_all_around_it_that_are_not_negative() -> None:
-    measured = cells(StepTime(0.0, 1.7e-6, 40e-6, cores=2), 0.1, seed=3)
+    measured = cells(StepTimeFit(0.0, 1.7e-6, 40e-6, cores=2), 0.1, seed=3)
 
-    def error(model: StepTime) -> float:
+    def error(model: StepTimeFit) -> float:
         return sum((model.seconds(*c[:3]) / c.seconds - 1) ** 2 for c in measured)
 
     best = fit_step_time(measured, cores=2)
@@ -117,7 +117,7 @@ def test_cells_that_do_not_tell_the_constants_apart_are_refused(
 
 
 def test_text_has_the_constants_in_microseconds() -> None:
-    text = str(StepTime(1.23456e-3, 1.7e-9, 0.0, cores=3))
+    text = str(StepTimeFit(1.23456e-3, 1.7e-9, 0.0, cores=3))
     assert (
         text == "fixed 1230 µs + row 0.0017 µs x rows / min(processes, 3) + worker 0 µs x workers"
     )

@@ -78,11 +78,11 @@ def _overlap(best: GridCell, other: GridCell) -> str:
     against = best if best.workers else other
     if best.batch == other.batch and against.verdict:
         is_decided = against.verdict == ("pass" if best.workers else "fail")
-        return "" if is_decided else " (their pairs do not decide the order)"
+        return "" if is_decided else " (their pairs are inconclusive)"
     assert best.time_s is not None
     assert other.time_s is not None
     is_open = best.time_s.high >= other.time_s.low
-    return " (their intervals overlap: the order is not decided)" if is_open else ""
+    return " (their intervals overlap: inconclusive)" if is_open else ""
 
 
 def _peer_clause(findings: Findings) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ def unknown(findings: Findings) -> Verdict:
         f"{words.batches(findings, sizes)} without steps to target ({why})"
         for why, sizes in missed(findings).items()
     ]
-    clauses += [*_untimed(findings), *_undecided(findings)]
+    clauses += [*_untimed(findings), *_told_inconclusive(findings)]
     if edges:
         clauses.append(
             f"the best rate at {words.batches(findings, edges)} lies at the edge of its range, so "
@@ -70,7 +70,7 @@ def _untimed(findings: Findings) -> list[str]:
     ]
 
 
-def _undecided(findings: Findings) -> list[str]:
+def _told_inconclusive(findings: Findings) -> list[str]:
     """Where workers against one core came out neither way, with the seconds of both."""
     base = {cell.batch: cell.time_s for cell in findings.cells if cell.workers == 0}
     told: dict[int, list[str]] = {}

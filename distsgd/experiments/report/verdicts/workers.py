@@ -29,10 +29,10 @@ def most_processes(findings: Findings, workers: int | None = None) -> int:
 
 
 def standing(speed_up: Interval) -> str:
-    """Of a speed-up with its interval: "faster", "slower" or "undecided"."""
+    """Of a speed-up with its interval: "faster", "slower" or "inconclusive"."""
     if speed_up.low > 1.0:
         return "faster"
-    return "slower" if speed_up.high < 1.0 else "undecided"
+    return "slower" if speed_up.high < 1.0 else "inconclusive"
 
 
 def bought(findings: Findings) -> Verdict:
@@ -51,7 +51,7 @@ def bought(findings: Findings) -> Verdict:
         "workers": number,
         "faster": [_speed_figures(cell) for cell in groups["faster"]],
         "slower": [_speed_figures(cell) for cell in groups["slower"]],
-        "undecided": [_speed_figures(cell) for cell in groups["undecided"]],
+        "inconclusive": [_speed_figures(cell) for cell in groups["inconclusive"]],
     }
     clauses = []
     if groups["faster"]:
@@ -59,13 +59,13 @@ def bought(findings: Findings) -> Verdict:
         clauses.append(f"{who} {pays} at {_gains(findings, groups['faster'])}")
     elif any(groups.values()):
         sizes = words.batch_sizes(sum(map(len, groups.values())))
-        clauses.append(f"{who} {'is' if number == 2 else 'are'} faster at none of {sizes}")
+        clauses.append(f"{who} {'is' if number == 2 else 'are'} clearly faster at none of {sizes}")
     else:
         clauses.append(f"{who} was not timed at any batch size")
     if groups["slower"]:
         clauses.append(f"time is lost at {_losses(findings, groups['slower'])}")
-    if groups["undecided"]:
-        clauses.append(f"undecided is {_gains(findings, groups['undecided'])}")
+    if groups["inconclusive"]:
+        clauses.append(f"the pairs are inconclusive at {_gains(findings, groups['inconclusive'])}")
     text = "; ".join(clauses) + _comparisons(findings) * any(groups.values())
     if findings.num_cores < number:
         text += f", on a machine with {words.cores(findings.num_cores)}"
@@ -82,7 +82,7 @@ def _comparisons(findings: Findings) -> str:
 
 def grouped(cells: Sequence[TimingCell]) -> dict[str, list[TimingCell]]:
     """The timings by their standing."""
-    groups: dict[str, list[TimingCell]] = {"faster": [], "slower": [], "undecided": []}
+    groups: dict[str, list[TimingCell]] = {"faster": [], "slower": [], "inconclusive": []}
     for cell in cells:
         if cell.speed_up is not None:
             groups[standing(cell.speed_up)].append(cell)

@@ -11,7 +11,6 @@ def test_table_has_a_row_for_each_cell_and_each_peer() -> None:
     made = rows(found)
     assert [row.kind for row in made].count("peer") == 2
     assert len(made) == len(found.cells) + 2
-    assert sum(row.is_first for row in made) == len(found.batches) + 2
 
 
 def test_table_says_each_figure_with_its_interval() -> None:

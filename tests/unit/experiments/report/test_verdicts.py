@@ -53,12 +53,12 @@ SITUATIONS = {
     "the order is open": (
         findings(Plant(spread=0.35)),
         0,
-        "at the same batch (their pairs do not decide the order); scikit-learn",
+        "at the same batch (their pairs are inconclusive); scikit-learn",
     ),
     "the order is open between two batch sizes": (
         findings(Plant(spread=0.3, exchange_us=1200.0)),
         0,
-        "(their intervals overlap: the order is not decided)",
+        "(their intervals overlap: inconclusive)",
     ),
     "pairs decide the order where the intervals of times overlap": (
         findings(Plant(spread=0.2)),
@@ -98,25 +98,28 @@ SITUATIONS = {
             "µs at batch 8 (10 comparisons with one core were made in all, each at 95 %)."
         ),
     ),
-    "undecided": (
+    "inconclusive over one core": (
         findings(Plant(spread=0.35)),
         1,
-        "undecided is batch 64: a step is 1.41 times (0.92 to 1.91) as fast as one core's 609 µs",
+        (
+            "the pairs are inconclusive at batch 64: a step is 1.41 times (0.92 to 1.91) as fast "
+            "as one core's 609 µs"
+        ),
     ),
     "two workers never pay": (
         findings(Plant(exchange_us=50_000.0)),
         1,
         (
-            "A second worker is faster at none of the 5 batch sizes that were timed; time is lost "
-            "at every batch size"
+            "A second worker is clearly faster at none of the 5 batch sizes that were timed; "
+            "time is lost at every batch size"
         ),
     ),
     "nothing is decided": (
         findings(Plant(batches=(8, 64), spread=0.9)),
         1,
         (
-            "A second worker is faster at none of the 2 batch sizes that were timed; undecided is "
-            "every batch"
+            "A second worker is clearly faster at none of the 2 batch sizes that were timed; "
+            "the pairs are inconclusive at every batch"
         ),
     ),
     "no step has an interval": (
