@@ -202,6 +202,17 @@ def not_beaten(numbers: Sequence[int]) -> str:
     return f"not beaten by {listed([workers(number) for number in numbers], 'or')}"
 
 
+def processes(assignment: Sequence[str]) -> str:
+    """Which processes computed; of more than two workers, how many.
+
+    >>> processes(["server", "worker 0"]), processes(["worker 0", "worker 1", "worker 2"])
+    ('server and worker 0', '3 workers')
+    """
+    some = [name for name in assignment if name != "server"]
+    told = some if len(some) < 3 else [workers(len(some))]
+    return listed(["server", *told] if "server" in assignment else told)
+
+
 def plan(plans: Sequence[TimedPlan]) -> str:
     """Which processes computed; where that was not the same in all pairs, in how many.
 
@@ -209,9 +220,9 @@ def plan(plans: Sequence[TimedPlan]) -> str:
     'server and worker 0'
     """
     if len(plans) < 2:
-        return "".join(listed(one.assignment) for one in plans)
+        return "".join(processes(one.assignment) for one in plans)
     total = sum(one.num_pairs for one in plans)
-    told = [f"{listed(one.assignment)} in {one.num_pairs} of {total}" for one in plans]
+    told = [f"{processes(one.assignment)} in {one.num_pairs} of {total}" for one in plans]
     return f"mixed: {', '.join(told)}"
 
 

@@ -49,8 +49,9 @@ def _mixed(findings: Findings) -> Iterator[str]:
     for cell in findings.timings:
         if len(cell.plans) > 1 and not cell.is_weak:
             at = f"{words.batch(findings, cell.batch)}, {words.workers(cell.workers)}"
-            who = words.listed(cell.assignment)
-            yield f"{at}, {words.plan(cell.plans)} pairs: the bar is a step of {who}."
+            who = words.processes(cell.assignment)
+            text = f"{at}, {words.plan(cell.plans)} pairs: the bar is a step of {who}"
+            yield words.sentence(text)
 
 
 def _bars_panel(findings: Findings) -> Panel:

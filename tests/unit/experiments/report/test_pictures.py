@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distsgd.experiments.findings import CriticalBatch, Findings
+from distsgd.experiments.findings import CriticalBatch, Findings, TimedPlan
 from distsgd.experiments.report import theme
 from distsgd.experiments.report.pictures import pictures
 from distsgd.experiments.report.pictures.loss import digest_sentence
@@ -174,6 +174,20 @@ def test_waiting_stands_beside_the_bar_and_takes_nothing_of_it() -> None:
     told = _texts(_drawn(findings(timings=cells))["phases"])
     for said in ("70 %", "20 %", "10 %", "60 %"):
         assert said in told
+
+
+def test_phases_picture_says_where_plans_were_mixed() -> None:
+    who = [("server",), ("server", *(f"worker {i}" for i in range(4)))]
+    plans = tuple(
+        TimedPlan(assignment=one, num_pairs=3 - i, step_s=1e-3) for i, one in enumerate(who)
+    )
+    cells = tuple(replace(c, plans=plans) for c in findings().timings if c.workers == 2)
+    picture = next(one for one in pictures(findings(timings=cells)) if one.name == "phases")
+    said = (
+        "Batch 8, 2 workers, mixed: server in 3 of 5, server and 4 workers in 2 of 5 pairs: the "
+        "bar is a step of server."
+    )
+    assert said in picture.captions
 
 
 def test_rates_picture_marks_chosen_rates_edges_and_reasons() -> None:
