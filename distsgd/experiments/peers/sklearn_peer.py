@@ -18,7 +18,7 @@ class SklearnPeer:
 
     def __init__(self, task: PeerTask, train: Table, test: Table) -> None:
         self.version = sklearn.__version__
-        self._train, self._test = train, test
+        self._batch, self._train, self._test = task.batch, train, test
         self._classes = np.arange(task.sizes[-1])
         self._network = MLPClassifier(
             task.sizes[1:-1],
@@ -35,8 +35,8 @@ class SklearnPeer:
 
     def train(self, rows: NDArray[np.int64]) -> None:
         """See `Peer.train`."""
-        # The last chunk of an epoch may be smaller than a batch, which it would warn about.
-        self._network.batch_size = min(self._network.batch_size, len(rows))
+        # What is left of an epoch may be smaller than a batch, which it would warn about.
+        self._network.batch_size = min(self._batch, len(rows))
         self._network.partial_fit(self._train.x[rows], self._train.y[rows], classes=self._classes)
 
     def evaluate(self) -> tuple[float, float]:

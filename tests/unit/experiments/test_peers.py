@@ -105,20 +105,41 @@ def test_a_peer_sees_the_prepared_rows(task: PeerTask) -> None:
     assert set(train.y.tolist()) == {0, 1, 2}
 
 
+def peer_class(name: str) -> Any:
+    module = importlib.import_module(f"distsgd.experiments.peers.{name}_peer")
+    return getattr(module, CLASSES[name])
+
+
 @pytest.mark.parametrize("name", list(CLASSES))
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_peers_that_are_installed_learn(task: PeerTask, name: str, momentum: float) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed")
-    module = importlib.import_module(f"distsgd.experiments.peers.{name}_peer")
     rate = task.rate / (10 if momentum else 1)
     asked = replace(task, rate=rate, momentum=momentum, nesterov=momentum > 0)
     train, test = tables(asked)
-    peer = getattr(module, CLASSES[name])(asked, train, test)
+    peer = peer_class(name)(asked, train, test)
     found = train_to_target(asked, peer, len(train.x))
     assert found["steps"] is not None
     assert found["step_s"] > 0
     assert found["version"]
     json.dumps(found)
+
+
+@pytest.mark.parametrize("name", list(CLASSES))
+@pytest.mark.parametrize("batch", [100, 150, NUM_ROWS])
+def test_a_peer_makes_the_steps_of_an_explicit_loop(task: PeerTask, name: str, batch: int) -> None:
+    """Also in the epochs behind one that ended with a smaller batch."""
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    asked = replace(task, batch=batch, target=2.0, most_samples=3 * NUM_ROWS)
+    train, test = tables(asked)
+    whole, in_steps = (peer_class(name)(asked, train, test) for _ in range(2))
+    chance = np.random.default_rng(0)
+    for _ in range(3):
+        order = chance.permutation(NUM_ROWS)
+        whole.train(order)
+        for first in range(0, NUM_ROWS, batch):
+            in_steps.train(order[first : first + batch])
+    assert whole.evaluate() == in_steps.evaluate()
 
 
 def never() -> bool:
