@@ -172,7 +172,15 @@ class CriticalBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCell:
-    """What a user would take instead, on the same data and target, one process and all cores."""
+    """What a user would take instead, on the same data and target, one process and all cores.
+
+    Attributes:
+        rate: Chosen for the runs of this project at this batch size, not for the peer.
+        step_s, steps, time_s: Medians over the seeds; to the target, all of which met it.
+        num_seeds, num_reached, steps_range: As in `GridCell`.
+        steps_interval, step_s_interval, time_s_interval: Of the medians, over the seeds, the
+            evaluation grid's width in that of the steps.
+    """
 
     peer: str
     version: str
@@ -182,6 +190,12 @@ class PeerCell:
     steps: int | None
     time_s: float | None
     reason: str
+    num_seeds: int = 0
+    num_reached: int = 0
+    steps_range: tuple[int, int] | None = None
+    steps_interval: Interval | None = None
+    step_s_interval: Interval | None = None
+    time_s_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
-"""scikit-learn: ``MLPClassifier.partial_fit``, one pass over the rows of a chunk at a time."""
+"""scikit-learn: ``MLPClassifier.partial_fit``, one pass over the rows that it is given."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import sklearn
@@ -37,10 +39,24 @@ class SklearnPeer:
         """See `Peer.train`."""
         # What is left of an epoch may be smaller than a batch, which it would warn about.
         self._network.batch_size = min(self._batch, len(rows))
-        self._network.partial_fit(self._train.x[rows], self._train.y[rows], classes=self._classes)
+        try:
+            with np.errstate(all="ignore"):
+                self._network.partial_fit(
+                    self._train.x[rows], self._train.y[rows], classes=self._classes
+                )
+        except ValueError:
+            if not self._is_diverged():  # That it refuses to go on with.
+                raise
 
     def evaluate(self) -> tuple[float, float]:
         """See `Peer.evaluate`."""
-        shares = self._network.predict_proba(self._test.x)
+        with np.errstate(all="ignore"):
+            shares = self._network.predict_proba(self._test.x)
+        if not np.isfinite(shares).all():
+            return math.nan, 0.0
         loss = float(log_loss(self._test.y, shares, labels=self._classes))
         return loss, float((shares.argmax(1) == self._test.y).mean())
+
+    def _is_diverged(self) -> bool:
+        weights = (*self._network.coefs_, *self._network.intercepts_)
+        return not all(np.isfinite(array).all() for array in weights)

@@ -23,7 +23,10 @@ class TorchPeer:
         self._batch = task.batch
         layers: list[Any] = []
         for inputs, outputs in zip(task.sizes, task.sizes[1:], strict=False):
-            layers += [torch.nn.Linear(inputs, outputs), _ACTIVATIONS[task.activation]()]
+            layer = torch.nn.Linear(inputs, outputs)
+            torch.nn.init.xavier_uniform_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+            layers += [layer, _ACTIVATIONS[task.activation]()]
         self._network = torch.nn.Sequential(*layers[:-1])
         self._loss = torch.nn.CrossEntropyLoss()
         self._optimizer = torch.optim.SGD(

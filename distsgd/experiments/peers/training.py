@@ -1,12 +1,15 @@
 """Training with another library, and timing it: the loop that all of them share.
 
-A peer gets the same standardised rows, network, rule, batch size and rate, draws a new permutation
-each epoch, and is evaluated after the same samples. Its first weights are its own. Only its steps
-are timed, none of its evaluations, and not the first chunk of steps, in which it compiles.
+A peer gets the same standardised rows, network, rule, batch size and seeds, and the rate that was
+chosen for the runs of this project; it draws a new permutation each epoch, and is evaluated after
+the same steps. Its first weights are its own, of the same distribution where it lets us choose.
+Only its steps are timed, none of its evaluations, and not those before the first of them, in which
+it compiles.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,7 +70,7 @@ class Peer(Protocol):
         ...
 
     def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the held-out rows."""
+        """Mean loss and accuracy of the held-out rows; a loss that is none where it diverged."""
         ...
 
 
@@ -97,23 +100,25 @@ def train_to_target(task: PeerTask, peer: Peer, num_rows: int) -> dict[str, Any]
     """Train until an evaluation meets the target, or all samples are used. Blocks.
 
     Returns:
-        JSON values: step_s (median over the chunks between evaluations), steps and time_s to the
-        target (null where it was not met), curve of (samples, metric).
+        JSON values: step_s (median over the evaluations), steps and time_s to the target (null
+        where it was not met), curve of (samples, metric), is_diverged.
     """
     curve: list[tuple[int, float]] = []
     times: list[float] = []
-    steps, samples, is_met = 0, 0, False
-    for rows in _chunks(task, num_rows):
+    steps, samples, is_met, is_diverged = 0, 0, False, False
+    for parts in _parts(task, num_rows):
         started = time.perf_counter()
-        peer.train(rows)
-        made = -(-len(rows) // task.batch)
+        for rows in parts:
+            peer.train(rows)
+        made = sum(-(-len(rows) // task.batch) for rows in parts)
         times.append((time.perf_counter() - started) / made)
-        steps, samples = steps + made, samples + len(rows)
+        steps, samples = steps + made, samples + sum(map(len, parts))
         loss, accuracy = peer.evaluate()
+        if is_diverged := not math.isfinite(loss):
+            break
         value = accuracy if task.metric == "test_accuracy" else loss
         curve.append((samples, float(value)))
-        is_met = value >= task.target if task.at_least else value <= task.target
-        if is_met or not np.isfinite(loss):
+        if is_met := value >= task.target if task.at_least else value <= task.target:
             break
     step_s = median(times[1:] or times)
     return {
@@ -122,14 +127,26 @@ def train_to_target(task: PeerTask, peer: Peer, num_rows: int) -> dict[str, Any]
         "steps": steps if is_met else None,
         "time_s": steps * step_s if is_met else None,
         "curve": curve,
+        "is_diverged": is_diverged,
     }
 
 
-def _chunks(task: PeerTask, num_rows: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of the steps between two evaluations, epoch after epoch."""
+def _parts(task: PeerTask, num_rows: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Rows of the steps up to each evaluation, those of two epochs apart.
+
+    An evaluation is due after the step that reaches a multiple of ``task.grid_samples``, and after
+    the last.
+    """
     chance = np.random.default_rng(task.seed)
-    a_chunk = -(-task.grid_samples // task.batch) * task.batch
-    for _ in range(-(-task.most_samples // num_rows)):
-        order = chance.permutation(num_rows)
-        for first in range(0, num_rows, a_chunk):
-            yield order[first : first + a_chunk]
+    parts, due = [], task.grid_samples
+    for before in range(0, task.most_samples, num_rows):
+        order, first = chance.permutation(num_rows), 0
+        while first < num_rows:
+            last = min(num_rows, -(-(due - before) // task.batch) * task.batch)
+            parts.append(order[first:last])
+            first = last
+            if before + last >= due:
+                yield parts
+                parts, due = [], ((before + last) // task.grid_samples + 1) * task.grid_samples
+    if parts:
+        yield parts

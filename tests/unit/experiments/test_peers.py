@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.config import TrainConfig
+from distsgd.base.files import make_private_directory, write_json_atomic
 from distsgd.data.dataset import DataSet
+from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns, why_not
 from distsgd.experiments.peers.train import CLASSES
 from distsgd.experiments.peers.training import PeerTask, tables, train_to_target
+from distsgd.parallel.server.evaluation_grid import EvaluationGrid
 from distsgd.run.source import prepared_data
 from distsgd.run.spec import build_model
 from tests.unit.experiments.rows import NUM_ROWS, begun, config_of, write_rows
@@ -50,43 +53,82 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> PeerTask:
     )
 
 
-def changed(config: TrainConfig, *overrides: str) -> str:
-    return why_not(config.with_overrides(list(overrides)))
+DENSE = '{type = "dense", units = 3}'
+REFUSED = {
+    f'model.layers=[{{type = "layer_norm"}}, {DENSE}]': "has layers that are not dense",
+    f'model.layers=[{{type = "dense", units = 4, activation = "gelu"}}, {DENSE}]': (
+        "hidden layers are not all of one activation of relu, tanh, sigmoid"
+    ),
+    f'model.layers=[{{type = "dense", units = 4}}, {DENSE}]': "hidden layers are not all of one",
+    'model.layers=[{type = "dense", units = 3, bias = false}]': "has layers without a bias",
+    'model.layers=[{type = "dense", units = 3, activation = "relu"}]': (
+        "the last layer has the activation relu"
+    ),
+    "model.init=he": "model.init is he, not glorot",
+    "model.initial_weights=/first.safetensors": "model.initial_weights is /first.safetensors",
+    "optimizer.type=adamw": "the rule is adamw",
+    "optimizer.clip_norm=0.1": "optimizer.clip_norm is 0.1, not none",
+    "optimizer.weight_decay=0.01": "optimizer.weight_decay is 0.01, not 0",
+    'optimizer.frozen=["layers.0.bias"]': "optimizer.frozen is layers.0.bias, not none",
+    "schedule.type=cosine": "schedule.type is cosine, not constant",
+    "batch.sampler=mine:sampler": "batch.sampler is mine:sampler, not permutation",
+    "train.dtype=float64": "train.dtype is float64, not float32",
+    "train.stop_gradient_norm=0.1": "train.stop_gradient_norm is 0.1, not none",
+    "train.on_divergence=halve_lr": "train.on_divergence is halve_lr, not stop",
+}
 
 
-def test_a_peer_trains_dense_networks_with_softmax_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_peer_trains_nothing_that_it_would_train_otherwise(tmp_path: Path, override: str) -> None:
     config = config_of(write_rows(tmp_path))
     assert why_not(config) == ""
-    dense = '{type = "dense", units = 3}'
-    assert "are not dense" in changed(config, f'model.layers=[{{type = "layer_norm"}}, {dense}]')
-    elu = f'model.layers=[{{type = "dense", units = 4, activation = "gelu"}}, {dense}]'
-    assert "not all of one activation" in changed(config, elu)
-    assert "rule is adamw" in changed(config, "optimizer.type=adamw")
-    assert "schedule is cosine" in changed(config, "schedule.type=cosine")
+    assert why_not(config.with_overrides([override])).startswith(REFUSED[override])
 
 
 class Counts:
-    """A peer that only counts; the target is met after three chunks."""
+    """A peer that only counts; the target is met by the evaluation `meets_at`."""
 
     version = "1"
 
-    def __init__(self) -> None:
+    def __init__(self, meets_at: int = 0, diverges_at: int = 0) -> None:
         self.rows: list[NDArray[np.int64]] = []
+        self._meets_at, self._diverges_at, self._evaluated = meets_at, diverges_at, 0
 
     def train(self, rows: NDArray[np.int64]) -> None:
         self.rows.append(rows)
 
     def evaluate(self) -> tuple[float, float]:
-        return 1.0, 0.9 if len(self.rows) == 3 else 0.1
+        self._evaluated += 1
+        loss = math.inf if self._evaluated == self._diverges_at else 1.0
+        return loss, 0.9 if self._evaluated == self._meets_at else 0.1
 
 
 def test_steps_to_target_are_counted_in_batches_of_the_task(task: PeerTask) -> None:
-    peer = Counts()
+    peer = Counts(meets_at=3)
     found = train_to_target(task, peer, NUM_ROWS)
-    assert [len(rows) for rows in peer.rows] == [32, 32, 32]
-    assert found["steps"] == 6
-    assert [samples for samples, _ in found["curve"]] == [32, 64, 96]
-    assert found["time_s"] == pytest.approx(6 * found["step_s"])
+    assert [len(rows) for rows in peer.rows] == [32, 16, 32]
+    assert found["steps"] == 5
+    assert [samples for samples, _ in found["curve"]] == [32, 48, 80]
+    assert found["time_s"] == pytest.approx(5 * found["step_s"])
+
+
+@pytest.mark.parametrize("batch", [1, 16, 100, 150, NUM_ROWS])
+@pytest.mark.parametrize("grid_samples", [1, 24, 70, 500])
+def test_a_peer_is_evaluated_after_the_steps_that_a_run_is(
+    task: PeerTask, batch: int, grid_samples: int
+) -> None:
+    """The oracle walks the steps of a run, one by one."""
+    grid, due, samples = EvaluationGrid(grid_samples, "samples"), [], 0
+    ends = [*range(batch, NUM_ROWS, batch), NUM_ROWS]
+    for step in range(3 * len(ends)):
+        epoch, within = divmod(step, len(ends))
+        before, samples = samples, epoch * NUM_ROWS + ends[within]
+        if grid.is_due(step + 1, samples, of_step=samples - before) or samples == 3 * NUM_ROWS:
+            due.append((step + 1, samples))
+    asked = replace(task, batch=batch, grid_samples=grid_samples, most_samples=3 * NUM_ROWS)
+    found = train_to_target(asked, Counts(meets_at=len(due)), NUM_ROWS)
+    assert [at for at, _ in found["curve"]] == [at for _, at in due]
+    assert found["steps"] == due[-1][0]
 
 
 def test_each_row_is_used_once_an_epoch(task: PeerTask) -> None:
@@ -142,6 +184,21 @@ def test_a_peer_makes_the_steps_of_an_explicit_loop(task: PeerTask, name: str, b
     assert whole.evaluate() == in_steps.evaluate()
 
 
+def test_one_that_diverges_ends_and_says_so(task: PeerTask) -> None:
+    found = train_to_target(task, Counts(diverges_at=2), NUM_ROWS)
+    assert (found["is_diverged"], found["steps"], found["curve"]) == (True, None, [(32, 0.1)])
+
+
+@pytest.mark.parametrize("name", list(CLASSES))
+def test_a_rate_that_is_too_high_is_told_as_divergence(task: PeerTask, name: str) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    asked = replace(task, sizes=(2, 8, 3), rate=1e9, target=2.0)
+    train, test = tables(asked)
+    found = train_to_target(asked, peer_class(name)(asked, train, test), len(train.x))
+    assert (found["is_diverged"], found["steps"]) == (True, None)
+    json.dumps(found, allow_nan=False)
+
+
 def never() -> bool:
     return False
 
@@ -169,4 +226,42 @@ def test_a_peer_that_is_not_there_is_said(
     failed = runs.make(data, build_model(config, 2), chosen, is_over=never, note=note)
     (cell,) = runs.read(chosen, failed)
     assert (cell.reason, cell.time_s) == ("jax is not installed", None)
-    assert [piece.stage for piece in seen] == ["peers"]
+    assert [piece.stage for piece in seen] == ["peers", "peers"]  # One a seed.
+
+
+def planted(place: Path, *found: dict[str, Any], seeds: int) -> PeerCell:
+    """What is read of these findings of torch, one a seed."""
+    directory, grid = begun(place, peers=("torch",), seeds=seeds)
+    chosen = (Chosen(16, 0.3, is_at_edge=False, tried=(0.3,)),)
+    runs = PeerRuns(grid, directory)
+    make_private_directory(directory / "peers")
+    for key, one in zip(runs.keys(chosen), found, strict=False):
+        usual = {"version": "2", "step_s": 1e-3, "is_diverged": False, "curve": [[24, 0.1]]}
+        write_json_atomic(directory / f"{key.name}.json", usual | one)
+    (cell,) = runs.read(chosen, {})
+    return cell
+
+
+def test_a_peer_has_the_seeds_of_the_runs_and_the_median_of_them(tmp_path: Path) -> None:
+    curve = [[32, 0.1], [48, 0.9]]
+    steps = (3, 4, 8)
+    found = ({"steps": count, "step_s": count * 1e-3, "curve": curve} for count in steps)
+    cell = planted(tmp_path, *found, seeds=3)
+    assert (cell.steps, cell.steps_range, cell.step_s) == (4, (3, 8), 4e-3)
+    assert (cell.num_seeds, cell.num_reached, cell.reason) == (3, 3, "")
+    assert cell.time_s == pytest.approx(16e-3)
+    for interval, value in (
+        (cell.steps_interval, 4),
+        (cell.step_s_interval, 4e-3),
+        (cell.time_s_interval, 16e-3),
+    ):
+        assert interval is not None
+        assert interval.low < value < interval.high
+
+
+def test_a_peer_whose_seeds_do_not_all_meet_the_target_has_no_time_to_it(tmp_path: Path) -> None:
+    met, missed, diverged = {"steps": 4}, {"steps": None}, {"steps": None, "is_diverged": True}
+    cell = planted(tmp_path, met, missed, diverged, seeds=4)
+    assert (cell.steps, cell.time_s, cell.steps_range) == (None, None, (4, 4))
+    assert (cell.num_seeds, cell.num_reached) == (4, 1)
+    assert cell.reason == "diverged; out of budget; target not reached"
