@@ -11,10 +11,12 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from distsgd.experiments import child
 from distsgd.experiments.plan import Piece
@@ -22,6 +24,7 @@ from distsgd.parallel.numerics import num_cores
 
 LOOK_S = 0.2
 END_TIMEOUT_S = 30.0  # To write a checkpoint.
+IDLE_TIMEOUT_S = 600.0  # Without any time of a processor: then it hangs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,11 @@ class RunAll(Protocol):
 
 
 def run_all(
-    works: Iterable[Work], *, is_over: Callable[[], bool], most: int | None = None
+    works: Iterable[Work],
+    *,
+    is_over: Callable[[], bool],
+    most: int | None = None,
+    idle_timeout_s: float = IDLE_TIMEOUT_S,
 ) -> Iterator[Done]:
     """Do all `works`; blocks between two of them. Children are ended when the caller stops.
 
@@ -58,6 +65,7 @@ def run_all(
         is_over: Asked now and then; when it says so no more work begins, and what is under way is
             asked to end.
         most: Children at once; the cores of this process unless given.
+        idle_timeout_s: After which a child is killed that used no processor so long (Linux).
 
     Yields:
         Each piece of work that has ended, in the order of their ends.
@@ -67,28 +75,36 @@ def run_all(
         return
     with ExitStack() as stack:
         looks = stack.enter_context(selectors.DefaultSelector())
-        children = [stack.enter_context(_Child(looks)) for _ in range(most or num_cores())]
+        children = [_Child(looks, idle_timeout_s) for _ in range(most or num_cores())]
+        stack.callback(_end_all, children)
         while not is_over() and (left or any(child.work for child in children)):
             for child in children:
                 if child.work is None and left:
                     child.begin(left.pop())
             for key, _ in looks.select(LOOK_S):
                 yield key.data.ended()
+            for child in children:
+                child.kill_if_idle()
+
+
+def _end_all(children: Iterable[_Child]) -> None:
+    """End them at the same time: each may have a checkpoint to write."""
+    for one in children:
+        one.ask_to_end()
+    deadline_s = time.monotonic() + END_TIMEOUT_S
+    for one in children:
+        one.wait_for_end(deadline_s)
 
 
 class _Child:
     """A place for a process that does one piece of work after the other."""
 
-    def __init__(self, looks: selectors.BaseSelector) -> None:
-        self._looks = looks
+    def __init__(self, looks: selectors.BaseSelector, idle_timeout_s: float) -> None:
+        self._looks, self._idle_timeout_s = looks, idle_timeout_s
+        self._busy = _Busy(0.0, 0.0)
+        self._is_idle = False
         self._process: subprocess.Popen[str] | None = None
         self.work: Work | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
 
     def begin(self, work: Work) -> None:
         """Have it done: by the process that did the last one, where that lives."""
@@ -96,7 +112,7 @@ class _Child:
             self._start()
         assert self._process is not None
         assert self._process.stdin is not None
-        self.work = work
+        self.work, self._busy, self._is_idle = work, _Busy.of(self._process.pid), False
         with suppress(BrokenPipeError):  # It has died; that is seen at its output.
             told = {"function": work.function, "task": work.task}
             print(json.dumps(told), file=self._process.stdin, flush=True)
@@ -109,9 +125,22 @@ class _Child:
         work, self.work = self.work, None
         if answer := self._process.stdout.readline():
             return Done(work.piece, json.loads(answer))
-        code = self._end()
+        code = self.end()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        if self._is_idle:
+            how = f"killed: it used no processor for {self._idle_timeout_s:g} s"
         return Done(work.piece, how)
+
+    def kill_if_idle(self) -> None:
+        """Kill one that has work and hangs; its end is seen at its output."""
+        if self._process is None or self.work is None:
+            return
+        now = _Busy.of(self._process.pid)
+        if now.used_s != self._busy.used_s:
+            self._busy = now
+        elif now.at_s - self._busy.at_s > self._idle_timeout_s:
+            self._is_idle = True
+            self._process.kill()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 -- a module of ours.
@@ -124,17 +153,42 @@ class _Child:
         assert self._process.stdout is not None
         self._looks.register(self._process.stdout, selectors.EVENT_READ, self)
 
-    def _end(self) -> int:
-        """End the process, if there is one; its exit code. Kills one that does not end in time."""
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, if there is a process."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self) -> int:
+        """End the process, if there is one; its exit code."""
+        self.ask_to_end()
+        return self.wait_for_end(time.monotonic() + END_TIMEOUT_S)
+
+    def wait_for_end(self, deadline_s: float) -> int:
+        """The exit code of the process, if there is one; kills one that has not ended by then."""
         if self._process is None:
             return 0
         process, self._process = self._process, None
         assert process.stdout is not None
         self._looks.unregister(process.stdout)
-        process.terminate()
         try:
-            process.communicate(timeout=END_TIMEOUT_S)
+            process.communicate(timeout=max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
         return process.returncode
+
+
+class _Busy(NamedTuple):
+    """When a process was looked at, and how many seconds of a processor it had used by then."""
+
+    at_s: float
+    used_s: float
+
+    @classmethod
+    def of(cls, pid: int) -> _Busy:
+        """Of a process now. Where the system does not tell, it is always busy."""
+        now_s = time.monotonic()
+        with suppress(OSError):
+            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return cls(now_s, sum(map(float, after_name[11:13])) / os.sysconf("SC_CLK_TCK"))
+        return cls(now_s, now_s)

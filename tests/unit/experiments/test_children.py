@@ -34,6 +34,21 @@ def do(task, stop):
         while not stop.is_asked:
             select.select([], [], [], 0.05)
         (place / "was_asked").touch()
+    if task["do"] == "finish after wait":
+        until((place / "until").exists)
+    if task["do"] == "hang":
+        os.mkfifo(place / "never")
+        open(place / "never")
+    if task["do"] in ("first", "second"):
+        (place / f"{task['do']}.begun").touch()
+        until(lambda: stop.is_asked)
+        (place / f"{task['do']}.asked").touch()
+        until(lambda: len(list(place.glob("*.asked"))) == 2)
+        (place / f"{task['do']}.ended").touch()
+
+def until(is_so):
+    while not is_so():
+        select.select([], [], [], 0.05)
 """
 PARENT = """
 import json, sys
@@ -86,13 +101,36 @@ def test_children_are_asked_to_end_when_the_time_is_over(place: Path) -> None:
 
 
 def test_children_end_with_the_one_who_no_longer_asks(place: Path) -> None:
-    found: Iterator[object] = run_all(
-        [work(place, "finish"), work(place, "wait")], is_over=never, most=2
-    )
+    works = [work(place, "wait"), work(place, "finish after wait")]
+    found: Iterator[object] = run_all(works, is_over=never, most=2)
     next(found)
     found.close()  # type: ignore[attr-defined]
-    pid = int((place / "wait.pid").read_text()) if (place / "wait.pid").exists() else None
-    assert pid is None or not Path(f"/proc/{pid}").exists()
+    assert (place / "was_asked").exists()
+    assert not Path(f"/proc/{(place / 'wait.pid').read_text()}").exists()
+
+
+def test_children_are_asked_to_end_all_at_once(place: Path) -> None:
+    """Each of the two ends when the other was asked as well."""
+
+    def have_begun() -> bool:
+        return len(list(place.glob("*.begun"))) == 2
+
+    works = [work(place, do) for do in ("first", "second")]
+    assert list(run_all(works, is_over=have_begun, most=2)) == []
+    assert len(list(place.glob("*.ended"))) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processor time is read from /proc")
+def test_a_child_that_hangs_is_killed_and_the_next_work_is_done(place: Path) -> None:
+    works = [work(place, "hang"), work(place, "die"), work(place, "finish")]
+    done = {
+        it.piece.name: it.failure for it in run_all(works, is_over=never, most=1, idle_timeout_s=3)
+    }
+    assert done == {
+        "hang": "killed: it used no processor for 3 s",
+        "die": "killed by SIGKILL",
+        "finish": "",
+    }
 
 
 def test_a_killed_experiment_leaves_no_child(place: Path) -> None:
