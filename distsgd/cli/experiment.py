@@ -163,9 +163,12 @@ class Made:
                 ("learning", f"{found.num_runs} runs of at most {grid.most_samples:,} samples"),
                 ("evaluated", f"every {grid.grid_samples:,} samples"),
                 ("timing", f"{found.num_pairs} pairs"),
-                ("takes at most", duration(found.seconds)),
+                ("takes at most", f"about {duration(found.seconds)}"),
                 ("learning takes", f"at most {duration(found.learning_s)}"),
                 ("timing takes", duration(found.timing_s)),
+                ("runs in full take", f"at most {duration(found.full_s)}"),
+                ("branches take", f"at most {duration(found.branches_s)}"),
+                ("peers take", f"at most about {duration(found.peers_s)}"),
                 ("left out", "; ".join(grid.plan.left_out) or "nothing"),
             ]
         )

@@ -79,8 +79,8 @@ class Scale:
             self.dry_run()
         else:  # What is wrong with the rows is told before anything is written.
             Grid.of(self.plan, manifest_of(self._data()).train_rows)
-            for said in self.plan.left_out:
-                self.say(f"the budget leaves out: {said}")
+        for said in self.plan.left_out:
+            self.say(f"the budget leaves out: {said}")
         make_private_directory(self.directory)
         write_json_atomic(self.directory / PLAN_FILE, self.plan.to_dict())
 
@@ -110,10 +110,10 @@ class Scale:
     def dry_run(self) -> tuple[Grid, Estimate]:
         """What would be made and how long it takes at most; times some steps of each batch size."""
         data = self._data()
-        num_rows = manifest_of(data).train_rows
-        sample_s = calibrate(Grid.of(self.plan, num_rows), data)
-        self.plan, found = within_budget(self.plan, num_rows, sample_s)
-        return Grid.of(self.plan, num_rows), found
+        rows = manifest_of(data)
+        speed = calibrate(Grid.of(self.plan, rows.train_rows), data, rows.test_rows)
+        self.plan, found = within_budget(self.plan, rows.train_rows, speed)
+        return Grid.of(self.plan, rows.train_rows), found
 
     def _data(self) -> Path:
         found = prepared_data(
