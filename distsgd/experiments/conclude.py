@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from distsgd import __version__
 from distsgd.data.manifest import Manifest
 from distsgd.errors import ConfigError
 from distsgd.experiments.branching import Branching
 from distsgd.experiments.collect import Collected
+from distsgd.experiments.environment import changed, environment, learned_in
 from distsgd.experiments.findings import (
     CostLine,
     CriticalBatch,
@@ -31,8 +30,9 @@ from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, said
 from distsgd.experiments.products import FullRun
+from distsgd.experiments.timing import timed_in
 from distsgd.nn.model import Model
-from distsgd.parallel.numerics import num_cores, profile
+from distsgd.parallel.numerics import num_cores
 from distsgd.statistics import critical_batch
 from distsgd.statistics.branching import branched_critical_batch
 from distsgd.statistics.noise_summary import nearest_batch, noise_scales_by_batch
@@ -84,7 +84,7 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
         digests_equal=all(run.same_bits for run in (*full, *compared)),
         left_out=plan.left_out,
         warnings=tuple(_warnings(found)),
-        environment=_environment(plan.config.train.dtype),
+        environment=timed_in(grid, found.directory) or environment(plan.config.train.dtype),
         configuration=json.dumps(said(plan.config), indent=2),
     )
 
@@ -243,27 +243,18 @@ def _warnings(found: Collected) -> Iterator[str]:
     edge = [f"{choice.batch:,}" for choice in found.chosen() if choice.is_at_edge]
     if edge and found.grid.plan.rates:
         yield f"the best rate is the lowest or highest tried at batch {', '.join(edge)}"
+    elsewhere = _learned_elsewhere(found)
+    if elsewhere:
+        yield (
+            f"learning runs that were made elsewhere than the times, with the same bits: "
+            f"{len(elsewhere)}, {next(iter(elsewhere.values()))}"
+        )
     for name, failure in sorted(found.failed.items()):
         yield f"{name}: {failure}"
 
 
-def _processor() -> str:
-    """What the operating system calls it; of Linux only."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def _environment(dtype: str) -> dict[str, str]:
-    numerics = profile(dtype)
-    return {
-        "distsgd": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": str(num_cores()),
-        "numpy": numerics.numpy,
-        "blas": f"{numerics.blas}, kernel {numerics.kernel}",
-        "numerics": numerics.probe,
-    }
+def _learned_elsewhere(found: Collected) -> dict[str, str]:
+    """By name, the learning runs that were not made where was timed: what was another there."""
+    here = timed_in(found.grid, found.directory)
+    learned = learned_in(found.directory)
+    return {name: how for name, then in learned.items() if here and (how := changed(then, here))}

@@ -111,6 +111,11 @@ class PeerRuns:
                 for seed in self.grid.seeds:
                     yield PeerKey(name, choice.batch, choice.rate, seed)
 
+    def is_made(self, chosen: Sequence[Chosen]) -> bool:
+        """Is none missing, of those that can be made?"""
+        cannot = why_not(self.grid.plan.config)
+        return bool(cannot) or all(self._file(key).is_file() for key in self.keys(chosen))
+
     def make(
         self,
         data: Path,

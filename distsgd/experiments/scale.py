@@ -23,6 +23,12 @@ from distsgd.experiments.cells_file import write_cells
 from distsgd.experiments.cluster_tasks import run_all_of
 from distsgd.experiments.collect import Collected
 from distsgd.experiments.conclude import conclude
+from distsgd.experiments.environment import (
+    check_bits,
+    check_times,
+    environment,
+    held_alone,
+)
 from distsgd.experiments.estimate import Estimate, calibrate, within_budget
 from distsgd.experiments.findings import Findings
 from distsgd.experiments.learning import Learning
@@ -30,7 +36,7 @@ from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, Piece, ScalePlan
 from distsgd.experiments.products import FullKey, FullRuns
 from distsgd.experiments.report import write_report
-from distsgd.experiments.timing import Timing, workers_at
+from distsgd.experiments.timing import Timing, timed_in, workers_at
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.run.spec import build_model
 
@@ -89,12 +95,18 @@ class Scale:
 
         Raises:
             ConfigError, DataError: Nothing was started.
+            RunError: Another process makes it, or what there is was made elsewhere.
             ClusterError: Ray does not start, a worker is missing, or a node cannot do its part;
                 what was made is kept.
         """
+        with held_alone(self.directory):
+            return self._made()
+
+    def _made(self) -> Findings:
         data = self._data()
         manifest = manifest_of(data)
         grid = Grid.of(self.plan, manifest.train_rows)
+        self._check_place(grid, data)
         model = build_model(self.plan.config, manifest.num_features)
         failed = self._learn(grid, data)
         found = Collected(grid, self.directory, failed)
@@ -128,6 +140,22 @@ class Scale:
 
     def _cache(self) -> str | None:
         return str(self.cache_dir.absolute()) if self.cache_dir else None
+
+    def _check_place(self, grid: Grid, data: Path) -> None:
+        """Raises RunError where it would continue with other bits, or with times of here."""
+        here = environment(self.plan.config.train.dtype)
+        check_bits(self.directory, here)
+        if not self._is_timed(Collected(grid, self.directory, {}), data):
+            check_times(self.directory, timed_in(grid, self.directory), here)
+
+    def _is_timed(self, found: Collected, data: Path) -> bool:
+        """Is no time missing, neither of the pairs, nor of runs in full, nor of peers?"""
+        full = FullRuns(found.grid, self.directory, self._cache())
+        return (
+            Timing(found.grid, self.directory, data, self._is_over, self.note).is_made
+            and all(full.read(key).seconds for key in found.wanted_full_runs())
+            and PeerRuns(found.grid, self.directory).is_made(found.chosen())
+        )
 
     def _learn(self, grid: Grid, data: Path) -> dict[str, str]:
         with run_all_of(self.plan.config, self.directory, data) as run_all:

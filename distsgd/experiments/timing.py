@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distsgd.base.files import make_private_directory, read_json, write_json_atomic
+from distsgd.experiments.environment import environment
 from distsgd.experiments.plan import Grid, Piece, TimingKey
 from distsgd.lab.standing_ray import standing_ray
 from distsgd.lab.step_time import StepTime, time_steps
@@ -44,9 +45,19 @@ class Pair:
 
 def read_pairs(directory: Path, key: TimingKey) -> tuple[Pair, ...]:
     """Those of the experiment in `directory`, in the order in which they were made."""
+    return tuple(_pair(read_json(file)) for file in _files(directory, key))
+
+
+def _files(directory: Path, key: TimingKey) -> list[Path]:
     place = directory / key.name
-    files = sorted(place.glob("pair-*.json")) if place.is_dir() else []
-    return tuple(_pair(read_json(file)) for file in files)
+    return sorted(place.glob("pair-*.json")) if place.is_dir() else []
+
+
+def timed_in(grid: Grid, directory: Path) -> dict[str, str] | None:
+    """Where the experiment in `directory` was timed: see `environment`; None where it was not."""
+    files = (file for key in grid.timings for file in _files(directory, key))
+    recorded: Iterator[dict[str, str] | None] = (read_json(it).get("environment") for it in files)
+    return next((it for it in recorded if it is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,7 @@ class Timing:
         Raises:
             ClusterError: A worker is missing.
         """
+        here = {"environment": environment(self.grid.plan.config.train.dtype)}
         for key, number in self._wanted():
             if self._file(key, number).is_file():
                 continue
@@ -86,7 +98,7 @@ class Timing:
                 return
             pair = self._timed(key, number, overrides)
             make_private_directory(self._file(key, number).parent)
-            write_json_atomic(self._file(key, number), asdict(pair))
+            write_json_atomic(self._file(key, number), asdict(pair) | here)
             self.note(Piece("timing", key.base_batch, f"{key.name} pair {number + 1}"))
 
     def _wanted(self) -> Iterator[tuple[TimingKey, int]]:
