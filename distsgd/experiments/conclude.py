@@ -14,7 +14,7 @@ from distsgd.data.manifest import Manifest
 from distsgd.errors import ConfigError
 from distsgd.experiments.branching import Branching
 from distsgd.experiments.collect import Collected
-from distsgd.experiments.environment import changed, environment, learned_in
+from distsgd.experiments.environment import changed, environment, recorded_in
 from distsgd.experiments.findings import (
     CostLine,
     CriticalBatch,
@@ -26,6 +26,7 @@ from distsgd.experiments.findings import (
     TimingCell,
     mean_rows,
 )
+from distsgd.experiments.further_runs import further_runs
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, said
@@ -84,8 +85,11 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
         digests_equal=all(run.same_bits for run in (*full, *compared)),
         left_out=plan.left_out,
         warnings=tuple(_warnings(found)),
-        environment=timed_in(grid, found.directory) or environment(plan.config.train.dtype),
+        environment=_place(found),
         configuration=json.dumps(said(plan.config), indent=2),
+        elsewhere=_elsewhere(found),
+        runs=further_runs(found),
+        data_digest=manifest.digest,
     )
 
 
@@ -243,18 +247,24 @@ def _warnings(found: Collected) -> Iterator[str]:
     edge = [f"{choice.batch:,}" for choice in found.chosen() if choice.is_at_edge]
     if edge and found.grid.plan.rates:
         yield f"the best rate is the lowest or highest tried at batch {', '.join(edge)}"
-    elsewhere = _learned_elsewhere(found)
-    if elsewhere:
+    if elsewhere := _elsewhere(found):
+        how = changed(next(iter(elsewhere.values())), _place(found))
         yield (
-            f"learning runs that were made elsewhere than the times, with the same bits: "
-            f"{len(elsewhere)}, {next(iter(elsewhere.values()))}"
+            "runs that were made elsewhere than the times, with the same bits: "
+            f"{len(elsewhere)}, {how}"
         )
     for name, failure in sorted(found.failed.items()):
         yield f"{name}: {failure}"
 
 
-def _learned_elsewhere(found: Collected) -> dict[str, str]:
-    """By name, the learning runs that were not made where was timed: what was another there."""
-    here = timed_in(found.grid, found.directory)
-    learned = learned_in(found.directory)
-    return {name: how for name, then in learned.items() if here and (how := changed(then, here))}
+def _place(found: Collected) -> dict[str, str]:
+    """Where was timed; where nothing was, where this is concluded."""
+    dtype = found.grid.plan.config.train.dtype
+    return timed_in(found.grid, found.directory) or environment(dtype)
+
+
+def _elsewhere(found: Collected) -> dict[str, dict[str, str]]:
+    """The runs that were not made where was timed, by name."""
+    here = _place(found)
+    runs = recorded_in(found.directory)
+    return {name: there for name, there in runs.items() if changed(there, here)}

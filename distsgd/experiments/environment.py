@@ -20,7 +20,7 @@ from distsgd.base.files import as_run_error, read_json, try_lock
 from distsgd.errors import RunError
 from distsgd.parallel.numerics import num_cores, profile
 
-LOCK = "lock"
+LOCK, RECORD = "lock", "environment.json"
 _BITS = "numerics"
 # What decides how long a step takes, or its bits. Not the platform: a new kernel of the operating
 # system is another one.
@@ -64,7 +64,7 @@ def of_run(run: Path) -> dict[str, str]:
 
     Raises RunError where that is damaged.
     """
-    path = run / "environment.json"
+    path = run / RECORD
     if not path.is_file():
         return {}
     recorded = read_json(path)
@@ -80,15 +80,16 @@ def of_run(run: Path) -> dict[str, str]:
         raise RunError(path, f"is damaged: {error}; restore the file") from error
 
 
-def learned_in(directory: Path) -> dict[str, dict[str, str]]:
-    """Of each learning run of the experiment in `directory`, by its name, what it recorded."""
-    runs = sorted(path.parent for path in directory.glob("learning/*/*/*/environment.json"))
+def recorded_in(directory: Path) -> dict[str, dict[str, str]]:
+    """What each learning run and branch of the experiment in `directory` recorded, by its name."""
+    places = (*directory.glob("learning/*/*/*"), *directory.glob("branches/*"))
+    runs = sorted(place for place in places if (place / RECORD).is_file())
     return {str(run.relative_to(directory)): of_run(run) for run in runs}
 
 
 def check_bits(directory: Path, here: Mapping[str, str]) -> None:
-    """Raises RunError where a learning run in `directory` had other bits than this process has."""
-    for name, there in learned_in(directory).items():
+    """Raises RunError where a run in `directory` had other bits than this process has."""
+    for name, there in recorded_in(directory).items():
         if there[_BITS] != here[_BITS]:
             raise RunError(
                 directory / name,

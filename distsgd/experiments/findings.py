@@ -9,7 +9,7 @@ Units: seconds end in ``_s``, rows are samples; a batch is given in rows.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distsgd.statistics.intervals import Interval
 
@@ -199,6 +199,43 @@ class PeerCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunCell:
+    """One run besides the learning runs: in full with its workers, a branch, or of a peer.
+
+    Attributes:
+        kind: "full", "branch" or "peer".
+        name: Of its directory or file, below the experiment's.
+        peer: Its library with the version; "" otherwise.
+        from_step: At which a branch left its trunk; None otherwise.
+        steps: Updates at its end; of a peer to the target.
+        seconds: Measured: of a run in full and of a peer to the target.
+        step_s: Of a peer.
+        expected_s: Of a run in full: see `FullRun`.
+        test_loss: At the end of a branch.
+        verdict: Does a run in full hold, "pass" or "fail"? "reached" of a peer that did; else "".
+        configuration, digest: As in `LearningCell`; "" of a peer.
+    """
+
+    kind: str
+    name: str
+    batch: int
+    rate: float
+    seed: int
+    workers: int = 0
+    peer: str = ""
+    from_step: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    step_s: float | None = None
+    expected_s: Interval | None = None
+    test_loss: float | None = None
+    verdict: str = ""
+    reason: str = ""
+    configuration: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimeModel:
     """Seconds a step as a function of batch and workers, fitted.
 
@@ -247,7 +284,10 @@ class Findings:
         products_hold: Do all full runs lie within their interval? None where none was made.
         digests: Compared over numbers of workers: how many, and whether all were equal.
         left_out: What the budget left out, a sentence each.
-        environment: Machine, versions, numerics, by name.
+        environment: Machine, versions, numerics, by name: where was timed.
+        elsewhere: The same of each run that was made elsewhere, by its name.
+        runs: In full, branches, of peers.
+        data_digest: Of the prepared rows, hexadecimal.
         configuration: As TOML or JSON text.
         warnings: What a reader must know, such as a schedule that depends on the length.
     """
@@ -280,3 +320,6 @@ class Findings:
     warnings: tuple[str, ...]
     environment: dict[str, str]
     configuration: str
+    elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
+    runs: tuple[RunCell, ...] = ()
+    data_digest: str = ""

@@ -79,5 +79,5 @@ def test_learning_elsewhere_with_the_same_bits_is_said(finished: Path) -> None:
     run = next(finished.glob("learning/*/*/*/environment.json"))
     change(run, "numerics", "kernel", value="Zen9")
     (said,) = (text for text in made(finished).warnings if "elsewhere" in text)
-    assert "learning runs that were made elsewhere than the times, with the same bits: 1, " in said
+    assert "runs that were made elsewhere than the times, with the same bits: 1, " in said
     assert "kernel Zen9 (here " in said

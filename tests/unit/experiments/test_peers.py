@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from distsgd.base.files import make_private_directory, write_json_atomic
 from distsgd.data.dataset import DataSet
+from distsgd.experiments.collect import Collected
 from distsgd.experiments.findings import PeerCell
+from distsgd.experiments.further_runs import further_runs
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peer_runs import PeerRuns, why_not
 from distsgd.experiments.peers.train import CLASSES
@@ -265,3 +267,24 @@ def test_a_peer_whose_seeds_do_not_all_meet_the_target_has_no_time_to_it(tmp_pat
     assert (cell.steps, cell.time_s, cell.steps_range) == (None, None, (4, 4))
     assert (cell.num_seeds, cell.num_reached) == (4, 1)
     assert cell.reason == "diverged; out of budget; target not reached"
+
+
+def test_each_seed_of_a_peer_is_a_run_of_its_own(tmp_path: Path) -> None:
+    directory, grid = begun(tmp_path, peers=("torch",), seeds=2, rates=None)
+    make_private_directory(directory / "peers")
+    first = next(iter(PeerRuns(grid, directory).keys(Collected(grid, directory, {}).chosen())))
+    found = {"version": "2", "step_s": 1e-3, "steps": 7, "is_diverged": False, "curve": []}
+    write_json_atomic(directory / f"{first.name}.json", found)
+    runs = further_runs(Collected(grid, directory, {}))
+    made, *missing = (run for run in runs if run.kind == "peer")
+    assert (made.name, made.peer, made.verdict, made.reason) == (
+        first.name,
+        "torch 2",
+        "reached",
+        "",
+    )
+    assert (made.steps, made.seed) == (7, grid.seeds[0])
+    assert made.seconds == pytest.approx(7e-3)
+    assert [(run.batch, run.seed, run.reason) for run in missing] == [
+        (batch, seed, "out of budget") for batch, seed in ((4, 2), (NUM_ROWS, 1), (NUM_ROWS, 2))
+    ]

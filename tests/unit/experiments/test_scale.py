@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -126,9 +127,47 @@ def test_cells_are_written_one_a_row(whole: tuple[Path, Findings], tmp_path: Pat
     files = write(found, tmp_path)
     assert {file.name for file in files} == {"report.html", "report.json", "cells.parquet"}
     table = pq.read_table(tmp_path / "cells.parquet")
-    assert len(table) == len(found.learning) + len(found.timings)
-    assert set(table["kind"].to_pylist()) == {"trial", "learning", "timing"}
+    assert len(table) == len(found.learning) + len(found.timings) + len(found.runs)
+    assert set(table["kind"].to_pylist()) == {"trial", "learning", "timing", "full", "branch"}
     assert all(table["machine"].to_pylist())
+
+
+def test_each_run_in_full_and_each_branch_has_a_row_of_its_own(
+    whole: tuple[Path, Findings],
+) -> None:
+    directory, found = whole
+    named = {run.name: run for run in found.runs}
+    for kind, place in (("full", "full/*"), ("branch", "branches/step-*")):
+        made = {str(run.relative_to(directory)) for run in directory.glob(place)}
+        assert made == {run.name for run in found.runs if run.kind == kind}
+        for name in made:
+            result = json.loads((directory / name / "result.json").read_text())
+            assert named[name].digest == result["weights_digest"]
+            assert named[name].steps == result["steps"]
+            assert named[name].reason == ""
+    assert all(run.seconds is not None for run in found.runs if run.kind == "full")
+    assert all(run.test_loss is not None for run in found.runs if run.kind == "branch")
+
+
+def test_a_row_says_where_its_run_was_made(whole: tuple[Path, Findings], tmp_path: Path) -> None:
+    _, found = whole
+    run = found.runs[-1]
+    there = {"distsgd": "9", "python": "9", "numpy": "9", "platform": "CP/M", "numerics": "f00"}
+    write(replace(found, elsewhere={run.name: there}), tmp_path)
+    rows = pq.read_table(tmp_path / "cells.parquet").to_pylist()
+    (row,) = (it for it in rows if it["name"] == run.name)
+    assert (row["machine"], row["versions"]) == ("CP/M", "distsgd 9, python 9, numpy 9")
+    assert all("CP/M" not in it["machine"] for it in rows if it["name"] != run.name)
+
+
+def test_the_report_for_programs_says_which_rows(
+    whole: tuple[Path, Findings], tmp_path: Path
+) -> None:
+    directory, found = whole
+    write(found, tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())["findings"]
+    record = next(directory.glob("learning/*/*/*/environment.json"))
+    assert told["data_digest"] == json.loads(record.read_text())["data_digest"]
 
 
 def test_an_experiment_is_not_begun_over_another(whole: tuple[Path, Findings]) -> None:
