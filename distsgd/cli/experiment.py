@@ -180,7 +180,7 @@ class Made:
 
         shown = FillingTable()
         experiment = experiments.Scale(
-            self.directory, plan, self.cache_dir, shown.message, shown.note
+            self.directory, plan, self.cache_dir, shown.message, shown.note, shown.expect
         )
         way_on = command_line("experiment", "scale", "--resume", self.directory)
         with stoppable(lambda: Interrupted(f"interrupted; continue it by: {way_on}")), shown:

@@ -82,8 +82,10 @@ def of_run(run: Path) -> dict[str, str]:
 
 def recorded_in(directory: Path) -> dict[str, dict[str, str]]:
     """What each learning run and branch of the experiment in `directory` recorded, by its name."""
-    places = (*directory.glob("learning/*/*/*"), *directory.glob("branches/*"))
-    runs = sorted(place for place in places if (place / RECORD).is_file())
+    files = (
+        file for stage in ("learning", "branches") for file in (directory / stage).rglob(RECORD)
+    )
+    runs = sorted(file.parent for file in files)
     return {str(run.relative_to(directory)): of_run(run) for run in runs}
 
 

@@ -12,14 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distsgd.experiments.branching import EPOCHS, LEAST_STEPS, SHARES
-from distsgd.experiments.plan import LEAST_PAIRS, NUM_RATES, NUM_REFINED, RUNGS, Grid, ScalePlan
+from distsgd.experiments.plan import (
+    EVALUATIONS_A_PART,
+    LEAST_PAIRS,
+    NUM_RATES,
+    NUM_REFINED,
+    RUNGS,
+    Grid,
+    ScalePlan,
+)
+from distsgd.experiments.products import NUM_FULL_RUNS
 from distsgd.lab.step_time import WARM_UP_SHARE, time_steps
 from distsgd.parallel.numerics import num_cores
 
 CALIBRATION_S = 0.2
 START_S, WORKERS_S, RAY_S = 1.0, 2.5, 6.0  # Of a process, of the workers of a run, of Ray.
 PEER_START_S, PEER_STEP_S = 5.0, 5e-4  # To load its library, and what each step costs it besides.
-NUM_FULL_RUNS = 3
 LEAST_BATCHES, LEAST_SEEDS = 2, 2
 
 
@@ -99,7 +107,7 @@ def estimate(grid: Grid, speed: Speed) -> Estimate:
         num_pairs=pairs,
         learning_s=learning_s,
         timing_s=pairs * pair_s + (RAY_S if most_workers else 0.0),
-        full_s=NUM_FULL_RUNS * max(whole_s),
+        full_s=NUM_FULL_RUNS * max(whole_s) + (sum(whole_s) if most_workers else 0.0),
         branches_s=_branches_s(grid, speed),
         peers_s=_peers_s(grid, speed),
     )
@@ -115,11 +123,14 @@ def _halved(number: int) -> float:
 
 def _branches_s(grid: Grid, speed: Speed) -> float:
     """Of the smallest batch size, which has most of them, where it meets the target at its end."""
+    if grid.plan.config.schedule.type != "constant":
+        return 0.0
     batch, samples = grid.batches[0], EPOCHS * grid.num_rows
-    trunks_s = [START_S + share * grid.most_samples * speed.at(batch) for share in SHARES]
+    trunks_s = [START_S + share * speed.run_s(grid, batch) for share in SHARES]
+    evaluations_s = EPOCHS * EVALUATIONS_A_PART * speed.evaluation_s
     branches_s = []
     while batch <= samples // LEAST_STEPS:
-        branches_s.append(START_S + samples * speed.at(batch) + speed.evaluation_s)
+        branches_s.append(START_S + samples * speed.at(batch) + evaluations_s)
         batch *= 2
     return (sum(trunks_s) + len(SHARES) * sum(branches_s)) / num_cores()
 

@@ -200,10 +200,10 @@ class PeerCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCell:
-    """One run besides the learning runs: in full with its workers, a branch, or of a peer.
+    """One run besides the learning runs: in full, a check of its bits, a branch, or of a peer.
 
     Attributes:
-        kind: "full", "branch" or "peer".
+        kind: "full", "check", "branch" or "peer".
         name: Of its directory or file, below the experiment's.
         peer: Its library with the version; "" otherwise.
         from_step: At which a branch left its trunk; None otherwise.
@@ -211,8 +211,9 @@ class RunCell:
         seconds: Measured: of a run in full and of a peer to the target.
         step_s: Of a peer.
         expected_s: Of a run in full: see `FullRun`.
-        test_loss: At the end of a branch.
-        verdict: Does a run in full hold, "pass" or "fail"? "reached" of a peer that did; else "".
+        test_loss: Of a branch, smoothed.
+        verdict: Does it hold, "pass" or "fail", of a run in full or a check? "reached" of a peer
+            that did; else "".
         configuration, digest: As in `LearningCell`; "" of a peer.
     """
 

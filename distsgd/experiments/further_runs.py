@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,19 @@ def further_runs(found: Collected) -> tuple[RunCell, ...]:
 
 
 def _full(found: Collected) -> Iterator[RunCell]:
-    for run in found.full_runs():
-        key, is_made = run.key, run.seconds is not None
+    for run in (*found.full_runs(), *found.checks()):
+        key, is_made = run.key, run.num_digests > 0
+        holds = run.same_bits if key.is_check else run.holds
         yield RunCell(
-            kind="full",
+            kind="check" if key.is_check else "full",
             name=key.name,
             batch=key.learning.batch,
             rate=key.learning.rate,
             seed=key.learning.seed,
             workers=key.workers,
             seconds=run.seconds,
-            expected_s=run.expected,
-            verdict=("pass" if run.holds else "fail") if is_made else "",
+            expected_s=None if key.is_check else run.expected,
+            verdict=("pass" if holds else "fail") if is_made else "",
             reason="" if is_made else found.failed.get(key.name, "out of budget"),
             **_recorded(found.directory / key.name),
         )
@@ -41,7 +43,11 @@ def _full(found: Collected) -> Iterator[RunCell]:
 def _branches(found: Collected) -> Iterator[RunCell]:
     branching = Branching(found.grid, found.directory, None)
     for branch in branching.read(found.chosen()):
-        key, is_made = branch.key, branch.loss is not None
+        key, loss, reason = branch.key, branch.loss, ""
+        if loss is None:
+            reason = found.failed.get(key.name, "out of budget")
+        elif math.isinf(loss):
+            loss, reason = None, "diverged"
         yield RunCell(
             kind="branch",
             name=key.name,
@@ -49,8 +55,8 @@ def _branches(found: Collected) -> Iterator[RunCell]:
             rate=branching.rate(key),
             seed=key.trunk.seed,
             from_step=key.step,
-            test_loss=branch.loss,
-            reason="" if is_made else found.failed.get(key.name, "out of budget"),
+            test_loss=loss,
+            reason=reason,
             **_recorded(found.directory / key.name),
         )
 

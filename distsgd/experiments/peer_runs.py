@@ -16,7 +16,7 @@ from distsgd.experiments.children import Work, run_all
 from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peers.training import PeerTask
-from distsgd.experiments.plan import Grid, Piece
+from distsgd.experiments.plan import Grid, LearningKey, Piece
 from distsgd.nn.model import Model
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.server.target import Target
@@ -82,7 +82,7 @@ class PeerKey(NamedTuple):
     @property
     def name(self) -> str:
         """Of its file, below the experiment's directory, without the ending."""
-        return f"peers/{self.peer}-batch-{self.batch}-rate-{self.rate:.6g}-seed-{self.seed}"
+        return f"peers/{self.peer}/{LearningKey(self.batch, self.rate, self.seed).path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from distsgd.experiments.plan import Grid, Piece, ScalePlan
 from distsgd.experiments.products import FullKey, FullRuns
 from distsgd.experiments.report import write_report
 from distsgd.experiments.timing import Timing, timed_in, workers_at
+from distsgd.experiments.whole import Totals, kept, outcome, totals
 from distsgd.run.source import manifest_of, prepared_data
 from distsgd.run.spec import build_model
 
@@ -60,14 +61,16 @@ class Scale:
 
     Attributes:
         say: Called with what a person should know.
-        note: Told of each piece of work that is done.
+        note: Told of each piece of work that is done, and its `outcome`.
+        expect: Told how many pieces there are, before the first.
     """
 
     directory: Path
     plan: ScalePlan
     cache_dir: Path | None
     say: Callable[[str], None]
-    note: Callable[[Piece], None] = lambda _: None
+    note: Callable[[Piece, str], None] = lambda *_: None
+    expect: Callable[[Totals], None] = lambda _: None
     _began_s: float = field(default_factory=time.monotonic)
     _held: list[DirectoryLock] = field(default_factory=list)
 
@@ -108,16 +111,24 @@ class Scale:
         grid = Grid.of(self.plan, manifest.train_rows)
         self._check_place(grid, data)
         model = build_model(self.plan.config, manifest.num_features)
+        self.expect(totals(grid))
+        for piece in kept(grid, self.directory):
+            self._note(piece)
         failed = self._learn(grid, data)
         found = Collected(grid, self.directory, failed)
         chosen = found.chosen()
-        over: Any = {"is_over": self._is_over, "note": self.note}
+        over: Any = {"is_over": self._is_over, "note": self._note}
         self._time(found, data)
         branching = Branching(grid, self.directory, self._cache())
         with run_all_of(self.plan.config, self.directory, data) as run_all:
             failed |= branching.make(data, chosen, run_all=run_all, **over)
         failed |= PeerRuns(grid, self.directory).make(data, model, chosen, **over)
+        for name, failure in sorted(failed.items()):
+            self.say(f"{name}: {failure}")
         return conclude(found, manifest, model)
+
+    def _note(self, piece: Piece) -> None:
+        self.note(piece, outcome(self.directory, piece))
 
     def dry_run(self) -> tuple[Grid, Estimate]:
         """What would be made and how long it takes at most; times some steps of each batch size."""
@@ -152,15 +163,15 @@ class Scale:
         """Is no time missing, neither of the pairs, nor of runs in full, nor of peers?"""
         full = FullRuns(found.grid, self.directory, self._cache())
         return (
-            Timing(found.grid, self.directory, data, self._is_over, self.note).is_made
-            and all(full.read(key).seconds for key in found.wanted_full_runs())
+            Timing(found.grid, self.directory, data, self._is_over, self._note).is_made
+            and all(map(full.is_made, self._full_keys(found)))
             and PeerRuns(found.grid, self.directory).is_made(found.chosen())
         )
 
     def _learn(self, grid: Grid, data: Path) -> dict[str, str]:
         with run_all_of(self.plan.config, self.directory, data) as run_all:
             learning = Learning(
-                grid, self.directory, self._cache(), self._is_over, self.note, run_all
+                grid, self.directory, self._cache(), self._is_over, self._note, run_all
             )
             learning.run()
         return learning.failed
@@ -168,7 +179,7 @@ class Scale:
     def _time(self, found: Collected, data: Path) -> None:
         """The pairs, then the runs in full; while they are timed nothing else runs."""
         grid = found.grid
-        timing = Timing(grid, self.directory, data, self._is_over, self.note)
+        timing = Timing(grid, self.directory, data, self._is_over, self._note)
         full = FullRuns(grid, self.directory, self._cache())
         if timing.is_made and all(map(full.is_made, self._full_keys(found))):
             return
@@ -177,7 +188,7 @@ class Scale:
             for key in self._full_keys(found):
                 if not self._is_over() and not full.is_made(key):
                     full.make(key, overrides)
-                    self.note(Piece("full", key.learning.batch, key.name))
+                    self._note(Piece("full", key.learning.batch, key.name))
 
     def _full_keys(self, found: Collected) -> tuple[FullKey, ...]:
         return (*found.wanted_full_runs(), *found.wanted_checks())

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Self
 from distsgd.cli.terminal.messages import can_redraw, console, duration, print_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
     from distsgd.experiments.plan import Piece
+    from distsgd.experiments.whole import Totals
 
 PLAIN_EVERY_S = 10.0
 _COLUMNS = {
@@ -30,12 +32,18 @@ _COLUMNS = {
 
 
 class FillingTable:
-    """Counts the work done of each batch size and stage; shown between ``with`` and its end."""
+    """Counts the work done of each batch size and stage, of all there is, and how it came out.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._screen, self._clock = console(), clock
+    Shown between ``with`` and its end.
+    """
+
+    def __init__(
+        self, screen: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._screen, self._clock = screen or console(), clock
         self._began_s = self._said_s = clock()
-        self._made: dict[tuple[int, str], set[str]] = defaultdict(set)
+        self._made: dict[tuple[int, str], dict[str, str]] = defaultdict(dict)
+        self._totals: Totals = {}
         self._last = ""
         self._live: Live | None = None
 
@@ -60,10 +68,14 @@ class FillingTable:
         """Show one message."""
         print_line(self._screen, text)
 
-    def note(self, piece: Piece) -> None:
-        """A piece is done."""
-        self._made[piece.batch, piece.stage].add(piece.name)
-        self._last = piece.name
+    def expect(self, totals: Totals) -> None:
+        """How many pieces there are, by batch size and stage, where that is known."""
+        self._totals = totals
+
+    def note(self, piece: Piece, outcome: str) -> None:
+        """A piece is done: it has "reached" its target or "diverged", or neither ("")."""
+        self._made[piece.batch, piece.stage][piece.name] = outcome
+        self._last = f"{piece.name} {outcome}".strip()
         now_s = self._clock()
         if self._live is not None:
             self._live.update(self._table())
@@ -72,12 +84,23 @@ class FillingTable:
             self.message(f"{duration(now_s - self._began_s)}: {self._in_words()}")
 
     def _in_words(self) -> str:
-        counts = (
-            (sum(len(made) for (_, its), made in self._made.items() if its == stage), name)
-            for stage, name in _COLUMNS.items()
-        )
-        done = ", ".join(f"{count} {name}" for count, name in counts if count)
+        batches = self._batches()
+        counts = ((self._count(batches, stage), name) for stage, name in _COLUMNS.items())
+        done = "; ".join(f"{name}: {count}" for count, name in counts if count)
         return f"{done}; last {self._last}"
+
+    def _batches(self) -> list[int]:
+        return sorted({batch for batch, _ in (*self._made, *self._totals)})
+
+    def _count(self, batches: list[int], stage: str) -> str:
+        """Of these batch sizes together: "5 of 13, 3 reached, 1 diverged"."""
+        made = [how for batch in batches for how in self._made.get((batch, stage), {}).values()]
+        total = sum(self._totals.get((batch, stage), 0) for batch in batches)
+        if not made and not total:
+            return ""
+        of = f" of {total}" if total else ""
+        outcomes = (f"{made.count(how)} {how}" for how in ("reached", "diverged") if how in made)
+        return ", ".join([f"{len(made)}{of}", *outcomes])
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -87,7 +110,6 @@ class FillingTable:
         table.add_column("batch", justify="right")
         for name in _COLUMNS.values():
             table.add_column(name, justify="right")
-        for batch in sorted({batch for batch, _ in self._made}):
-            counts = (len(self._made.get((batch, stage), ())) for stage in _COLUMNS)
-            table.add_row(f"{batch:,}", *(str(count or "") for count in counts))
+        for batch in self._batches():
+            table.add_row(f"{batch:,}", *(self._count([batch], stage) for stage in _COLUMNS))
         return table

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distsgd.base.files import make_private_directory, write_json_atomic
+from distsgd.base.files import write_json_atomic
 from distsgd.data.dataset import DataSet
 from distsgd.experiments.collect import Collected
 from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.further_runs import further_runs
 from distsgd.experiments.learning import Chosen
-from distsgd.experiments.peer_runs import PeerRuns, why_not
+from distsgd.experiments.peer_runs import PeerKey, PeerRuns, why_not
 from distsgd.experiments.peers.train import CLASSES
 from distsgd.experiments.peers.training import PeerTask, tables, train_to_target
 from distsgd.parallel.server.evaluation_grid import EvaluationGrid
@@ -231,15 +231,20 @@ def test_a_peer_that_is_not_there_is_said(
     assert [piece.stage for piece in seen] == ["peers", "peers"]  # One a seed.
 
 
+def write_found(directory: Path, key: PeerKey, found: dict[str, Any]) -> None:
+    file = directory / f"{key.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(file, found)
+
+
 def planted(place: Path, *found: dict[str, Any], seeds: int) -> PeerCell:
     """What is read of these findings of torch, one a seed."""
     directory, grid = begun(place, peers=("torch",), seeds=seeds)
     chosen = (Chosen(16, 0.3, is_at_edge=False, tried=(0.3,)),)
     runs = PeerRuns(grid, directory)
-    make_private_directory(directory / "peers")
     for key, one in zip(runs.keys(chosen), found, strict=False):
         usual = {"version": "2", "step_s": 1e-3, "is_diverged": False, "curve": [[24, 0.1]]}
-        write_json_atomic(directory / f"{key.name}.json", usual | one)
+        write_found(directory, key, usual | one)
     (cell,) = runs.read(chosen, {})
     return cell
 
@@ -271,10 +276,9 @@ def test_a_peer_whose_seeds_do_not_all_meet_the_target_has_no_time_to_it(tmp_pat
 
 def test_each_seed_of_a_peer_is_a_run_of_its_own(tmp_path: Path) -> None:
     directory, grid = begun(tmp_path, peers=("torch",), seeds=2, rates=None)
-    make_private_directory(directory / "peers")
     first = next(iter(PeerRuns(grid, directory).keys(Collected(grid, directory, {}).chosen())))
     found = {"version": "2", "step_s": 1e-3, "steps": 7, "is_diverged": False, "curve": []}
-    write_json_atomic(directory / f"{first.name}.json", found)
+    write_found(directory, first, found)
     runs = further_runs(Collected(grid, directory, {}))
     made, *missing = (run for run in runs if run.kind == "peer")
     assert (made.name, made.peer, made.verdict, made.reason) == (

@@ -137,8 +137,9 @@ def test_each_run_in_full_and_each_branch_has_a_row_of_its_own(
 ) -> None:
     directory, found = whole
     named = {run.name: run for run in found.runs}
-    for kind, place in (("full", "full/*"), ("branch", "branches/step-*")):
+    for kind, place in (("full", "full/*/*/*/*"), ("branch", "branches/*/*/*/*/into-*")):
         made = {str(run.relative_to(directory)) for run in directory.glob(place)}
+        assert made
         assert made == {run.name for run in found.runs if run.kind == kind}
         for name in made:
             result = json.loads((directory / name / "result.json").read_text())
