@@ -4,7 +4,7 @@ A peer gets the same standardised rows, network, rule, batch size and seeds, and
 chosen for the runs of this project; it draws a new permutation each epoch, and is evaluated after
 the same steps. Its first weights are its own, of the same distribution where it lets us choose.
 Only its steps are timed, none of its evaluations, and not those before the first of them, in which
-it compiles.
+it compiles; where they were few, some that follow the target are timed as well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.data.dataset import DataSet, Rows
+
+TIMED_S = 0.5  # Of steps behind the target, at most.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +108,11 @@ def train_to_target(task: PeerTask, peer: Peer, num_rows: int) -> dict[str, Any]
     curve: list[tuple[int, float]] = []
     times: list[float] = []
     steps, samples, is_met, is_diverged = 0, 0, False, False
-    for parts in _parts(task, num_rows):
-        started = time.perf_counter()
-        for rows in parts:
-            peer.train(rows)
-        made = sum(-(-len(rows) // task.batch) for rows in parts)
-        times.append((time.perf_counter() - started) / made)
-        steps, samples = steps + made, samples + sum(map(len, parts))
+    left = _parts(task, num_rows)
+    for parts in left:
+        times.append(_step_seconds(task, peer, parts))
+        steps += sum(-(-len(rows) // task.batch) for rows in parts)
+        samples += sum(map(len, parts))
         loss, accuracy = peer.evaluate()
         if is_diverged := not math.isfinite(loss):
             break
@@ -120,6 +120,9 @@ def train_to_target(task: PeerTask, peer: Peer, num_rows: int) -> dict[str, Any]
         curve.append((samples, float(value)))
         if is_met := value >= task.target if task.at_least else value <= task.target:
             break
+    timed_from = time.perf_counter()
+    while is_met and time.perf_counter() - timed_from < TIMED_S and (parts := next(left, [])):
+        times.append(_step_seconds(task, peer, parts))
     step_s = median(times[1:] or times)
     return {
         "version": peer.version,
@@ -129,6 +132,14 @@ def train_to_target(task: PeerTask, peer: Peer, num_rows: int) -> dict[str, Any]
         "curve": curve,
         "is_diverged": is_diverged,
     }
+
+
+def _step_seconds(task: PeerTask, peer: Peer, parts: list[NDArray[np.int64]]) -> float:
+    """Of a step, the mean over those of these rows."""
+    started = time.perf_counter()
+    for rows in parts:
+        peer.train(rows)
+    return (time.perf_counter() - started) / sum(-(-len(rows) // task.batch) for rows in parts)
 
 
 def _parts(task: PeerTask, num_rows: int) -> Iterator[list[NDArray[np.int64]]]:
