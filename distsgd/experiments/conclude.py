@@ -226,15 +226,17 @@ def _cost(peer: PeerCell, cells: tuple[GridCell, ...]) -> CostLine:
 
 def _sentence(run: FullRun) -> str:
     key, learning = run.key, run.key.learning
-    what = f"batch {learning.batch:,}, {key.workers} workers, seed {learning.seed}"
+    by = {0: "one core", 1: "1 worker"}.get(key.workers, f"{key.workers} workers")
+    what = f"batch {learning.batch:,}, {by}, seed {learning.seed}"
     if run.expected is None:
         return f"{what}: not timed"
-    expected = f"expected {run.expected.low:.3g} to {run.expected.high:.3g} s"
+    expected = f"{run.expected.low:.3g} to {run.expected.high:.3g} s"
     if run.seconds is None:
         made = "it missed the target" if run.num_digests else "not made"
-        return f"{what}: {made}; {expected}"
+        return f"{what}: {made}; expected {expected}"
     bits = "" if run.same_bits else "; ITS WEIGHTS DIFFER from those without workers"
-    return f"{what}: {run.seconds:.3g} s; {expected}{bits}"
+    lies = "inside" if run.expected.low <= run.seconds <= run.expected.high else "OUTSIDE"
+    return f"{what}: {run.seconds:.3g} s, {lies} of the expected {expected}{bits}"
 
 
 def _warnings(found: Collected) -> Iterator[str]:

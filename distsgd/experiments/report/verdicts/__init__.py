@@ -40,7 +40,7 @@ def alarms(findings: Findings) -> tuple[Verdict, ...]:
         runs = " · ".join(findings.products) or "no details were kept"
         found.append(
             Verdict(
-                "Runs made in full do not lie within the interval that steps times seconds a step "
+                "Not all runs made in full lie within the interval that steps times seconds a step "
                 f"gives, so the times to target below are not to be trusted: {runs}.",
                 {"products": list(findings.products), "products_hold": False},
                 is_alarm=True,

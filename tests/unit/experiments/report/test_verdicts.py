@@ -323,7 +323,7 @@ def _alarms(found: Findings) -> list[Verdict]:
 def test_verdict_begins_with_full_runs_outside_of_their_interval() -> None:
     told = verdicts(findings(products_hold=False))
     assert told[0].is_alarm
-    assert told[0].sentence.startswith("Runs made in full do not lie within the interval")
+    assert told[0].sentence.startswith("Not all runs made in full lie within the interval")
     assert "batch 64, 2 workers: 0.13 s in full, expected 0.12 to 0.14 s" in told[0].sentence
     assert told[0].figures["products_hold"] is False
     assert len(told) == 6
