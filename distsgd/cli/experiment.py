@@ -128,6 +128,7 @@ def scale(
 
     with failures_as_json(as_json):
         if resume is not None:
+            _refuse_changes(config, typed, out)
             directory, plan = resume, experiments.read_plan(resume)
         else:
             directory, plan = out or _new_directory(config), _plan(config, typed)
@@ -183,10 +184,14 @@ class Made:
             self.directory, plan, self.cache_dir, shown.message, shown.note, shown.expect
         )
         way_on = command_line("experiment", "scale", "--resume", self.directory)
-        with stoppable(lambda: Interrupted(f"interrupted; continue it by: {way_on}")), shown:
-            if is_new:
-                experiment.begin()
-            found = experiment.run()
+        interrupted = f"interrupted; continue it by: {way_on}"
+        try:
+            with stoppable(lambda: Interrupted(interrupted)), shown:
+                if is_new:
+                    experiment.begin()
+                found = experiment.run()
+        except Interrupted:  # A timing or a run in full that was under way has words of its own.
+            raise Interrupted(interrupted) from None
         files = experiments.write(found, self.directory, png=self.png)
         for verdict in verdicts(found):
             say(verdict.sentence)
@@ -194,6 +199,13 @@ class Made:
             say(f"wrote {file}")
         if self.as_json:
             print_json({"directory": str(self.directory), "files": [str(file) for file in files]})
+
+
+def _refuse_changes(config: Path | None, typed: Typed, out: Path | None) -> None:
+    """An experiment is continued as it was begun. Raises ConfigError."""
+    if config is not None or out is not None or typed != Typed():
+        rule = "takes no configuration, and no other option than --png, --dry-run and --json"
+        raise ConfigError([f"--resume continues an experiment as it was begun; it {rule}"])
 
 
 def _new_directory(config: Path | None) -> Path:
@@ -269,8 +281,8 @@ def seconds_of(typed: str) -> float:
     (90.0, 900.0, 7200.0, 30.0)
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", typed.strip())
-    if found is None:
-        raise ConfigError([f"--budget is {typed}; must be a time, as 90s, 15m or 2h"])
+    if found is None or float(found[1]) == 0:
+        raise ConfigError([f"--budget is {typed}; must be a time above 0, as 90s, 15m or 2h"])
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 

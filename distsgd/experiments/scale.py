@@ -84,6 +84,8 @@ class Scale:
         if (self.directory / PLAN_FILE).exists():
             way_out = "continue it by --resume, or choose another --out"
             raise RunError(self.directory, f"holds an experiment already; {way_out}")
+        if self.directory.is_dir() and any(self.directory.iterdir()):
+            raise RunError(self.directory, "holds other files; choose a new directory (--out)")
         if self.plan.budget_s is not None:
             self.dry_run()
         else:  # What is wrong with the rows is told before anything is written.
