@@ -62,9 +62,11 @@ def standing_ray(
             yield f"parallel.address={address}", "parallel.transport=shared_memory"
         finally:
             start.cancel()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 host.communicate("", timeout=END_TIMEOUT_S)
-            host.kill()
+            except subprocess.TimeoutExpired:
+                host.kill()
+                host.communicate()
 
 
 def _last_line(said: TextIO) -> str:
