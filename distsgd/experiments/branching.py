@@ -153,7 +153,7 @@ class Branching:
         if not RunDirectory.is_run(place):
             return False
         run = RunDirectory.open(place)
-        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        result = run.read_result()
         return result.get("status") in ("done", "diverged")
 
     def _trunk_work(self, key: BranchKey) -> Work:

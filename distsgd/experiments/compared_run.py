@@ -170,7 +170,7 @@ def _ending(run: RunDirectory, course: Course) -> tuple[str, Values]:
     """How the run stands, and its result: none of an earlier session than the last."""
     if run.holder() is not None:
         return "training", {}
-    result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+    result = run.read_result()
     if result.get("steps", 0) < course.step_S[-1]:
         return "not finished", {}
     return result.get("status", "not finished"), result

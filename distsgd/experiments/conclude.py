@@ -235,7 +235,7 @@ def _sentence(run: FullRun) -> str:
         made = "it missed the target" if run.num_digests else "not made"
         return f"{what}: {made}; expected {expected}"
     bits = "" if run.same_bits else "; ITS WEIGHTS DIFFER from those without workers"
-    lies = "inside" if run.expected.low <= run.seconds <= run.expected.high else "OUTSIDE"
+    lies = "inside" if run.is_inside else "OUTSIDE"
     return f"{what}: {run.seconds:.3g} s, {lies} of the expected {expected}{bits}"
 
 

@@ -84,7 +84,7 @@ class Learned:
         if not RunDirectory.is_run(place):
             return cls(key, "missing", (), 0.0, "")
         run = RunDirectory.open(place)
-        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        result = run.read_result()
         rows = EvaluationLog(run.evaluations_path).read()
         ending: Ending = "unfinished"
         if result.get("status") == "diverged":

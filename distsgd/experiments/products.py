@@ -65,11 +65,16 @@ class FullRun:
     same_bits: bool
 
     @property
-    def holds(self) -> bool:
-        """Do its seconds lie in the interval, and are the bits the same?"""
+    def is_inside(self) -> bool:
+        """Do its seconds lie in the interval?"""
         if self.seconds is None or self.expected is None:
             return False
-        return self.same_bits and self.expected.low <= self.seconds <= self.expected.high
+        return self.expected.low <= self.seconds <= self.expected.high
+
+    @property
+    def holds(self) -> bool:
+        """Do they, and are the bits the same?"""
+        return self.same_bits and self.is_inside
 
 
 def chosen_runs(cells: Sequence[tuple[FullKey, float]]) -> tuple[FullKey, ...]:
@@ -132,7 +137,7 @@ class FullRuns:
         if not RunDirectory.is_run(place):
             return {}
         run = RunDirectory.open(place)
-        result = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        result = run.read_result()
         return {} if result.get("status") == "interrupted" else result
 
     def expected(self, key: FullKey) -> Interval | None:

@@ -163,12 +163,20 @@ class Scale:
 
     def _is_timed(self, found: Collected, data: Path) -> bool:
         """Is no time missing, neither of the pairs, nor of runs in full, nor of peers?"""
-        full = FullRuns(found.grid, self.directory, self._cache())
+        are_pairs_made = self._timing(found.grid, data).is_made
+        is_made = self._full_runs(found.grid).is_made
+        peers = PeerRuns(found.grid, self.directory)
         return (
-            Timing(found.grid, self.directory, data, self._is_over, self._note).is_made
-            and all(map(full.is_made, self._full_keys(found)))
-            and PeerRuns(found.grid, self.directory).is_made(found.chosen())
+            are_pairs_made
+            and all(map(is_made, self._full_keys(found)))
+            and peers.is_made(found.chosen())
         )
+
+    def _timing(self, grid: Grid, data: Path) -> Timing:
+        return Timing(grid, self.directory, data, self._is_over, self._note)
+
+    def _full_runs(self, grid: Grid) -> FullRuns:
+        return FullRuns(grid, self.directory, self._cache())
 
     def _learn(self, grid: Grid, data: Path) -> dict[str, str]:
         with run_all_of(self.plan.config, self.directory, data) as run_all:
@@ -181,8 +189,7 @@ class Scale:
     def _time(self, found: Collected, data: Path) -> None:
         """The pairs, then the runs in full; while they are timed nothing else runs."""
         grid = found.grid
-        timing = Timing(grid, self.directory, data, self._is_over, self._note)
-        full = FullRuns(grid, self.directory, self._cache())
+        timing, full = self._timing(grid, data), self._full_runs(grid)
         if timing.is_made and all(map(full.is_made, self._full_keys(found))):
             return
         with workers_at(grid) as overrides:

@@ -147,8 +147,7 @@ class Run:
 
         Raises RunError where the file is damaged.
         """
-        ended = self.directory.result_path
-        return self.directory.read_json(ended) if ended.is_file() else {}
+        return self.directory.read_result()
 
     @cached_property
     def weights_P(self) -> Array:  # noqa: N802 -- shape letters.

@@ -222,7 +222,7 @@ class Trainer:
         """A run that has nothing left to do, or has not once it is free."""
         run = RunDirectory.open(path)
         wait_until_free(run, self._say)
-        metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
+        metrics = run.read_result()
         if metrics.get("status") != "done":
             return None
         self._say(f"{run.place} is finished; nothing to do")

@@ -221,6 +221,10 @@ class RunDirectory:
         """Write one of the JSON files; see `write_json_atomic`."""
         write_json_atomic(path, value)
 
+    def read_result(self) -> dict[str, Any]:
+        """How the run ended; empty where it has not. Raises RunError where the file is damaged."""
+        return self.read_json(self.result_path) if self.result_path.is_file() else {}
+
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the JSON files.
 

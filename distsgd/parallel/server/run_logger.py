@@ -228,7 +228,7 @@ def ended_before(run: RunDirectory) -> Outcome | None:
     Raises:
         RunError: Its result is damaged.
     """
-    metrics = run.read_json(run.result_path) if run.result_path.is_file() else {}
+    metrics = run.read_result()
     if metrics.get("status") != "done":
         return None
     try:
