@@ -10,8 +10,8 @@ What can be your own: the class to derive from, or to be like, and what takes it
     update rule   UpdateRule    Trainer(rule=MyRule()), or its name in [optimizer] type
     search rule   SearchRule    Trainer(rule=MyRule()), the same: it asks for losses, no gradient
     sampler       Sampler       its name in [batch] sampler, called with a SamplerSpec
-    loss          Loss          Model(layers, MyLoss(), shape), or its name in [model] loss
-    layer         Layer         Trainer(model=Model([MyLayer(), ...], loss, shape))
+    loss          Loss          Network(layers, MyLoss(), shape), or its name in [model] loss
+    layer         Layer         Trainer(model=Network([MyLayer(), ...], loss, shape))
     gate          Gate          autodiff.apply(MyGate(), x), in a layer, a loss, under a tape
     observer      Observer      its name in [parallel] observer; told of the phases of the loop
     callback      Callback      Trainer(callbacks=[MyCallback()])
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from distsgd.errors import DistSGDError
     from distsgd.nn.layers import Layer
     from distsgd.nn.losses import Loss
-    from distsgd.nn.model import Model
+    from distsgd.nn.network import Network
     from distsgd.optim.rules import UpdateRule
     from distsgd.optim.search import SearchRule
     from distsgd.parallel.observer import Observer
@@ -58,7 +58,7 @@ __all__ = [
     "GradientTape",
     "Layer",
     "Loss",
-    "Model",
+    "Network",
     "Observer",
     "PrepareOptions",
     "Progress",
@@ -87,7 +87,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Progress": ("distsgd.run.progress", "where a run is, as on_progress gets it"),
     "StepView": ("distsgd.parallel.server.step_runner", "a step, as on_step gets it"),
     "EpochEnd": ("distsgd.parallel.server.step_runner", "an epoch, as on_epoch_end gets it"),
-    "Model": ("distsgd.nn.model", "layers and a loss over flat parameters"),
+    "Network": ("distsgd.nn.network", "layers and a loss over flat parameters"),
     "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),
     "UpdateRule": ("distsgd.optim.rules", "how a mean gradient moves the weights"),

@@ -14,7 +14,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.data.sampler import BatchSampler, Block, Blocking, Sampler
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, Sums, WorkerInfo
 from distsgd.parallel.runner import OnPhase, Runner
 from distsgd.parallel.service import serve
@@ -74,7 +74,7 @@ class FakeWorker(Runner):
     ) -> None:
         spec = WorkerSpec(
             Path("no data"),
-            Model([Dense(1)], "quadratic", (1,)),
+            Network([Dense(1)], "quadratic", (1,)),
             sampler,
             dtype="float32",
             seed=0,

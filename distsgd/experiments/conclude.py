@@ -32,7 +32,7 @@ from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, said
 from distsgd.experiments.products import FullRun
 from distsgd.experiments.timing import timed_in
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.numerics import num_cores
 from distsgd.statistics import critical_batch
 from distsgd.statistics.branching import branched_critical_batch
@@ -45,7 +45,7 @@ from distsgd.statistics.step_time import (
 )
 
 
-def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
+def conclude(found: Collected, manifest: Manifest, model: Network) -> Findings:
     """All findings of an experiment, of what has been made of it."""
     grid, plan = found.grid, found.grid.plan
     learned, timed, cells = found.learning(), found.timings(), found.cells()
@@ -93,7 +93,7 @@ def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
     )
 
 
-def _network(model: Model) -> str:
+def _network(model: Network) -> str:
     kinds = [str(getattr(layer, "units", layer.type)) for layer in model.layers]
     inputs = " x ".join(map(str, model.input_shape))
     return f"{' - '.join([inputs, *kinds])}, {model.num_parameters:,} parameters"

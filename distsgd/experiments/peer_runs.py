@@ -17,7 +17,7 @@ from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peers.training import PeerTask
 from distsgd.experiments.plan import Grid, LearningKey, Piece
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.server.target import Target
 from distsgd.statistics.intervals import Interval, geometric_interval, product_interval
@@ -119,7 +119,7 @@ class PeerRuns:
     def make(
         self,
         data: Path,
-        model: Model,
+        model: Network,
         chosen: Sequence[Chosen],
         *,
         is_over: Callable[[], bool],
@@ -204,7 +204,7 @@ class PeerRuns:
     def _file(self, key: PeerKey) -> Path:
         return self.directory / f"{key.name}.json"
 
-    def _task(self, key: PeerKey, data: Path, model: Model) -> dict[str, Any]:
+    def _task(self, key: PeerKey, data: Path, model: Network) -> dict[str, Any]:
         config, target = self.grid.plan.config, Target.parse(self.grid.plan.target)
         units = [layer.model_dump()["units"] for layer in config.model.layers]
         task = PeerTask(

@@ -14,7 +14,7 @@ from distsgd.nn.layers import (
     Tanh,
 )
 from distsgd.nn.losses import LOSSES, Loss, find_loss
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.regularisation import Dropout, LayerNorm
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "LayerNorm",
     "Loss",
     "MaxPool",
-    "Model",
+    "Network",
     "NumberLoss",
     "ReLU",
     "Reshape",

@@ -19,7 +19,7 @@ from distsgd.base.settings import nearest
 from distsgd.errors import ModelError
 
 if TYPE_CHECKING:
-    from distsgd.nn.model import Model
+    from distsgd.nn.network import Network
 
 
 def glorot_limit(fan_in: int, fan_out: int) -> float:
@@ -95,7 +95,7 @@ def in_short(arrays: Mapping[str, Array]) -> str:
 
 
 def weights_vector(
-    model: Model, arrays: Mapping[str, Array], dtype: DTypeLike, *, must_be_finite: bool = True
+    model: Network, arrays: Mapping[str, Array], dtype: DTypeLike, *, must_be_finite: bool = True
 ) -> Array:
     """The named `arrays` as one vector in the model's order; shape ``[P]``.
 

@@ -28,7 +28,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.errors import NumericsError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 
 Numerics = Literal["native", "portable"]
 PIN = (
@@ -202,7 +202,7 @@ def probe(dtype: str) -> str:
 
 def _probe_into(digest: blake3, dtype: str) -> None:
     for activation in ("relu", "sigmoid", "tanh"):
-        model = Model(
+        model = Network(
             [Dense(48, activation=activation), Dense(10)], "softmax_cross_entropy", (200,)
         )
         weights = model.initialise("glorot", 0, np.dtype(dtype))

@@ -27,7 +27,7 @@ from distsgd.data.node_cache import DataPlace
 from distsgd.data.sampler import Block, RowOrder, Sampler
 from distsgd.errors import ModelError, ShardError
 from distsgd.nn.losses import num_correct
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import Sums
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class WorkerSpec:
     """All that a worker needs to know to compute any block of a run; the same for every worker."""
 
     data: DataPlace  # A prepared data set.
-    model: Model
+    model: Network
     sampler: Sampler
     dtype: str
     seed: int

@@ -116,7 +116,7 @@ def _blocks(saved: Run, x_NI: Array, target: Array) -> Iterator[tuple[Array, Arr
 
 
 def outputs_of(saved: Run, rows: NewRows) -> Array:
-    """What the network says of each row, ``[N, O]``: see `Model.predict`. Blocks."""
+    """What the network says of each row, ``[N, O]``: see `Network.predict`. Blocks."""
     with one_blas_thread():
         return np.concatenate(list(_outputs(saved, rows)))
 

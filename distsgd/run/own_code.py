@@ -22,7 +22,7 @@ from distsgd.base.named import find_module, name_of
 from distsgd.base.settings import refuse
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, ModelError, RunError
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.optim.rules import RULES, UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.runner import MakeWorker
@@ -38,7 +38,7 @@ _WAY_OUT = "move it into a module of its own"
 class OwnCode:
     """What was handed to the trainer and has no name by which another process finds it."""
 
-    model: Model | None = None
+    model: Network | None = None
     worker: MakeWorker | None = None
     rule: UpdateRule | SearchRule | None = None
     callbacks: tuple[type, ...] = ()  # Classes, with a name or without; no input to the bits.
@@ -56,7 +56,7 @@ NO_OWN_CODE = OwnCode()
 def with_handed_in(
     config: TrainConfig | Mapping[str, Any],
     *,
-    model: Model | None,
+    model: Network | None,
     worker: MakeWorker | str | None,
     rule: UpdateRule | SearchRule | type | str | None,
 ) -> tuple[TrainConfig, OwnCode]:
@@ -120,7 +120,7 @@ def _lacks(what: str, thing: object) -> str:
     )
 
 
-def described(model: Model) -> dict[str, Any]:
+def described(model: Network) -> dict[str, Any]:
     """The model as plain values; of layers that are not ours, what they say of themselves."""
     try:
         return model.to_dict()
@@ -144,8 +144,8 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _put_model(raw: dict[str, Any], model: object, own: dict[str, Any]) -> None:
-    if not isinstance(model, Model):
-        refuse("model", model, "a distsgd.Model, or None")
+    if not isinstance(model, Network):
+        refuse("model", model, "a distsgd.Network, or None")
     if len(model.input_shape) != 1:
         flat = f"a first layer Reshape({model.input_shape}) and input_shape (I,)"
         refuse(
@@ -156,7 +156,7 @@ def _put_model(raw: dict[str, Any], model: object, own: dict[str, Any]) -> None:
     own["num_features"] = model.input_shape[0]
     section = described(model)
     try:
-        is_same = Model.from_dict(section) == model
+        is_same = Network.from_dict(section) == model
     except ModelError:
         is_same = False
     if not is_same:  # A layer or loss that is not ours; the section can say its outputs only.

@@ -23,7 +23,7 @@ from distsgd.data.cache_directory import Cache, DirectoryLock, cache_argument
 from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace
 from distsgd.errors import DistSGDError, RunError
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.weights import in_short, weights_vector
 from distsgd.run import evaluation
 from distsgd.run.evaluation import Evaluation
@@ -59,14 +59,14 @@ class Run:
         directory: Where everything lies.
         config: The `TrainConfig` that it was begun with.
         manifest: Of its data: statistics for standardising, class names.
-        model: The `Model`.
+        model: The `Network`.
         own: What was handed in without a name, where the run was trained in this process.
     """
 
     directory: RunDirectory
     config: TrainConfig
     manifest: Manifest
-    model: Model
+    model: Network
     own: OwnCode = NO_OWN_CODE
     _say: Say = field(default=_silent)
     _held: list[DirectoryLock] = field(default_factory=list)

@@ -20,7 +20,7 @@ from distsgd.data.prepare.labels import check_two_classes, shown
 from distsgd.data.sampler import Sampler
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import find_loss
-from distsgd.nn.model import Model, layer_from_dict
+from distsgd.nn.network import Network, layer_from_dict
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
@@ -47,7 +47,7 @@ class RunSpec:
     config: TrainConfig
     data: DataPlace
     manifest: Manifest
-    model: Model
+    model: Network
     sampler: Sampler
     rule: UpdateRule | SearchRule
     frozen: Frozen | None
@@ -303,7 +303,7 @@ def make_run_spec(
     return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length, own)
 
 
-def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:
+def _frozen(config: TrainConfig, model: Network) -> tuple[Frozen | None, list[str]]:
     """The weights that stay as they are, and what is wrong with their names."""
     names = config.optimizer.frozen
     if not names:
@@ -318,11 +318,11 @@ def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]
     return frozen, problems
 
 
-def build_model(config: TrainConfig, num_features: int) -> Model:
+def build_model(config: TrainConfig, num_features: int) -> Network:
     """The network of ``[model]`` on rows of `num_features` numbers. Raises ModelError."""
     layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in config.model.layers]
     loss = find_loss(config.model.loss, config.model.loss_options)
-    return Model(layers, loss, (num_features,))
+    return Network(layers, loss, (num_features,))
 
 
 def target_of(config: TrainConfig) -> Target | None:

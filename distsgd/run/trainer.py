@@ -25,7 +25,7 @@ from distsgd.errors import (
     RunError,
     TrainingInterrupted,
 )
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
@@ -108,7 +108,7 @@ class Trainer:
         config: TrainConfig | Mapping[str, Any],
         *,
         data: object = None,
-        model: Model | None = None,
+        model: Network | None = None,
         worker: MakeWorker | str | None = None,
         rule: UpdateRule | SearchRule | type | str | None = None,
         callbacks: Sequence[Callback] = (),

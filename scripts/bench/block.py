@@ -17,7 +17,7 @@ import numpy as np
 
 from distsgd.autodiff.program import BoundProgram
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 
 NETWORKS = ["784,30,10", "784,128,10", "784,512,512,10"]
 
@@ -25,7 +25,7 @@ NETWORKS = ["784,30,10", "784,128,10", "784,512,512,10"]
 def bound_program(sizes: list[int], rows: int, *, per_sample: bool) -> Callable[[], None]:
     """A forward and backward of the library."""
     layers = [Dense(n, "relu") for n in sizes[1:-1]] + [Dense(sizes[-1])]
-    model = Model(layers, "softmax_cross_entropy", (sizes[0],))
+    model = Network(layers, "softmax_cross_entropy", (sizes[0],))
     chance = np.random.default_rng(0)
     x_NI = chance.standard_normal((rows, sizes[0])).astype(np.float32)
     bound: BoundProgram = model.program(rows, np.float32, per_sample=per_sample).bind(

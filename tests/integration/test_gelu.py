@@ -14,7 +14,7 @@ from distsgd.autodiff import GradientTape, Variable, apply, assert_gradient
 from distsgd.autodiff.ops.activations import Gelu
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
-from distsgd.nn import Activation, Convolution, Dense, Flatten, Layer, Model
+from distsgd.nn import Activation, Convolution, Dense, Flatten, Layer, Network
 from distsgd.parallel.launch.launch import train_in_process
 from tests.integration.pools import server_spec, train_with_threads
 
@@ -86,7 +86,7 @@ NETWORKS: list[tuple[list[Layer], tuple[int, ...]]] = [
 ]
 
 
-def run(model: Model, flat: Array, x: Array, target: Array) -> tuple[float, Array, Array]:
+def run(model: Network, flat: Array, x: Array, target: Array) -> tuple[float, Array, Array]:
     """Loss, gradient and squared norms of each sample."""
     gradients = np.empty_like(flat)
     bound = model.program(len(x), flat.dtype, per_sample=True).bind(
@@ -102,8 +102,8 @@ def run(model: Model, flat: Array, x: Array, target: Array) -> tuple[float, Arra
 def test_network_with_gelu_has_exact_gradients_and_norms(
     layers: list[Layer], input_shape: tuple[int, ...]
 ) -> None:
-    model, chance = Model(layers, "softmax_cross_entropy", input_shape), np.random.default_rng(0)
-    assert Model.from_dict(model.to_dict()) == model
+    model, chance = Network(layers, "softmax_cross_entropy", input_shape), np.random.default_rng(0)
+    assert Network.from_dict(model.to_dict()) == model
     x, target = chance.standard_normal((4, *input_shape)), np.array([0, 2, 1, 2])
     flat = model.initialise("he", 1, np.float64)
     assert_gradient(lambda at: run(model, at, x, target)[:2], flat)

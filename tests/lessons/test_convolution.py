@@ -18,7 +18,7 @@ from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.autodiff.ops.convolution import Padding
 from distsgd.errors import ModelError
-from distsgd.nn import Convolution, Dense, Dropout, Flatten, Layer, LayerNorm, MaxPool, Model
+from distsgd.nn import Convolution, Dense, Dropout, Flatten, Layer, LayerNorm, MaxPool, Network
 from distsgd.nn import Reshape as Images
 
 Floats = NDArray[np.float64]
@@ -125,7 +125,7 @@ NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
 
 
 def run(
-    model: Model, x: Floats, target: Floats, flat: Floats, *, per_sample: bool = True
+    model: Network, x: Floats, target: Floats, flat: Floats, *, per_sample: bool = True
 ) -> dict[str, Floats]:
     gradients, by_input = np.full_like(flat, np.nan), np.full_like(x, np.nan)
     bound = model.program(len(x), flat.dtype, per_sample=per_sample).bind(
@@ -142,9 +142,9 @@ def run(
     }
 
 
-def case(name: str, rows: int) -> tuple[Model, Floats, Floats, Floats]:
+def case(name: str, rows: int) -> tuple[Network, Floats, Floats, Floats]:
     layers, shape = NETWORKS[name]
-    model = Model(layers, "quadratic", shape)
+    model = Network(layers, "quadratic", shape)
     chance = np.random.default_rng(3)
     flat = chance.uniform(-1, 1, model.num_parameters)
     x = chance.standard_normal((rows, *shape))
@@ -183,7 +183,7 @@ def test_pieces_of_many_samples_add_up() -> None:
         Flatten(),
         Dense(3),
     ]
-    model = Model(layers, "quadratic", (12, 12, 16))
+    model = Network(layers, "quadratic", (12, 12, 16))
     chance = np.random.default_rng(0)
     flat = model.initialise("he", 0, np.float64)
     x, target = chance.standard_normal((33, 12, 12, 16)), chance.standard_normal((33, 3))
@@ -228,7 +228,7 @@ def test_bindings_of_other_sizes_share_memory_without_harm() -> None:
 
 
 def test_nothing_is_allocated_in_the_loop() -> None:
-    model = Model(
+    model = Network(
         [
             Images((16, 16, 1)),
             Convolution(8, 3, padding="same", activation="relu"),
@@ -266,7 +266,7 @@ def test_nothing_is_allocated_in_the_loop() -> None:
 
 
 def test_start_values_of_kernels_and_gains() -> None:
-    model = Model([Convolution(4, 3), LayerNorm(), Flatten(), Dense(2)], "quadratic", (5, 5, 2))
+    model = Network([Convolution(4, 3), LayerNorm(), Flatten(), Dense(2)], "quadratic", (5, 5, 2))
     start = model.views(model.initialise("he", 0, np.float64))
     limit = np.sqrt(6 / (3 * 3 * 2))
     assert 0.9 * limit < abs(start["layers.0.weight"]).max() <= limit
@@ -295,18 +295,18 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 def test_layers_that_cannot_be_are_refused(layer: dict[str, object], says: str) -> None:
     layers = [{"type": "reshape", "shape": [4, 4, 1]}, layer]
     with pytest.raises(ModelError, match=says):
-        Model.from_dict({"layers": layers, "loss": "quadratic", "input_shape": [16]})
+        Network.from_dict({"layers": layers, "loss": "quadratic", "input_shape": [16]})
 
 
 def test_flat_rows_want_a_reshape_before_a_convolution() -> None:
     with pytest.raises(ModelError, match="put a reshape layer before it"):
-        Model([Convolution(2, 3), Flatten()], "quadratic", (16,))
+        Network([Convolution(2, 3), Flatten()], "quadratic", (16,))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_survive_json(name: str) -> None:
     model, *_ = case(name, 1)
-    assert Model.from_dict(model.to_dict()) == model
+    assert Network.from_dict(model.to_dict()) == model
 
 
 DIGITS = Path(__file__).parents[2] / "distsgd" / "examples" / "digits.parquet"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distsgd.nn import Dense, Model
+from distsgd.nn import Dense, Network
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from distsgd.nn import Dense, Model
 def test_gradient_is_error_times_slope_times_input(
     activation: str | None, loss: str, factor: float
 ) -> None:
-    model = Model([Dense(3, activation)], loss, (4,))
+    model = Network([Dense(3, activation)], loss, (4,))
     chance = np.random.default_rng(0)
     x, target = chance.standard_normal((6, 4)), chance.uniform(0, 1, (6, 3))
     flat, gradients = chance.uniform(-1, 1, model.num_parameters), np.empty(model.num_parameters)

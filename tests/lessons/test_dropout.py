@@ -16,13 +16,13 @@ from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.base.random_keys import Purpose, row_keys_inplace
 from distsgd.errors import ModelError
-from distsgd.nn import Dense, Dropout, Model
+from distsgd.nn import Dense, Dropout, Network
 from distsgd.parallel.launch.launch import train_in_process
 from distsgd.store.logs import read_history
 from tests.integration.pools import server_spec, train_with_threads
 
 Floats = NDArray[np.float64]
-MODEL = Model(
+MODEL = Network(
     [Dense(6, "tanh"), Dropout(0.4), Dense(5, "sigmoid"), Dropout(0.2), Dense(3)],
     "quadratic",
     (4,),
@@ -133,7 +133,7 @@ def test_per_sample_norms_are_those_of_a_loop_over_samples() -> None:
 
 
 def test_evaluation_and_prediction_leave_nothing_out() -> None:
-    plain = Model([Dense(6, "tanh"), Dense(5, "sigmoid"), Dense(3)], "quadratic", (4,))
+    plain = Network([Dense(6, "tanh"), Dense(5, "sigmoid"), Dense(3)], "quadratic", (4,))
     expected = plain.predict(FLAT, X)
     assert MODEL.predict(FLAT, X).tolist() == expected.tolist()
     program = MODEL.program(12, np.float64, per_sample=True)
@@ -150,7 +150,7 @@ def test_evaluation_and_prediction_leave_nothing_out() -> None:
 def test_dropout_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ModelError, match="a key for each sample"):
         f.dropout(np.ones((3, 2)), np.zeros(2, np.uint64), 0.5)
-    plain = Model([Dense(3)], "quadratic", (4,))
+    plain = Network([Dense(3)], "quadratic", (4,))
     with pytest.raises(ModelError, match="no use for keys"):
         plain.program(12, np.float64, per_sample=False).bind(
             X, TARGET, weights=FLAT[:15], keys=keys(0, np.arange(12))

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distsgd.autodiff import assert_gradient
-from distsgd.nn import Dense, Model
+from distsgd.nn import Dense, Network
 
 Floats = NDArray[np.float64]
 NUM_INPUTS, NUM_HIDDEN, NUM_OUTPUTS, ROWS = 10, 5, 10, 20
@@ -20,15 +20,15 @@ ONE_HOT = np.eye(NUM_OUTPUTS)[CLASSES]
 PARAMETERS = CHANCE.standard_normal(115)
 
 
-def network(loss: str) -> Model:
-    return Model([Dense(NUM_HIDDEN, "sigmoid"), Dense(NUM_OUTPUTS)], loss, (NUM_INPUTS,))
+def network(loss: str) -> Network:
+    return Network([Dense(NUM_HIDDEN, "sigmoid"), Dense(NUM_OUTPUTS)], loss, (NUM_INPUTS,))
 
 
-def target_of(model: Model) -> NDArray[np.generic]:
+def target_of(model: Network) -> NDArray[np.generic]:
     return CLASSES if model.target_kind == "class" else ONE_HOT
 
 
-def forward_backward(model: Model, x: Floats, flat: Floats) -> tuple[float, Floats, Floats]:
+def forward_backward(model: Network, x: Floats, flat: Floats) -> tuple[float, Floats, Floats]:
     """Reduced cost, its gradient as one flat vector, and its gradient by the input."""
     gradients, by_input = np.empty_like(flat), np.empty_like(x)
     bound = model.program(ROWS, np.float64, per_sample=False).bind(
@@ -53,7 +53,7 @@ def test_flat_vector_has_115_numbers_in_the_order_of_the_layers() -> None:
 
 def test_number_of_parameters_is_the_sum_over_the_layers() -> None:
     sizes = [7, 4, 9, 1, 3]
-    model = Model([Dense(n) for n in sizes[1:]], "quadratic", sizes[:1])
+    model = Network([Dense(n) for n in sizes[1:]], "quadratic", sizes[:1])
     counts = [(before + 1) * n for before, n in pairwise(sizes)]
     assert model.num_parameters == sum(counts)
 

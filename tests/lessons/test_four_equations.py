@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from distsgd.autodiff import BoundProgram, assert_gradient
 from distsgd.errors import ModelError
-from distsgd.nn import Convolution, Dense, Flatten, LayerNorm, MaxPool, Model, Reshape
+from distsgd.nn import Convolution, Dense, Flatten, LayerNorm, MaxPool, Network, Reshape
 
 Floats = NDArray[np.float64]
 ROWS = 5
 LAYERS = ["layers.0", "layers.1", "layers.2"]
-MODEL = Model([Dense(6, "sigmoid"), Dense(4, "sigmoid"), Dense(3, "sigmoid")], "quadratic", (7,))
+MODEL = Network([Dense(6, "sigmoid"), Dense(4, "sigmoid"), Dense(3, "sigmoid")], "quadratic", (7,))
 CHANCE = np.random.default_rng(0)
 X = CHANCE.standard_normal((ROWS, 7))
 TARGET = CHANCE.uniform(0, 1, (ROWS, 3))
@@ -26,7 +26,7 @@ WEIGHTS = CHANCE.uniform(-1, 1, MODEL.num_parameters)
 
 
 def run(
-    model: Model, x: Floats, target: Floats, weights: Floats, *, keep_all: bool = True
+    model: Network, x: Floats, target: Floats, weights: Floats, *, keep_all: bool = True
 ) -> tuple[BoundProgram, dict[str, Floats]]:
     gradients = np.empty(model.num_parameters)
     program = model.program(len(x), np.float64, per_sample=True, keep_all=keep_all)
@@ -101,7 +101,7 @@ def test_equations_hold_for_any_layers_sample_by_sample() -> None:
         Flatten(),
         Dense(4),
     ]
-    model = Model(layers, "quadratic", (50,))
+    model = Network(layers, "quadratic", (50,))
     x, target = CHANCE.standard_normal((3, 50)), CHANCE.standard_normal((3, 4))
     weights = CHANCE.uniform(-1, 1, model.num_parameters)
     together, _ = run(model, x, target, weights)

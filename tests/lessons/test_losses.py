@@ -15,7 +15,7 @@ from distsgd import autodiff as f
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.errors import ModelError
 from distsgd.lessons import losses as lessons
-from distsgd.nn import LOSSES, Dense, Model, find_loss
+from distsgd.nn import LOSSES, Dense, Network, find_loss
 
 Floats = NDArray[np.float64]
 CHANCE = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_loss_gradient_is_that_of_central_differences(name: str) -> None:
 
 def run_program(name: str, a: list[float], e: list[float], dtype: type) -> tuple[float, Floats]:
     """Loss and gradient by the output of a network that hands its input on."""
-    model = Model([Dense(len(a), bias=False)], find_loss(name), (len(a),))
+    model = Network([Dense(len(a), bias=False)], find_loss(name), (len(a),))
     by_input: Floats = np.empty((1, len(a)), dtype)
     bound = model.program(1, dtype, per_sample=False).bind(
         np.array([a], dtype),
@@ -202,7 +202,7 @@ def test_mean_over_outputs_is_the_sum_divided_by_them(name: str, num_outputs: in
 def test_samples_own_gradients_of_a_mean_are_exact(name: str) -> None:
     loss = find_loss(name, {"reduction": "mean"})
     layers = [Dense(3, None if name == "sigmoid_cross_entropy" else "sigmoid")]
-    model, x = Model(layers, loss, (2,)), CHANCE.standard_normal((4, 2))
+    model, x = Network(layers, loss, (2,)), CHANCE.standard_normal((4, 2))
     flat = model.initialise("glorot", 0, np.float64)
     own = []
     for rows in (slice(None), *(slice(n, n + 1) for n in range(4))):
@@ -297,8 +297,8 @@ def test_classes_must_be_whole_numbers(name: str) -> None:
 
 
 def test_options_stay_with_a_model() -> None:
-    model = Model([Dense(2)], find_loss("huber", {"delta": 2.5}), (3,))
-    assert Model.from_dict(model.to_dict()) == model
+    model = Network([Dense(2)], find_loss("huber", {"delta": 2.5}), (3,))
+    assert Network.from_dict(model.to_dict()) == model
     assert model.to_dict()["loss_options"] == {"delta": 2.5}
 
 

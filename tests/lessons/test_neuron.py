@@ -32,9 +32,9 @@ def test_neuron_forward_and_backward_are_the_printed_numbers() -> None:
 
 
 def test_neuron_as_a_model_gives_the_same_numbers() -> None:
-    from distsgd.nn import Dense, Model
+    from distsgd.nn import Dense, Network
 
-    model = Model([Dense(1, "sigmoid")], "squared_error", (2,))
+    model = Network([Dense(1, "sigmoid")], "squared_error", (2,))
     gradients, by_input = np.empty(3), np.empty((1, 2))
     bound = model.program(1, np.float64, per_sample=False).bind(
         np.array([[-3.0, 2.0]]),

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from time import monotonic
 
 from distsgd.errors import CheckpointError, ModelError, RunError
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.weights import weights_vector
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.observer import Observer
@@ -44,7 +44,7 @@ class RunLogger:
         self,
         run: RunDirectory,
         spec: LogSpec,
-        model: Model,
+        model: Network,
         *,
         say: Callable[[str], None],
         clock: Callable[[], float] = monotonic,

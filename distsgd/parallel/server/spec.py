@@ -39,7 +39,7 @@ class UpdateSpec:
         frozen: Weights that never move.
         stop_gradient_norm: Training ends when the norm of the mean gradient is below it.
         on_divergence: What becomes of a run whose loss grows without bound.
-        output_advice: See `distsgd.nn.Model.output_advice`.
+        output_advice: See `distsgd.nn.Network.output_advice`.
     """
 
     rule: UpdateRule | SearchRule

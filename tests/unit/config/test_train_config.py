@@ -10,7 +10,7 @@ from distsgd.base.named import Named
 from distsgd.config import DenseLayer, ModelSection, TrainConfig
 from distsgd.errors import ConfigError
 from distsgd.lab.faults.injection import NAME, overrides
-from distsgd.nn.model import LAYER_TYPES
+from distsgd.nn.network import LAYER_TYPES
 from distsgd.optim.rules import Nesterov
 from distsgd.optim.schedules import Step
 

@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.lab.empty_worker import EmptyWorker
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.autotuner import assignments
 from distsgd.parallel.pool.reduction import Part, Reduction
@@ -23,7 +23,7 @@ from tests.fakes import small_blocks
 
 def a_task(num_blocks: int) -> WorkerSpec:
     sampler = small_blocks(64, num_blocks, lanes=1, lane_rows=1, block_rows=1)
-    model = Model([Dense(3)], "softmax_cross_entropy", (2,))
+    model = Network([Dense(3)], "softmax_cross_entropy", (2,))
     return WorkerSpec(
         Path("nowhere"),
         model,

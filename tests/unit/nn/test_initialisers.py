@@ -9,7 +9,7 @@ import pytest
 
 from distsgd.errors import ModelError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.regularisation import LayerNorm
 from distsgd.nn.weights import weights_vector
 
@@ -18,7 +18,7 @@ LIMITS = [("glorot", np.sqrt(6 / 300)), ("he", np.sqrt(6 / 200))]
 
 @pytest.mark.parametrize(("init", "limit"), LIMITS)
 def test_start_weights_are_uniform_within_the_limit(init: str, limit: float) -> None:
-    model = Model([Dense(100)], "quadratic", (200,))
+    model = Network([Dense(100)], "quadratic", (200,))
     weight = model.views(model.initialise(init, 3, np.float64))["layers.0.weight"]
     assert abs(weight).max() <= limit
     assert abs(weight).max() > 0.999 * limit
@@ -27,7 +27,7 @@ def test_start_weights_are_uniform_within_the_limit(init: str, limit: float) -> 
 
 
 def test_zeros_start_at_0_and_gains_at_1() -> None:
-    model = Model([Dense(4, "relu"), LayerNorm(), Dense(2)], "quadratic", (3,))
+    model = Network([Dense(4, "relu"), LayerNorm(), Dense(2)], "quadratic", (3,))
     flat = model.initialise("zeros", 5, np.float32)
     views = model.views(flat)
     assert views["layers.1.gain"].tolist() == [1.0] * 4
@@ -36,7 +36,7 @@ def test_zeros_start_at_0_and_gains_at_1() -> None:
 
 
 def test_start_weights_depend_on_seed_and_parameter_only() -> None:
-    model = Model([Dense(4), Dense(4)], "quadratic", (4,))
+    model = Network([Dense(4), Dense(4)], "quadratic", (4,))
     first = model.initialise("glorot", 0, np.float32)
     assert first.dtype == np.float32
     assert first.tobytes() == model.initialise("glorot", 0, np.float64).astype(np.float32).tobytes()
@@ -64,12 +64,12 @@ def test_start_weights_depend_on_seed_and_parameter_only() -> None:
 def test_weights_that_are_no_finite_numbers_of_the_dtype_are_refused(
     weight: Any, says: str
 ) -> None:
-    model = Model([Dense(2)], "quadratic", (1,))
+    model = Network([Dense(2)], "quadratic", (1,))
     with pytest.raises(ModelError, match=rf"weights do not fit: .*{says}"):
         weights_vector(model, {"layers.0.weight": weight, "layers.0.bias": np.zeros(2)}, np.float32)
 
 
 def test_weights_are_taken_from_lists_and_whole_numbers() -> None:
-    model = Model([Dense(2)], "quadratic", (1,))
+    model = Network([Dense(2)], "quadratic", (1,))
     given: dict[str, Any] = {"layers.0.weight": [[1, 2]], "layers.0.bias": (True, 0.5)}
     assert weights_vector(model, given, np.float32).tolist() == [1.0, 2.0, 1.0, 0.5]

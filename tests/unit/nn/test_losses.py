@@ -16,7 +16,7 @@ from distsgd import TrainConfig, Trainer
 from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
-from distsgd.nn import LOSSES, Dense, Loss, Model, find_loss
+from distsgd.nn import LOSSES, Dense, Loss, Network, find_loss
 
 OWN = "tests.unit.nn.own_losses"
 LOG_COSH = f"{OWN}:LogCosh"
@@ -43,9 +43,9 @@ def test_own_loss_has_the_gradient_of_central_differences() -> None:
 
 
 def test_own_loss_stays_with_its_model() -> None:
-    model = Model([Dense(2)], find_loss(LOG_COSH, {"scale": 3.0}), (4,))
+    model = Network([Dense(2)], find_loss(LOG_COSH, {"scale": 3.0}), (4,))
     assert model.to_dict()["loss"] == LOG_COSH
-    assert Model.from_dict(model.to_dict()) == model
+    assert Network.from_dict(model.to_dict()) == model
     assert pickle.loads(pickle.dumps(model.loss)) == model.loss  # noqa: S301 -- made here.
 
 

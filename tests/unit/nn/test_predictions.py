@@ -8,8 +8,8 @@ import pytest
 from distsgd.errors import ModelError
 from distsgd.nn.layers import Dense, Flatten, Layer, Sigmoid
 from distsgd.nn.losses import LOSSES
-from distsgd.nn.model import Model
-from tests.unit.nn.test_model import BOUNDED, case, run
+from distsgd.nn.network import Network
+from tests.unit.nn.test_network import BOUNDED, case, run
 
 
 def test_predictions_are_what_the_loss_makes_of_the_outputs() -> None:
@@ -42,7 +42,7 @@ PROBABILITIES: list[tuple[str, list[Layer], bool]] = [
 def test_probabilities_are_those_of_losses_that_compare_them(
     loss: str, layers: list[Layer], *, expected: bool
 ) -> None:
-    model = Model(layers, loss, (3,))
+    model = Network(layers, loss, (3,))
     assert model.has_probabilities == expected
     if expected:
         x = np.random.default_rng(0).standard_normal((50, 3)) * 1e3
@@ -66,7 +66,7 @@ def test_probabilities_are_those_of_losses_that_compare_them(
 def test_outputs_that_can_leave_the_domain_of_the_loss_are_told(
     loss: str, activation: str | None, *, is_told: bool
 ) -> None:
-    advice = Model([Dense(2, activation)], loss, (3,)).output_advice
+    advice = Network([Dense(2, activation)], loss, (3,)).output_advice
     assert ("end the network with" in advice) == is_told
 
 

@@ -12,7 +12,7 @@ from distsgd.autodiff.tape import Variable
 from distsgd.errors import ModelError
 from distsgd.nn.layers import Dense
 from distsgd.nn.losses import LOSSES, find_loss
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from tests.wrong_input import check_only_ours
 
 OUTPUTS = np.array([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
@@ -81,19 +81,19 @@ def test_class_numbers_may_be_of_any_whole_type(dtype: Any) -> None:
 
 
 def test_models_and_losses_give_our_error_for_anything() -> None:
-    model = Model([Dense(2)], "quadratic", (2,))
+    model = Network([Dense(2)], "quadratic", (2,))
     described, weights = model.to_dict(), model.initialise("glorot", 0)
     only_ours(find_loss)
     only_ours(lambda value: find_loss("huber", value))
     only_ours(lambda value: find_loss("huber", {"delta": value}))
-    only_ours(lambda value: Model(value, "quadratic", (2,)))
-    only_ours(lambda value: Model([Dense(2)], value, (2,)))
-    only_ours(lambda value: Model([Dense(2)], "quadratic", value))
-    only_ours(lambda value: Model([Dense(value)], "quadratic", (2,)))
-    only_ours(lambda value: Model([Dense(2, value)], "quadratic", (2,)))
-    only_ours(Model.from_dict)
+    only_ours(lambda value: Network(value, "quadratic", (2,)))
+    only_ours(lambda value: Network([Dense(2)], value, (2,)))
+    only_ours(lambda value: Network([Dense(2)], "quadratic", value))
+    only_ours(lambda value: Network([Dense(value)], "quadratic", (2,)))
+    only_ours(lambda value: Network([Dense(2, value)], "quadratic", (2,)))
+    only_ours(Network.from_dict)
     for key in ("layers", "loss", "input_shape", "loss_options"):
-        only_ours(lambda value, key=key: Model.from_dict(described | {key: value}))  # type: ignore[misc]
+        only_ours(lambda value, key=key: Network.from_dict(described | {key: value}))  # type: ignore[misc]
     only_ours(lambda value: model.initialise(value, 0))
     only_ours(lambda value: model.initialise("he", value))
     only_ours(lambda value: model.initialise("he", 0, value))
@@ -106,7 +106,7 @@ def test_models_and_losses_give_our_error_for_anything() -> None:
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_predictions_refuse_what_is_no_rows(kind: str) -> None:
-    model = Model([Dense(2)], "quadratic", (2,))
+    model = Network([Dense(2)], "quadratic", (2,))
     weights = model.initialise("glorot", 0)
     if kind != "more samples":
         with pytest.raises(ModelError, match="samples"):

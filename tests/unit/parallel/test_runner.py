@@ -13,7 +13,7 @@ import pytest
 from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
 from distsgd.parallel.runner import Runner, make_runner
 from distsgd.parallel.tree import most_nodes
@@ -23,7 +23,7 @@ from tests.fakes import NUM_TEST_ROWS, FakeBlocks, small_blocks
 SAMPLER = small_blocks(100, 64, lanes=4, lane_rows=8, block_rows=3)
 SPEC = WorkerSpec(
     Path("no data"),
-    Model([Dense(1)], "quadratic", (1,)),
+    Network([Dense(1)], "quadratic", (1,)),
     SAMPLER,
     dtype="float32",
     seed=0,

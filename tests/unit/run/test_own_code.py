@@ -18,7 +18,7 @@ from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError, RunError, VerificationError
 from distsgd.nn.layers import Dense, Flatten, Layer
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.optim.rules import Momentum
 from distsgd.run.callbacks import Callback
 from distsgd.run.own_code import check_own_code
@@ -159,7 +159,7 @@ def test_built_in_rule_is_written_as_its_settings(tmp_path: Path) -> None:
 
 
 def test_model_is_written_as_the_section_that_makes_it(tmp_path: Path) -> None:
-    model = Model([Dense(3, "relu"), Dense(1)], "huber", (2,))
+    model = Network([Dense(3, "relu"), Dense(1)], "huber", (2,))
     values = {
         name: table
         for name, table in config().model_dump(mode="json", exclude_unset=True).items()
@@ -176,9 +176,9 @@ def test_model_is_written_as_the_section_that_makes_it(tmp_path: Path) -> None:
 
 def test_model_for_other_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.input_shape is \(5,\); must be \(2,\)"):
-        fit(tmp_path / "run", model=Model([Dense(1)], "quadratic", (5,)))
+        fit(tmp_path / "run", model=Network([Dense(1)], "quadratic", (5,)))
     with pytest.raises(ConfigError, match=r"a first layer Reshape\(\(1, 2\)\)"):
-        fit(tmp_path / "run", model=Model([Flatten(), Dense(1)], "quadratic", (1, 2)))
+        fit(tmp_path / "run", model=Network([Flatten(), Dense(1)], "quadratic", (1, 2)))
     assert not (tmp_path / "run").exists()
 
 
@@ -212,7 +212,7 @@ def nameless(what: str) -> Any:
         def update_inplace(self, weights: Array, mean_grad: Array, **more: Any) -> None:
             weights -= mean_grad * weights.dtype.type(more["learning_rate"])
 
-    model = Model([Squares(), Dense(1)], "quadratic", (2,))
+    model = Network([Squares(), Dense(1)], "quadratic", (2,))
     return {"worker": Worker, "rule": Rule(), "model": model}[what]
 
 
@@ -315,7 +315,7 @@ def test_callbacks_are_written_down_and_needed_by_nothing(tmp_path: Path) -> Non
     [
         ({"worker": 5}, "worker is 5; must be a class"),
         ({"rule": 5}, "rule is 5; must be an update rule"),
-        ({"model": 5}, r"model is 5; must be a distsgd\.Model"),
+        ({"model": 5}, r"model is 5; must be a distsgd\.Network"),
         ({"worker": "nowhere:Nothing"}, "nowhere:Nothing.*cannot be found"),
         ({"rule": "nowhere:Nothing"}, "nowhere:Nothing.*cannot be found"),
     ],

@@ -21,7 +21,7 @@ from distsgd.data.prepare.prepare import prepare
 from distsgd.data.sampler import Block
 from distsgd.data.tables import arrays_source
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums
 from distsgd.parallel.numerics import profile
 from distsgd.parallel.runner import Runner, make_runner
@@ -157,7 +157,9 @@ def make_setting(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         data = DataSet.open(path)
         loss = "softmax_cross_entropy" if labels == "class" else "quadratic"
         outputs = 2 if labels == "number" else NUM_CLASSES
-        model = Model([*(Dense(6, name) for name in hidden), Dense(outputs)], loss, (NUM_FEATURES,))
+        model = Network(
+            [*(Dense(6, name) for name in hidden), Dense(outputs)], loss, (NUM_FEATURES,)
+        )
         sampler = small_blocks(
             data.train.num_rows, batch_rows, lanes=4, lane_rows=8, block_rows=BLOCK_ROWS
         )

@@ -10,7 +10,7 @@ import pytest
 
 from distsgd.errors import ClusterError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeRequest, RequestKind
 from distsgd.parallel.pool.crash_loop import MAX_DEATHS, CrashLoopGuard, Deaths, namer
 from distsgd.parallel.worker import WorkerSpec
@@ -99,7 +99,7 @@ def test_directory_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
 
 
 def test_blocks_are_named_by_their_rows(tmp_path: Path) -> None:
-    model = Model([Dense(2)], "quadratic", (3,))
+    model = Network([Dense(2)], "quadratic", (3,))
     name = namer(WorkerSpec(tmp_path, model, SAMPLER, "float32", 0, False, True, 0))
     text = name(request(0, 1, step=1))
     block = SAMPLER.partition(1).blocks[0]

@@ -7,7 +7,7 @@ import pytest
 
 from distsgd.errors import CheckpointError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.optim.rules import Momentum
 from distsgd.optim.schedules import Constant
 from distsgd.parallel.messages import Sums
@@ -19,7 +19,7 @@ from distsgd.store.checkpoint import CheckpointStore
 from distsgd.store.logs import DigestChain, DigestLog, EvaluationLog, EvaluationRow, read_history
 from distsgd.store.run_directory import RunDirectory
 
-MODEL = Model([Dense(2)], "quadratic", (3,))
+MODEL = Network([Dense(2)], "quadratic", (3,))
 P = MODEL.num_parameters
 
 
@@ -268,7 +268,7 @@ def test_checkpoint_of_another_network_is_refused(run: RunDirectory) -> None:
     session.train(1)
     session.save()
     record = LogSpec(run.path, 2, 0.0, None, 3)
-    other = Model([Dense(5)], "quadratic", (3,))
+    other = Network([Dense(5)], "quadratic", (3,))
     spec = UpdateSpec(Momentum(), Constant(0.1), None, False, 1, 4)
     training = Training(spec, np.zeros(other.num_parameters, np.float32))
     with pytest.raises(CheckpointError, match="does not fit this run"):

@@ -13,7 +13,7 @@ import pytest
 from distsgd.base.arrays import Array
 from distsgd.errors import RunError, WaitTimeoutError
 from distsgd.nn.layers import Dense
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.optim.rules import RULES
 from distsgd.optim.schedules import Constant, Cosine
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind
@@ -30,7 +30,7 @@ from tests.fakes import NUM_TEST_ROWS, FakeWorker, small_blocks
 
 SAMPLER = small_blocks(50, 16, lanes=4, lane_rows=4, block_rows=5)
 TOTAL_STEPS = 2 * SAMPLER.steps_per_epoch + 1
-MODEL = Model([Dense(2)], "quadratic", (3,))
+MODEL = Network([Dense(2)], "quadratic", (3,))
 Before = Callable[[ComputeRequest], None]
 
 

@@ -44,7 +44,7 @@ BATCH_NORMALISATION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Network:
     """Layers, a loss and the shape of one sample; checked when it is made (`ModelError`).
 
     Attributes:
@@ -56,7 +56,7 @@ class Model:
         num_outputs: Outputs of the last layer.
 
     >>> from distsgd.nn.layers import Dense
-    >>> model = Model([Dense(3, "relu"), Dense(2)], "quadratic", (4,))
+    >>> model = Network([Dense(3, "relu"), Dense(2)], "quadratic", (4,))
     >>> model.num_parameters
     23
     >>> [spec.name for spec in model.parameters]
@@ -270,7 +270,7 @@ class Model:
         return described | ({"loss_options": self.loss.options} if self.loss.options else {})
 
     @classmethod
-    def from_dict(cls, described: Mapping[str, Any]) -> Model:
+    def from_dict(cls, described: Mapping[str, Any]) -> Network:
         """The model that `to_dict` described; `ModelError` for what is missing or unknown."""
         if not isinstance(described, Mapping):
             raise ModelError(f"the model is {described!r}; must be what to_dict gave")

@@ -28,7 +28,7 @@ from distsgd.nn.layers import (
     Tanh,
 )
 from distsgd.nn.losses import LOSSES
-from distsgd.nn.model import Model
+from distsgd.nn.network import Network
 from distsgd.nn.regularisation import Dropout, LayerNorm
 
 NETWORKS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
@@ -64,7 +64,7 @@ PAIRS = [
 
 
 class Case(NamedTuple):
-    model: Model
+    model: Network
     flat: Array
     x: Array
     target: Array
@@ -72,7 +72,7 @@ class Case(NamedTuple):
 
 def case(network: str, loss: str, rows: int, dtype: Any = np.float64, seed: int = 0) -> Case:
     layers, input_shape = NETWORKS[network]
-    model = Model([*layers, Sigmoid()] if loss in BOUNDED else layers, loss, input_shape)
+    model = Network([*layers, Sigmoid()] if loss in BOUNDED else layers, loss, input_shape)
     chance = np.random.default_rng(seed)
     target: Array = chance.uniform(0.1, 0.9, (rows, model.num_outputs)).astype(dtype)
     if model.target_kind == "class":
@@ -148,7 +148,7 @@ def test_per_sample_norms_hold_for_any_shape(
     bias: bool,  # noqa: FBT001 -- drawn.
 ) -> None:
     layers: list[Layer] = [Dense(n, "tanh", bias=bias) for n in sizes]
-    model = Model(layers, "quadratic", (inputs,))
+    model = Network(layers, "quadratic", (inputs,))
     chance = np.random.default_rng(0)
     c = Case(
         model,
@@ -197,7 +197,7 @@ def test_float32_stays_float32_and_statistics_change_no_bits(loss: str) -> None:
 
 
 def test_parameters_lie_in_the_order_of_the_layers() -> None:
-    model = Model([Dense(5, "sigmoid"), Dense(10)], "softmax_cross_entropy", (10,))
+    model = Network([Dense(5, "sigmoid"), Dense(10)], "softmax_cross_entropy", (10,))
     assert model.num_parameters == 115
     assert [tuple(spec) for spec in model.parameters] == [
         ("layers.0.weight", (10, 5)),
@@ -218,7 +218,7 @@ def test_parameters_lie_in_the_order_of_the_layers() -> None:
 @pytest.mark.parametrize(("network", "loss"), PAIRS)
 def test_model_survives_pickling_and_json(network: str, loss: str) -> None:
     model = case(network, loss, rows=1).model
-    for copy in (pickle.loads(pickle.dumps(model)), Model.from_dict(model.to_dict())):  # noqa: S301 -- our own bytes.
+    for copy in (pickle.loads(pickle.dumps(model)), Network.from_dict(model.to_dict())):  # noqa: S301 -- our own bytes.
         assert copy == model
         assert copy.parameters == model.parameters
         assert copy.num_outputs == model.num_outputs
@@ -244,7 +244,7 @@ def test_model_refuses_what_cannot_be_built(
     layers: list[Layer], loss: str, input_shape: tuple[int, ...], says: str
 ) -> None:
     with pytest.raises(ModelError, match=says):
-        Model(layers, loss, input_shape)
+        Network(layers, loss, input_shape)
 
 
 @pytest.mark.parametrize(
@@ -263,12 +263,12 @@ def test_model_refuses_what_cannot_be_built(
 )
 def test_model_refuses_descriptions_it_does_not_know(described: dict[str, Any], says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        Model.from_dict({"layers": [described], "loss": "quadratic", "input_shape": [2]})
+        Network.from_dict({"layers": [described], "loss": "quadratic", "input_shape": [2]})
 
 
 def test_model_refuses_incomplete_descriptions_and_unknown_activations() -> None:
     with pytest.raises(ModelError, match="no 'loss'"):
-        Model.from_dict({"layers": [], "input_shape": [2]})
+        Network.from_dict({"layers": [], "input_shape": [2]})
     with pytest.raises(ModelError, match="did you mean 'tanh'"):
         Activation("tan")
 
@@ -291,7 +291,7 @@ def test_model_refuses_incomplete_descriptions_and_unknown_activations() -> None
     ],
 )
 def test_numbers_per_sample_are_about_what_a_program_allocates(layers: list[Layer]) -> None:
-    model, rows = Model(layers, "softmax_cross_entropy", (784,)), 256
+    model, rows = Network(layers, "softmax_cross_entropy", (784,)), 256
     tracemalloc.start()
     program = model.program(rows, np.float32, per_sample=True)
     allocated_bytes, _ = tracemalloc.get_traced_memory()
