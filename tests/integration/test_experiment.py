@@ -6,6 +6,7 @@ import pytest
 
 from distsgd.experiments.findings import Findings
 from distsgd.experiments.scale import Scale, write
+from distsgd.parallel.launch.session.session import session
 from tests.unit.experiments.rows import plan_of, write_rows
 
 pytestmark = pytest.mark.timeout(240)
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     place = tmp_path_factory.mktemp("experiment")
+    with session("local", num_cpus=1):  # A process that had a Ray before joins the next one too.
+        pass
     plan = plan_of(
         write_rows(place),
         batches=(48,),

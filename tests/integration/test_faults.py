@@ -111,15 +111,21 @@ def test_run_whose_driver_kills_itself_goes_on_once(place: Path) -> None:
 
 
 def test_number_of_workers_follows_scale_to_and_bounds(place: Path) -> None:
-    program = start(place, workers="1-3")
+    # Long enough for any machine to start workers in: it is stopped when they were there.
+    endless = ("train.steps=1000000000", 'schedule.type="constant"')
+    program = start(place, *settings(*endless), workers="1-3")
     wait_until(lambda: list((place / "run" / "checkpoints").glob("step-*")), 60, "a checkpoint")
-    scale = [sys.executable, "-m", "distsgd", "scale-to", "run"]
+    command = [sys.executable, "-m", "distsgd"]
     for wanted in (3, 0, 2):
-        subprocess.run([*scale, str(wanted)], cwd=place, check=True)
+        subprocess.run([*command, "scale-to", "run", str(wanted)], cwd=place, check=True)
         wait_until(partial(has_workers, program, wanted), 30, f"{wanted} workers")
-    _, said = done(place, program)
+    subprocess.run([*command, "stop", "run"], cwd=place, check=True)
+    code, found, said = program.result(timeout_s=60)
+    assert (code, found["status"]) == (6, "interrupted"), said
     assert "workers wanted: 3 (before: " in said
     assert not (place / "run" / "workers.json").exists()
+    as_long = (*STEPS, *endless, f"train.steps={found['steps']}")
+    assert found["weights_digest"] == digest_alone(place, *as_long)
 
 
 def test_lost_replies_apply_every_update_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

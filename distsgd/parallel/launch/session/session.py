@@ -67,10 +67,11 @@ def session(address: str, *, num_cpus: int) -> Iterator[Session]:
         options: dict[str, Any] = {"address": address}
         if address == "local":
             directory = stack.enter_context(private_ray.private_directory())
-            stack.enter_context(_settings_of_our_own())
+            private_ray.set_environment()
             options |= private_ray.options(directory, num_cpus)
         else:
             check_address(address)
+        stack.enter_context(_settings_of_the_environment())
         stack.enter_context(_shut_down_at_the_end(ray))
         with errors_of_ray(f'starting Ray, address "{address}"'), _signals_kept():
             ray.init(configure_logging=False, log_to_driver=False, **options)
@@ -164,14 +165,19 @@ def _process_as_it_was() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _settings_of_our_own() -> Iterator[None]:
-    """The settings of a private Ray, in the environment and in what Ray has read of it before."""
+def _settings_of_the_environment() -> Iterator[None]:
+    """Ray's settings as the environment now has them, whatever it read there when it was imported.
+
+    A Ray that this process had before, or started beside, may have had others.
+    """
     from ray._private import ray_constants  # noqa: PLC0415 -- as ray.
 
     before = ray_constants.ENABLE_RAY_CLUSTER
     with errors_of_ray("preparing Ray's settings"):
-        private_ray.set_environment()
-        ray_constants.ENABLE_RAY_CLUSTER = False  # All listeners on loopback; read at import.
+        # Off: all is on loopback, where a cluster's Ray would look for the host's own address.
+        ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
+            ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
+        )
         _read_settings_again()
     try:
         yield
