@@ -11,6 +11,7 @@ What can be your own: the class to derive from, or to be like, and what takes it
     search rule   SearchRule    Trainer(rule=MyRule()), the same: it asks for losses, no gradient
     sampler       Sampler       its name in [batch] sampler, called with a SamplerSpec
     loss          Loss          Network(layers, MyLoss(), shape), or its name in [model] loss
+    model         Model         Trainer(model=make), or its factory's name in [model] factory
     layer         Layer         Trainer(model=Network([MyLayer(), ...], loss, shape))
     gate          Gate          autodiff.apply(MyGate(), x), in a layer, a loss, under a tape
     observer      Observer      its name in [parallel] observer; told of the phases of the loop
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from distsgd.data.sampler import Sampler
     from distsgd.data.sources.source import TableSource
     from distsgd.errors import DistSGDError
+    from distsgd.models.protocol import Model
     from distsgd.nn.layers import Layer
     from distsgd.nn.losses import Loss
     from distsgd.nn.network import Network
@@ -58,6 +60,7 @@ __all__ = [
     "GradientTape",
     "Layer",
     "Loss",
+    "Model",
     "Network",
     "Observer",
     "PrepareOptions",
@@ -87,6 +90,7 @@ PUBLIC: dict[str, tuple[str, str]] = {
     "Progress": ("distsgd.run.progress", "where a run is, as on_progress gets it"),
     "StepView": ("distsgd.parallel.server.step_runner", "a step, as on_step gets it"),
     "EpochEnd": ("distsgd.parallel.server.step_runner", "an epoch, as on_epoch_end gets it"),
+    "Model": ("distsgd.models.protocol", "what a run trains: parameters, a program, predictions"),
     "Network": ("distsgd.nn.network", "layers and a loss over flat parameters"),
     "Layer": ("distsgd.nn.layers", "what a model is made of; the base of your own"),
     "Loss": ("distsgd.nn.losses", "what a model is trained by"),

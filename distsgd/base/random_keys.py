@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     FAULT = 10
     EPOCH_ORDER = 11
     RATES = 12
+    BLOCK = 13
 
 
 def raw_integers(seed: int, purpose: Purpose, *key: int, count: int) -> UInt64:

@@ -15,6 +15,7 @@ from distsgd.config.sections import (
     EVALUATION_KEYS,
     BatchSection,
     DataSection,
+    ModelSection,
     OptimizerSection,
     ScheduleSection,
     TrainSection,
@@ -46,30 +47,17 @@ _LABEL_RULE = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))")
 def disagreements(
     data: DataSection,
     *,
-    loss: str,
-    loss_options: Mapping[str, Any],
+    model: ModelSection,
     optimizer: OptimizerSection,
     schedule: ScheduleSection,
     batch: BatchSection,
     train: TrainSection,
 ) -> list[Problem]:
     """Everything that cannot stand together in one configuration."""
-    try:
-        wrong = dict(wrong_options(loss, loss_options))
-        right = {name: value for name, value in loss_options.items() if name not in wrong}
-        found = find_loss(loss, right)
-    except ModelError as error:
-        text = f"model.loss: {error} (edit [model] loss and loss_options)"
-        about_loss = [Problem(("model.loss", "model.loss_options"), text)]
-    else:
-        about_loss = [
-            *_about_stratify(data, found),
-            *_about_loss(data, found),
-            *_about_loss_options(found, loss_options, wrong),
-        ]
     return [
         *_about_test_rows(data),
-        *about_loss,
+        *_about_model(model),
+        *_about_named_loss(data, model),
         *_about_columns(data),
         *_about_csv(data),
         *_about_length(train),
@@ -79,6 +67,43 @@ def disagreements(
         *optimizer.problems("optimizer"),
         *schedule.problems("schedule"),
     ]
+
+
+def _about_named_loss(data: DataSection, model: ModelSection) -> Iterator[Problem]:
+    """The loss against its options and the rows; of a factory's own nothing is known here."""
+    if model.loss is None:
+        return
+    options = model.loss_options
+    try:
+        wrong = dict(wrong_options(model.loss, options))
+        right = {name: value for name, value in options.items() if name not in wrong}
+        found = find_loss(model.loss, right)
+    except ModelError as error:
+        text = f"model.loss: {error} (edit [model] loss and loss_options)"
+        yield Problem(("model.loss", "model.loss_options"), text)
+        return
+    yield from _about_stratify(data, found)
+    yield from _about_loss(data, found)
+    yield from _about_loss_options(found, options, wrong)
+
+
+def _about_model(model: ModelSection) -> Iterator[Problem]:
+    """Either layers or a factory."""
+    if model.factory is None:
+        if model.options:
+            text = (
+                f"model.options is {shown(model.options)} without a factory; they are its settings"
+                " (set [model] factory, or remove options)"
+            )
+            yield Problem(("model.options", "model.factory"), text)
+        return
+    for key in ("layers", "init", "loss_options"):
+        if key in model.model_fields_set and getattr(model, key) not in (None, {}, ()):
+            text = (
+                f'model.factory is "{model.factory}" and model.{key} is set; its module or '
+                f"functions are the whole model (remove {key} from [model], or factory)"
+            )
+            yield Problem((f"model.{key}", "model.factory"), text)
 
 
 def parallel_disagreements(parallel: ParallelSection) -> list[Problem]:

@@ -144,13 +144,13 @@ def _section_problem(section: str, kind: str, value: Any, root: type[BaseModel])
 
 def _layer_line(rest: Sequence[str | int], kind: str, value: Any, layers: FieldInfo) -> str:
     """The line for a fault inside layer number ``rest[0]``; ``rest[1]`` is its type, then a key."""
-    from distsgd.nn import network  # noqa: PLC0415 -- loads numpy; for this mistake only.
+    from distsgd.nn import layer_types  # noqa: PLC0415 -- loads numpy; for this mistake only.
 
     dotted, way_out = f"model.layers[{rest[0]}]", "edit [model] layers"
     if len(rest) == 1:
-        if isinstance(value, Mapping) and network.is_batch_normalisation(value.get("type")):
-            return f"{dotted} is {shown(value)}; {network.BATCH_NORMALISATION} ({way_out})"
-        types = ", ".join(f'"{name}"' for name in network.LAYER_TYPES)
+        if isinstance(value, Mapping) and layer_types.is_batch_normalisation(value.get("type")):
+            return f"{dotted} is {shown(value)}; {layer_types.BATCH_NORMALISATION} ({way_out})"
+        types = ", ".join(f'"{name}"' for name in layer_types.LAYER_TYPES)
         return _line(dotted, kind, value, f"a table whose type is one of {types}", way_out)
     layer, key = _layer_class(str(rest[1]), layers), str(rest[2])
     dotted = f"{dotted}.{key}"
@@ -160,7 +160,8 @@ def _layer_line(rest: Sequence[str | int], kind: str, value: Any, layers: FieldI
 
 
 def _layer_class(tag: str, layers: FieldInfo) -> type[BaseModel]:
-    union = get_args(get_args(layers.annotation)[0])[0]
+    of_layers = get_args(layers.annotation)[0]  # Or None, of a model that has none.
+    union = get_args(get_args(of_layers)[0])[0]
     for layer in get_args(union):
         if tag in get_args(layer.model_fields["type"].annotation):
             return layer  # type: ignore[no-any-return]

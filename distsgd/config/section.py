@@ -26,7 +26,7 @@ from distsgd.base.named import NAMED
 from distsgd.base.settings import Key, is_allowed, keys_of
 from distsgd.config.problems import Problem, found_alone, in_words, into_options, shown
 from distsgd.errors import ConfigError
-from distsgd.nn import layers, network
+from distsgd.nn import layer_types, layers
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 _WAY_OUT = 'make another one with config.with_overrides(["section.key=value"])'
@@ -230,7 +230,7 @@ def _table(layer: type[layers.Layer]) -> type[Section]:
     return create_model(f"{layer.__name__}Layer", __base__=Section, __doc__=layer.__doc__, **named)
 
 
-TABLES = {layer: _table(layer) for layer in network.LAYERS}
+TABLES = {layer: _table(layer) for layer in layer_types.LAYERS}
 DenseLayer: Any = TABLES[layers.Dense]
 FlattenLayer: Any = TABLES[layers.Flatten]
 ActivationLayer: Any = TABLES[layers.Activation]

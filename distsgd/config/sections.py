@@ -132,8 +132,8 @@ def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names or ()
 
 
-def _loss_name(name: str) -> str:
-    if name not in LOSSES and not re.fullmatch(NAMED, name):
+def _loss_name(name: str | None) -> str | None:
+    if name is not None and name not in LOSSES and not re.fullmatch(NAMED, name):
         raise ValueError(name)
     return name
 
@@ -142,14 +142,28 @@ class ModelSection(Section):
     """The network and what it is measured by."""
 
     layers: Annotated[
-        tuple[Layer, ...],
+        tuple[Layer, ...] | None,
         key("the network, first layer first", "a list of one or more layers", min_length=1),
-    ]
+    ] = None
+    factory: Annotated[
+        str | None,
+        key(
+            "a model of your own, of PyTorch or JAX, instead of layers",
+            '"module:function", or left out',
+            pattern=NAMED,
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any], key("settings of its factory", "a table, such as {width = 256}")
+    ] = Field(default_factory=dict)
     loss: Annotated[
-        str,
+        str | None,
         AfterValidator(_loss_name),
-        key("what training makes small", f'{quoted(LOSSES)} or "module:Class" of your own'),
-    ]
+        key(
+            "what training makes small; of a factory only where it makes a module alone",
+            f'{quoted(LOSSES)} or "module:Class" of your own',
+        ),
+    ] = None
     loss_options: Annotated[
         dict[str, bool | float | str],
         key(

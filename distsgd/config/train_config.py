@@ -102,15 +102,18 @@ class TrainConfig(Section):
             refuse("the configuration", values, "sections by name: {'data': {...}, ...}")
         base = Path.cwd() if base is None else path_argument("base", base)
         raw, unusable = _resolved({"data": {}, "model": {}} | dict(values), base)
+        no_model = _missing_model(raw["model"])
         try:
             config = cls.model_validate(raw)
         except ValidationError as error:
-            problems = unusable + _missing_sources(raw["data"]) + found_by(error, raw, root=cls)
+            problems = unusable + _missing_sources(raw["data"]) + no_model
+            problems += found_by(error, raw, root=cls)
             problems += _other_disagreements(raw, {key for it in problems for key in it.keys})
         else:
             # Rows that are handed in as arrays have no path, and need no names.
-            problems = unusable + (_missing_sources(raw["data"]) if config.data.paths else [])
-            problems += _disagreements(config)
+            needs_sources = config.data.paths or no_model
+            problems = unusable + (_missing_sources(raw["data"]) if needs_sources else [])
+            problems += no_model + _disagreements(config)
             if not problems:
                 return config
         raise ConfigError([problem.text for problem in problems])
@@ -247,11 +250,17 @@ def _missing_sources(data: Any) -> list[Problem]:
     return [missing(f"data.{key}", TrainConfig) for key in keys if key not in data]
 
 
+def _missing_model(model: Any) -> list[Problem]:
+    """Keys of ``[model]`` without which there is none; none if it is no table."""
+    is_network = isinstance(model, dict) and model.get("factory") is None
+    keys = ("layers", "loss") if is_network else ()
+    return [missing(f"model.{key}", TrainConfig) for key in keys if model.get(key) is None]
+
+
 def _disagreements(config: TrainConfig) -> list[Problem]:
     return disagreements(
         config.data,
-        loss=config.model.loss,
-        loss_options=config.model.loss_options,
+        model=config.model,
         optimizer=config.optimizer,
         schedule=config.schedule,
         batch=config.batch,

@@ -32,7 +32,7 @@ from distsgd.experiments.peer_runs import PeerRuns
 from distsgd.experiments.plan import Grid, said
 from distsgd.experiments.products import FullRun
 from distsgd.experiments.timing import timed_in
-from distsgd.nn.network import Network
+from distsgd.models.protocol import Model
 from distsgd.parallel.numerics import num_cores
 from distsgd.statistics import critical_batch
 from distsgd.statistics.branching import branched_critical_batch
@@ -45,7 +45,7 @@ from distsgd.statistics.step_time import (
 )
 
 
-def conclude(found: Collected, manifest: Manifest, model: Network) -> Findings:
+def conclude(found: Collected, manifest: Manifest, model: Model) -> Findings:
     """All findings of an experiment, of what has been made of it."""
     grid, plan = found.grid, found.grid.plan
     learned, timed, cells = found.learning(), found.timings(), found.cells()
@@ -93,10 +93,8 @@ def conclude(found: Collected, manifest: Manifest, model: Network) -> Findings:
     )
 
 
-def _network(model: Network) -> str:
-    kinds = [str(getattr(layer, "units", layer.type)) for layer in model.layers]
-    inputs = " x ".join(map(str, model.input_shape))
-    return f"{' - '.join([inputs, *kinds])}, {model.num_parameters:,} parameters"
+def _network(model: Model) -> str:
+    return f"{model.outline}, {model.num_parameters:,} parameters"
 
 
 def _hyperbola(grid: Grid, learned: tuple[LearningCell, ...]) -> critical_batch.CriticalBatch | str:

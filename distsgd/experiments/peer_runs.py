@@ -17,7 +17,7 @@ from distsgd.experiments.findings import PeerCell
 from distsgd.experiments.learning import Chosen
 from distsgd.experiments.peers.training import PeerTask
 from distsgd.experiments.plan import Grid, LearningKey, Piece
-from distsgd.nn.network import Network
+from distsgd.models.protocol import Model
 from distsgd.parallel.numerics import num_cores
 from distsgd.parallel.server.target import Target
 from distsgd.statistics.intervals import Interval, geometric_interval, product_interval
@@ -34,6 +34,9 @@ def why_not(config: TrainConfig) -> str:
 
 def _reasons(config: TrainConfig) -> Iterator[str]:
     """What peers, or all of them, do otherwise."""
+    if config.model.layers is None:
+        yield f"the model is made by {config.model.factory}"
+        return
     layers = [layer.model_dump() for layer in config.model.layers]
     hidden = {layer.get("activation") for layer in layers[:-1]}
     if any(layer["type"] != "dense" for layer in layers):
@@ -119,7 +122,7 @@ class PeerRuns:
     def make(
         self,
         data: Path,
-        model: Network,
+        model: Model,
         chosen: Sequence[Chosen],
         *,
         is_over: Callable[[], bool],
@@ -204,12 +207,13 @@ class PeerRuns:
     def _file(self, key: PeerKey) -> Path:
         return self.directory / f"{key.name}.json"
 
-    def _task(self, key: PeerKey, data: Path, model: Network) -> dict[str, Any]:
+    def _task(self, key: PeerKey, data: Path, model: Model) -> dict[str, Any]:
         config, target = self.grid.plan.config, Target.parse(self.grid.plan.target)
-        units = [layer.model_dump()["units"] for layer in config.model.layers]
+        layers = [layer.model_dump() for layer in config.model.layers or ()]
+        units = [layer["units"] for layer in layers]
         task = PeerTask(
             sizes=(*model.input_shape, *units),
-            activation=config.model.layers[0].model_dump().get("activation") or "relu",
+            activation=layers[0].get("activation") or "relu",
             momentum=config.optimizer.model_dump().get("momentum") or 0.0,
             nesterov=_RULES[config.optimizer.type],
             batch=key.batch,

@@ -38,8 +38,8 @@ from distsgd.experiments.products import FullKey, FullRuns
 from distsgd.experiments.report import write_report
 from distsgd.experiments.timing import Timing, timed_in, workers_at
 from distsgd.experiments.whole import Totals, kept, outcome, totals
+from distsgd.run.model import build_model
 from distsgd.run.source import manifest_of, prepared_data
-from distsgd.run.spec import build_model
 
 PLAN_FILE, CELLS_FILE = "experiment.json", "cells.parquet"
 
@@ -112,7 +112,7 @@ class Scale:
         manifest = manifest_of(data)
         grid = Grid.of(self.plan, manifest.train_rows)
         self._check_place(grid, data)
-        model = build_model(self.plan.config, manifest.num_features)
+        model = build_model(self.plan.config, manifest)
         self.expect(totals(grid))
         for piece in kept(grid, self.directory):
             self._note(piece)

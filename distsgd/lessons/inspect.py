@@ -20,7 +20,8 @@ from distsgd.data.dataset import DataSet
 from distsgd.data.node_cache import DataPlace
 from distsgd.data.prepare.prepare import read_features
 from distsgd.errors import ConfigError, DataError
-from distsgd.nn.weights import weights_vector
+from distsgd.models.weights import weights_vector
+from distsgd.nn.network import Network
 from distsgd.parallel.numerics import one_blas_thread
 from distsgd.parallel.server.step_runner import StepView
 from distsgd.run.evaluation import as_target
@@ -53,6 +54,17 @@ class InputGradients:
     labels: tuple[str, ...]
 
 
+def network_of(saved: Run) -> Network:
+    """The layers of a run, whose inside can be shown.
+
+    Raises ConfigError where it trained a model of another kind.
+    """
+    if not isinstance(saved.model, Network):
+        problem = f"{saved.place} trained {saved.model.outline}; only the inside of layers is shown"
+        raise ConfigError([f"{problem} (choose a run with [model] layers)"])
+    return saved.model
+
+
 def layer_weights(run: Path, layer: int | None = None) -> LayerWeights:
     """The weights of a dense layer of `run`, by default the first with weights.
 
@@ -61,7 +73,7 @@ def layer_weights(run: Path, layer: int | None = None) -> LayerWeights:
         RunError: `run` is no trained run.
     """
     saved = Run.open(run)
-    views = saved.model.views(saved.weights_P)
+    views = network_of(saved).views(saved.weights_P)
     matrices = {name: array for name, array in views.items() if array.ndim == 2}
     known = ", ".join(name.split(".")[1] for name in matrices)
     name = f"layers.{layer}.weight" if layer is not None else next(iter(matrices), "")
@@ -226,7 +238,7 @@ def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array,
         DataError: A row cannot be used, or none of these exists.
     """
     found, num_rows = [], 0
-    usable = label_problem(saved.model.loss)
+    usable = label_problem(saved.model)
     rows_of = read_features(data, saved.manifest, labels="required", label_problem=usable)
     for x_NI, target, at in rows_of:
         assert target is not None
@@ -258,7 +270,7 @@ class _MeanLoss:
     """The mean loss of fixed rows as a function of the weights."""
 
     def __init__(self, saved: Run, x_NI: Array, target: Array) -> None:
-        model, self.rows = saved.model, len(x_NI)
+        model, self.rows = network_of(saved), len(x_NI)
         self._weights = saved.weights_P.copy()
         self._gradients = np.empty_like(self._weights)
         x = np.ascontiguousarray(x_NI).reshape(-1, *model.input_shape)

@@ -15,32 +15,21 @@ from numpy.typing import DTypeLike
 
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.graph import ParameterSpec, Signature, total_size, views
+from distsgd.autodiff.ops.domain import Domain
 from distsgd.autodiff.program import Program
+from distsgd.autodiff.tape import GradientTape
 from distsgd.autodiff.variable import Variable
 from distsgd.base.arrays import Array
-from distsgd.base.settings import keys_of, nearest
 from distsgd.errors import ModelError
-from distsgd.nn import images, regularisation
-from distsgd.nn import layers as simple
-from distsgd.nn.layers import Activation, Flatten, Layer, Reshape
+from distsgd.nn.layer_types import layer_from_dict
+from distsgd.nn.layers import Flatten, Layer, Reshape
 from distsgd.nn.losses import Loss, find_loss
 from distsgd.nn.regularisation import Dropout
 from distsgd.nn.weights import check_flat, start_values
 
+SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
 PREDICTION_ROWS = 256
-LAYERS: tuple[type[Layer], ...] = (
-    *simple.LAYERS,
-    *images.LAYERS,
-    *regularisation.LAYERS,
-    Activation,
-)
-_BY_TYPE: Mapping[str, type[Layer]] = {kind: layer for layer in LAYERS for kind in layer.types()}
-LAYER_TYPES = tuple(_BY_TYPE)  # What `type` may be in a configuration.
-BATCH_NORMALISATION = (
-    "batch normalisation mixes the samples of a block, so that no sample has a gradient of its own "
-    'and the bits depend on how a batch is cut; use {type = "layer_norm"}'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +154,37 @@ class Network:
         return flat
 
     @property
-    def has_keys(self) -> bool:
-        """Whether training needs a key for each row, since some of its layers leave to chance."""
-        return any(isinstance(layer, Dropout) for layer in self.layers)
+    def chance(self) -> Literal["none", "row"]:
+        """By a key for each row where some of its layers leave to chance in training."""
+        return "row" if any(isinstance(layer, Dropout) for layer in self.layers) else "none"
+
+    @property
+    def target_shape(self) -> Shape:
+        """Of one sample: ``()`` for a class, ``(O,)`` for numbers."""
+        return () if self.target_kind == "class" else (self.num_outputs,)
+
+    @property
+    def target_domain(self) -> Domain:
+        """Which numbers a target may be."""
+        return self.loss.target_domain
+
+    @property
+    def outline(self) -> str:
+        """Its sizes: 784 - 30 - 10."""
+        kinds = [str(getattr(layer, "units", layer.type)) for layer in self.layers]
+        return " - ".join([" x ".join(map(str, self.input_shape)), *kinds])
+
+    @property
+    def loss_name(self) -> str:
+        """As in a configuration."""
+        return self.loss.name
+
+    @property
+    def squared_error_factor(self) -> float | None:
+        """From the loss to the squared error, a sum over the outputs; None for other losses."""
+        factor = SQUARED_ERROR_FACTORS.get(self.loss.name)
+        is_mean = self.loss.options.get("reduction") == "mean"
+        return factor * self.num_outputs if factor and is_mean else factor
 
     def outputs(
         self, x: Variable, parameters: Mapping[str, Variable], keys: Variable | None = None
@@ -216,14 +233,13 @@ class Network:
         if not isinstance(max_rows, int) or isinstance(max_rows, bool):
             raise ModelError(f"max_rows is {max_rows!r}; must be a whole number of at least 1")
         dtype = _checked_dtype(dtype)
-        is_class = self.target_kind == "class"
         signature = Signature(
             parameters=self.parameters,
             input_shape=self.input_shape,
-            target_shape=() if is_class else (self.num_outputs,),
-            target_dtype=np.dtype(np.int64 if is_class else dtype),
+            target_shape=self.target_shape,
+            target_dtype=np.dtype(np.int64 if self.target_kind == "class" else dtype),
             dtype=np.dtype(dtype),
-            has_keys=self.has_keys,
+            has_keys=self.chance == "row",
         )
         return Program(
             sample_losses, signature, max_rows=max_rows, per_sample=per_sample, keep_all=keep_all
@@ -260,6 +276,21 @@ class Network:
             predictions_NO[first : first + PREDICTION_ROWS] = rows.value
         return predictions_NO
 
+    def seen(self, outputs_NO: Array, target: Array) -> tuple[Array, Array]:
+        """Predictions ``[N, O]``, and the gradient of each row's loss by its raw outputs."""
+        outputs = Variable(outputs_NO.copy())
+        # A run whose outputs leave the domain of its loss is told apart by its loss, step by step.
+        with GradientTape(check_values=False) as tape:
+            losses = self.loss.sample_losses(
+                outputs, Variable(target, watched=False, dtype=target.dtype)
+            )
+        return self.loss.prediction(outputs).value, tape.gradient(losses, outputs)
+
+    def arithmetic(self, dtype: DTypeLike) -> Mapping[str, str]:
+        """Nothing: all it computes is numpy's."""
+        del dtype
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, from which `from_dict` makes the same model."""
         described: dict[str, Any] = {
@@ -284,41 +315,6 @@ class Network:
         layers = [layer_from_dict(layer) for layer in described["layers"]]
         loss = find_loss(described["loss"], described.get("loss_options"))
         return cls(layers, loss, described["input_shape"])
-
-
-def is_batch_normalisation(kind: Any) -> bool:
-    """Whether this layer type asks for batch normalisation."""
-    return str(kind).startswith(("batch_n", "batchn"))
-
-
-def layer_from_dict(described: Mapping[str, Any]) -> Layer:
-    """The layer that `Layer.to_dict` described; raises `ModelError` for unknown types and keys."""
-    if not isinstance(described, Mapping) or not all(isinstance(key, str) for key in described):
-        raise ModelError(f"a layer is {described!r}; must be settings by name, with its type")
-    settings = dict(described)
-    kind = settings.pop("type", None)
-    if is_batch_normalisation(kind):
-        raise ModelError(f"layer type is {kind!r}; {BATCH_NORMALISATION}")
-    if not isinstance(kind, str) or kind not in LAYER_TYPES:
-        raise ModelError(
-            f"layer type is {kind!r}; must be one of {', '.join(LAYER_TYPES)}"
-            f"{nearest(str(kind), LAYER_TYPES)}"
-        )
-    article = "an" if kind[0] in "aeiou" else "a"
-    layer = _BY_TYPE[kind]
-    allowed = keys_of(layer)
-    unknown = [key for key in settings if key not in allowed]
-    if unknown:
-        raise ModelError(
-            f"{article} {kind} layer has no {unknown[0]!r}; it takes "
-            f"{', '.join(allowed) or 'no settings'}{nearest(unknown[0], allowed)}"
-        )
-    missing = [name for name, key in allowed.items() if key.is_needed and name not in settings]
-    if missing:
-        raise ModelError(
-            f"{article} {kind} layer has no {missing[0]} (set {missing[0]} of the layer)"
-        )
-    return layer.of_type(kind, settings)
 
 
 def _check_layers(layers: object) -> None:

@@ -1,4 +1,4 @@
-"""Weights: what they start at, by keyed chance, and named ones from outside held against a model.
+"""Weights: what they start at, by keyed chance.
 
 Start weights are a pure function of initialiser, shape, seed and index. No I/O here.
 """
@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from distsgd.autodiff.gate import Shape, as_numbers
+from distsgd.autodiff.gate import Shape
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.base.settings import nearest
 from distsgd.errors import ModelError
-
-if TYPE_CHECKING:
-    from distsgd.nn.network import Network
 
 
 def glorot_limit(fan_in: int, fan_out: int) -> float:
@@ -92,54 +89,3 @@ def in_short(arrays: Mapping[str, Array]) -> str:
     '2 arrays, 650 numbers'
     """
     return f"{len(arrays)} arrays, {sum(np.size(array) for array in arrays.values()):,} numbers"
-
-
-def weights_vector(
-    model: Network, arrays: Mapping[str, Array], dtype: DTypeLike, *, must_be_finite: bool = True
-) -> Array:
-    """The named `arrays` as one vector in the model's order; shape ``[P]``.
-
-    Args:
-        model: Whose weights they are.
-        arrays: By parameter name.
-        dtype: Of the vector.
-        must_be_finite: False for those of a run that was told to train on through divergence.
-
-    Raises:
-        ModelError: A name is missing or unknown, a shape is another, or a value is not a finite
-            number of `dtype`; all problems at once.
-    """
-    shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
-    problems = [
-        f"{name} is missing; its shape must be {shapes[name]}"
-        for name in shapes
-        if name not in arrays
-    ]
-    problems += [
-        f"{name} is no parameter of this network; they are {', '.join(shapes)}"
-        for name in arrays
-        if name not in shapes
-    ]
-    flat = np.zeros(model.num_parameters, dtype)
-    for name, view in model.views(flat).items():
-        try:
-            given = as_numbers(arrays[name]) if name in arrays else view
-        except ModelError as error:
-            problems.append(f"{name}: {error}")
-            continue
-        if given.shape != view.shape:
-            problems.append(f"{name} has shape {given.shape}; must be {view.shape}")
-        elif must_be_finite and not np.isfinite(given).all():
-            problems.append(f"{name} holds values that are not finite; start from finite ones")
-        else:
-            with np.errstate(over="ignore"):
-                view[...] = given
-            if must_be_finite and not np.isfinite(view).all():
-                largest = np.abs(given).max()
-                problems.append(
-                    f"{name} holds {largest:g}, too large for {view.dtype}; scale it, or take "
-                    'float64 (set [train] dtype = "float64")'
-                )
-    if problems:
-        raise ModelError("weights do not fit: " + "; ".join(problems))
-    return flat

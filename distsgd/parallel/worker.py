@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.arrays import Array
-from distsgd.base.random_keys import Purpose, row_keys_inplace
+from distsgd.base.random_keys import Purpose, raw_integers, row_keys_inplace
 from distsgd.data.dataset import DataSet
 from distsgd.data.node_cache import DataPlace
 from distsgd.data.sampler import Block, RowOrder, Sampler
 from distsgd.errors import ModelError, ShardError
+from distsgd.models.protocol import Model
 from distsgd.nn.losses import num_correct
-from distsgd.nn.network import Network
 from distsgd.parallel.messages import Sums
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class WorkerSpec:
     """All that a worker needs to know to compute any block of a run; the same for every worker."""
 
     data: DataPlace  # A prepared data set.
-    model: Network
+    model: Model
     sampler: Sampler
     dtype: str
     seed: int
@@ -148,11 +148,11 @@ class Batch:
         is_test: Held-out rows, else training rows.
         x_NI: Features, of the run's dtype.
         inputs: The same, ``[N, *input_shape]``.
-        target: int64 ``[N]`` for classes; of the run's dtype ``[N, O]`` for numbers, and for
+        target: int64 ``[N, *target_shape]`` for classes; of the run's dtype for numbers, and for
             classes as ones among zeros.
         x_squared_norms_N: ``|x|²`` of each row; None unless `WorkerSpec.per_sample`.
-        keys_N: uint64, a random key for each row and step, for dropout; None unless the model uses
-            them. Of no meaning for held-out rows.
+        keys_N: uint64, random keys for the rows and this step, or ``[1]`` for the block: see
+            `Model.chance`; None unless the model uses them. Of no meaning for held-out rows.
         row_numbers_N: int64, of the split.
     """
 
@@ -248,14 +248,18 @@ class BlockWorker(ABC):
             squared_norms_N=batch.x_squared_norms_N,
         )
         if batch.keys_N is not None and not rows.is_test:
-            row_keys_inplace(
-                self.spec.seed,
-                Purpose.DROPOUT,
-                rows.step,
-                rows_N=numbers_N,
-                keys_N=batch.keys_N,
-            )
+            self._draw_keys(rows, numbers_N, batch.keys_N)
         return batch
+
+    def _draw_keys(
+        self, rows: BlockRows, numbers_N: NDArray[np.int64], keys_N: NDArray[np.uint64]
+    ) -> None:
+        seed = self.spec.seed
+        if self.spec.model.chance == "block":
+            number = rows.block.number
+            keys_N[:] = raw_integers(seed, Purpose.BLOCK, rows.step, number, count=1)
+            return
+        row_keys_inplace(seed, Purpose.DROPOUT, rows.step, rows_N=numbers_N, keys_N=keys_N)
 
     def compute(self, batch: Batch, weights_P: Array, gradient_P: Array | None) -> Sums:
         """The sums over a block; see `Worker.compute`.
@@ -323,16 +327,17 @@ def _arrays(spec: WorkerSpec, buffer: int) -> Batch:
     """Room for the rows of the largest block."""
     most, dtype, model = spec.sampler.blocking.block_rows, spec.dtype, spec.model
     x_NI = np.zeros((most, math.prod(model.input_shape)), dtype)
-    is_class = model.target_kind == "class"
+    target_dtype = np.int64 if model.target_kind == "class" else dtype
+    num_keys = {"none": 0, "row": most, "block": 1}[model.chance]
     return Batch(
         buffer,
         most,
         is_test=False,
         x_NI=x_NI,
         inputs=x_NI.reshape(most, *model.input_shape),
-        target=np.zeros(most, np.int64) if is_class else np.zeros((most, model.num_outputs), dtype),
+        target=np.zeros((most, *model.target_shape), target_dtype),
         x_squared_norms_N=np.zeros(most, dtype) if spec.per_sample else None,
-        keys_N=np.zeros(most, np.uint64) if model.has_keys else None,
+        keys_N=np.zeros(num_keys, np.uint64) if num_keys else None,
         row_numbers_N=np.zeros(most, np.int64),
     )
 

@@ -83,7 +83,7 @@ def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
     is_class = saved.manifest.label_kind == "class"
     weights_P, block_rows = saved.weights_P, saved.config.parallel.block_rows
     program = saved.model.program(block_rows, weights_P.dtype, per_sample=False)
-    usable = label_problem(saved.model.loss)
+    usable = label_problem(saved.model)
     with one_blas_thread():
         for x_NI, target in rows.pieces(labels="required", label_problem=usable):
             assert target is not None
@@ -139,7 +139,7 @@ def check_probabilities(saved: Run) -> None:
     """Raises ModelError where the outputs of the network are no probabilities."""
     if not saved.model.has_probabilities:
         raise ModelError(
-            f"loss {saved.model.loss.name!r} gives scores, which are no probabilities; use "
+            f"loss {saved.model.loss_name!r} gives scores, which are no probabilities; use "
             "predict() for the labels, or train with a loss of probabilities, such as "
             '"softmax_cross_entropy"'
         )

@@ -16,7 +16,7 @@ from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace
 from distsgd.data.sampler import Sampler, SamplerSpec
 from distsgd.errors import ConfigError
-from distsgd.nn.network import Network
+from distsgd.models.protocol import Model
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.runner import WORKER
@@ -120,7 +120,7 @@ def _sampler_spec(config: TrainConfig, manifest: Manifest) -> SamplerSpec:
 
 
 def evaluation_spec(
-    config: TrainConfig, data: DataPlace, manifest: Manifest, model: Network
+    config: TrainConfig, data: DataPlace, manifest: Manifest, model: Model
 ) -> WorkerSpec:
     """What a worker needs to evaluate held-out rows: the network and the rows of a block.
 

@@ -23,17 +23,19 @@ from distsgd.data.cache_directory import Cache, DirectoryLock, cache_argument
 from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace
 from distsgd.errors import DistSGDError, RunError
-from distsgd.nn.network import Network
-from distsgd.nn.weights import in_short, weights_vector
+from distsgd.models.protocol import Model
+from distsgd.models.weights import weights_vector
+from distsgd.nn.weights import in_short
 from distsgd.run import evaluation
 from distsgd.run.evaluation import Evaluation
+from distsgd.run.model import build_model
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
 from distsgd.run.progress import Progress
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
 from distsgd.run.run_files import recorded_config
 from distsgd.run.run_place import why_no_checkpoint
 from distsgd.run.source import cache_for, data_again, manifest_of
-from distsgd.run.spec import RunSpec, build_model
+from distsgd.run.spec import RunSpec
 from distsgd.run.verify import Verification, verify
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.logs import read_history
@@ -59,14 +61,14 @@ class Run:
         directory: Where everything lies.
         config: The `TrainConfig` that it was begun with.
         manifest: Of its data: statistics for standardising, class names.
-        model: The `Network`.
+        model: The `Model`.
         own: What was handed in without a name, where the run was trained in this process.
     """
 
     directory: RunDirectory
     config: TrainConfig
     manifest: Manifest
-    model: Network
+    model: Model
     own: OwnCode = NO_OWN_CODE
     _say: Say = field(default=_silent)
     _held: list[DirectoryLock] = field(default_factory=list)
@@ -89,7 +91,7 @@ class Run:
         config = recorded_config(directory)
         check_found_again(directory, "model")
         manifest = manifest_of(directory.path / "data")
-        model = build_model(config, manifest.num_features)
+        model = build_model(config, manifest)
         if directory.read_json(directory.model_path) != model.to_dict():
             raise RunError(
                 directory.model_path,

@@ -30,7 +30,7 @@ from distsgd.base.locations import Location
 from distsgd.config import TrainConfig
 from distsgd.data.manifest import MANIFEST_FILE
 from distsgd.errors import ConfigError, DistSGDError, RunError
-from distsgd.nn.weights import weights_vector
+from distsgd.models.weights import weights_vector
 from distsgd.parallel import numerics
 from distsgd.run import own_code
 from distsgd.run.spec import RunSpec

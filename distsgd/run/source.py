@@ -29,11 +29,12 @@ from distsgd.data.dataset import DataSet
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.manifest_reader import read_manifest
 from distsgd.data.node_cache import DataPlace, StoredData
-from distsgd.data.options import CsvSettings, PrepareOptions
+from distsgd.data.options import AskedLabelKind, CsvSettings, PrepareOptions
 from distsgd.data.prepare.prepare import LabelProblem, prepare
 from distsgd.data.prepare.schema import selects
 from distsgd.errors import ConfigError, DataError
-from distsgd.nn.losses import Loss, find_loss
+from distsgd.models.protocol import Model
+from distsgd.nn.losses import find_loss
 from distsgd.run.progress import PreparingWatch
 from distsgd.run.rows import source_of
 
@@ -41,15 +42,11 @@ from distsgd.run.rows import source_of
 def prepare_options(config: TrainConfig) -> PrepareOptions:
     """How the configuration wants its rows prepared."""
     data = config.data
-    needs_classes = (
-        find_loss(config.model.loss, config.model.loss_options).target_kind == "class"
-        or data.one_hot
-    )
     return PrepareOptions(
         label=data.labels,
         features=data.features if data.features == "rest" else tuple(data.features),
         exclude=data.exclude,
-        label_kind="class" if needs_classes else "number",
+        label_kind=_label_kind(config),
         test_fraction=data.test_fraction,
         stratify=data.stratify,
         test_sources=data.test_paths,
@@ -226,7 +223,7 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         for name, value, found in wanted
         if value != found
     ]
-    if options.label_kind != manifest.label_kind:
+    if options.label_kind not in ("auto", manifest.label_kind):
         problems.append(_kinds_differ(config, manifest))
     if options.test_sources:
         problems.append(
@@ -253,8 +250,17 @@ def _kinds_differ(config: TrainConfig, manifest: Manifest) -> str:
     )
 
 
-def check_labels(loss: Loss, data: DataPlace) -> None:
-    """Hold all labels of a prepared data set, test rows too, against the domain of `loss`.
+def _label_kind(config: TrainConfig) -> AskedLabelKind:
+    """What the labels are to be: as the loss has it; a model of one's own takes what there is."""
+    model = config.model
+    if model.loss is None:
+        return "class" if config.data.one_hot else "auto"
+    is_class = find_loss(model.loss, model.loss_options).target_kind == "class"
+    return "class" if is_class or config.data.one_hot else "number"
+
+
+def check_labels(model: Model, data: DataPlace) -> None:
+    """Hold all labels of a prepared data set, test rows too, against the domain of the loss.
 
     Reads the labels once, and no features; nothing where the loss takes any number.
 
@@ -262,48 +268,48 @@ def check_labels(loss: Loss, data: DataPlace) -> None:
         DataError: Names source, column and row of the first label outside it, in the order of the
             sources.
     """
-    if loss.target_domain == EVERY_NUMBER:
+    if model.target_domain == EVERY_NUMBER:
         return
     opened = DataSet.open(data, verify=False)
     if opened.manifest.label_kind == "class":
         return
     found = [
-        _first_outside(loss, target_NK, source_rows_N)
+        _first_outside(model, target_NK, source_rows_N)
         for rows in (opened.train, opened.test)
         for target_NK, source_rows_N in rows.targets()
-        if not loss.target_domain.holds(target_NK)
+        if not model.target_domain.holds(target_NK)
     ]
     if found:
         row, column, value = min(found)
-        raise _error(opened.manifest, row, column, _reason(loss, value))
+        raise _error(opened.manifest, row, column, _reason(model, value))
 
 
-def label_problem(loss: Loss) -> LabelProblem:
+def label_problem(model: Model) -> LabelProblem:
     """The same for rows that are read from files: see `prepare.read_features`."""
-    return partial(_problem, loss)
+    return partial(_problem, model)
 
 
-def _problem(loss: Loss, target: NDArray[Any]) -> tuple[int, int, str] | None:
-    if target.dtype.kind != "f" or loss.target_domain.holds(target):
+def _problem(model: Model, target: NDArray[Any]) -> tuple[int, int, str] | None:
+    if target.dtype.kind != "f" or model.target_domain.holds(target):
         return None
-    row, column, value = _first_outside(loss, target, np.arange(len(target)))
-    return row, column, _reason(loss, value)
+    row, column, value = _first_outside(model, target, np.arange(len(target)))
+    return row, column, _reason(model, value)
 
 
 def _first_outside(
-    loss: Loss, target_NK: NDArray[Any], rows_N: NDArray[np.int64]
+    model: Model, target_NK: NDArray[Any], rows_N: NDArray[np.int64]
 ) -> tuple[int, int, float]:
     """Row number, column and value of the outside label with the smallest row number."""
-    places_N, columns_N = np.nonzero(loss.target_domain.outside(target_NK))
+    places_N, columns_N = np.nonzero(model.target_domain.outside(target_NK))
     first = int(rows_N[places_N].argmin())  # Of its row the first column: they come in order.
     place, column = int(places_N[first]), int(columns_N[first])
     return int(rows_N[place]), column, float(target_NK[place, column])
 
 
-def _reason(loss: Loss, value: float) -> str:
+def _reason(model: Model, value: float) -> str:
     return (
-        f"label {value:.9g} is outside of what loss {loss.name!r} takes; must be "
-        f"{loss.target_domain.rule} (correct the row, scale the column, or set another loss in "
+        f"label {value:.9g} is outside of what loss {model.loss_name!r} takes; must be "
+        f"{model.target_domain.rule} (correct the row, scale the column, or set another loss in "
         "[model])"
     )
 

@@ -19,8 +19,7 @@ from distsgd.data.orders import MOST_NARROW_ROWS
 from distsgd.data.prepare.labels import check_two_classes, shown
 from distsgd.data.sampler import Sampler
 from distsgd.errors import ConfigError
-from distsgd.nn.losses import find_loss
-from distsgd.nn.network import Network, layer_from_dict
+from distsgd.models import Model
 from distsgd.optim.frozen import Frozen, find_frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
@@ -32,12 +31,12 @@ from distsgd.parallel.server.spec import Length, LogSpec, PoolSpec, ServerSpec, 
 from distsgd.parallel.server.target import Target
 from distsgd.parallel.tree import most_nodes
 from distsgd.parallel.worker import WorkerSpec
+from distsgd.run.model import build_model
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode
 from distsgd.run.rule_and_sampler import make_rule, make_sampler
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 PROCESS_BYTES = 150 << 20
-SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class RunSpec:
     config: TrainConfig
     data: DataPlace
     manifest: Manifest
-    model: Network
+    model: Model
     sampler: Sampler
     rule: UpdateRule | SearchRule
     frozen: Frozen | None
@@ -154,14 +153,6 @@ class RunSpec:
             initial_weights=initial_weights,
         )
 
-    @property
-    def _squared_error_factor(self) -> float | None:
-        """From the loss to the squared error, a sum over the outputs; None for other losses."""
-        loss = self.model.loss
-        factor = SQUARED_ERROR_FACTORS.get(loss.name)
-        is_mean = loss.options.get("reduction") == "mean"
-        return factor * self.model.num_outputs if factor and is_mean else factor
-
     def _update_spec(self) -> UpdateSpec:
         optimizer = self.config.optimizer
         rates = self.config.schedule.component(
@@ -174,7 +165,7 @@ class RunSpec:
             per_sample=self._is_per_sample,
             **self.config.train.settings_for(UpdateSpec),
             steps_per_epoch=self.sampler.steps_per_epoch,
-            squared_error_factor=self._squared_error_factor,
+            squared_error_factor=self.model.squared_error_factor,
             frozen=self.frozen,
             output_advice=self.model.output_advice,
         )
@@ -281,15 +272,15 @@ def make_run_spec(
     if manifest.label_kind == "class":
         # Before the network: of one class no number of outputs is right.
         check_two_classes(manifest.sources[0].name, manifest.labels[0], manifest.class_names)
-    model = own.model or build_model(config, manifest.num_features)
-    if model.num_outputs != manifest.num_targets:
+    model = own.model or build_model(config, manifest, own.factory)
+    if config.model.factory is None and model.num_outputs != manifest.num_targets:
         what = "classes" if manifest.label_kind == "class" else "label columns"
         names = f" ({shown(manifest.class_names)})" if manifest.class_names else ""
         problems.append(
             f"model.layers ends in {model.num_outputs} outputs; must be "
             f"{manifest.num_targets}, the number of {what}{names} "
             "(set units of the last dense layer"
-            + (")" if manifest.label_kind == "class" else ", or [data] one_hot if it is a class)")
+            + (")" if what == "classes" else ", or [data] one_hot if it is a class)")
         )
     frozen, unknown = _frozen(config, model)
     problems += unknown
@@ -303,7 +294,7 @@ def make_run_spec(
     return RunSpec(config, data, manifest, model, sampler, rule, frozen, total_steps, length, own)
 
 
-def _frozen(config: TrainConfig, model: Network) -> tuple[Frozen | None, list[str]]:
+def _frozen(config: TrainConfig, model: Model) -> tuple[Frozen | None, list[str]]:
     """The weights that stay as they are, and what is wrong with their names."""
     names = config.optimizer.frozen
     if not names:
@@ -316,13 +307,6 @@ def _frozen(config: TrainConfig, model: Network) -> tuple[Frozen | None, list[st
             "(edit [optimizer] frozen)"
         )
     return frozen, problems
-
-
-def build_model(config: TrainConfig, num_features: int) -> Network:
-    """The network of ``[model]`` on rows of `num_features` numbers. Raises ModelError."""
-    layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in config.model.layers]
-    loss = find_loss(config.model.loss, config.model.loss_options)
-    return Network(layers, loss, (num_features,))
 
 
 def target_of(config: TrainConfig) -> Target | None:

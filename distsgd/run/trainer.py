@@ -6,7 +6,7 @@ It prepares the data, fixes the run, has it made, and says how it ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -25,8 +25,8 @@ from distsgd.errors import (
     RunError,
     TrainingInterrupted,
 )
+from distsgd.models.weights import weights_vector
 from distsgd.nn.network import Network
-from distsgd.nn.weights import weights_vector
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel import numerics
@@ -36,8 +36,9 @@ from distsgd.run import run_files
 from distsgd.run.callbacks import Callback, Callbacks
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import execute
+from distsgd.run.handed_in import with_handed_in
 from distsgd.run.live_files import seen_by_others
-from distsgd.run.own_code import check_features, check_own_code, with_handed_in
+from distsgd.run.own_code import check_features, check_own_code
 from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume, wait_until_free
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
@@ -78,8 +79,9 @@ class Trainer:
             features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
             take); or a table (pyarrow, pandas, anything with Arrow's interface) or a source of
             your own (`TableSource`), of which ``[data] label`` and ``features`` name the columns.
-        model: Instead of ``[model]``, which `config` need not have then where it is plain values.
-            Of ``input_shape`` ``(I,)``, the features of a row.
+        model: Instead of ``[model]``, which `config` need not have then where it is plain values: a
+            `Network` of ``input_shape`` ``(I,)``, the features of a row; or a factory (see
+            `distsgd.models.torch_model`, `jax_model`), with ``[model] options`` and ``loss``.
         worker: The class that computes blocks (see `BlockWorker`), or its ``module:class``.
         rule: An `UpdateRule`, a frozen dataclass of its settings; or its class or ``module:class``.
             The learning rate is that of ``[optimizer]``.
@@ -108,7 +110,7 @@ class Trainer:
         config: TrainConfig | Mapping[str, Any],
         *,
         data: object = None,
-        model: Network | None = None,
+        model: Network | Callable[..., Any] | None = None,
         worker: MakeWorker | str | None = None,
         rule: UpdateRule | SearchRule | type | str | None = None,
         callbacks: Sequence[Callback] = (),
@@ -237,7 +239,7 @@ class Trainer:
         manifest = manifest_of(data)
         check_features(self._own, manifest.num_features)
         run_spec = make_run_spec(self._config, data, manifest, self._own)
-        check_labels(run_spec.model.loss, data)
+        check_labels(run_spec.model, data)
         return run_spec
 
     def _open_run(

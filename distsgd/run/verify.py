@@ -24,7 +24,8 @@ from distsgd.parallel.server.spec import Outcome, ServerSpec
 from distsgd.parallel.server.step_runner import EventHooks, OnStep
 from distsgd.run import run_files
 from distsgd.run.execution import execute
-from distsgd.run.own_code import check_own_code, refuse_workers
+from distsgd.run.handed_in import refuse_workers
+from distsgd.run.own_code import check_own_code
 from distsgd.run.progress import Progress, ProgressWatch
 from distsgd.run.resume import check_replay
 from distsgd.run.spec import RunSpec, make_run_spec

@@ -20,7 +20,7 @@ import safetensors.numpy
 from blake3 import blake3
 
 from distsgd.config import TrainConfig
-from distsgd.nn.weights import weights_vector
+from distsgd.models.weights import weights_vector
 from distsgd.run.callbacks import Callback
 from distsgd.run.run import Run
 from distsgd.run.run_files import read_weights

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from distsgd.base.arrays import Array
 from distsgd.config import TrainConfig
-from distsgd.nn.weights import weights_vector
+from distsgd.models.weights import weights_vector
 from distsgd.parallel.server.step_runner import StepView
 from distsgd.run.callbacks import Callback
 from distsgd.run.run import Result

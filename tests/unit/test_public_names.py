@@ -117,7 +117,7 @@ def test_what_takes_or_gives_arrays_says_their_shapes(name: str) -> None:
 def test_help_says_how_each_seam_is_filled() -> None:
     lines = [line.strip() for line in (distsgd.__doc__ or "").splitlines() if line[:4] == "    "]
     cells = [re.split(r"\s{2,}", line) for line in lines]
-    assert len(cells) == 10
+    assert len(cells) == 11
     for kind, base, place in cells:
         assert kind
         assert base in distsgd.PUBLIC

@@ -1,4 +1,4 @@
-"""The worker of the built-in networks: runs the model's program on a block.
+"""The worker of every model: runs its program on a block.
 
 It knows layers and rows; not the optimiser, the server, the configuration or Ray.
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from distsgd.autodiff.bound import BoundProgram
-from distsgd.autodiff.tape import GradientTape, Variable
 from distsgd.base.arrays import Array
-from distsgd.nn.losses import Loss
+from distsgd.models.protocol import Bound
 from distsgd.parallel.worker import Batch, BlockResult, BlockWorker, Seen, WorkerSpec
 
 
 class GradientWorker(BlockWorker):
-    """Computes blocks by backpropagation; programs are bound to their arrays once."""
+    """Computes blocks by backpropagation; the model's programs are bound to their arrays once."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -26,7 +24,7 @@ class GradientWorker(BlockWorker):
         )
         self._weights_P: Array | None = None
         # With the gradient it writes, since the key has only that array's identity.
-        self._bound: dict[tuple[int, int, bool, int], tuple[BoundProgram, Array | None]] = {}
+        self._bound: dict[tuple[int, int, bool, int], tuple[Bound, Array | None]] = {}
 
     def compute_block(
         self, batch: Batch, weights_P: Array, gradient_P: Array | None
@@ -42,9 +40,10 @@ class GradientWorker(BlockWorker):
         """Predictions and deltas, with what training leaves to chance."""
         bound = self._bind(batch, weights_P, None)
         bound.forward()
-        return seen(self.spec.model.loss, bound.outputs_NO, batch.target)
+        target = batch.target.copy()
+        return Seen(*self.spec.model.seen(bound.outputs_NO, target), target)
 
-    def _bind(self, batch: Batch, weights_P: Array, gradient_P: Array | None) -> BoundProgram:
+    def _bind(self, batch: Batch, weights_P: Array, gradient_P: Array | None) -> Bound:
         """The program on the arrays of `batch`."""
         if weights_P is not self._weights_P:  # Another server's memory.
             self._bound.clear()
@@ -62,14 +61,3 @@ class GradientWorker(BlockWorker):
             )
             found = self._bound[key] = (bound, gradient_P)
         return found[0]
-
-
-def seen(loss: Loss, outputs_NO: Array, target: Array) -> Seen:
-    """A block's predictions, deltas and targets, in arrays of their own."""
-    outputs = Variable(outputs_NO.copy())
-    target = target.copy()
-    # A run whose outputs leave the domain of its loss is told apart by its loss, step by step.
-    with GradientTape(check_values=False) as tape:
-        losses = loss.sample_losses(outputs, Variable(target, watched=False, dtype=target.dtype))
-    deltas_NO = tape.gradient(losses, outputs)
-    return Seen(loss.prediction(outputs).value, deltas_NO, target)

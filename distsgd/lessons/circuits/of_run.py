@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distsgd.autodiff.tape import GradientTape, Variable
-from distsgd.lessons.inspect import labelled_rows
+from distsgd.lessons.inspect import labelled_rows, network_of
 from distsgd.run.evaluation import as_target
 from distsgd.run.run import Run
 
@@ -29,7 +29,7 @@ def row_circuit(run: Path, data: Path, row: int) -> RowCircuit:
     """
     saved = Run.open(run)
     x_NI, target = labelled_rows(saved, data, row, row + 1)
-    model = saved.model
+    model = network_of(saved)
     parameters = {
         name: Variable(view, dtype=view.dtype)
         for name, view in model.views(saved.weights_P).items()

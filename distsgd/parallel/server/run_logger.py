@@ -14,8 +14,8 @@ from dataclasses import asdict
 from time import monotonic
 
 from distsgd.errors import CheckpointError, ModelError, RunError
-from distsgd.nn.network import Network
-from distsgd.nn.weights import weights_vector
+from distsgd.models.protocol import Model
+from distsgd.models.weights import weights_vector
 from distsgd.optim.clip import squared_norm
 from distsgd.parallel.observer import Observer
 from distsgd.parallel.server.saved_state import check_state, does_not_fit
@@ -44,7 +44,7 @@ class RunLogger:
         self,
         run: RunDirectory,
         spec: LogSpec,
-        model: Network,
+        model: Model,
         *,
         say: Callable[[str], None],
         clock: Callable[[], float] = monotonic,

@@ -8,7 +8,7 @@ import pytest
 from distsgd.base.settings import quoted
 from distsgd.config import TrainConfig
 from distsgd.errors import ConfigError
-from distsgd.nn.network import LAYER_TYPES
+from distsgd.nn.layer_types import LAYER_TYPES
 from tests.unit.config.test_train_config import least, problems_of
 
 WRONG: dict[str, Any] = {

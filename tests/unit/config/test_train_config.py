@@ -10,7 +10,7 @@ from distsgd.base.named import Named
 from distsgd.config import DenseLayer, ModelSection, TrainConfig
 from distsgd.errors import ConfigError
 from distsgd.lab.faults.injection import NAME, overrides
-from distsgd.nn.network import LAYER_TYPES
+from distsgd.nn.layer_types import LAYER_TYPES
 from distsgd.optim.rules import Nesterov
 from distsgd.optim.schedules import Step
 
@@ -37,6 +37,7 @@ def problems_of(values: dict[str, Any]) -> tuple[str, ...]:
 def test_example_is_read_as_it_stands() -> None:
     config = TrainConfig.from_toml(EXAMPLE)
     assert config.data.path == str(EXAMPLE.parent / "digits.parquet")
+    assert config.model.layers is not None
     assert config.model.layers[0] == DenseLayer(type="dense", units=64, activation="relu")
     assert (config.optimizer.type, config.schedule.type) == ("momentum", "cosine")
     assert (config.batch.size, config.train.epochs, config.train.steps) == (64, 20, None)
@@ -222,7 +223,8 @@ def test_rows_that_are_handed_in_need_no_path_and_no_label() -> None:
 
 
 def test_layers_of_the_configuration_are_those_of_the_networks() -> None:
-    layers = get_args(get_args(ModelSection.model_fields["layers"].annotation)[0])[0]
+    of_layers, _ = get_args(ModelSection.model_fields["layers"].annotation)
+    layers = get_args(get_args(of_layers)[0])[0]
     types = {
         name for it in get_args(layers) for name in get_args(it.model_fields["type"].annotation)
     }

@@ -26,8 +26,8 @@ from distsgd.experiments.peer_runs import PeerKey, PeerRuns, why_not
 from distsgd.experiments.peers.train import CLASSES
 from distsgd.experiments.peers.training import PeerTask, tables, train_to_target
 from distsgd.parallel.server.evaluation_grid import EvaluationGrid
-from distsgd.run.source import prepared_data
-from distsgd.run.spec import build_model
+from distsgd.run.model import build_model
+from distsgd.run.source import manifest_of, prepared_data
 from tests.unit.experiments.rows import NUM_ROWS, begun, config_of, write_rows
 
 
@@ -233,7 +233,9 @@ def test_a_peer_that_is_not_there_is_said(
     data = prepared_data(config, cache_dir=tmp_path / "cache", on_message=lambda _: None)
     assert isinstance(data, Path)
     runs = PeerRuns(grid, directory)
-    failed = runs.make(data, build_model(config, 2), chosen, is_over=never, note=note)
+    failed = runs.make(
+        data, build_model(config, manifest_of(data)), chosen, is_over=never, note=note
+    )
     (cell,) = runs.read(chosen, failed)
     assert (cell.reason, cell.time_s) == ("jax is not installed", None)
     assert [piece.stage for piece in seen] == ["peers", "peers"]  # One a seed.

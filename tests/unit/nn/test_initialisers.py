@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from distsgd.errors import ModelError
+from distsgd.models.weights import weights_vector
 from distsgd.nn.layers import Dense
 from distsgd.nn.network import Network
 from distsgd.nn.regularisation import LayerNorm
-from distsgd.nn.weights import weights_vector
 
 LIMITS = [("glorot", np.sqrt(6 / 300)), ("he", np.sqrt(6 / 200))]
 

@@ -5,8 +5,7 @@ import pytest
 
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
-from distsgd.nn.losses import find_loss
-from distsgd_workers.gradient_worker import seen
+from distsgd.nn import Dense, Network
 
 N, O = 7, 3  # noqa: E741 -- the letters of the shapes.
 OUTPUTS_NO = uniform(0, Purpose.PROBE, count=N * O).reshape(N, O) * 4.0 - 2.0
@@ -44,10 +43,10 @@ def test_deltas_are_prediction_minus_goal_row_by_row(
     loss: str, predictions_NO: Array, target: Array, deltas_NO: Array, rows: int
 ) -> None:
     outputs_NO, targets = OUTPUTS_NO[:rows].copy(), target[:rows].copy()
-    found = seen(find_loss(loss), outputs_NO, targets)
-    np.testing.assert_allclose(found.predictions_BO, predictions_NO[:rows], rtol=1e-12)
-    np.testing.assert_allclose(found.deltas_BO, deltas_NO[:rows], atol=1e-14)
-    assert found.targets.tobytes() == targets.tobytes()
-    for array in found:
+    predictions, deltas = Network([Dense(O)], loss, (1,)).seen(outputs_NO, targets)
+    np.testing.assert_allclose(predictions, predictions_NO[:rows], rtol=1e-12)
+    np.testing.assert_allclose(deltas, deltas_NO[:rows], atol=1e-14)
+    assert targets.tobytes() == target[:rows].tobytes()
+    for array in (predictions, deltas):
         assert not np.shares_memory(array, outputs_NO)
         assert not np.shares_memory(array, targets)

@@ -168,21 +168,22 @@ def _process_as_it_was() -> Iterator[None]:
 def _settings_of_the_environment() -> Iterator[None]:
     """Ray's settings as the environment now has them, whatever it read there when it was imported.
 
-    A Ray that this process had before, or started beside, may have had others.
+    A Ray that this process had before may have had others.
     """
     from ray._private import ray_constants  # noqa: PLC0415 -- as ray.
 
-    before = ray_constants.ENABLE_RAY_CLUSTER
+    constants: Any = ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
     with errors_of_ray("preparing Ray's settings"):
         # Off: all is on loopback, where a cluster's Ray would look for the host's own address.
-        ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
-            ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
+        constants.ENABLE_RAY_CLUSTER = constants.env_bool(
+            constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not constants.IS_WINDOWS_OR_OSX
         )
         _read_settings_again()
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def _read_settings_again() -> None:

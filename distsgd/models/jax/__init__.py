@@ -1,0 +1,1 @@
+"""Functions of JAX as models. The only room that loads JAX."""

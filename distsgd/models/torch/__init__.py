@@ -1,0 +1,1 @@
+"""Modules of PyTorch as models. The only room that loads PyTorch."""
