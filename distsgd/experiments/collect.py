@@ -90,6 +90,7 @@ class Collected:
         rungs = [rung for rung in self.grid.rungs(key.batch) if rung is not None]
         last_step = learned.evaluations[-1].step if learned.evaluations else 0
         is_given_up = is_trial and learned.ending == "unfinished" and last_step >= min(rungs)
+        samples_used = curve[-1][0] if curve else 0
         return LearningCell(
             batch=key.batch,
             rate=key.rate,
@@ -99,9 +100,9 @@ class Collected:
             samples_after=_before_last(curve) if learned.steps else None,
             samples_until=curve[-1][0] if learned.steps else None,
             steps=learned.steps,
-            samples_used=curve[-1][0] if curve else 0,
+            samples_used=samples_used,
             reason="given up" if is_given_up else reason,
-            noise_scale=noise_scale_of(self.directory, key),
+            noise_scale=noise_scale_of(self.directory, key, samples_used),
             digest=learned.digest,
             configuration=learned.configuration,
             seconds=learned.seconds,

@@ -119,13 +119,18 @@ class Learned:
         return min((sign * value for value in values if value is not None), default=math.inf)
 
 
-def noise_scale_of(directory: Path, key: LearningKey) -> float | None:
-    """Of its last third, in samples; None where it was not measured."""
+def noise_scale_of(directory: Path, key: LearningKey, samples_used: int) -> float | None:
+    """Of the last third of its samples, in samples; None where it was not measured.
+
+    A trial that is given up ends some steps behind its rung, how many depends on the moment.
+    """
     table = _history(directory, key)
     if table is None:
         return None
-    samples, scales = (table[name].to_numpy() for name in ("samples", "noise_scale"))
-    return late_noise_scale(samples.astype(np.float64), scales.astype(np.float64))
+    columns = (table[name].to_numpy() for name in ("samples", "noise_scale"))
+    samples, scales = (column.astype(np.float64) for column in columns)
+    is_used = samples <= samples_used
+    return late_noise_scale(samples[is_used], scales[is_used])
 
 
 def losses_of(directory: Path, key: LearningKey) -> tuple[tuple[int, float], ...]:
