@@ -22,6 +22,11 @@ from scripts.requirements import ROOT, Find, finder, needs, normal, project
 OLDEST_PIP = "pip==23.2.1"
 NEVER = ' ; extra == "oldest-pip"'
 
+# The build for the CPU: a range takes the one for CUDA, with several GB of what that needs. Its
+# hashes in the lock stay, also of wheels that are not found where the lock is made; --upgrade and a
+# new version take what is found, and a test says where wheels are missing.
+TORCH = "torch==2.13.0+cpu"
+
 _PLATFORMS = (
     ("linux", "Linux", "x86_64"),
     ("linux", "Linux", "aarch64"),
@@ -120,6 +125,11 @@ def project_locks() -> dict[str, Lock]:
         cluster: Lock(
             "What Ray jobs and runs on object storage need beyond requirements.lock.",
             roots["cluster"] + roots["s3"],
+            [base],
+        ),
+        "requirements-models.lock": Lock(
+            "What models in PyTorch and JAX need beyond requirements.lock; for the CPU.",
+            [*roots["torch"], TORCH, *roots["jax"], *roots["dev-models"]],
             [base],
         ),
         "requirements-test.lock": Lock(

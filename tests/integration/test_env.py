@@ -27,6 +27,9 @@ plots = ["drawing"]
 cluster = ["joining"]
 s3 = []
 dev = ["trying"]
+torch = ["learning"]
+jax = ["learning"]
+dev-models = []
 """
 # A build backend of the project's own, so that nothing else is needed.
 BACKEND = """
@@ -63,6 +66,7 @@ class Place:
         self.lock("requirements.lock", "wanted", "1.0")
         self.lock("requirements-plots.lock", "drawing", "1.0")
         self.lock("requirements-cluster.lock", "joining", "1.0")
+        self.lock("requirements-models.lock", "learning", "1.0")
         self.lock("requirements-test.lock", "trying", "1.0", "wanted")
         oldest = pin(write_wheel(self.index, "pip", "23.2.1"), ' ; extra == "oldest-pip"')
         with (self.root / "requirements-test.lock").open("a") as file:
@@ -114,6 +118,7 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     code, said = place.env()
     assert code != 0
     assert "run it again to continue" in said
+    assert "PyTorch" not in said
     assert f"making {place.root}/.venv with Python 3." in said
     assert f"({place.bin}/python3.13)" in said
     mark = place.root / ".venv" / "mark"
@@ -148,17 +153,42 @@ def test_env_makes_adds_and_mends_in_place(place: Place) -> None:
     assert [path.name for path in (place.root / ".venv" / "oldest-pip").iterdir()] == [
         "pip-23.2.1-py3-none-any.whl"
     ]
-    for options in ((), ("--with", "plots"), ("--with", "cluster"), ("--with", "test")):
-        assert place.env(*options) == (0, SILENT)
+    check_models_added(place)
+    check_nothing_to_do(place)
 
     place.lock("requirements.lock", "wanted", "2.0")
     place.lock("requirements-plots.lock", "drawing", "2.0")
+    place.lock("requirements-models.lock", "learning", "2.0")
     assert place.env()[0] == 0
     found = place.packages()
-    assert (found["wanted"], found["drawing"], found["mine"]) == ("2.0", "2.0", "1.0")
+    assert {found[name] for name in ("wanted", "drawing", "learning")} == {"2.0"}
+    assert found["mine"] == "1.0"
     assert mark.exists()
     check_put_back(place)
     check_made_again_where_moved(place)
+
+
+def check_models_added(place: Place) -> None:
+    """In addition to what there is; where pip does not find them, it is said who has them."""
+    (wheel := next(place.index.glob("learning-*"))).rename(hidden := place.index / "hidden")
+    code, said = place.env("--with", "torch,jax")
+    assert code != 0
+    assert "torch's build for the CPU lies in PyTorch's own index" in said
+    hidden.rename(wheel)
+    code, said = place.env("--with", "jax,torch")
+    assert code == 0, said
+    assert [line.partition("/.venv: ")[2] for line in said.splitlines()] == [
+        "-r requirements-models.lock",
+        "distsgd, in place",
+    ]
+    assert {"mine", "drawing", "joining", "trying", "learning"} <= place.packages().keys()
+
+
+def check_nothing_to_do(place: Place) -> None:
+    """Each name brings what is there already."""
+    assert place.env() == (0, SILENT)
+    for name in ("plots", "cluster", "torch", "jax", "torch,jax", "jax,torch", "test"):
+        assert place.env("--with", name) == (0, SILENT)
 
 
 def check_put_back(place: Place) -> None:
@@ -246,11 +276,13 @@ def test_env_says_that_a_venv_without_python_is_in_the_way(
 def test_env_says_what_it_takes(place: Place, option: str) -> None:
     code, said = place.env(option)
     assert code == 0
-    assert "scripts/env [--with plots] [--with cluster] [--with test]" in said
+    assert "scripts/env [--with plots] [--with cluster] [--with torch,jax] [--with test]" in said
     assert not (place.root / ".venv").exists()
 
 
-@pytest.mark.parametrize("options", [("--with",), ("--with", "tests"), ("plots",)])
+@pytest.mark.parametrize(
+    "options", [("--with",), ("--with", "tests"), ("--with", "torch,"), ("plots",)]
+)
 def test_env_refuses_what_it_does_not_know(place: Place, options: tuple[str, ...]) -> None:
     code, said = place.env(*options)
     assert code == 2

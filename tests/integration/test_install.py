@@ -135,7 +135,7 @@ def test_wheel_of_the_sdist_holds_the_same_files(wheel: Path, tmp_path: Path) ->
     assert again.name == wheel.name
     with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(again) as theirs:
         assert ours.namelist() == theirs.namelist()
-    for name in (f"requirements{it}.lock" for it in ("", "-plots", "-cluster", "-test")):
+    for name in (f"requirements{it}.lock" for it in ("", "-plots", "-cluster", "-models", "-test")):
         assert (source / name).read_text() == (ROOT / name).read_text()
 
 

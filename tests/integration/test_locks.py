@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.lock import ENVIRONMENTS, Lock, cut
+from scripts.lock import ENVIRONMENTS, TORCH, Lock, cut, project_locks
 from scripts.requirements import finder
 from tests.integration.tiny_index import (
     ROOT,
@@ -30,6 +30,7 @@ from tests.integration.tiny_index import (
 )
 
 LOCKS = tuple(f"requirements{it}.lock" for it in ("", "-plots", "-cluster", "-test"))
+MODELS = "requirements-models.lock"
 EXTRAS = ("toml", "xml")
 IN_EXTRAS = ('tomlish; extra == "toml"', 'xmlish; extra == "xml"')
 
@@ -165,7 +166,7 @@ def pinned(*files: str) -> dict[str, dict[frozenset[str], str]]:
     return found
 
 
-@pytest.mark.parametrize("file", LOCKS)
+@pytest.mark.parametrize("file", [*LOCKS, MODELS])
 def test_lock_holds_nothing_but_pins_with_hashes(file: str) -> None:
     lines = (ROOT / file).read_text().splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
@@ -178,12 +179,14 @@ def test_lock_holds_nothing_but_pins_with_hashes(file: str) -> None:
 
 
 def test_locks_agree_on_versions() -> None:
-    every = pinned(*LOCKS)
+    every = pinned(*LOCKS, MODELS)
     assert {len(set(versions.values())) for versions in every.values()} == {1}
 
 
-@pytest.mark.parametrize("files", [LOCKS[:1], LOCKS[:2], LOCKS])
+@pytest.mark.parametrize("files", [LOCKS[:1], LOCKS[:2], LOCKS, (LOCKS[0], MODELS)])
 def test_locks_are_whole_and_pin_extras_as_others_require_them(files: tuple[str, ...]) -> None:
+    if MODELS in files and not finder()("torch"):
+        pytest.skip("torch is not installed: scripts/env --with torch,jax")
     locked = pinned(*files)
     looked_at = 0
     for distribution in importlib.metadata.distributions():
@@ -208,16 +211,38 @@ def test_locks_are_whole_and_pin_extras_as_others_require_them(files: tuple[str,
 def test_product_lock_holds_nothing_of_tests_and_pictures() -> None:
     product, pictures = pinned(LOCKS[0]), pinned(LOCKS[1])
     assert not {"pytest", "hypothesis", "mypy", "ruff", "coverage", "matplotlib"} & product.keys()
+    assert not {"torch", "jax", "jaxlib", "flax", "scipy"} & product.keys()
     assert {"numpy", "ray", "pyarrow", "hatchling", "editables"} <= product.keys()
     assert "matplotlib" in pictures
     assert not product.keys() & pictures.keys()
+
+
+def test_models_lock_holds_torch_for_the_cpu_only_and_for_each_python() -> None:
+    text, locked = (ROOT / MODELS).read_text(), pinned(MODELS)
+    assert {"jax", "jaxlib", "flax"} <= locked.keys()
+    assert not [name for name in locked if re.match(r"nvidia|cuda|triton|.*-cu\d+$", name)]
+    assert TORCH in project_locks()[MODELS].roots
+    (hashes,) = re.findall(rf"^{re.escape(TORCH)} \\\n((?: +--hash=.*\n)+)", text, re.MULTILINE)
+    # PyTorch's index has no such build for macOS.
+    assert hashes.count("sha256:") == sum(it["sys_platform"] == "linux" for it in ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("is_oldest", [True, False])
+def test_lock_takes_the_build_that_it_names(tmp_path: Path, *, is_oldest: bool) -> None:
+    pips = [pip_that_runs(oldest_pip())] if is_oldest else []
+    (index := tmp_path / "index").mkdir()
+    for version in ("2.13.0", "2.13.0+other", "2.14.0"):
+        write_wheel(index, "torch", version, ["nvidia"])
+    done = install(pin(write_wheel(index, "torch", "2.13.0+cpu")), index, tmp_path / "ours", *pips)
+    assert done.returncode == 0, done.stderr
+    assert "Successfully installed torch-2.13.0+cpu\n" in done.stdout
 
 
 def test_test_lock_transports_nobodys_pip_and_names_the_oldest(tmp_path: Path) -> None:
     text = (ROOT / LOCKS[-1]).read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("pip==")]
     assert line == 'pip==23.2.1 ; extra == "oldest-pip" \\'
-    assert not any("pip" in pinned(file) for file in LOCKS[:-1])
+    assert not any("pip" in pinned(file) for file in (*LOCKS[:-1], MODELS))
     (index := tmp_path / "index").mkdir()
     wheel = write_wheel(index, "pip", "23.2.1")
     done = install(pin(wheel, ' ; extra == "oldest-pip"'), index, tmp_path / "place")
