@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -11,7 +12,7 @@ from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe
 from distsgd.models.torch.settings import as_runs_compute, chance_by
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 SampleLosses = Callable[[Tensor, Tensor], Tensor]
 
 
