@@ -20,11 +20,12 @@ from distsgd.data.options import (
     DEFAULT_CSV,
     AskedLabelKind,
     Dtype,
+    FeatureKind,
     PrepareOptions,
     Standardise,
     with_given,
 )
-from distsgd.errors import DataError
+from distsgd.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from distsgd.data.check import CheckReport
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 _MOST_COLUMNS = 100
 
 data_app = typer.Typer(help="Prepare and check data.", no_args_is_help=True)
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        rule = "must be whole numbers of at least 1, such as 2,3"
+        raise ConfigError([f"--target-shape is {text!r}; {rule}"]) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +65,29 @@ class ColumnOptions:
             metavar="COLUMN", help="A column or pattern to leave out of the features. Repeatable."
         ),
     ] = None
-    label_kind: Annotated[AskedLabelKind, typer.Option(help="What the labels are.")] = "auto"
-    standardise: Annotated[
-        Standardise,
+    feature_kind: Annotated[
+        FeatureKind,
+        typer.Option(help="What the features are: quantities, or integers such as tokens."),
+    ] = "number"
+    label_kind: Annotated[
+        AskedLabelKind,
+        typer.Option(help="What the labels are, or the values of a list: one class or number."),
+    ] = "auto"
+    target_shape: Annotated[
+        Any,
         typer.Option(
-            help="How to standardise each feature, by its statistics in the training rows."
+            metavar="AXES",
+            parser=_axes,
+            help="Axes of a label that is a list, such as 2,3; one unless given.",
         ),
-    ] = "mean_std"
+    ] = None
+    standardise: Annotated[
+        Standardise | None,
+        typer.Option(
+            help="How to standardise each feature, by its statistics in the training rows. "
+            "mean_std unless given; none for integers."
+        ),
+    ] = None
     dtype: Annotated[Dtype, typer.Option(help="The type of all numbers.")] = "float32"
 
 
@@ -123,14 +148,16 @@ def data_prepare(
 def _prepare_options(
     columns: ColumnOptions, split: SplitOptions, csv: list[str] | None
 ) -> PrepareOptions:
-
+    usual: Standardise = "none" if columns.feature_kind == "integer" else "mean_std"
     return PrepareOptions(
         label=tuple(columns.label),
         features=tuple(columns.features) if columns.features else "rest",
         exclude=tuple(columns.exclude or ()),
+        feature_kind=columns.feature_kind,
         label_kind=columns.label_kind,
+        target_shape=columns.target_shape,
         test_fraction=split.test_fraction,
-        standardise=columns.standardise,
+        standardise=columns.standardise or usual,
         dtype=columns.dtype,
         stratify=split.stratify,
         split_seed=split.split_seed,
@@ -144,10 +171,16 @@ def manifest_facts(manifest: Manifest) -> list[tuple[str, str]]:
     classes = manifest.class_names
     names = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
     what = f"{len(classes)} classes ({names})" if classes else f"{manifest.num_targets} numbers"
+    if manifest.target_names != manifest.labels or len(manifest.target_shape) > 1:
+        axes = " x ".join(map(str, manifest.target_shape))
+        what = f"{what}, {'one at each of' if classes else 'as'} {axes}{' places' * bool(classes)}"
+    features = f"{manifest.num_features:,}"
+    if manifest.num_levels is not None:
+        features += f" integers of {manifest.num_levels:,} levels"
     left_out = ", ".join(manifest.left_out)
     return [
         ("rows", f"{manifest.train_rows:,} to train, {manifest.test_rows:,} to test"),
-        ("features", f"{manifest.num_features:,}, {manifest.standardise}, {manifest.dtype}"),
+        ("features", f"{features}, {manifest.standardise}, {manifest.dtype}"),
         *([("left out", f"{left_out} (index of a data frame)")] if left_out else []),
         ("labels", what),
         ("size", memory(size)),

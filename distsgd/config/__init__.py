@@ -3,12 +3,12 @@
 Seen by the command line and the run only; everything below them is handed plain values.
 """
 
+from distsgd.config.data_section import DataSection
 from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.section import ActivationLayer, DenseLayer, FlattenLayer
 from distsgd.config.sections import (
     BatchSection,
     CheckpointSection,
-    DataSection,
     ModelSection,
     OptimizerSection,
     ScheduleSection,

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from distsgd.config.data_agreement import data_disagreements
+from distsgd.config.data_section import DataSection
 from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import (
     EVALUATION_KEYS,
     BatchSection,
-    DataSection,
     ModelSection,
     OptimizerSection,
     ScheduleSection,
     TrainSection,
 )
-from distsgd.data.options import CsvSettings, csv_problems
 from distsgd.errors import ConfigError, ModelError
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 from distsgd.parallel.launch.session.address import what_is_wrong
@@ -55,11 +55,9 @@ def disagreements(
 ) -> list[Problem]:
     """Everything that cannot stand together in one configuration."""
     return [
-        *_about_test_rows(data),
+        *data_disagreements(data),
         *_about_model(model),
         *_about_named_loss(data, model),
-        *_about_columns(data),
-        *_about_csv(data),
         *_about_length(train),
         *_about_evaluation(train),
         *_about_target(train),
@@ -201,15 +199,6 @@ def _about_observer(parallel: ParallelSection) -> Iterator[Problem]:
             yield Problem((*keys, "parallel.workers"), f"parallel.observer_options: {text}")
 
 
-def _about_test_rows(data: DataSection) -> Iterator[Problem]:
-    if data.test_fraction and data.test_path is not None:
-        text = (
-            f"data.test_fraction is {data.test_fraction:g} with data.test_path set;"
-            " only one may choose the test rows (remove one of them from [data])"
-        )
-        yield Problem(("data.test_fraction", "data.test_path"), text)
-
-
 def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
     if not data.stratify:
         return
@@ -225,6 +214,12 @@ def _about_stratify(data: DataSection, loss: Loss) -> Iterator[Problem]:
             " classes can be stratified (remove stratify from [data], or set one_hot)"
         )
         yield Problem(("data.stratify", "model.loss"), text)
+    elif data.target_shape is not None:
+        text = (
+            "data.stratify is true with data.target_shape; a row of several labels is of no one "
+            "class (remove stratify from [data])"
+        )
+        yield Problem(("data.stratify", "data.target_shape"), text)
 
 
 def _about_loss(data: DataSection, loss: Loss) -> Iterator[Problem]:
@@ -274,33 +269,6 @@ def _about_loss_options(
 
 def _plain(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def _about_columns(data: DataSection) -> Iterator[Problem]:
-    features = () if data.features == "rest" else data.features
-    lists = (("label", data.labels), ("features", features), ("exclude", data.exclude))
-    for key, names in lists:
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            text = f'data.{key} names "{name}" twice; each column once (edit [data] {key})'
-            yield Problem((f"data.{key}",), text)
-    for name in sorted(set(features) & set(data.labels)):
-        text = (
-            f'data.features names "{name}", which is a label; a label must not be a feature'
-            " (remove it from [data] features)"
-        )
-        yield Problem(("data.features", "data.label"), text)
-    for name in sorted(set(features) & set(data.exclude)):
-        text = (
-            f'data.features and data.exclude both name "{name}"; a column is a feature or it is'
-            " not (remove it from one of them)"
-        )
-        yield Problem(("data.features", "data.exclude"), text)
-
-
-def _about_csv(data: DataSection) -> Iterator[Problem]:
-    for key, rule in csv_problems(CsvSettings(**data.csv.model_dump())):
-        text = f"data.csv.{key} is {shown(getattr(data.csv, key))}; must be {rule}"
-        yield Problem((f"data.csv.{key}",), f"{text} (set [data.csv] {key})")
 
 
 def _about_length(train: TrainSection) -> Iterator[Problem]:

@@ -16,17 +16,14 @@ from distsgd.base.settings import quoted
 from distsgd.config.problems import in_words
 from distsgd.config.section import (
     ComposedSection,
-    CsvSection,
     Layer,
     Name,
-    Names,
     Section,
     composed,
     count,
     key,
 )
-from distsgd.data.options import Dtype, Standardise
-from distsgd.data.sampler import Shuffle
+from distsgd.data.options import Dtype
 from distsgd.errors import ConfigError
 from distsgd.nn.losses import LOSSES
 from distsgd.nn.weights import Initialiser
@@ -37,99 +34,6 @@ from distsgd.parallel.server.rollback import OnDivergence
 from distsgd.parallel.server.target import RULE, Target
 
 DEFAULT_EPOCHS = 10
-
-
-class DataSection(Section):
-    """Where the rows come from and how they are read."""
-
-    path: Annotated[
-        Name | Names | None,
-        key("the training rows", "a file, a list of files, a glob or a prepared directory"),
-    ] = None
-    label: Annotated[
-        Name | Names | None, key("what to predict", "a column or a list of columns")
-    ] = None
-    features: Annotated[
-        Literal["rest"] | Names,
-        key(
-            "what to predict from",
-            '"rest" (every other column) or a list of columns and patterns, such as ["c*"]',
-        ),
-    ] = "rest"
-    exclude: Annotated[
-        tuple[Name, ...],
-        key("what is no feature", 'a list of columns and patterns, such as ["id", "tmp_*"]'),
-    ] = ()
-    test_fraction: Annotated[
-        float,
-        key("share of the rows held out for testing", "at least 0 and below 1", ge=0, lt=1),
-    ] = 0.0
-    stratify: Annotated[
-        bool, key("whether that share is held out of each class", "true or false")
-    ] = False
-    split_seed: Annotated[
-        int,
-        key(
-            "of the choice of test rows and of their order in the prepared data",
-            "a whole number, 0 to 2^63 - 1",
-            ge=0,
-            lt=2**63,
-        ),
-    ] = 0
-    test_path: Annotated[
-        Name | Names | None,
-        key("test rows of their own", "a file, a list of files or a glob"),
-    ] = None
-    one_hot: Annotated[
-        bool, key("a class as 0/1 numbers, for losses on numbers", "true or false")
-    ] = False
-    shards: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1)],
-        key("files of the prepared data", '"auto" or a whole number, 1 or more'),
-    ] = "auto"
-    shuffle: Annotated[
-        Shuffle,
-        key(
-            "what the rows of a mini-batch are drawn from: any rows, or windows of neighbours, for "
-            "data larger than the memory",
-            '"auto" ("rows" up to 4,194,304 rows and 2 GiB), "rows" or "windows"',
-        ),
-    ] = "auto"
-    standardise: Annotated[
-        Standardise,
-        key("by the statistics of the training rows", in_words(get_args(Standardise))),
-    ] = "mean_std"
-    cache_size_gb: Annotated[
-        float,
-        key(
-            "what the cache of a node may hold; beyond, the longest unused are removed",
-            "a number of gigabytes above 0",
-            gt=0,
-        ),
-    ] = 20.0
-    csv: Annotated[
-        CsvSection,
-        key("how CSV files are written", "a table (write [data.csv], its keys below it)"),
-    ] = CsvSection()
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The sources as a tuple, also when there is one; empty where the rows are handed in."""
-        return _as_tuple(self.path)
-
-    @property
-    def test_paths(self) -> tuple[str, ...]:
-        """The test sources as a tuple, empty when there are none."""
-        return _as_tuple(self.test_path)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label columns as a tuple, also of one; empty where none is set."""
-        return _as_tuple(self.label)
-
-
-def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names or ()
 
 
 def _loss_name(name: str | None) -> str | None:

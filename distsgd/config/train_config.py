@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from distsgd.base.locations import Location, place_of
 from distsgd.base.settings import path_argument, refuse
 from distsgd.config.agreement import disagreements, parallel_disagreements
+from distsgd.config.data_section import DataSection
 from distsgd.config.parallel_section import ParallelSection
 from distsgd.config.problems import Problem, found_by, missing, unusable_override
 from distsgd.config.section import Section
 from distsgd.config.sections import (
     BatchSection,
     CheckpointSection,
-    DataSection,
     ModelSection,
     OptimizerSection,
     ScheduleSection,

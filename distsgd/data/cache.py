@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -134,7 +134,7 @@ def _key(
     partitions: Sequence[object],
     options: PrepareOptions,
 ) -> str:
-    chosen = {**asdict(options), "test_sources": ()}
+    chosen = {**options.chosen, "test_sources": ()}
     text = json.dumps([VERSION, chosen, num_train, stamps(files), partitions], sort_keys=True)
     return blake3(text.encode()).hexdigest()[:32]
 

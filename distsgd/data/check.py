@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +23,9 @@ from distsgd.data.fetch import fetched
 from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.node_cache import DataPlace, StoredData
 from distsgd.data.options import DEFAULT_CSV, CsvSettings
-from distsgd.data.prepare.columns import LARGEST_FEATURE
 from distsgd.data.prepare.csv_types import typed_sources
-from distsgd.data.prepare.schema import index_columns
+from distsgd.data.prepare.decoding import LARGEST_FEATURE
+from distsgd.data.prepare.feature_columns import index_columns
 from distsgd.data.sources.csv_cells import first_text
 from distsgd.data.sources.formats import SourceSpec, check_same_columns, open_sources
 from distsgd.data.sources.source import TableSource
@@ -129,11 +128,7 @@ def _row_problems(rows: Rows, split: str, manifest: Manifest) -> list[str]:
     for first in range(0, rows.num_rows, _ROWS_AT_ONCE):
         count = min(_ROWS_AT_ONCE, rows.num_rows - first)
         x_NI = np.empty((count, manifest.num_features), manifest.dtype)
-        target: Any = (
-            np.empty(count, np.int64)
-            if is_class
-            else np.empty((count, manifest.num_targets), manifest.dtype)
-        )
+        target = manifest.empty_targets(count)
         norms_N = np.empty(count, manifest.dtype)
         rows.gather_range_inplace(
             first, first + count, x_NI=x_NI, target=target, squared_norms_N=norms_N
@@ -141,12 +136,13 @@ def _row_problems(rows: Rows, split: str, manifest: Manifest) -> list[str]:
         x64_NI = x_NI.astype(np.float64)
         good_N = np.isfinite(x_NI).all(axis=1)
         good_N &= (x64_NI * x64_NI).sum(axis=1).astype(manifest.dtype) == norms_N
-        in_range = (
-            (target >= 0) & (target < manifest.num_targets)
-            if is_class
-            else np.isfinite(target).all(axis=1)
+        is_good = (
+            (target >= 0) & (target < manifest.num_targets) if is_class else np.isfinite(target)
         )
-        good_N &= in_range
+        good_N &= is_good.reshape(count, -1).all(axis=1)
+        if manifest.num_levels is not None:
+            are_known_NI = (x_NI >= 0) & (x_NI < manifest.num_levels) & (x_NI == np.floor(x_NI))
+            good_N &= are_known_NI.all(axis=1)
         if not good_N.all():
             row = first + int(np.flatnonzero(~good_N)[0])
             return [f"{split} row {row} has values that cannot be; prepare the data again"]

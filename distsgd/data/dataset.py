@@ -2,12 +2,13 @@
 
 No checking in the loop: shards are trusted once their checksums were held against the manifest.
 On a disk all shards are mapped when it is opened, on object storage each when it is needed.
-Letters: N rows asked for, I features, C classes, K label columns.
+Letters: N rows asked for, I features, C classes.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,8 +61,9 @@ class Rows:
         Args:
             rows: Row numbers below `num_rows`, ascending, int64 ``[N]``.
             x_NI: Features, of the data set's dtype.
-            target: int64 ``[N]`` for class indices; floating ``[N, C]`` for classes as ones among
-                zeros; of the data set's dtype ``[N, K]`` for numbers.
+            target: int64 ``[N, *target_shape]`` for class indices; floating, with C as one more
+                axis, for classes as ones among zeros; of the data set's dtype
+                ``[N, *target_shape]`` for numbers.
             squared_norms_N: ``|x|²`` of each row; None when it is not wanted.
         """
         if len(self._shards) == 1:
@@ -91,7 +93,7 @@ class Rows:
             first: The first row.
             last: The row after the last.
             x_NI: As for `gather_inplace`, like the two that follow.
-            target: Classes ``[N]`` or numbers ``[N, K]``.
+            target: Classes or numbers ``[N, *target_shape]``.
             squared_norms_N: Shape ``[N]``, or None.
         """
         for shard, (start, stop) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
@@ -121,7 +123,7 @@ class Rows:
         """Of each shard the targets, and the rows' numbers over all sources; views, read-only.
 
         Yields:
-            Classes ``[N]`` or numbers ``[N, K]``, and int64 ``[N]``.
+            Classes or numbers ``[N, *target_shape]``, and int64 ``[N]``.
         """
         for shard in self._shards:
             yield shard.target, shard.source_rows_N
@@ -152,24 +154,24 @@ class Rows:
         if target.dtype == arrays.target.dtype:
             arrays.target.take(rows, 0, target, "clip")
         else:
-            arrays.target.take(rows, 0, self._labels_buffer(len(rows)), "clip")
-            self._one_hot_inplace(self._labels_buffer(len(rows)), target)
+            labels = self._labels_buffer(target.shape[:-1])
+            arrays.target.take(rows, 0, labels, "clip")
+            np.equal(labels[..., None], self._classes, out=target)
         if norms_N is not None:
             arrays.squared_norms_N.take(rows, 0, norms_N, "clip")
 
     def _encoded(self, labels: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
         if target.dtype == labels.dtype:
             return labels
-        one_hot: NDArray[np.bool_] = np.equal(labels[:, None], self._classes)
+        one_hot: NDArray[np.bool_] = np.equal(labels[..., None], self._classes)
         return one_hot
 
-    def _one_hot_inplace(self, labels_N: Int64, target_NC: NDArray[Any]) -> None:
-        np.equal(labels_N[:, None], self._classes, out=target_NC)
-
-    def _labels_buffer(self, count: int) -> Int64:
+    def _labels_buffer(self, shape: tuple[int, ...]) -> Int64:
+        """Room for class indices of this shape, the same each time."""
+        count = math.prod(shape)
         if len(self._labels) < count:
             self._labels = np.empty(count, np.int64)
-        return self._labels[:count]
+        return self._labels[:count].reshape(shape)
 
 
 def _advise_will_need(mapped: NDArray[Any]) -> None:

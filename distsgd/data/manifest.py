@@ -9,6 +9,7 @@ Letters: N rows, I features.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from distsgd.data.options import (
     ClassName,
     CsvSettings,
     Dtype,
+    FeatureKind,
     LabelKind,
     Standardise,
 )
@@ -109,6 +111,7 @@ def standardise_inplace(x_NI: Float64, shift_I: Float64, scale_I: Float64) -> No
 FORMAT = "distsgd-data"
 VERSION = 2
 MANIFEST_FILE = "manifest.json"
+MAX_FEATURES = 1 << 20  # As many numbers a row may have, and as many its label.
 _NO_BITS = frozenset({"sources", "left_out", "csv", "digest"})
 
 
@@ -141,6 +144,8 @@ class Manifest:
         labels: Label columns.
         label_kind: ``"class"``: targets are class indices; ``"number"``: the label columns
             themselves.
+        target_shape: Of a row's target: ``()`` for one class, ``(K,)`` for K label columns of
+            numbers; of a list of classes or numbers its length, or other axes of as many.
         class_names: Values of the classes by index, sorted, all of one type; empty for numbers.
         dtype: Of features, number labels and squared norms.
         standardise: Which rule gave `shift` and `scale`.
@@ -153,6 +158,7 @@ class Manifest:
         sources: Where the rows came from; `source_row` counts over all of them.
         left_out: Columns that are no features because they are the index of a data frame.
         csv: How CSV files are written, for new rows too.
+        feature_kind: ``"integer"``: the features are whole numbers from 0 on, not standardised.
         digest: blake3 of everything that defines the bits: all but `sources`, `left_out` and `csv`.
     """
 
@@ -160,6 +166,7 @@ class Manifest:
     list_width: int | None
     labels: tuple[str, ...]
     label_kind: LabelKind
+    target_shape: tuple[int, ...]
     class_names: tuple[ClassName, ...]
     dtype: Dtype
     standardise: Standardise
@@ -172,6 +179,7 @@ class Manifest:
     sources: tuple[SourceEntry, ...]
     left_out: tuple[str, ...] = ()
     csv: CsvSettings = DEFAULT_CSV
+    feature_kind: FeatureKind = "number"
     digest: str = ""
 
     def __repr__(self) -> str:
@@ -194,8 +202,29 @@ class Manifest:
 
     @property
     def num_targets(self) -> int:
-        """Outputs a network needs: the number of classes, or of label columns."""
-        return len(self.class_names) if self.label_kind == "class" else len(self.labels)
+        """Outputs a network needs: the number of classes, or of the numbers of a label."""
+        return len(self.class_names) if self.label_kind == "class" else math.prod(self.target_shape)
+
+    @property
+    def num_levels(self) -> int | None:
+        """One more than the highest integer of the features; None where they are no integers.
+
+        Of the training rows, and so of all: held-out and new rows with a higher one are refused.
+        """
+        if self.feature_kind != "integer":
+            return None
+        return int(max(self.statistics.maximum)) + 1
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Name of each number or class of a target: its column, with its place in a list."""
+        width = math.prod(self.target_shape)
+        return names_of_features(self.labels, None if len(self.labels) == width else width)
+
+    def empty_targets(self, num_rows: int) -> NDArray[Any]:
+        """Room for targets: class indices int64, or numbers, ``[N, *target_shape]``."""
+        kind = np.int64 if self.label_kind == "class" else self.dtype
+        return np.empty((num_rows, *self.target_shape), kind)
 
     @property
     def train_rows(self) -> int:
@@ -247,7 +276,19 @@ class Manifest:
         lists = {name: [asdict(entry) for entry in values[name]] for name in entries}
         statistics = self.statistics
         of_columns = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-        return values | lists | {"statistics": of_columns}
+        # Data sets of before they existed have the digest that they had.
+        usual = {
+            "feature_kind": "number",
+            "target_shape": usual_target_shape(self.label_kind, len(self.labels)),
+        }
+        unsaid = {name for name, value in usual.items() if values[name] == value}
+        plain = values | lists | {"statistics": of_columns}
+        return {name: value for name, value in plain.items() if name not in unsaid}
+
+
+def usual_target_shape(label_kind: LabelKind, num_labels: int) -> tuple[int, ...]:
+    """The shape of a target of columns that hold one class or number a row."""
+    return () if label_kind == "class" else (num_labels,)
 
 
 def names_of_features(columns: tuple[str, ...], list_width: int | None) -> tuple[str, ...]:

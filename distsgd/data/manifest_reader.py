@@ -16,16 +16,19 @@ from distsgd.base.locations import Location
 from distsgd.data.manifest import (
     FORMAT,
     MANIFEST_FILE,
+    MAX_FEATURES,
     VERSION,
     Manifest,
     ShardEntry,
     SourceEntry,
     Statistics,
+    usual_target_shape,
 )
 from distsgd.data.options import (
     ClassName,
     CsvSettings,
     Dtype,
+    FeatureKind,
     LabelKind,
     Standardise,
     csv_problems,
@@ -101,9 +104,9 @@ class ManifestReader:
             else self._fail(key, value, "64 hexadecimal digits")
         )
 
-    def choice(self, key: str, choices: tuple[Choice, ...]) -> Choice:
-        """One of some texts."""
-        value = self.text(key)
+    def choice(self, key: str, choices: tuple[Choice, ...], unsaid: str = "") -> Choice:
+        """One of some texts; `unsaid`, if it is given, where the key is missing."""
+        value = unsaid if unsaid and key not in self._raw else self.text(key)
         for choice in choices:
             if value == choice:
                 return choice
@@ -139,6 +142,13 @@ class ManifestReader:
         values = self._list(key)
         self.require(all(_is_number(value) for value in values), key, "a list of finite numbers")
         return tuple(float(value) for value in values)
+
+    def counts(self, key: str, unsaid: tuple[int, ...]) -> tuple[int, ...]:
+        """A list of whole numbers of at least 1; `unsaid` where the key is missing."""
+        values = self._list(key) if key in self._raw else list(unsaid)
+        are_counts = all(type(value) is int and value >= 1 for value in values)
+        self.require(are_counts, key, "a list of whole numbers of at least 1")
+        return tuple(values)
 
     def class_names(self, key: str) -> tuple[ClassName, ...]:
         """A list of different texts, or of integers, or of booleans."""
@@ -235,12 +245,13 @@ def _from_json(reader: ManifestReader) -> Manifest:
     reader.expect("format", FORMAT)
     is_ours = reader.integer("version", least=0) == VERSION
     reader.require(is_ours, "version", f"{VERSION} (another version of distsgd wrote it)")
-    labels = reader.texts("labels")
+    labels, label_kind = reader.texts("labels"), reader.choice("label_kind", get_args(LabelKind))
     manifest = Manifest(
         columns=reader.texts("columns"),
         list_width=reader.optional_integer("list_width", least=1),
         labels=labels,
-        label_kind=reader.choice("label_kind", get_args(LabelKind)),
+        label_kind=label_kind,
+        target_shape=reader.counts("target_shape", usual_target_shape(label_kind, len(labels))),
         class_names=reader.class_names("class_names"),
         dtype=reader.choice("dtype", get_args(Dtype)),
         standardise=reader.choice("standardise", get_args(Standardise)),
@@ -253,6 +264,7 @@ def _from_json(reader: ManifestReader) -> Manifest:
         sources=tuple(_source(child) for child in reader.children("sources")),
         left_out=reader.texts("left_out"),
         csv=_csv(reader.child("csv")),
+        feature_kind=reader.choice("feature_kind", get_args(FeatureKind), unsaid="number"),
         digest=reader.hexadecimal("digest"),
     )
     _check_consistent(reader, manifest)
@@ -264,11 +276,8 @@ def _check_consistent(reader: ManifestReader, manifest: Manifest) -> None:
     lengths = {
         len(getattr(statistics, name)) for name in ("mean", "deviation", "minimum", "maximum")
     }
-    reader.require(
-        lengths == {manifest.num_features},
-        "statistics",
-        f"lists of {manifest.num_features} numbers",
-    )
+    num_features = manifest.num_features
+    reader.require(lengths == {num_features}, "statistics", f"lists of {num_features} numbers")
     reader.require(
         manifest.list_width is None or len(manifest.columns) == 1, "columns", "one list column"
     )
@@ -282,6 +291,14 @@ def _check_consistent(reader: ManifestReader, manifest: Manifest) -> None:
         "given for classes, empty for numbers",
     )
     reader.require(not is_class or len(manifest.labels) == 1, "labels", "one column for classes")
+    size, num_labels = math.prod(manifest.target_shape), len(manifest.labels)
+    fits = num_labels in {1, size} and size <= MAX_FEATURES
+    reader.require(fits, "target_shape", f"axes of the {num_labels} labels, or of one list")
+    if manifest.num_levels is not None:
+        reader.require(manifest.standardise == "none", "standardise", '"none" for integers')
+        highest = max(statistics.maximum)
+        are_whole = min(statistics.minimum) >= 0 and highest < 2.0**53 and highest % 1 == 0
+        reader.require(are_whole, "statistics", "those of integers from 0 on")
     files = [shard.file for shard in (*manifest.train_shards, *manifest.test_shards)]
     reader.require(len(set(files)) == len(files), "train_shards", "files named once")
     reader.require(bool(manifest.train_shards), "train_shards", "not empty")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -113,6 +113,7 @@ SHARD_BYTES = 64 << 20
 ClassName = str | int | bool
 LabelKind = Literal["class", "number"]
 AskedLabelKind = Literal["auto", "class", "number"]
+FeatureKind = Literal["number", "integer"]
 Standardise = Literal["mean_std", "min_max", "none"]
 Dtype = Literal["float32", "float64"]
 
@@ -127,8 +128,11 @@ class PrepareOptions:
             for columns in the order of the files. Or ``"rest"``: every other column but the index
             of a data frame.
         exclude: Columns and patterns of columns that are no features.
+        feature_kind: ``"integer"`` takes whole numbers from 0 on, such as tokens, kept as they are.
         label_kind: ``"auto"`` takes text, booleans and integers as classes, floats and several
-            columns as numbers.
+            columns as numbers; a list of integers as a class for each of its places.
+        target_shape: Axes of a row's label, for one of as many numbers or classes; None: that of a
+            column of tensors, one axis of a column of lists or of several columns, none of a class.
         test_fraction: Share of rows held out, in [0, 1): exactly so many, rounded half up, each row
             equally likely.
         stratify: Whether that share is held out of each class.
@@ -143,7 +147,9 @@ class PrepareOptions:
     label: tuple[str, ...]
     features: Literal["rest"] | tuple[str, ...] = "rest"
     exclude: tuple[str, ...] = ()
+    feature_kind: FeatureKind = "number"
     label_kind: AskedLabelKind = "auto"
+    target_shape: tuple[int, ...] | None = None
     test_fraction: float = 0.0
     stratify: bool = False
     test_sources: tuple[str, ...] = ()
@@ -152,6 +158,16 @@ class PrepareOptions:
     split_seed: int = 0
     shards: int | Literal["auto"] = "auto"
     csv: CsvSettings = DEFAULT_CSV
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """All of them by name, but those later ones that are as they go without saying.
+
+        Prepared data are found again by these, also by what an earlier version prepared.
+        """
+        found = asdict(self)
+        unsaid = {"feature_kind": "number", "target_shape": None}
+        return {name: it for name, it in found.items() if (name, it) not in unsaid.items()}
 
     @property
     def named_columns(self) -> tuple[str, ...]:
@@ -193,6 +209,11 @@ def _problems(options: PrepareOptions) -> list[str]:
         if not holds:
             problems.append(f"{name} is {getattr(options, name)!r}; must be {must_be}")
 
+    kinds = get_args(FeatureKind)
+    rule("feature_kind", options.feature_kind in kinds, f"one of {', '.join(kinds)}")
+    shape = options.target_shape
+    fits = shape is None or (isinstance(shape, tuple | list) and len(shape) and _are_counts(shape))
+    rule("target_shape", fits, "whole numbers of at least 1, or None")
     rule("label_kind", options.label_kind in get_args(AskedLabelKind), "auto, class or number")
     standardise = get_args(Standardise)
     rule("standardise", options.standardise in standardise, f"one of {', '.join(standardise)}")
@@ -216,6 +237,11 @@ def _problems(options: PrepareOptions) -> list[str]:
     rule("split_seed", _is_integer(seed) and 0 <= seed < 1 << 64, "at least 0 and below 2**64")
     rule("stratify", isinstance(options.stratify, bool), "true or false")
     rule("test_sources", _are_texts(options.test_sources), "a tuple of files or globs")
+    if options.feature_kind == "integer" and options.standardise != "none":
+        problems.append(
+            f'standardise is {options.standardise!r} with feature_kind "integer"; integers, such as'
+            ' tokens, are kept as they are: set standardise to "none"'
+        )
     if options.test_sources and fraction:
         problems.append("test_fraction and test sources exclude each other; set test_fraction to 0")
     if options.stratify is True and not fraction:
@@ -224,6 +250,10 @@ def _problems(options: PrepareOptions) -> list[str]:
             " stratify to False"
         )
     return problems
+
+
+def _are_counts(values: Sequence[object]) -> bool:
+    return all(_is_integer(value) and value >= 1 for value in values)  # type: ignore[operator]
 
 
 def _is_integer(value: object) -> bool:

@@ -2,11 +2,12 @@
 
 While rows come in they are appended to a file of records for each shard, then put in keyed order.
 Memory is that of one piece while rows come in, and of one shard while shards are written.
-Letters: N rows of a shard or a piece, I features, K label columns.
+Letters: N rows of a shard or a piece, I features.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -26,29 +27,33 @@ from distsgd.errors import DiskError, ShardError
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """A row: features, and as target `num_numbers` numbers, or a class index where that is 0."""
+    """A row: features, and as target class indices or numbers of this shape; one class for none.
+
+    Targets of any axes lie in the file as one list of them all.
+    """
 
     num_features: int
-    num_numbers: int
+    target_shape: tuple[int, ...]
+    has_classes: bool
     dtype: str
 
     @classmethod
     def of(cls, manifest: Manifest) -> RowFormat:
         """The format of a data set's rows."""
-        num_numbers = 0 if manifest.label_kind == "class" else len(manifest.labels)
-        return cls(manifest.num_features, num_numbers, manifest.dtype)
+        has_classes = manifest.label_kind == "class"
+        return cls(manifest.num_features, manifest.target_shape, has_classes, manifest.dtype)
+
+    @property
+    def _list_size(self) -> int | None:
+        return math.prod(self.target_shape) if self.target_shape else None
 
     @property
     def record(self) -> np.dtype[Any]:
         """A row as a packed record, for files that are written row by row."""
-        target = (
-            ("target", "<i8")
-            if not self.num_numbers
-            else ("target", self.dtype, (self.num_numbers,))
-        )
-        fields = [
+        shape = () if self._list_size is None else (self._list_size,)
+        fields: list[Any] = [
             ("x", self.dtype, (self.num_features,)),
-            target,
+            ("target", "<i8" if self.has_classes else self.dtype, shape),
             ("squared_norm", self.dtype),
             ("source_row", "<i8"),
         ]
@@ -58,7 +63,9 @@ class RowFormat:
     def schema(self) -> pa.Schema:
         """The Arrow schema of a shard."""
         number = pa.float32() if self.dtype == "float32" else pa.float64()
-        target = pa.list_(number, self.num_numbers) if self.num_numbers else pa.int64()
+        target = pa.int64() if self.has_classes else number
+        if self._list_size is not None:
+            target = pa.list_(target, self._list_size)
         columns = [("x", pa.list_(number, self.num_features)), ("target", target)]
         return pa.schema([*columns, ("squared_norm", number), ("source_row", pa.int64())])
 
@@ -69,7 +76,7 @@ class ShardArrays:
 
     Attributes:
         x_NI: Standardised features.
-        target: Class indices int64 ``[N]`` or numbers ``[N, K]``.
+        target: Class indices int64 or numbers, ``[N, *target_shape]``.
         squared_norms_N: ``|x|²`` of each row.
         source_rows_N: Row numbers over all sources, int64.
     """
@@ -132,6 +139,7 @@ def map_shard(path: Path, entry: ShardEntry, row_format: RowFormat, *, verify: b
             path, f"has {batch.num_rows} rows, the manifest says {entry.num_rows}; {way_out}"
         )
     x_NI, target, squared_norms_N, source_rows_N = (_view(column) for column in batch.columns)
+    target = target.reshape(-1, *row_format.target_shape)
     return ShardArrays(x_NI, target, squared_norms_N, source_rows_N)
 
 
@@ -172,9 +180,13 @@ class ShardWriter:
         target: NDArray[Any],
         squared_norms_N: NDArray[Any],
     ) -> None:
-        """Take in rows ``first_row`` and following, standardised and cast."""
+        """Take in rows ``first_row`` and following, standardised and cast.
+
+        The target is of one class ``[N]``, or of as many a row as the format says.
+        """
         records = np.empty(len(x_NI), self._format.record)
-        records["x"], records["target"], records["squared_norm"] = x_NI, target, squared_norms_N
+        records["x"], records["squared_norm"] = x_NI, squared_norms_N
+        records["target"] = target.reshape(records["target"].shape)
         row_N = np.arange(first_row, first_row + len(x_NI))
         records["source_row"] = row_N
         train_N = ~test_N

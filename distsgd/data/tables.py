@@ -14,6 +14,7 @@ only its name says what its numbers mean.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -60,7 +61,7 @@ _READ_AS_STORAGE = frozenset(
         "ray.data.arrow_tensor_v2",
     }
 )
-_EXTENSION_KEY = b"ARROW:extension:name"
+EXTENSION_KEY = b"ARROW:extension:name"
 
 
 class MemorySource:
@@ -125,28 +126,49 @@ def _as_table(table: object) -> pa.Table:
     )
 
 
-def arrays_source(x_NI: NDArray[Any], y: NDArray[Any], *, label: str = "label") -> MemorySource:
+def arrays_source(
+    x_NI: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    label: str = "label",
+    target_shape: tuple[int, ...] | None = None,
+) -> MemorySource:
     """A source from features and labels in memory, with the feature column ``x``.
 
     Args:
         x_NI: Shape ``[N, I]``, numbers.
         y: Shape ``[N]`` (column `label`) or ``[N, K]`` (columns ``{label}_0`` to
-            ``{label}_{K-1}``).
+            ``{label}_{K-1}``); of more axes one column `label` of tensors.
         label: Name of the label column.
+        target_shape: Given, ``[N, K]`` too is one column, of lists; K is its product.
     """
     x_NI, y = np.asarray(x_NI), np.asarray(y)
-    if x_NI.ndim != 2 or y.ndim not in {1, 2} or len(x_NI) != len(y):
+    if x_NI.ndim != 2 or y.ndim < 1 or len(x_NI) != len(y):
         reason = f"shapes {x_NI.shape} and {y.shape} do not fit; must be [N, I] and [N] or [N, K]"
         raise DataError("arrays", reason)
-    names = [label] if y.ndim == 1 else [f"{label}_{k}" for k in range(y.shape[1])]
-    columns = [y] if y.ndim == 1 else list(y.T)
+    are_columns = y.ndim == 2 and target_shape is None
+    names = [f"{label}_{k}" for k in range(y.shape[1])] if are_columns else [label]
     with arrow_errors("arrays", way_out=_IN_MEMORY):
-        flat = pa.array(np.ascontiguousarray(x_NI, x_NI.dtype.newbyteorder("=")).reshape(-1))
-        arrays = [
-            pa.FixedSizeListArray.from_arrays(flat, x_NI.shape[1]),
-            *(pa.array(c) for c in columns),
-        ]
-        return MemorySource(pa.table(arrays, names=["x", *names]), name="arrays in memory")
+        labels = [pa.array(y_N) for y_N in y.T] if are_columns else [label_array(y)]
+        return MemorySource(
+            pa.table([lists_array(x_NI), *labels], names=["x", *names]), name="arrays in memory"
+        )
+
+
+def lists_array(values: NDArray[Any]) -> pa.Array:
+    """Rows ``[N, K]`` as one column of lists, or of tensors where they have more axes."""
+    native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    width = math.prod(values.shape[1:])
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(native.reshape(-1)), width)
+    if values.ndim == 2:
+        return lists
+    kind = pa.fixed_shape_tensor(lists.type.value_type, values.shape[1:])
+    return pa.ExtensionArray.from_storage(kind, lists)
+
+
+def label_array(y: NDArray[Any]) -> pa.Array:
+    """Labels ``[N]`` as a column of them; of more axes as `lists_array`."""
+    return pa.array(y) if y.ndim == 1 else lists_array(y)
 
 
 @contextmanager
@@ -243,7 +265,7 @@ def foreign_extension(field: pa.Field) -> str | None:
     if isinstance(field.type, pa.BaseExtensionType):
         name = str(field.type.extension_name)
     else:
-        name = (field.metadata or {}).get(_EXTENSION_KEY, b"").decode(errors="replace")
+        name = (field.metadata or {}).get(EXTENSION_KEY, b"").decode(errors="replace")
     return name if name and name not in _READ_AS_STORAGE else None
 
 
@@ -265,15 +287,6 @@ def is_list(kind: pa.DataType) -> bool:
         or pa.types.is_list_view(kind)
         or pa.types.is_large_list_view(kind)
     )
-
-
-def tensor_order(kind: pa.DataType) -> str | None:
-    """What order the numbers of a row are in, where the type says it: shape and permutation."""
-    if not isinstance(kind, pa.FixedShapeTensorType):
-        return None
-    order = kind.permutation
-    is_plain = order is None or order == sorted(order)
-    return f"shape {kind.shape}" + ("" if is_plain else f" in the order {order}")
 
 
 def storage(values: pa.Array) -> pa.Array:

@@ -3,7 +3,7 @@
 A directory or address that is one already, the cache, or rows that are handed in, in the run's
 directory. Rows are prepared without knowing the loss, and may have been prepared for another one:
 this is the border where prepared rows, or new ones, meet it. Classes need no check: they are
-numbers of known names. Letters: N rows, K label columns.
+numbers of known names. Letters: N rows, K numbers of a label, M of them outside.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from distsgd.data.manifest import MANIFEST_FILE, Manifest
 from distsgd.data.manifest_reader import read_manifest
 from distsgd.data.node_cache import DataPlace, StoredData
 from distsgd.data.options import AskedLabelKind, CsvSettings, PrepareOptions
+from distsgd.data.prepare.feature_columns import selects
 from distsgd.data.prepare.prepare import LabelProblem, prepare
-from distsgd.data.prepare.schema import selects
 from distsgd.errors import ConfigError, DataError
 from distsgd.models.protocol import Model
 from distsgd.nn.losses import find_loss
@@ -46,7 +46,9 @@ def prepare_options(config: TrainConfig) -> PrepareOptions:
         label=data.labels,
         features=data.features if data.features == "rest" else tuple(data.features),
         exclude=data.exclude,
+        feature_kind=data.feature_kind,
         label_kind=_label_kind(config),
+        target_shape=data.target_shape,
         test_fraction=data.test_fraction,
         stratify=data.stratify,
         test_sources=data.test_paths,
@@ -200,6 +202,16 @@ def manifest_of(data: DataPlace) -> Manifest:
     return read_manifest(data)
 
 
+_CHOSEN = (
+    "feature_kind",
+    "target_shape",
+    "standardise",
+    "test_fraction",
+    "stratify",
+    "split_seed",
+)
+
+
 def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
     """Refuse a prepared directory that is not what the configuration says about its rows."""
     options = prepare_options(config)
@@ -214,8 +226,8 @@ def _check_fits(config: TrainConfig, manifest: Manifest) -> None:
         wanted.append(("data.exclude", options.exclude, manifest.columns))
     wanted += [
         (f"data.{key}", getattr(options, key), getattr(manifest, key))
-        for key in ("standardise", "test_fraction", "stratify", "split_seed")
-        if key in said
+        for key in _CHOSEN
+        if key in said and getattr(options, key) is not None
     ]
     problems = [
         f"{name} is {value!r}, but {config.data.paths[0]} was prepared with {found!r}; "
@@ -274,14 +286,14 @@ def check_labels(model: Model, data: DataPlace) -> None:
     if opened.manifest.label_kind == "class":
         return
     found = [
-        _first_outside(model, target_NK, source_rows_N)
+        _first_outside(model, target, source_rows_N)
         for rows in (opened.train, opened.test)
-        for target_NK, source_rows_N in rows.targets()
-        if not model.target_domain.holds(target_NK)
+        for target, source_rows_N in rows.targets()
+        if not model.target_domain.holds(target)
     ]
     if found:
-        row, column, value = min(found)
-        raise _error(opened.manifest, row, column, _reason(model, value))
+        row, place, value = min(found)
+        raise _error(opened.manifest, row, place, _reason(model, value))
 
 
 def label_problem(model: Model) -> LabelProblem:
@@ -292,18 +304,22 @@ def label_problem(model: Model) -> LabelProblem:
 def _problem(model: Model, target: NDArray[Any]) -> tuple[int, int, str] | None:
     if target.dtype.kind != "f" or model.target_domain.holds(target):
         return None
-    row, column, value = _first_outside(model, target, np.arange(len(target)))
-    return row, column, _reason(model, value)
+    row, place, value = _first_outside(model, target, np.arange(len(target)))
+    return row, place, _reason(model, value)
 
 
 def _first_outside(
-    model: Model, target_NK: NDArray[Any], rows_N: NDArray[np.int64]
+    model: Model, target: NDArray[Any], rows_N: NDArray[np.int64]
 ) -> tuple[int, int, float]:
-    """Row number, column and value of the outside label with the smallest row number."""
-    places_N, columns_N = np.nonzero(model.target_domain.outside(target_NK))
-    first = int(rows_N[places_N].argmin())  # Of its row the first column: they come in order.
-    place, column = int(places_N[first]), int(columns_N[first])
-    return int(rows_N[place]), column, float(target_NK[place, column])
+    """Row number, place and value of the outside label with the smallest row number.
+
+    Targets are numbers ``[N, *target_shape]``; a place is one of ``[K]``, all axes laid flat.
+    """
+    target_NK = target.reshape(len(target), -1)
+    at_M, places_M = np.nonzero(model.target_domain.outside(target_NK))
+    first = int(rows_N[at_M].argmin())  # Of its row the first place: they come in order.
+    at, place = int(at_M[first]), int(places_M[first])
+    return int(rows_N[at]), place, float(target_NK[at, place])
 
 
 def _reason(model: Model, value: float) -> str:
@@ -314,6 +330,7 @@ def _reason(model: Model, value: float) -> str:
     )
 
 
-def _error(manifest: Manifest, row: int, column: int, reason: str) -> DataError:
+def _error(manifest: Manifest, row: int, place: int, reason: str) -> DataError:
     name, row_in_source = manifest.locate(row)
-    return DataError(name, f"column {manifest.labels[column]!r}, row {row_in_source}: {reason}")
+    column = manifest.target_names[place]
+    return DataError(name, f"column {column!r}, row {row_in_source}: {reason}")

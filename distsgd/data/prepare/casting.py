@@ -1,6 +1,6 @@
 """Numbers of the raw rows in the type of the prepared ones; what does not fit it is named.
 
-Letters: N rows of a piece, I features, K label columns.
+Letters: N rows of a piece, I features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cast_piece(
     x_NI = _cast_numbers(piece.x_NI, dtype, piece.first_row, rows, rows.schema.feature_names)
     target = piece.target
     if target is not None and target.dtype != np.int64:
-        target = _cast_numbers(target, dtype, piece.first_row, rows, rows.schema.label)
+        target = _cast_numbers(target, dtype, piece.first_row, rows, rows.schema.label_names)
     return x_NI, target
 
 

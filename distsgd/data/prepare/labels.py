@@ -18,6 +18,8 @@ from distsgd.data.options import ClassName, LabelKind, PrepareOptions
 from distsgd.data.sources.source import TableSource
 from distsgd.data.tables import (
     described,
+    foreign_extension,
+    is_list,
     is_text,
     kind_of,
     plain_type,
@@ -168,7 +170,8 @@ def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOpti
         columns = ", ".join(options.label)
         reason = (
             f"{len(kinds)} label columns ({columns}) cannot be one class; name one label column (of"
-            " one-hot columns make one by argmax)"
+            " one-hot columns make one by argmax; of a class at each of several places one column"
+            " of lists, or of arrays y with target_shape)"
         )
         raise DataError(path, reason)
     discrete = is_text(kinds[0]) or pa.types.is_boolean(kinds[0]) or pa.types.is_integer(kinds[0])
@@ -182,22 +185,35 @@ def resolve_label_kind(path: str, kinds: list[pa.DataType], options: PrepareOpti
 
 
 def label_type(sources: Sequence[TableSource], column: str) -> pa.DataType:
-    """One type for a label column over all sources; DataError where some have text and some not."""
+    """One type for a label column, or the values of its lists, over all sources.
+
+    Raises:
+        DataError: Some have text and some not, or lists; or it is no label.
+    """
     types: list[pa.DataType] = []
-    kinds: list[str] = []
+    first: tuple[str, pa.DataType] | None = None
     for source in sources:
         field = source.schema.field(column)
-        kind = kind_of(field)
-        if kind not in {"number", "text"}:
-            rule = "must be text, booleans, integers or numbers; write it so, or name another one"
-            raise DataError(source.name, f"label column {column!r} has {described(field)}; {rule}")
-        if kinds and kind != kinds[0]:
-            reason = f"has type {plain_type(field.type)}, but {types[0]} in {sources[0].name}"
-            rule = "make them all text or all numbers"
+        kind, type_ = kind_of(field), plain_type(field.type)
+        if kind not in {"number", "text", "list"}:
+            raise DataError(source.name, f"label column {column!r} {_no_label(field)}")
+        first = first or (kind, type_)
+        if kind != first[0]:
+            reason = f"has type {type_}, but {first[1]} in {sources[0].name}"
+            is_about_text = "list" not in {kind, first[0]}
+            rule = "make them all text or all numbers" if is_about_text else "make them equal"
             raise DataError(source.name, f"column {column!r} {reason}; {rule}")
-        kinds.append(kind)
-        types.append(plain_type(field.type))
+        types.append(plain_type(type_.value_type) if kind == "list" else type_)
     return unified(types)
+
+
+def _no_label(field: pa.Field) -> str:
+    kind = plain_type(field.type)
+    if is_list(kind) and is_text(kind.value_type) and foreign_extension(field) is None:
+        rule = "must be lists of integers or numbers; number the texts, as a vocabulary does"
+        return f"has lists of text; {rule}"
+    rule = "must be text, booleans, integers, numbers, or lists of integers or numbers"
+    return f"has {described(field)}; {rule}; write it so, or name another one"
 
 
 def check_number_label(path: str, column: str, kind: pa.DataType) -> None:

@@ -3,18 +3,18 @@
 The first pass checks and splits rows and takes statistics; the second standardises and writes. A
 stratified split reads the labels before, since it needs to know the rows of each class. Everything
 is cut at fixed row numbers (`columns`), so that the bits do not depend on files and row groups.
-Letters: N rows of a piece, I features, K label columns.
+Letters: N rows of a piece, I features.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from distsgd.base.files import atomic_directory, write_new_file
@@ -34,12 +34,21 @@ from distsgd.data.options import LabelKind, PrepareOptions, validate_options
 from distsgd.data.prepare.casting import cast_piece, squared_norms
 from distsgd.data.prepare.columns import RawRows
 from distsgd.data.prepare.csv_types import as_trained, typed_sources
+from distsgd.data.prepare.integers import IntegerFeatures
 from distsgd.data.prepare.labels import Vocabulary, resolve_label_kind, sort_classes
 from distsgd.data.prepare.schema import (
     TableSchema,
+    like_training,
     resolve_schema,
+    target_shape,
 )
-from distsgd.data.prepare.split import ClassNames, Split, simple_split, stratified_split
+from distsgd.data.prepare.split import (
+    ClassNames,
+    HeldOutClasses,
+    Split,
+    simple_split,
+    stratified_split,
+)
 from distsgd.data.shards import RowFormat, ShardWriter
 from distsgd.data.sources.formats import (
     SourceSpec,
@@ -57,7 +66,7 @@ from distsgd.errors import DataError
 __all__ = ["PrepareOptions", "Progress", "prepare", "read_features"]
 
 Progress = Callable[[str, int, int | None], None]
-# From targets to row, column and reason of the first that cannot be used; None where all can.
+# From targets to row, place in it and reason of the first that cannot be used; None where all can.
 LabelProblem = Callable[[NDArray[Any]], tuple[int, int, str] | None]
 Say = Callable[[str], None]
 
@@ -67,7 +76,7 @@ class _FirstPass:
     """What reading everything once has told."""
 
     statistics: Statistics
-    class_names: tuple[str | int | bool, ...]
+    class_names: ClassNames
     train_rows: int
     test_rows: int
 
@@ -137,7 +146,7 @@ def write_data_set(
         split, class_names = stratified_split(rows, options, on_progress)
     else:
         split, class_names = simple_split(rows, train_source_rows, options), ()
-    first = _first_pass(rows, split, _vocabulary(kind, class_names), on_progress)
+    first = _first_pass(rows, split, _vocabulary(kind, class_names), options, on_progress)
     manifest = _without_shards(opened, options, schema, kind, first)
     with atomic_directory(out) as directory:
         writer = ShardWriter(
@@ -176,8 +185,8 @@ def read_features(
         cache: Where files on object storage are fetched to.
 
     Yields:
-        Features ``[N, I]``, target (class indices int64 ``[N]``, numbers ``[N, K]``, or None) and
-        the number of the first row, over all sources. The arrays are the caller's.
+        Features ``[N, I]``, target (class indices int64 or numbers, ``[N, *target_shape]``; or
+        None) and the number of the first row, over all sources. The arrays are the caller's.
 
     Raises DataError for rows that cannot be used, and for a class that training did not know.
     """
@@ -194,16 +203,22 @@ def read_features(
     wanted = labels == "required" or (labels == "optional" and has_labels)
     schema = TableSchema(manifest.columns, manifest.list_width, manifest.labels if wanted else ())
     opened = as_trained(opened, labels=schema.label, label_kind=manifest.label_kind)
-    rows = RawRows(opened, schema)
+    rows = RawRows(opened, like_training(schema, filled, math.prod(manifest.target_shape)))
+    integers, num_levels = IntegerFeatures(rows, manifest.dtype), manifest.num_levels
     vocabulary = _vocabulary(manifest.label_kind, manifest.class_names)
     shift_I, scale_I = manifest.shift, manifest.scale
     for piece in rows.pieces(vocabulary):
+        if num_levels is not None:
+            integers.check(piece)
+            integers.check_known(piece, num_levels)
         standardise_inplace(piece.x_NI, shift_I, scale_I)
         x_NI, target = cast_piece(piece, rows, manifest.dtype)
         found = label_problem(target) if label_problem and target is not None else None
         if found is not None:
-            row, column, reason = found
-            raise rows.error(piece.first_row + row, manifest.labels[column], reason)
+            row, place, reason = found
+            raise rows.error(piece.first_row + row, rows.schema.label_names[place], reason)
+        if target is not None:
+            target = target.reshape(-1, *manifest.target_shape)
         yield x_NI, target, piece.first_row
 
 
@@ -237,9 +252,10 @@ def _resolve(opened: list[TableSource], options: PrepareOptions) -> tuple[TableS
     )
     assert schema.types is not None
     kind = resolve_label_kind(opened[0].name, list(schema.types), options)
-    if options.stratify and kind != "class":
-        reason = f"label column {schema.label[0]!r} holds numbers, and only classes can be"
-        raise DataError(opened[0].name, f"{reason} stratified; set stratify = false")
+    if options.stratify and (kind != "class" or schema.label_shape is not None):
+        what = "numbers, and only classes" if kind != "class" else "lists, and only single classes"
+        reason = f"label column {schema.label[0]!r} holds {what} can be stratified"
+        raise DataError(opened[0].name, f"{reason}; set stratify = false")
     return schema, kind
 
 
@@ -260,6 +276,7 @@ def _without_shards(
         list_width=schema.list_width,
         labels=schema.label,
         label_kind=kind,
+        target_shape=target_shape(opened[0].name, schema, kind, options.target_shape),
         class_names=first.class_names,
         dtype=options.dtype,
         standardise=options.standardise,
@@ -272,28 +289,33 @@ def _without_shards(
         sources=tuple(SourceEntry(s.name, s.num_bytes, s.num_rows) for s in opened),
         left_out=schema.left_out,
         csv=options.csv,
+        feature_kind=options.feature_kind,
     )
 
 
 def _first_pass(
-    rows: RawRows, split: Split, vocabulary: Vocabulary | None, progress: Progress
+    rows: RawRows,
+    split: Split,
+    vocabulary: Vocabulary | None,
+    options: PrepareOptions,
+    progress: Progress,
 ) -> _FirstPass:
     split_pass = split.begin()
+    are_integers = options.feature_kind == "integer"
+    integers = IntegerFeatures(rows, options.dtype) if are_integers else None
     statistics = RunningStatistics(rows.schema.num_features)
-    in_training: set[int] = set()
-    first_test_row: dict[int, int] = {}
+    held_out = HeldOutClasses()
     done = 0
     for piece in rows.pieces(vocabulary):
         count = len(piece.x_NI)
         test_N = split_pass.is_test(piece.target, count)
         all_train = not test_N.any()
         statistics.add(piece.x_NI if all_train else piece.x_NI[~test_N])
+        if integers is not None:
+            integers.check(piece)
+            integers.see_held_out(piece, test_N)
         if vocabulary is not None and piece.target is not None:
-            in_training.update(np.unique(piece.target[~test_N]).tolist())
-            codes, at = np.unique(piece.target[test_N], return_index=True)
-            numbers = np.flatnonzero(test_N)[at] + piece.first_row
-            for code, row in zip(codes.tolist(), numbers.tolist(), strict=True):
-                first_test_row.setdefault(code, row)
+            held_out.see(piece, test_N)
         done += count
         progress("reading", done, rows.num_rows)
     if done != rows.num_rows:
@@ -301,15 +323,12 @@ def _first_pass(
         raise DataError(rows.locate(0)[0], reason)
     if statistics.num_rows == 0:
         raise DataError(rows.locate(0)[0], "has no rows to train on; give files with some")
+    found = statistics.result()
+    if integers is not None:
+        integers.check_held_out(found)
     names = vocabulary.names if vocabulary else ()
-    for code, row in sorted(first_test_row.items(), key=lambda item: item[1]):
-        if code not in in_training:
-            way_out = "give it training rows, or hold out by class (stratify = true)"
-            reason = f"class {names[code]!r} is in held-out rows only; {way_out}"
-            raise rows.error(row, rows.schema.label[0], reason)
-    return _FirstPass(
-        statistics.result(), sort_classes(names), statistics.num_rows, done - statistics.num_rows
-    )
+    held_out.check(rows, names)
+    return _FirstPass(found, sort_classes(names), statistics.num_rows, done - statistics.num_rows)
 
 
 def _second_pass(

@@ -2,7 +2,7 @@
 
 A split is made of row numbers, and statistics in another reading than the rows are written in. A
 file that changes meanwhile is seen by its size and time; a source of one's own by what it gives.
-Letters: N rows of a piece, I features, K label columns.
+Letters: N rows of a piece, I features.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Reading:
         return {what: it.hexdigest() for what, it in (found | {"labels": self._labels}).items()}
 
 
-def _by_name(class_N: NDArray[Any], names: Sequence[ClassName]) -> NDArray[np.uint64]:
+def _by_name(classes: NDArray[Any], names: Sequence[ClassName]) -> NDArray[np.uint64]:
     """A number for each class that its name alone decides."""
-    codes, places_N = np.unique(class_N, return_inverse=True)
+    codes, places = np.unique(classes, return_inverse=True)
     digests = b"".join(blake3(repr(names[code]).encode()).digest(8) for code in codes.tolist())
-    return np.frombuffer(digests, np.uint64)[places_N]
+    return np.frombuffer(digests, np.uint64)[places]

@@ -1,24 +1,28 @@
-"""Which columns are features and which labels: decided over all sources of a data set.
+"""Which columns are features and which labels, and what they hold: decided over all sources.
 
-A source without rows decides nothing and hinders nothing: its types are those of nothing. An index
-of a data frame is written into files among the columns. It numbers the rows: a network that sees it
-learns the order of the file. So it is no feature, unless it is named.
+A source without rows decides nothing and hinders nothing: its types are those of nothing. Which
+columns the options mean is found by `feature_columns`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import translate
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
 
 import pyarrow as pa
 
-from distsgd.data.manifest import names_of_features
+from distsgd.data.manifest import MAX_FEATURES, names_of_features, usual_target_shape
+from distsgd.data.options import LabelKind
+from distsgd.data.prepare.feature_columns import (
+    Features,
+    check_known,
+    choose_features,
+    excluded_columns,
+    index_columns,
+)
 from distsgd.data.prepare.labels import label_type
 from distsgd.data.sources.csv_cells import no_number
 from distsgd.data.sources.formats import check_same_columns, with_rows
@@ -30,145 +34,9 @@ from distsgd.data.tables import (
     is_list,
     kind_of,
     plain_type,
-    tensor_order,
 )
-from distsgd.errors import DataError, did_you_mean
-
-Features = Literal["rest"] | tuple[str, ...]
-
-_MAGIC = re.compile(r"[*?\[]")
-# What pandas and Dask call an index without a name, and pandas, as `csv_text`, the columns of a CSV
-# file that have none: to_csv writes an index in front of the columns, under no name.
-_INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
-_UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?(\.\d+)*)?")
-_MOST_NAMES = 20
-
-
-def index_columns(schema: pa.Schema) -> frozenset[str]:
-    """Columns that hold the index of a data frame.
-
-    Those that the frame's own metadata names (`index_columns` of pandas' metadata in the schema),
-    those of a name that only an index has, and columns without a name in front of all others.
-
-    >>> sorted(index_columns(pa.schema([("Unnamed: 0", pa.int64()), ("a", pa.int64())])))
-    ['Unnamed: 0']
-    """
-    names = schema.names
-    found = {name for name in names if _INDEX.fullmatch(name)}
-    for name in names:
-        if not _UNNAMED.fullmatch(name):
-            break
-        found.add(name)
-    return frozenset(found.union(_index_by_metadata(schema)).intersection(names))
-
-
-def choose_features(
-    names: Sequence[str],
-    *,
-    label: Collection[str],
-    index: Collection[str],
-    features: Features,
-    excluded: Collection[str],
-    where: str,
-) -> tuple[str, ...]:
-    """The feature columns that the options mean, among the columns of a source.
-
-    Args:
-        names: Columns of the source, in order.
-        label: Label columns.
-        index: Index columns; only a name that is spelt out takes one of them.
-        features: ``"rest"``, or names and patterns (``*``, ``?``, ``[abc]``), in order; what a
-            pattern matches comes in the order of the source, and nothing comes twice.
-        excluded: Columns that are no features.
-        where: Name of the source.
-
-    Raises:
-        DataError: A name or pattern stands for no column.
-    """
-    known, no_feature = set(names), {*label, *index}
-    free = [name for name in names if name not in no_feature]
-    if features == "rest":
-        chosen: Iterable[str] = free
-    else:
-        lists = ([item] if item in known else _matches(item, free) for item in features)
-        chosen = dict.fromkeys(name for found in lists for name in found)
-        check_known(features, names, where=where, role="feature", found=chosen)
-    return tuple(name for name in chosen if name not in excluded)
-
-
-def excluded_columns(exclude: Sequence[str], names: Sequence[str], *, where: str) -> frozenset[str]:
-    """The columns that names and patterns mean; DataError for one that means none."""
-    known = set(names)
-    lists = ([item] if item in known else _matches(item, names) for item in exclude)
-    found = frozenset(name for some in lists for name in some)
-    check_known(exclude, names, where=where, role="excluded", found=found)
-    return found
-
-
-def selects(columns: tuple[str, ...], features: Features, exclude: Sequence[str]) -> bool:
-    """Whether the options mean just these features, of themselves, in this order.
-
-    >>> selects(("c1", "c2"), ("c*",), ()), selects(("c1", "c2"), "rest", ("c2",))
-    (True, False)
-    """
-    excluded = {name for item in exclude for name in (item, *_matches(item, columns))}
-    try:
-        chosen = choose_features(
-            columns, label=(), index=(), features=features, excluded=excluded, where=""
-        )
-    except DataError:
-        return False
-    return chosen == columns
-
-
-def check_known(
-    wanted: Iterable[str],
-    names: Sequence[str],
-    *,
-    where: str,
-    role: str,
-    found: Collection[str] = (),
-) -> None:
-    """Raise DataError, with near names, for the first name or pattern that stands for no column.
-
-    Args:
-        wanted: What the user typed.
-        names: Columns of the source.
-        where: Name of the source.
-        role: What a message calls such a column.
-        found: Columns that the patterns among `wanted` may match.
-    """
-    known = set(names)
-    for name in wanted:
-        if name not in known and not _matches(name, found):
-            what = "that matches " if _MAGIC.search(name) else ""
-            reason = f"has no {role} column {what}{name!r}{did_you_mean(name, names)}"
-            raise DataError(where, f"{reason}; its columns are: {_shown(names)}")
-
-
-def _matches(pattern: str, names: Iterable[str]) -> list[str]:
-    if not _MAGIC.search(pattern):
-        return []
-    match = re.compile(translate(pattern)).match
-    return [name for name in names if match(name)]
-
-
-def _index_by_metadata(schema: pa.Schema) -> set[str]:
-    """What pandas' metadata call the index; a range that needs no column is no name in them."""
-    raw = (schema.metadata or {}).get(b"pandas", b"{}")
-    try:
-        metadata: Any = json.loads(raw)
-    except (ValueError, RecursionError):
-        return set()
-    named = metadata.get("index_columns") if isinstance(metadata, dict) else None
-    return {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-
-
-MAX_FEATURES = 1 << 20
+from distsgd.data.tensors import tensor_order, tensor_shape
+from distsgd.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +47,10 @@ class TableSchema:
         columns: Feature columns, in order; one when it is a list column.
         list_width: Length of the lists of a list column; None for columns of numbers.
         label: Label columns, in order; empty when labels are not read.
-        types: Arrow types of the labels, one over all sources; None where nobody asked.
+        types: Arrow types of the labels, or of their lists' values, one over all sources; None
+            where nobody asked.
         left_out: Columns that are no features because they are the index of a data frame.
+        label_shape: Axes of a list of labels; None for labels of one value.
     """
 
     columns: tuple[str, ...]
@@ -188,6 +58,27 @@ class TableSchema:
     label: tuple[str, ...]
     types: tuple[pa.DataType, ...] | None = None
     left_out: tuple[str, ...] = ()
+    label_shape: tuple[int, ...] | None = None
+
+    @property
+    def label_width(self) -> int | None:
+        """Length of the lists of a list label; None for labels of one value."""
+        return None if self.label_shape is None else math.prod(self.label_shape)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether features or labels are lists."""
+        return self.list_width is not None or self.label_shape is not None
+
+    @property
+    def num_labels(self) -> int:
+        """Classes or numbers that a row has to be predicted."""
+        return len(self.label) if self.label_width is None else self.label_width
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Name of each of them: see `names_of_features`."""
+        return names_of_features(self.label, self.label_width)
 
     @property
     def num_features(self) -> int:
@@ -228,14 +119,81 @@ def resolve_schema(
     unused = index.difference(columns)
     left_out = tuple(name for name in with_index if name in unused)
     _check_choice(first, columns, label, left_out)
-    schema = TableSchema(columns, None, label, left_out=left_out)
+    width = None
     if len(columns) == 1 and kind_of(first.schema.field(columns[0])) == "list":
-        schema = TableSchema(columns, _list_width(first, columns[0]), label, left_out=left_out)
-    if not 1 <= schema.num_features <= MAX_FEATURES:
-        rule = f"must be 1 to {MAX_FEATURES}; choose other feature columns"
-        raise DataError(first.name, f"has {schema.num_features} features; {rule}")
-    types = check_schema(filled, schema)
-    return TableSchema(columns, schema.list_width, label, types, left_out)
+        width = _list_width(first, columns[0], "feature")
+    schema = TableSchema(columns, width, label, None, left_out, label_shape(filled, label))
+    counts = {"feature": schema.num_features} | ({"label": schema.num_labels} if label else {})
+    for role, found in counts.items():
+        if not 1 <= found <= MAX_FEATURES:
+            rule = f"must be 1 to {MAX_FEATURES}; choose other {role} columns"
+            raise DataError(first.name, f"has {found} {role}s; {rule}")
+    return replace(schema, types=check_schema(filled, schema))
+
+
+def label_shape(sources: Sequence[TableSource], label: Sequence[str]) -> tuple[int, ...] | None:
+    """The axes of the lists of a label column; None for labels of one value.
+
+    Those of the tensors that the column says it holds, else one, as long as the first row's list.
+
+    Args:
+        sources: Those with rows, of which the first decides.
+        label: The label columns.
+
+    Raises:
+        DataError: A list is not the only label column, or the first one is null.
+    """
+    first = sources[0]
+    lists = [column for column in label if kind_of(first.schema.field(column)) == "list"]
+    if not lists:
+        return None
+    if len(label) > 1:
+        reason = f"label column {lists[0]!r} is a list among other label columns; name it alone"
+        raise DataError(first.name, reason)
+    width = _list_width(first, lists[0], "label")
+    shape = tensor_shape(first.schema.field(lists[0]))
+    return shape if shape is not None and math.prod(shape) == width else (width,)
+
+
+def target_shape(
+    where: str, schema: TableSchema, kind: LabelKind, asked: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """The axes of a row's target: those that are asked for, else those of the label columns.
+
+    Raises DataError, at the source `where`, where those that are asked for are of another number.
+    """
+    if asked is None:
+        usual = usual_target_shape(kind, len(schema.label))
+        return usual if schema.label_shape is None else schema.label_shape
+    if math.prod(asked) != schema.num_labels:
+        what = "lists of " if schema.label_shape is not None else ""
+        reason = (
+            f"target_shape is {list(asked)}, axes of {math.prod(asked)} values, but label "
+            f"{', '.join(schema.label)} has {what}{schema.num_labels} a row; must be axes of so "
+            "many (set [data] target_shape, or remove it)"
+        )
+        raise DataError(where, reason)
+    return tuple(int(size) for size in asked)
+
+
+def like_training(
+    schema: TableSchema, sources: Sequence[TableSource], num_labels: int
+) -> TableSchema:
+    """The schema of new rows, whose labels, if any, must be as many a row as in training.
+
+    Raises DataError where they are not; `sources` are those with rows.
+    """
+    if not schema.label:
+        return schema
+    first = sources[0]
+    check_known(schema.label, first.schema.names, where=first.name, role="label")
+    found = replace(schema, label_shape=label_shape(sources, schema.label))
+    if found.num_labels != num_labels:
+        has = f"lists of {found.num_labels}" if found.label_shape is not None else "one value"
+        must = f"lists of {num_labels}" if num_labels > 1 else "one value"
+        reason = f"label column {schema.label[0]!r} has {has} a row; must have {must}"
+        raise DataError(first.name, f"{reason}, as in training")
+    return found
 
 
 def check_schema(sources: Sequence[TableSource], schema: TableSchema) -> tuple[pa.DataType, ...]:
@@ -253,6 +211,8 @@ def check_schema(sources: Sequence[TableSource], schema: TableSchema) -> tuple[p
         _check_features(source, schema)
     if schema.list_width is not None:
         _check_same_tensors(filled, schema.columns[0])
+    if schema.label_shape is not None:
+        _check_same_tensors(filled, schema.label[0])
     return tuple(label_type(filled, column) for column in schema.label)
 
 
@@ -327,7 +287,7 @@ def _check_same_tensors(sources: Sequence[TableSource], column: str) -> None:
             raise DataError(source.name, f"column {column!r} {reason}")
 
 
-def _list_width(source: TableSource, column: str) -> int:
+def _list_width(source: TableSource, column: str, role: str) -> int:
     kind = plain_type(source.schema.field(column).type)
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
@@ -336,6 +296,6 @@ def _list_width(source: TableSource, column: str) -> int:
         if batch.num_rows and values[0].is_valid:
             return len(values[0])
         if batch.num_rows:
-            reason = f"column {column!r}, row 0: null feature list; fill it in or remove the row"
+            reason = f"column {column!r}, row 0: null {role} list; fill it in or remove the row"
             raise DataError(source.name, reason)
     raise DataError(source.name, "has fewer rows than it says; write it again")

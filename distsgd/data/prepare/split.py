@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distsgd.base.random_keys import KeyedRows, Purpose, UInt64, permutation
 from distsgd.data.options import ClassName, PrepareOptions
-from distsgd.data.prepare.columns import RawRows
+from distsgd.data.prepare.columns import Piece, RawRows
 from distsgd.data.prepare.labels import Vocabulary, sort_classes
 from distsgd.errors import DataError
 
@@ -210,6 +210,36 @@ def _pieces(start: int, count: int) -> Iterator[Int64]:
 
 ClassNames = tuple[ClassName, ...]
 _SHOWN = 5
+
+
+class HeldOutClasses:
+    """Finds a class that only held-out rows have, of which nothing can be learned."""
+
+    def __init__(self) -> None:
+        self._in_training: set[int] = set()
+        self._first_test_row: dict[int, int] = {}
+
+    def see(self, piece: Piece, test_N: NDArray[np.bool_]) -> None:
+        """Take notice of the classes of a piece of rows, some of which are held out."""
+        assert piece.target is not None, "labels are read"
+        counts = np.bincount(piece.target[~test_N].ravel())
+        self._in_training.update(np.flatnonzero(counts).tolist())
+        of_tests = piece.target[test_N]
+        codes, at = np.unique(of_tests, return_index=True)
+        row_N = np.flatnonzero(test_N) + piece.first_row
+        rows = row_N[at * len(of_tests) // max(of_tests.size, 1)]
+        for code, row in zip(codes.tolist(), rows.tolist(), strict=True):
+            self._first_test_row.setdefault(code, row)
+
+    def check(self, rows: RawRows, names: ClassNames) -> None:
+        """Raise DataError for the first such class."""
+        for code, row in sorted(self._first_test_row.items(), key=lambda item: item[1]):
+            if code not in self._in_training:
+                way_out = "give it training rows, or hold out by class (stratify = true)"
+                if rows.schema.label_shape is not None:
+                    way_out = "give it training rows, or put a class that has some in its place"
+                reason = f"class {names[code]!r} is in held-out rows only; {way_out}"
+                raise rows.error(row, rows.schema.label[0], reason)
 
 
 def simple_split(rows: RawRows, train_source_rows: int, options: PrepareOptions) -> Split:

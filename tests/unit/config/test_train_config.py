@@ -279,3 +279,51 @@ def test_rule_of_ones_own_is_kept_by_name_with_its_options() -> None:
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     other = config.with_overrides(["optimizer.options.reach=0.25"])
     assert other.canonical() != config.canonical()
+
+
+def test_integers_are_not_standardised_unless_that_is_asked_for() -> None:
+    integers = TrainConfig.from_dict(least(data={"feature_kind": "integer"}))
+    assert integers.data.standardise == "none"
+    assert TrainConfig.from_dict(integers.to_dict()) == integers
+    assert integers.with_overrides(["data.feature_kind=number"]).data.standardise == "mean_std"
+    numbers = TrainConfig.from_dict(least())
+    assert numbers.data.standardise == "mean_std"
+    assert numbers.with_overrides(["data.feature_kind=integer"]).data.standardise == "none"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "way_out"),
+    [
+        (
+            {"feature_kind": "integer", "standardise": "min_max"},
+            'standardise is "min_max" with data.feature_kind "integer"; integers are kept as they',
+            '(remove standardise from [data], or set it to "none")',
+        ),
+        (
+            {"feature_kind": "whole"},
+            'feature_kind is "whole"; must be "number" or "integer"',
+            "(set [data] feature_kind)",
+        ),
+        (
+            {"input_shape": [28, 0]},
+            "input_shape is [28, 0]; must be a list of whole numbers, 1 or more, whose product is",
+            "(set [data] input_shape)",
+        ),
+        (
+            {"target_shape": []},
+            "target_shape is []; must be a list of whole numbers, 1 or more, whose product is",
+            "(set [data] target_shape)",
+        ),
+        (
+            {"target_shape": [2], "stratify": True, "test_fraction": 0.5},
+            "stratify is true with data.target_shape; a row of several labels is of no one class",
+            "(remove stratify from [data])",
+        ),
+    ],
+)
+def test_shapes_and_kinds_that_cannot_be_are_told(
+    data: dict[str, Any], problem: str, way_out: str
+) -> None:
+    (told,) = problems_of(least(data=data))
+    assert told.startswith(f"data.{problem}")
+    assert told.endswith(way_out)

@@ -44,6 +44,26 @@ def test_cached_keeps_options_and_versions_of_a_file_apart(tmp_path: Path, write
     assert entry(LABEL) != first
 
 
+def test_options_that_are_new_change_no_key_of_before() -> None:
+    before = {
+        "label": ("label",),
+        "features": "rest",
+        "exclude": (),
+        "label_kind": "auto",
+        "test_fraction": 0.0,
+        "stratify": False,
+        "test_sources": (),
+        "standardise": "none",
+        "dtype": "float32",
+        "split_seed": 0,
+        "shards": "auto",
+        "csv": {"separator": "auto", "encoding": "utf-8", "decimal": ".", "null_values": None},
+    }
+    assert LABEL.chosen == before
+    asked = PrepareOptions(label=("label",), feature_kind="integer", target_shape=(2,))
+    assert asked.chosen == before | {"feature_kind": "integer", "target_shape": (2,)}
+
+
 def test_cached_prepares_a_damaged_entry_again(tmp_path: Path, write: Write) -> None:
     path, said = write(COLUMNS), list[str]()
     entry = cached(path, options=LABEL, cache_dir=tmp_path / "c", on_message=said.append)

@@ -13,6 +13,9 @@ from distsgd.data.manifest import (
     MANIFEST_FILE,
     Manifest,
     RunningStatistics,
+    ShardEntry,
+    SourceEntry,
+    Statistics,
     standardise_inplace,
 )
 from distsgd.data.manifest_reader import read_manifest
@@ -106,6 +109,97 @@ def test_manifest_digest_does_not_depend_on_where_the_rows_came_from(prepared: P
         **{name: getattr(manifest, name) for name in manifest.__slots__} | {"sources": ()}
     )
     assert moved.with_digest().digest == manifest.digest
+
+
+def of_before(**given: Any) -> Manifest:
+    """A manifest as it could be before features had a kind and targets a shape."""
+    fields: dict[str, Any] = {
+        "columns": ("a", "b"),
+        "list_width": None,
+        "labels": ("y",),
+        "label_kind": "class",
+        "target_shape": (),
+        "class_names": (0, 1),
+        "dtype": "float32",
+        "standardise": "none",
+        "statistics": Statistics((0.5, 1.0), (0.5, 1.0), (0.0, 0.0), (1.0, 2.0)),
+        "split_seed": 0,
+        "test_fraction": 0.0,
+        "stratify": False,
+        "train_shards": (ShardEntry("train-00000.arrow", 4, 100, "0" * 64),),
+        "test_shards": (),
+        "sources": (SourceEntry("x", 1, 4),),
+    }
+    return Manifest(**fields | given).with_digest()
+
+
+OF_NUMBERS: dict[str, Any] = {
+    "labels": ("y", "z"),
+    "label_kind": "number",
+    "target_shape": (2,),
+    "class_names": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "digest"),
+    [
+        ({}, "1e8594bb8377935677dc673cf6ecb5cde1d9043ef288e748189f2f306eb2081b"),
+        (OF_NUMBERS, "978e134df24dd389088e8f289391655198058f2a3e06f84df7153bfd513ab38f"),
+    ],
+)
+def test_data_sets_keep_the_digest_and_the_file_that_they_had(
+    tmp_path: Path, given: dict[str, Any], digest: str
+) -> None:
+    manifest = of_before(**given)
+    assert manifest.digest == digest
+    assert not {"feature_kind", "target_shape"} & json.loads(manifest.to_json()).keys()
+    (tmp_path / MANIFEST_FILE).write_text(manifest.to_json())
+    assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"feature_kind": "integer"},
+        {"target_shape": (3,)},
+        {"target_shape": (1,)},
+        OF_NUMBERS | {"target_shape": (2, 1)},
+        OF_NUMBERS | {"labels": ("y",)},
+    ],
+)
+def test_what_is_new_in_a_data_set_is_in_its_digest(tmp_path: Path, given: dict[str, Any]) -> None:
+    manifest = of_before(**given)
+    assert manifest.digest not in {of_before().digest, of_before(**OF_NUMBERS).digest}
+    (tmp_path / MANIFEST_FILE).write_text(manifest.to_json())
+    assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target_shape": (0,)}, "target_shape is [0]; must be a list of whole numbers of at leas"),
+        ({"target_shape": (True,)}, "target_shape is [True]; must be a list of whole numbers of"),
+        ({"target_shape": (2**11, 2**11)}, "must be axes of the 1 labels, or of one list"),
+        (OF_NUMBERS | {"target_shape": (3,)}, "must be axes of the 2 labels, or of one list"),
+        ({"feature_kind": "text"}, "feature_kind is 'text'; must be one of number, integer"),
+        ({"feature_kind": "integer", "standardise": "min_max"}, 'must be "none" for integers'),
+        (
+            {
+                "feature_kind": "integer",
+                "statistics": Statistics((1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (1.0, 2.5)),
+            },
+            "must be those of integers from 0 on",
+        ),
+    ],
+)
+def test_new_values_are_not_trusted_either(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(of_before(**given).to_json())
+    with pytest.raises(ShardError) as caught:
+        read_manifest(tmp_path)
+    assert message in str(caught.value)
 
 
 @given(cuts=st.lists(st.integers(0, 200), max_size=5), offset=st.sampled_from([0.0, 1e9]))

@@ -180,6 +180,7 @@ def test_prepare_refuses_options_of_any_other_type(
         "test_sources": [[]],
         "test_fraction": [],
         "shards": [],
+        "target_shape": [None, (1,)],
     }
     if value in takes.get(field, []):
         return

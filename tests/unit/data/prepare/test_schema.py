@@ -16,8 +16,8 @@ from distsgd.data.check import check
 from distsgd.data.manifest import Manifest
 from distsgd.data.manifest_reader import read_manifest
 from distsgd.data.options import PrepareOptions
+from distsgd.data.prepare.feature_columns import index_columns
 from distsgd.data.prepare.prepare import prepare, read_features
-from distsgd.data.prepare.schema import index_columns
 from distsgd.data.tables import table_source
 from distsgd.errors import DataError
 
