@@ -105,7 +105,8 @@ def input_gradients(run: Path, data: Path, *, first: int, last: int) -> InputGra
     saved = Run.open(run)
     x_NI, target = labelled_rows(saved, data, first, last)
     names = saved.manifest.class_names
-    labels = tuple(str(names[k]) for k in target) if names else ()
+    classes_NK = target.reshape(len(target), -1).tolist()
+    labels = tuple(" ".join(str(names[k]) for k in row) for row in classes_NK) if names else ()
     loss = _MeanLoss(saved, x_NI, as_target(saved, target))
     with one_blas_thread():
         gradients_NI = loss.by_input(saved.weights_P)
@@ -232,7 +233,7 @@ def labelled_rows(saved: Run, data: Path, first: int, last: int) -> tuple[Array,
         last: The row after the last.
 
     Returns:
-        Features ``[N, I]`` of the run's dtype, and targets: classes ``[N]``, or numbers ``[N, K]``.
+        Features ``[N, I]`` of the run's dtype, and targets ``[N, *target_shape]``.
 
     Raises:
         DataError: A row cannot be used, or none of these exists.
@@ -258,10 +259,7 @@ def _loss_on_training_rows(saved: Run, data: DataPlace) -> _MeanLoss:
     count = min(rows.num_rows, LOSS_ROWS)
     dtype = np.dtype(saved.config.train.dtype)
     x_NI = np.empty((count, manifest.num_features), dtype)
-    is_class = manifest.label_kind == "class"
-    target = (
-        np.empty(count, np.int64) if is_class else np.empty((count, manifest.num_targets), dtype)
-    )
+    target = manifest.empty_targets(count)
     rows.gather_range_inplace(0, count, x_NI=x_NI, target=target, squared_norms_N=None)
     return _MeanLoss(saved, x_NI, as_target(saved, target))
 

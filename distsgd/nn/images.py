@@ -99,5 +99,5 @@ def _check_image(layer: str, input_shape: Shape) -> None:
     if len(input_shape) != 3:
         raise ModelError(
             f"a {layer} layer got samples of shape {input_shape}; must be rows x columns x "
-            "channels (put a reshape layer before it)"
+            "channels (put a reshape layer before it, or set [data] input_shape)"
         )

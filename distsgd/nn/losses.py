@@ -254,12 +254,15 @@ def _option_names(kind: type[losses.SampleLoss]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name == "reduction"))
 
 
-def num_correct(outputs_NO: Array, target: Array) -> int:
-    """Rows whose largest output is their class.
+def num_correct(outputs: Array, target: Array) -> int:
+    """Places whose largest output is their class; a row has one, or as many as its target's axes.
 
     Args:
-        outputs_NO: ``[N, O]``.
-        target: Class numbers ``[N]``, or one-hot rows ``[N, O]``.
+        outputs: ``[N, *target_shape, C]``; ``[N, C]`` for one class a row.
+        target: Class numbers ``[N, *target_shape]``, or the same one-hot, of the outputs' shape.
+
+    >>> num_correct(np.array([[[0.1, 0.9], [0.8, 0.2]]]), np.array([[1, 1]]))
+    1
     """
-    classes_N = target if target.ndim == 1 else target.argmax(axis=1)
-    return int(np.count_nonzero(outputs_NO.argmax(axis=1) == classes_N))
+    classes = target if target.ndim < outputs.ndim else target.argmax(axis=-1)
+    return int(np.count_nonzero(outputs.argmax(axis=-1) == classes))

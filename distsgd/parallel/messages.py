@@ -18,7 +18,7 @@ class Sums(NamedTuple):
 
     num_samples: int
     loss_sum: float
-    correct: int = 0  # Samples whose largest output is their class; counted in evaluations only.
+    correct: int = 0  # Places whose largest output is their class; counted in evaluations only.
     squared_norm_sum: float = 0.0  # Of the per-sample gradients; 0 when they are not asked for.
     squared_norm_max: float = 0.0
 

@@ -291,7 +291,7 @@ class BlockWorker(ABC):
         self.data.train.will_need(rows)
 
     def _num_correct(self, outputs_NO: Array | None, target: Array) -> int:
-        """Samples whose largest output is their class; 0 where the labels are no classes."""
+        """Places whose largest output is their class; 0 where the labels are no classes."""
         if not self.spec.has_classes:
             return 0
         if outputs_NO is None:

@@ -1,6 +1,6 @@
 """What a run says of rows: loss and accuracy of held-out or new ones, predictions of new ones.
 
-In this process, without Ray. Legend: N rows, O outputs, K label columns, C classes.
+In this process, without Ray. Legend: N rows, O outputs, K numbers or classes of a label, C classes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.files import staging_path
 from distsgd.base.settings import path_argument
 from distsgd.data.node_cache import DataPlace
+from distsgd.data.tables import lists_array
 from distsgd.errors import DataError, DiskError, ModelError
 from distsgd.nn.losses import num_correct
 from distsgd.parallel.messages import RequestKind
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Mean loss over `rows` rows; `test_accuracy` is None where the labels are no classes."""
+    """Mean loss over `rows` rows; `test_accuracy` is None where the labels are no classes.
+
+    Of rows with several classes it is the share of all of them that are right.
+    """
 
     test_loss: float
     test_accuracy: float | None
@@ -69,8 +73,15 @@ def evaluate_held_out(saved: Run, data: DataPlace) -> Evaluation:
         np.copyto(pool.weights, saved.weights_P)
         partition = spec.sampler.blocking.evaluation(saved.manifest.test_rows)
         sums = pool.gather(Work(RequestKind.EVALUATE, 0, partition)).sums
-    accuracy = sums.correct / sums.num_samples if saved.manifest.label_kind == "class" else None
+    accuracy = _accuracy(saved, sums.correct, sums.num_samples)
     return Evaluation(sums.loss_sum / sums.num_samples, accuracy, sums.num_samples)
+
+
+def _accuracy(saved: Run, correct: int, num_rows: int) -> float | None:
+    manifest = saved.manifest
+    if manifest.label_kind != "class":
+        return None
+    return correct / (num_rows * math.prod(manifest.target_shape))
 
 
 def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
@@ -94,12 +105,11 @@ def evaluate_rows(saved: Run, rows: NewRows) -> Evaluation:
                 if is_class:
                     correct += num_correct(bound.outputs_NO, labels)
             num_rows += len(x_NI)
-    accuracy = correct / num_rows if is_class else None
-    return Evaluation(math.fsum(losses) / num_rows, accuracy, num_rows)
+    return Evaluation(math.fsum(losses) / num_rows, _accuracy(saved, correct, num_rows), num_rows)
 
 
 def as_target(saved: Run, target: Array) -> Array:
-    """Targets as the loss takes them: classes ``[N]`` as ``[N, O]`` where it wants numbers."""
+    """Targets as the loss takes them: classes one-hot, with an axis more, for one of numbers."""
     if saved.model.target_kind == "number" and saved.manifest.label_kind == "class":
         ones: Array = np.eye(saved.manifest.num_targets, dtype=saved.config.train.dtype)[target]
         return ones
@@ -121,18 +131,20 @@ def outputs_of(saved: Run, rows: NewRows) -> Array:
         return np.concatenate(list(_outputs(saved, rows)))
 
 
-def labels_of(saved: Run, outputs_NO: Array) -> Array:
-    """The class of each row, as it was named, ``[N]``; numbers ``[N]``, or ``[N, K]`` of several.
+def labels_of(saved: Run, outputs: Array) -> Array:
+    """The label of each row: classes, as they were named, or numbers, ``[N, *target_shape]``.
+
+    Of one class or number a row ``[N]``.
 
     Args:
         saved: The run.
-        outputs_NO: Of its network.
+        outputs: Of its network, ``[N, *target_shape]``, of classes with C as one more axis.
     """
     manifest = saved.manifest
     if manifest.label_kind == "class":
-        of_each: Array = np.array(manifest.class_names)[outputs_NO.argmax(axis=1)]
+        of_each: Array = np.array(manifest.class_names)[outputs.argmax(axis=-1)]
         return of_each
-    return outputs_NO[:, 0] if outputs_NO.shape[1] == 1 else outputs_NO
+    return outputs[:, 0] if manifest.target_shape == (1,) else outputs
 
 
 def check_probabilities(saved: Run) -> None:
@@ -157,8 +169,8 @@ def write_predictions(saved: Run, rows: NewRows, out: Path | str) -> int:
     writer: pq.ParquetWriter | None = None
     try:
         with one_blas_thread():
-            for outputs_NO in _outputs(saved, rows):
-                table = _table(saved, outputs_NO)
+            for outputs in _outputs(saved, rows):
+                table = _table(saved, outputs)
                 writer = writer or pq.ParquetWriter(staging, table.schema, write_page_checksum=True)
                 writer.write_table(table)
                 num_rows += len(table)
@@ -190,19 +202,28 @@ def _free_file(out: Path | str) -> Path:
     return out
 
 
-def _table(saved: Run, outputs_NO: Array) -> Any:
+def _table(saved: Run, outputs: Array) -> Any:
+    """Predictions as a table: labels as those of training, lists where these were lists."""
     manifest = saved.manifest
+    num_labels = len(manifest.target_names)
     if manifest.label_kind == "number":
-        columns = {name: outputs_NO[:, i] for i, name in enumerate(manifest.labels)}
-        return pa.table({name: np.ascontiguousarray(column) for name, column in columns.items()})
-    best_N = outputs_NO.argmax(axis=1)
-    of_each = pa.FixedSizeListArray.from_arrays(pa.array(outputs_NO.ravel()), outputs_NO.shape[1])
-    return pa.table(
-        {
-            "prediction": pa.array(manifest.class_names).take(pa.array(best_N)),
-            "probability" if saved.model.has_probabilities else "score": pa.array(
-                outputs_NO[np.arange(len(best_N)), best_N]
-            ),
-            "outputs": of_each,
+        outputs_NK = np.ascontiguousarray(outputs.reshape(len(outputs), -1))
+        if len(manifest.labels) < num_labels:
+            return pa.table({manifest.labels[0]: lists_array(outputs_NK)})
+        columns = zip(manifest.labels, outputs_NK.T, strict=True)
+        return pa.table({name: np.ascontiguousarray(column) for name, column in columns})
+    outputs_MC = outputs.reshape(-1, outputs.shape[-1])  # M classes of all rows.
+    best_M = outputs_MC.argmax(axis=1)
+    found = {
+        "prediction": pa.array(manifest.class_names).take(pa.array(best_M)),
+        "probability" if saved.model.has_probabilities else "score": pa.array(
+            outputs_MC[np.arange(len(best_M)), best_M]
+        ),
+        "outputs": lists_array(outputs_MC),
+    }
+    if manifest.target_shape:
+        found = {
+            name: pa.FixedSizeListArray.from_arrays(values, num_labels)
+            for name, values in found.items()
         }
-    )
+    return pa.table(found)

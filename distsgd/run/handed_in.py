@@ -14,6 +14,7 @@ from typing import Any
 from distsgd.base.named import name_of
 from distsgd.base.settings import refuse
 from distsgd.config import TrainConfig
+from distsgd.config.section import Section
 from distsgd.errors import ConfigError, ModelError
 from distsgd.models import Factory, torch_model
 from distsgd.nn.network import Network
@@ -21,6 +22,7 @@ from distsgd.optim.rules import RULES, UpdateRule
 from distsgd.optim.search import SearchRule
 from distsgd.parallel.runner import MakeWorker
 from distsgd.run.own_code import WAY_OUT, OwnCode, described, shown_kind
+from distsgd.run.shapes import with_input_shape
 
 _KEPT = ("learning_rate", "clip_norm", "frozen")  # Of [optimizer], whatever the rule.
 _NO_NAME = re.compile(r"<\w+>\.?")  # In the qualified name of what a function has made.
@@ -96,6 +98,8 @@ def _lacks(what: str, thing: object) -> str:
 
 def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
     table = raw.get(name, {})
+    if isinstance(table, Section):
+        return table.model_dump(exclude_unset=True)
     if not isinstance(table, Mapping):
         raise ConfigError([f"{name} is {table!r}; must be a table"])
     return dict(table)
@@ -105,14 +109,10 @@ def _put_model(raw: dict[str, Any], model: object, own: dict[str, Any]) -> None:
     if not isinstance(model, Network):
         _put_factory(raw, model, own)
         return
-    if len(model.input_shape) != 1:
-        flat = f"a first layer Reshape({model.input_shape}) and input_shape (I,)"
-        refuse(
-            "model.input_shape", model.input_shape, f"(I,), the features of a row (give it {flat})"
-        )
+    raw["data"] = with_input_shape(_section(raw, "data"), model.input_shape)
     before = _section(raw, "model")
     kept = {key: before[key] for key in ("init", "initial_weights") if key in before}
-    own["num_features"] = model.input_shape[0]
+    own["input_shape"] = model.input_shape
     section = described(model)
     try:
         is_same = Network.from_dict(section) == model

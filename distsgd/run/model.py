@@ -8,13 +8,14 @@ from distsgd.models import Factory, Model, Recipe, RowSpec, model_of
 from distsgd.nn.layer_types import layer_from_dict
 from distsgd.nn.losses import find_loss
 from distsgd.nn.network import Network
+from distsgd.run.shapes import input_shape_of
 
 
 def build_model(config: TrainConfig, manifest: Manifest, factory: Factory | None = None) -> Model:
     """What ``[model]`` says, for the rows of `manifest`; `factory` is one that has no name.
 
     Raises:
-        ConfigError: There is no such factory.
+        ConfigError: There is no such factory; or ``[data] input_shape`` is of other rows.
         ModelError: The network, or what the factory makes, is no model.
     """
     section = config.model
@@ -25,11 +26,13 @@ def build_model(config: TrainConfig, manifest: Manifest, factory: Factory | None
     assert section.loss is not None
     layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in section.layers]
     loss = find_loss(section.loss, section.loss_options)
-    return Network(layers, loss, (manifest.num_features,))
+    return Network(layers, loss, input_shape_of(config, manifest.num_features))
 
 
 def row_spec(config: TrainConfig, manifest: Manifest) -> RowSpec:
     """What a model of one's own is told of the rows."""
-    kind = "number" if config.data.one_hot else manifest.label_kind
-    shape = () if kind == "class" else (manifest.num_targets,)
-    return RowSpec((manifest.num_features,), kind, manifest.num_targets, shape)
+    inputs, num_targets = input_shape_of(config, manifest.num_features), manifest.num_targets
+    kind, shape = manifest.label_kind, manifest.target_shape
+    if kind == "class" and config.data.one_hot:
+        kind, shape = "number", (*shape, num_targets)
+    return RowSpec(inputs, kind, num_targets, shape, manifest.num_levels)

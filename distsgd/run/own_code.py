@@ -41,7 +41,7 @@ class OwnCode:
     worker: MakeWorker | None = None
     rule: UpdateRule | SearchRule | None = None
     callbacks: tuple[type, ...] = ()  # Classes, with a name or without; no input to the bits.
-    num_features: int | None = None  # That a model which was handed in is made for.
+    input_shape: tuple[int, ...] | None = None  # That a model which was handed in is made for.
 
     def nameless(self) -> dict[str, object]:
         """Those that were handed in, by what they are."""
@@ -61,13 +61,6 @@ def described(model: Model) -> dict[str, Any]:
             raise
         layers = [shown_kind(layer) for layer in model.layers]
         return {"layers": layers, "loss": model.loss.name, "input_shape": list(model.input_shape)}
-
-
-def check_features(own: OwnCode, num_features: int) -> None:
-    """Raises ConfigError where a model that was handed in takes other rows."""
-    if own.num_features not in (None, num_features):
-        rule = f"must be ({num_features},), the features of a row (make it for these)"
-        raise ConfigError([f"model.input_shape is ({own.num_features},); {rule}"])
 
 
 def record(config: TrainConfig, own: OwnCode) -> list[dict[str, Any]]:

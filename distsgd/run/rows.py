@@ -1,7 +1,7 @@
 """Rows that are handed in: to the trainer instead of named, or to a finished run, also as files.
 
 A run reads them as its training rows were. Everything that can be misunderstood is refused
-here, with the way out. Letters: N rows, I features, K label columns.
+here, with the way out. Letters: N rows, I features, K labels of a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from distsgd.data.manifest import Manifest
 from distsgd.data.options import with_given
 from distsgd.data.prepare.prepare import LabelProblem, read_features
 from distsgd.data.sources.source import TableSource, is_source
-from distsgd.data.tables import MemorySource, arrays_source, table_source
+from distsgd.data.tables import MemorySource, arrays_source, lists_array, table_source
 from distsgd.errors import ConfigError, DataError, first_line
 
 _NAME = "data"
@@ -36,9 +36,11 @@ def source_of(data: object, config: TrainConfig) -> tuple[TableSource, tuple[str
     """The rows of `data` as a source, and the names of its label columns.
 
     Args:
-        data: Features ``[N, I]`` and labels ``[N]`` or ``[N, K]``, each anything that numpy can
-            take as an array; a table: of pyarrow, a data frame, anything that hands out Arrow data;
-            or a `TableSource`, which `prepare` holds to its protocol.
+        data: Features ``[N, I]``, or of the `input_shape` of `config`, and labels, each anything
+            that numpy can take as an array; a table: of pyarrow, a data frame, anything that hands
+            out Arrow data; or a `TableSource`, which `prepare` holds to its protocol. Labels
+            ``[N]`` are one column. ``[N, K]`` are K columns of numbers, or one of lists where
+            `config` has a `target_shape`; of more axes they are one column of such tensors.
         config: Names the label columns; must do so for tables and sources. Those of arrays are
             called as it says, several ``{label}_0`` and so on for one name, ``label`` for none.
 
@@ -50,7 +52,10 @@ def source_of(data: object, config: TrainConfig) -> tuple[TableSource, tuple[str
         if len(data) != 2:
             raise DataError(_NAME, f"is a tuple of {len(data)}; {_RULE}")
         check_same_index(*data)
-        return _arrays(as_array("x", data[0]), as_array("y", data[1]), config.data.labels)
+        x, y = as_array("x", data[0]), as_array("y", data[1])
+        x_NI = as_features(x, config.data.input_shape)
+        check_labels(x_NI, y)
+        return _arrays(arrays_source(x_NI, y, target_shape=config.data.target_shape), config)
     if isinstance(data, str | bytes | os.PathLike):
         raise DataError(_NAME, f"is {_shown(data)}; {_RULE} (name files in [data] path)")
     if isinstance(data, np.ndarray | list | dict) or data is None:
@@ -61,10 +66,9 @@ def source_of(data: object, config: TrainConfig) -> tuple[TableSource, tuple[str
     return source, config.data.labels
 
 
-def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySource, tuple[str, ...]]:
-    x_NI = as_features(x_NI)
-    label_columns(x_NI, y)
-    source = arrays_source(x_NI, y)
+def _arrays(source: MemorySource, config: TrainConfig) -> tuple[MemorySource, tuple[str, ...]]:
+    """The source with its label columns called as the configuration says, and what that is."""
+    labels = config.data.labels
     made = source.schema.names[1:]
     names = labels or tuple(made)
     if len(names) == 1 and len(made) > 1:
@@ -79,14 +83,20 @@ def _arrays(x_NI: Array, y: Array, labels: tuple[str, ...]) -> tuple[MemorySourc
     return MemorySource(table.rename_columns([_FEATURES, *names]), name=source.name), names
 
 
-def as_features(x_NI: Array) -> Array:
+def as_features(x: Array, input_shape: tuple[int, ...] | None) -> Array:
     """Features ``[N, I]`` that can be rows: numbers, at least one; booleans as 0 and 1.
+
+    Args:
+        x: They, or ``[N, *input_shape]``.
+        input_shape: Of the configuration, or the model.
 
     Raises:
         DataError: They have another shape, or are no numbers of at most 64 bits.
     """
+    has_axes = x.ndim > 2 and x.shape[1:] == input_shape and x.size
+    x_NI = x.reshape(len(x), -1) if has_axes else x
     if x_NI.ndim != 2:
-        way_out = "x.reshape(len(x), -1) makes one row of each sample"
+        way_out = "x.reshape(len(x), -1) makes one row of each sample, [data] input_shape its axes"
         way_out = "x[:, None] makes one column of them" if x_NI.ndim == 1 else way_out
         raise DataError(
             _NAME, f"x has shape {x_NI.shape}; must be [N, I], rows of features ({way_out})"
@@ -102,20 +112,15 @@ def as_features(x_NI: Array) -> Array:
     return x_NI.astype(np.uint8) if x_NI.dtype.kind == "b" else x_NI
 
 
-def label_columns(x_NI: Array, y: Array) -> list[Array]:
-    """The columns of labels ``[N]`` or ``[N, K]`` of the rows `x_NI`.
-
-    Raises:
-        DataError: They have another shape.
-    """
-    if y.ndim not in {1, 2}:
+def check_labels(x_NI: Array, y: Array) -> None:
+    """Raises DataError unless `y` has a label, or several, of each of the rows `x_NI`."""
+    if not y.ndim:
         raise DataError(_NAME, f"y has shape {y.shape}; must be [N] or [N, K], a label of each row")
     if len(x_NI) != len(y):
         rule = "both must have one row for each sample"
         raise DataError(_NAME, f"x has {len(x_NI)} rows and y has {len(y)}; {rule}")
     if y.size == 0:
         raise DataError(_NAME, f"y has shape {y.shape}; there must be one label or more")
-    return [y] if y.ndim == 1 else list(y.T)
 
 
 def check_same_index(x: Any, y: Any) -> None:
@@ -208,13 +213,15 @@ def are_files(data: object) -> bool:
     return isinstance(data, str | os.PathLike)
 
 
-def feature_rows(x: object, manifest: Manifest) -> NewRows:
+def feature_rows(x: object, manifest: Manifest, input_shape: tuple[int, ...]) -> NewRows:
     """Rows without labels.
 
     Args:
-        x: Raw features ``[N, I]`` in the order of the columns of training, as anything that numpy
-            can take as an array; or a table, whose columns are found by name.
+        x: Raw features ``[N, I]`` in the order of the columns of training, or ``[N, *input_shape]``
+            of the same, as anything that numpy can take as an array; or a table, whose columns are
+            found by name.
         manifest: Of the training data.
+        input_shape: Of the model.
 
     Raises:
         DataError: `x` is nothing of the kind, or has other features.
@@ -227,16 +234,17 @@ def feature_rows(x: object, manifest: Manifest) -> NewRows:
         return NewRows(x, manifest)
     if _is_table(x):
         return NewRows(table_source(x), manifest)
-    return _new_arrays(as_features(as_array("x", x)), [], (), manifest)
+    return _new_arrays(as_features(as_array("x", x), input_shape), [], (), manifest)
 
 
-def labelled_rows(data: object, manifest: Manifest) -> NewRows:
+def labelled_rows(data: object, manifest: Manifest, input_shape: tuple[int, ...]) -> NewRows:
     """Rows with labels.
 
     Args:
-        data: ``(x, y)``, raw features ``[N, I]`` in the order of the columns of training and labels
-            ``[N]`` or ``[N, K]``; or a table with the columns of training, labels too.
+        data: ``(x, y)``, raw features as for `feature_rows` and as many labels a row as in
+            training, ``[N]`` or ``[N, ...]``; or a table with the columns of training, labels too.
         manifest: Of the training data.
+        input_shape: Of the model.
 
     Raises:
         DataError: `data` is nothing of the kind, or has other columns.
@@ -248,12 +256,15 @@ def labelled_rows(data: object, manifest: Manifest) -> NewRows:
     if len(data) != 2:
         raise DataError("data", f"is a tuple of {len(data)}; must be (x, y), a table, or a file")
     check_same_index(*data)
-    x_NI, y = as_features(as_array("x", data[0])), as_array("y", data[1])
-    columns = label_columns(x_NI, y)
-    if len(columns) != len(manifest.labels):
+    x_NI, y = as_features(as_array("x", data[0]), input_shape), as_array("y", data[1])
+    check_labels(x_NI, y)
+    y_NK, num_labels = y.reshape(len(y), -1), len(manifest.target_names)
+    if y_NK.shape[1] != num_labels:
         names = ", ".join(manifest.labels)
-        rule = f"must have {len(manifest.labels)}, as the rows of training: {names}"
-        raise DataError("data", f"y has {len(columns)} label columns; {rule}")
+        rule = f"must have {num_labels}, as the rows of training: {names}"
+        raise DataError("data", f"y has {y_NK.shape[1]} labels a row; {rule}")
+    are_lists = len(manifest.labels) < num_labels
+    columns = [lists_array(y_NK)] if are_lists else [pa.array(y_N) for y_N in y_NK.T]
     return _new_arrays(x_NI, columns, manifest.labels, manifest)
 
 
@@ -264,7 +275,7 @@ def _is_table(x: object) -> bool:
 
 
 def _new_arrays(
-    x_NI: Array, labels: Sequence[Array], names: tuple[str, ...], manifest: Manifest
+    x_NI: Array, labels: Sequence[pa.Array], names: tuple[str, ...], manifest: Manifest
 ) -> NewRows:
     """One column of lists, so that thousands of features are no thousands of columns."""
     if x_NI.shape[1] != manifest.num_features:
@@ -272,8 +283,6 @@ def _new_arrays(
         rule = f"must have {manifest.num_features}, in the order of training ({shown})"
         raise DataError("x", f"has {x_NI.shape[1]} features; {rule}")
     column = next(name for name in ("x", "features", "rows") if name not in names)
-    flat = pa.array(np.ascontiguousarray(x_NI).reshape(-1))
-    features = pa.FixedSizeListArray.from_arrays(flat, x_NI.shape[1])
-    table = pa.table([features, *map(pa.array, labels)], names=[column, *names])
+    table = pa.table([lists_array(x_NI), *labels], names=[column, *names])
     as_lists = replace(manifest, columns=(column,), list_width=x_NI.shape[1])
     return NewRows(MemorySource(table, name="arrays in memory"), as_lists)

@@ -199,13 +199,14 @@ class Run:
         """The label of each row.
 
         Args:
-            x: Raw features ``[N, I]`` in the order of the columns of training, as anything that
-                numpy can take as an array; or a table or data frame, whose columns are found by
-                name.
+            x: Raw features ``[N, I]`` in the order of the columns of training (or of the model's
+                `input_shape`), as anything that numpy can take as an array; or a table or data
+                frame, whose columns are found by name.
 
         Returns:
             ``[N]``, the classes as they were named (text, integers or booleans); or numbers of the
-            run's dtype, ``[N]`` for one label column, ``[N, K]`` for several.
+            run's dtype, ``[N]`` for one label column, ``[N, K]`` for several. Of lists of classes
+            or numbers ``[N, *target_shape]``.
 
         Raises:
             DataError: The rows cannot be used.
@@ -221,8 +222,8 @@ class Run:
 
         Returns:
             ``[N, C]``, of the run's dtype, from 0 to 1, in the order of
-            ``run.manifest.class_names``; ``[N, K]`` where the labels are numbers. Rows sum to 1
-            where a softmax makes them.
+            ``run.manifest.class_names``; of lists of classes ``[N, *target_shape, C]``; ``[N, K]``
+            where the labels are numbers. Rows sum to 1 where a softmax makes them.
 
         Raises:
             ModelError: The loss has no probabilities, only scores.
@@ -232,7 +233,7 @@ class Run:
         return self._outputs(x)
 
     def _outputs(self, x: object) -> Array:
-        return evaluation.outputs_of(self, feature_rows(x, self.manifest))
+        return evaluation.outputs_of(self, feature_rows(x, self.manifest, self.model.input_shape))
 
     def write_predictions(
         self,
@@ -287,7 +288,8 @@ class Run:
                 raise RunError(self.place, "held no rows out; name a file with --data")
             return evaluation.evaluate_held_out(self, self.data(cache_dir))
         if isinstance(data, tuple) or not (are_files(data) or isinstance(data, list)):
-            return evaluation.evaluate_rows(self, labelled_rows(data, self.manifest))
+            labelled = labelled_rows(data, self.manifest, self.model.input_shape)
+            return evaluation.evaluate_rows(self, labelled)
         rows = rows_of_files(data, self.manifest, csv, self._cache(cache_dir))
         return evaluation.evaluate_rows(self, rows)
 

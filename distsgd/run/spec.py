@@ -5,6 +5,7 @@ No I/O here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from distsgd.config import TrainConfig
 from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace, StoredData
 from distsgd.data.orders import MOST_NARROW_ROWS
-from distsgd.data.prepare.labels import check_two_classes, shown
+from distsgd.data.prepare.labels import check_two_classes
 from distsgd.data.sampler import Sampler
 from distsgd.errors import ConfigError
 from distsgd.models import Model
@@ -34,6 +35,7 @@ from distsgd.parallel.worker import WorkerSpec
 from distsgd.run.model import build_model
 from distsgd.run.own_code import NO_OWN_CODE, OwnCode
 from distsgd.run.rule_and_sampler import make_rule, make_sampler
+from distsgd.run.shapes import target_problems
 
 # Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
 PROCESS_BYTES = 150 << 20
@@ -182,7 +184,10 @@ class RunSpec:
         return (
             PROCESS_BYTES
             + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
-            + 2 * rows * self.manifest.num_features * itemsize
+            + 2
+            * rows
+            * (self.manifest.num_features + math.prod(self.manifest.target_shape))
+            * itemsize
             + rows * self.model.numbers_per_sample * itemsize
             + self.sampler.order_bytes
         )
@@ -272,16 +277,11 @@ def make_run_spec(
     if manifest.label_kind == "class":
         # Before the network: of one class no number of outputs is right.
         check_two_classes(manifest.sources[0].name, manifest.labels[0], manifest.class_names)
-    model = own.model or build_model(config, manifest, own.factory)
-    if config.model.factory is None and model.num_outputs != manifest.num_targets:
-        what = "classes" if manifest.label_kind == "class" else "label columns"
-        names = f" ({shown(manifest.class_names)})" if manifest.class_names else ""
-        problems.append(
-            f"model.layers ends in {model.num_outputs} outputs; must be "
-            f"{manifest.num_targets}, the number of {what}{names} "
-            "(set units of the last dense layer"
-            + (")" if what == "classes" else ", or [data] one_hot if it is a class)")
-        )
+    try:
+        model = own.model or build_model(config, manifest, own.factory)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    problems += target_problems(manifest, model)
     frozen, unknown = _frozen(config, model)
     problems += unknown
     if (target := target_of(config)) is not None:

@@ -38,13 +38,14 @@ from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import execute
 from distsgd.run.handed_in import with_handed_in
 from distsgd.run.live_files import seen_by_others
-from distsgd.run.own_code import check_features, check_own_code
+from distsgd.run.own_code import check_own_code
 from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume, wait_until_free
 from distsgd.run.rule_and_sampler import find_sampler_and_worker, make_rule
 from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
 from distsgd.run.run_place import absolute, run_place
+from distsgd.run.shapes import check_features
 from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
@@ -76,12 +77,15 @@ class Trainer:
     Args:
         config: The whole configuration; also as plain values (`TrainConfig.from_dict`).
         data: Instead of the files that `config` names, which need not name any then: ``(x, y)``,
-            features ``[N, I]`` and labels ``[N]`` or ``[N, K]`` as arrays (numpy, or what numpy can
-            take); or a table (pyarrow, pandas, anything with Arrow's interface) or a source of
-            your own (`TableSource`), of which ``[data] label`` and ``features`` name the columns.
+            features ``[N, I]`` (or of the axes of ``[data] input_shape``) and labels ``[N]`` or
+            ``[N, K]`` as arrays (numpy, or what numpy can take; K columns of numbers, or with
+            ``[data] target_shape`` one list, as labels of more axes are); or a table (pyarrow,
+            pandas, anything with Arrow's interface) or a source of your own (`TableSource`), of
+            which ``[data] label`` and ``features`` name the columns.
         model: Instead of ``[model]``, which `config` need not have then where it is plain values: a
-            `Network` of ``input_shape`` ``(I,)``, the features of a row; or a factory (see
-            `distsgd.models.torch_model`, `jax_model`), with ``[model] options`` and ``loss``.
+            `Network` of ``input_shape`` ``(I,)``, the features of a row, or of other axes of as
+            many; or a factory (see `distsgd.models.torch_model`, `jax_model`), with ``[model]
+            options`` and ``loss``.
         worker: The class that computes blocks (see `BlockWorker`), or its ``module:class``.
         rule: An `UpdateRule`, a frozen dataclass of its settings; or its class or ``module:class``.
             The learning rate is that of ``[optimizer]``.
@@ -237,7 +241,7 @@ class Trainer:
 
     def _spec_of(self, data: DataPlace) -> RunSpec:
         manifest = manifest_of(data)
-        check_features(self._own, manifest.num_features)
+        check_features(self._own.input_shape, manifest.num_features)
         run_spec = make_run_spec(self._config, data, manifest, self._own)
         check_labels(run_spec.model, data)
         return run_spec

@@ -9,11 +9,13 @@ Legend: B rows of the mini-batch in block order, O outputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 from distsgd.base.arrays import Array
+from distsgd.models.protocol import Model
 from distsgd.nn.weights import in_short
 from distsgd.parallel.messages import RequestKind, Sums
 from distsgd.parallel.observer import Observer
@@ -165,7 +167,8 @@ class StepRunner:
         partition = spec.worker.sampler.blocking.evaluation(spec.num_test_rows)
         sums = self._pool.gather(Work(RequestKind.EVALUATE, step, partition)).sums
         count = sums.num_samples
-        accuracy = sums.correct / count if spec.worker.has_classes else None
+        num_places = count * _places_of_a_row(spec.worker.model)
+        accuracy = sums.correct / num_places if spec.worker.has_classes else None
         return EvaluationRow(step, epoch, sums.loss_sum / count, accuracy, count)
 
     def advice(self, first_weights: Callable[[], Array]) -> str:
@@ -191,3 +194,9 @@ class StepRunner:
             self._on_step(view)
         except Exception as error:
             raise CallbackError(error) from error
+
+
+def _places_of_a_row(model: Model) -> int:
+    """How many classes a row has, each right or wrong; one-hot, they have an axis more."""
+    shape = model.target_shape if model.target_kind == "class" else model.target_shape[:-1]
+    return math.prod(shape)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import distsgd.autodiff
 from distsgd import TrainConfig, Trainer
@@ -17,6 +19,7 @@ from distsgd.autodiff import GradientTape, Variable, assert_gradient
 from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
 from distsgd.nn import LOSSES, Dense, Loss, Network, find_loss
+from distsgd.nn.losses import num_correct
 
 OWN = "tests.unit.nn.own_losses"
 LOG_COSH = f"{OWN}:LogCosh"
@@ -106,3 +109,14 @@ def test_names_that_moved_to_the_lessons_are_found_with_a_warning(name: str) -> 
     assert found.__name__ == name
     with warnings.catch_warnings(), pytest.raises(AttributeError, match="no_such_name"):
         distsgd.autodiff.no_such_name  # noqa: B018 -- the access is the test.
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.lists(st.integers(1, 3), max_size=3), seed=st.integers(0, 9))
+def test_num_correct_counts_every_place(shape: list[int], seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    outputs = chance.standard_normal((5, *shape, 4))
+    target = chance.integers(0, 4, (5, *shape))
+    loop = sum(int(outputs[place].argmax() == target[place]) for place in np.ndindex(target.shape))
+    assert num_correct(outputs, target) == loop
+    assert num_correct(outputs, np.eye(4)[target]) == loop

@@ -177,9 +177,24 @@ def test_model_is_written_as_the_section_that_makes_it(tmp_path: Path) -> None:
 def test_model_for_other_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.input_shape is \(5,\); must be \(2,\)"):
         fit(tmp_path / "run", model=Network([Dense(1)], "quadratic", (5,)))
-    with pytest.raises(ConfigError, match=r"a first layer Reshape\(\(1, 2\)\)"):
-        fit(tmp_path / "run", model=Network([Flatten(), Dense(1)], "quadratic", (1, 2)))
+    with pytest.raises(ConfigError, match=r"model\.input_shape is \(3, 1\); must be axes of 2 num"):
+        fit(tmp_path / "run", model=Network([Flatten(), Dense(1)], "quadratic", (3, 1)))
     assert not (tmp_path / "run").exists()
+
+
+def test_model_of_rows_with_axes_says_so_in_the_configuration(tmp_path: Path) -> None:
+    model = Network([Flatten(), Dense(3, "relu"), Dense(1)], "huber", (2, 1))
+    result = fit(tmp_path / "run", model=model)
+    assert result.config.data.input_shape == (2, 1)
+    opened = Run.open(result.path)
+    assert opened.model == model
+    assert opened.verify().steps == 12
+    assert opened.predict(ROWS[0]).shape == (16,)
+    other = config().with_overrides(["data.input_shape=[1,2]"])
+    with pytest.raises(
+        ConfigError, match=r"data\.input_shape is \[1, 2\]; must be \[2, 1\], as the"
+    ):
+        fit(tmp_path / "other", config=other, model=model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "images": ((X[:, :, None], Y), r"x has shape \(6, 2, 1\).*x\.reshape\(len\(x\), -1\)"),
     "a scalar": ((5.0, Y), r"x has shape \(\)"),
     "labels without an axis": ((X, 1), r"y has shape \(\); must be \[N\] or \[N, K\]"),
-    "labels of three axes": ((X, Y[:, None, None]), r"y has shape \(6, 1, 1\)"),
+    "texts of three axes": ((X, np.full((6, 1, 1), "a")), "label column 'kind' has lists of text"),
     "fewer labels": ((X, Y[:-1]), "x has 6 rows and y has 5"),
     "no rows": ((X[:0], Y[:0]), r"x has shape \(0, 2\); there must be one row"),
     "no features in rows": ((X[:, :0], Y), r"x has shape \(6, 0\)"),

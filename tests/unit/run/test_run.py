@@ -168,7 +168,7 @@ def test_rows_that_cannot_be_predicted_are_refused(run: Run, kind: str) -> None:
 def test_labels_that_cannot_be_evaluated_are_refused(run: Run) -> None:
     with pytest.raises(DataError, match="fir"):
         run.evaluate((X, np.where(KINDS == "ash", "fir", KINDS)))
-    with pytest.raises(DataError, match=r"y has 2 label columns; must have 1"):
+    with pytest.raises(DataError, match=r"y has 2 labels a row; must have 1"):
         run.evaluate((X, np.stack([KINDS, KINDS], axis=1)))
     with pytest.raises(DataError, match=r"x has 60 rows and y has 59"):
         run.evaluate((X, KINDS[:-1]))

@@ -12,6 +12,7 @@ import pytest
 from distsgd.config import TrainConfig
 from distsgd.data.options import CsvSettings, PrepareOptions
 from distsgd.data.prepare.prepare import prepare
+from distsgd.data.tables import table_source
 from distsgd.errors import ConfigError
 from distsgd.run.source import prepare_options, prepared_data
 
@@ -52,6 +53,17 @@ def test_patterns_are_held_against_a_prepared_directory(
     assert found == prepared
 
 
+def test_integers_and_shapes_of_a_prepared_directory_need_not_be_said_again(tmp_path: Path) -> None:
+    rows = pa.table({"x": [[1, 2], [3, 0]], "y": [[0.5, 1.5], [2.5, 3.5]]})
+    options = PrepareOptions(label=("y",), feature_kind="integer", target_shape=(2, 1))
+    prepare(table_source(rows), tmp_path / "data", options=options)
+    for said in ({}, {"feature_kind": "integer", "target_shape": [2, 1]}):
+        found = prepared_data(
+            config(tmp_path / "data", **said), cache_dir=tmp_path, on_message=print
+        )
+        assert found == tmp_path / "data"
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
@@ -60,6 +72,8 @@ def test_patterns_are_held_against_a_prepared_directory(
         ({"exclude": ["a"]}, r"data\.exclude is \('a',\), but .* prepared with \('a', 'b'\)"),
         ({"test_path": "more.parquet"}, r"data\.test_path is set, but .* is prepared"),
         ({"standardise": "min_max"}, r"data\.standardise is 'min_max'"),
+        ({"feature_kind": "integer"}, r"data\.feature_kind is 'integer', but .* with 'number'"),
+        ({"target_shape": [1, 1]}, r"data\.target_shape is \(1, 1\), but .* prepared with \(1,\)"),
     ],
 )
 def test_prepared_data_refuses_what_a_prepared_directory_cannot_give(

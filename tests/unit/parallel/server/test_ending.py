@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from distsgd.parallel.messages import ComputeRequest, RequestKind
+from distsgd.base.arrays import Array
+from distsgd.data.sampler import Block
+from distsgd.nn.layers import Dense
+from distsgd.nn.network import Network
+from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
+from distsgd.parallel.runner import Runner
 from distsgd.parallel.server.evaluation_grid import EvaluationGrid
 from distsgd.parallel.server.server import ParameterServer
 from distsgd.parallel.server.spec import ServerSpec
@@ -17,7 +22,7 @@ from distsgd.parallel.server.step_runner import EpochEnd, EventHooks
 from distsgd.parallel.server.target import Target
 from distsgd.store.logs import EvaluationLog, EvaluationRow
 from distsgd.store.run_directory import RunDirectory
-from tests.fakes import FakeWorker, small_blocks
+from tests.fakes import FakeBlocks, FakeWorker, small_blocks
 from tests.unit.parallel.server.test_server import (
     SAMPLER,
     TOTAL_STEPS,
@@ -40,6 +45,30 @@ def spec_of(run: Path, *, target: Target | None = None) -> ServerSpec:
 
 def evaluations_of(run: Path) -> tuple[EvaluationRow, ...]:
     return tuple(EvaluationLog(RunDirectory.open(run).evaluations_path).read())
+
+
+class OfFourPlaces(Network):
+    """A network as if its rows had four classes each."""
+
+    target_shape = (4,)
+
+
+class ThreeOfFour(FakeBlocks):
+    """Blocks whose rows have four classes each, of which three are right."""
+
+    def compute(self, batch: tuple[int, Block], weights_P: Array, gradient_P: Array | None) -> Sums:
+        sums = super().compute(batch, weights_P, gradient_P)
+        return sums._replace(correct=3 * sums.num_samples)
+
+
+def test_accuracy_is_the_share_of_all_places_of_the_rows(new_run: Callable[[], Path]) -> None:
+    path = new_run()
+    spec = spec_of(path)
+    model = OfFourPlaces([Dense(2)], "softmax_cross_entropy", (3,))
+    spec = replace(spec, worker=replace(spec.worker, model=model))
+    outcome = ParameterServer(spec, lambda asked: Runner(ThreeOfFour(asked), asked)).train()
+    assert outcome.test_accuracy == 0.75
+    assert {row.test_accuracy for row in evaluations_of(path)} == {0.75}
 
 
 def at_most(loss: float | None) -> Target:
