@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from distsgd.errors import ClusterError
-from distsgd.parallel.launch.session import session
+from distsgd.parallel.launch.session import private_ray, session
 
 KEPT = """
 import logging, os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 FIRST
-from distsgd.parallel.launch.session import session
+from distsgd.parallel.launch.session import private_ray, session
 import ray
 from ray._private import ray_constants
 from ray._private.services import get_node_ip_address
@@ -43,7 +43,10 @@ assert is_as_before()
 seen = set()
 for error in (None, KeyError, KeyboardInterrupt):
     with suppress(KeyError, KeyboardInterrupt):
-        with session._process_as_it_was(), session._settings_of_our_own():
+        with ExitStack() as settings:
+            settings.enter_context(session._process_as_it_was())
+            private_ray.set_environment()
+            settings.enter_context(session._settings_of_the_environment())
             assert get_authentication_mode() == AuthenticationMode.TOKEN
             seen.add(tokens.get_token_for_http_header()["authorization"])
             assert get_node_ip_address() == "127.0.0.1"
