@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from distsgd.errors import ClusterError
-from distsgd.parallel.launch.session import private_ray, session
+from distsgd.parallel.launch.session import session
 
 KEPT = """
 import logging, os
