@@ -95,8 +95,10 @@ def _about_model(model: ModelSection) -> Iterator[Problem]:
             )
             yield Problem(("model.options", "model.factory"), text)
         return
-    for key in ("layers", "init", "loss_options"):
-        if key in model.model_fields_set and getattr(model, key) not in (None, {}, ()):
+    refused = ("layers", "init") if model.loss else ("layers", "init", "loss_options")
+    for key in refused:
+        # A record has the default of init too.
+        if getattr(model, key) not in (None, {}, (), ModelSection.model_fields["init"].default):
             text = (
                 f'model.factory is "{model.factory}" and model.{key} is set; its module or '
                 f"functions are the whole model (remove {key} from [model], or factory)"

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from distsgd.autodiff.gate import Shape
@@ -19,6 +19,7 @@ from distsgd.base.named import find_object
 from distsgd.base.places import raised_at
 from distsgd.errors import ConfigError, DistSGDError, ModelError
 from distsgd.models.protocol import Model
+from distsgd.nn.losses import Loss, find_loss
 
 Framework = Literal["torch", "jax"]
 
@@ -78,7 +79,8 @@ class Factory:
 def torch_model(function: Callable[..., Any]) -> Factory:
     """Mark a function that makes a PyTorch model.
 
-    It returns ``(module, sample_losses)`` or ``(module, sample_losses, prediction)``:
+    It returns ``(module, sample_losses)``, ``(module, sample_losses, prediction)``, or a module
+    alone, whose loss ``[model] loss`` names; a function without this mark, or a class, does too.
     ``sample_losses(outputs, target)`` gives one loss for each row, ``[N]``; ``prediction(outputs)``
     what is shown of the outputs, such as a softmax.
     """
@@ -105,12 +107,19 @@ class Recipe:
         options: Its keyword arguments.
         rows: What it is made for.
         loss: Of a factory that makes a module alone: the name of a loss.
+        loss_options: Settings of that loss.
     """
 
     factory: str | Factory
     options: Mapping[str, Any]
     rows: RowSpec
     loss: str | None = None
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def named_loss(self) -> Loss | None:
+        """The loss that is named; None where the factory brings its own. Raises ModelError."""
+        return None if self.loss is None else find_loss(self.loss, self.loss_options)
 
     @property
     def name(self) -> str:

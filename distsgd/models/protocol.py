@@ -132,6 +132,12 @@ class Model(Protocol):
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
 
+    def state_dict(self, flat: Array) -> dict[str, Array]:
+        """What the model's own library loads, of weights `flat`, ``[P]``.
+
+        Parameters by all their names, in their shapes, and what it has besides (buffers).
+        """
+
     def initialise(self, init: str, seed: int, dtype: DTypeLike) -> Array:
         """Start weights ``[P]``, a pure function of the arguments."""
 

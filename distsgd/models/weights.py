@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,19 +25,15 @@ def weights_vector(
         must_be_finite: False for those of a run that was told to train on through divergence.
 
     Raises:
-        ModelError: A name is missing or unknown, a shape is another, or a value is not a finite
-            number of `dtype`; all problems at once.
+        ModelError: A name is missing or unknown, a shape is another, a value is not a finite number
+            of `dtype`, or what the model has besides its parameters has other values there; all
+            problems at once.
     """
     shapes = {spec.name: tuple(spec.shape) for spec in model.parameters}
     problems = [
         f"{name} is missing; its shape must be {shapes[name]}"
         for name in shapes
         if name not in arrays
-    ]
-    problems += [
-        f"{name} is no parameter of this network; they are {', '.join(shapes)}"
-        for name in arrays
-        if name not in shapes
     ]
     flat = np.zeros(model.num_parameters, dtype)
     for name, view in model.views(flat).items():
@@ -59,6 +55,22 @@ def weights_vector(
                     f"{name} holds {largest:g}, too large for {view.dtype}; scale it, or take "
                     'float64 (set [train] dtype = "float64")'
                 )
+    if others := [name for name in arrays if name not in shapes]:
+        problems += _wrong_others(model, flat, {name: arrays[name] for name in others})
     if problems:
         raise ModelError("weights do not fit: " + "; ".join(problems))
     return flat
+
+
+def _wrong_others(model: Model, flat: Array, arrays: Mapping[str, Array]) -> Iterator[str]:
+    """What is wrong with arrays that are no parameters: they may be what the model has besides."""
+    own = model.state_dict(flat)
+    for name, given in arrays.items():
+        if name not in own:
+            known = ", ".join(spec.name for spec in model.parameters)
+            yield f"{name} is no parameter of this network; they are {known}"
+        elif not np.array_equal(np.asarray(given).astype(own[name].dtype), own[name]):
+            yield (
+                f"{name} has other values than the model's own, and is no parameter, so that it "
+                "stays as it is made (have the factory make it so, or leave it out)"
+            )

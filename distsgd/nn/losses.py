@@ -38,6 +38,7 @@ LOSSES: Mapping[str, type[losses.SampleLoss] | str] = {
 }
 """Short names; any other loss is named ``module:Class``, its class found where it is used."""
 
+_SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 # What an activation gives is between these.
 _RANGES = {"relu": (0.0, math.inf), "tanh": (-1.0, 1.0)}
 
@@ -95,6 +96,12 @@ class Loss:
         return {
             name: value for name, value in found.items() if (name, value) != ("reduction", "sum")
         }
+
+    def squared_error_factor(self, num_outputs: int) -> float | None:
+        """From the loss to the squared error, a sum over the outputs; None for other losses."""
+        factor = _SQUARED_ERROR_FACTORS.get(self.name)
+        is_mean = self.options.get("reduction") == "mean"
+        return factor * num_outputs if factor and is_mean else factor
 
     def check_last_layer(self, activation: str | None, num_outputs: int) -> None:
         """Raises `ModelError` where the loss makes no sense after such a last layer.

@@ -27,7 +27,6 @@ from distsgd.nn.losses import Loss, find_loss
 from distsgd.nn.regularisation import Dropout
 from distsgd.nn.weights import check_flat, start_values
 
-SQUARED_ERROR_FACTORS = {"squared_error": 1.0, "quadratic": 2.0}  # From loss to squared error.
 # Rows of one block of a prediction: fixed, since cutting differently gives other bits.
 PREDICTION_ROWS = 256
 
@@ -137,6 +136,10 @@ class Network:
         check_flat(flat, kinds="fiub")
         return views(self.parameters, flat)
 
+    def state_dict(self, flat: Array) -> dict[str, Array]:
+        """The parameters, views of `flat`, ``[P]``: it has nothing besides."""
+        return self.views(flat)
+
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
         """Start weights ``[P]`` by "glorot" or "he", uniform by keyed chance, or "zeros".
 
@@ -182,9 +185,7 @@ class Network:
     @property
     def squared_error_factor(self) -> float | None:
         """From the loss to the squared error, a sum over the outputs; None for other losses."""
-        factor = SQUARED_ERROR_FACTORS.get(self.loss.name)
-        is_mean = self.loss.options.get("reduction") == "mean"
-        return factor * self.num_outputs if factor and is_mean else factor
+        return self.loss.squared_error_factor(self.num_outputs)
 
     def outputs(
         self, x: Variable, parameters: Mapping[str, Variable], keys: Variable | None = None

@@ -20,8 +20,9 @@ def build_model(config: TrainConfig, manifest: Manifest, factory: Factory | None
     """
     section = config.model
     if section.factory is not None:
-        rows = row_spec(config, manifest)
-        return model_of(Recipe(factory or section.factory, section.options, rows, section.loss))
+        made_by = factory or section.factory
+        named = (section.loss, section.loss_options)
+        return model_of(Recipe(made_by, section.options, row_spec(config, manifest), *named))
     assert section.layers is not None
     assert section.loss is not None
     layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in section.layers]

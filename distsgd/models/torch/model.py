@@ -8,6 +8,8 @@ Shape letters: N samples, P parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +20,12 @@ from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.graph import ParameterSpec, total_size, views
 from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.base.arrays import Array
-from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe, model_of
 from distsgd.models.protocol import Chance
 from distsgd.models.torch.parts import Parts, made_with
-from distsgd.models.torch.program import TorchProgram
-from distsgd.models.torch.settings import as_runs_compute
+from distsgd.models.torch.program import TorchProgram, array_of, torch_dtype
+from distsgd.models.torch.rehearsal import rehearse
+from distsgd.models.torch.settings import Computing
 
 PREDICTION_ROWS = 256  # Fixed, since cutting differently gives other bits.
 
@@ -31,10 +33,14 @@ PREDICTION_ROWS = 256  # Fixed, since cutting differently gives other bits.
 class OwnModel:
     """The model that a recipe makes; see `distsgd.models.Model`.
 
-    Parameters are named and ordered as ``named_parameters()`` has them.
+    Parameters are named and ordered as ``named_parameters()`` has them. Each of its programs makes
+    a module of its own, whose buffers are those that seed 0 gives.
+
+    Raises:
+        ConfigError: The factory cannot be found or called.
+        ModelError: What it makes cannot be trained.
     """
 
-    squared_error_factor: float | None = None
     output_advice = ""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -43,10 +49,11 @@ class OwnModel:
         self.parameters = tuple(
             ParameterSpec(name, tuple(it.shape)) for name, it in parts.module.named_parameters()
         )
-        if not self.parameters:
-            raise ModelError(f"{recipe.name} makes a module without parameters; nothing can learn")
         self.num_parameters = total_size(self.parameters)
         self.has_probabilities = parts.prediction is not None
+        self.numbers_per_sample = rehearse(parts, recipe.rows)
+        self._predicting: TorchProgram | None = None
+        self._one_at_a_time = Lock()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Recipe]]:
         return model_of, (self.recipe,)
@@ -68,8 +75,9 @@ class OwnModel:
 
     @property
     def target_domain(self) -> Domain:
-        """Every number."""
-        return EVERY_NUMBER
+        """Of a loss by name, its own; else every number."""
+        loss = self.recipe.named_loss
+        return EVERY_NUMBER if loss is None else loss.target_domain
 
     @property
     def outline(self) -> str:
@@ -83,6 +91,12 @@ class OwnModel:
         return self.recipe.loss or f"of {self.recipe.name}"
 
     @property
+    def squared_error_factor(self) -> float | None:
+        """From the loss to the squared error; None for losses of its own, and for others."""
+        loss = self.recipe.named_loss
+        return None if loss is None else loss.squared_error_factor(self.num_outputs)
+
+    @property
     def num_outputs(self) -> int:
         """Classes, or numbers of a target."""
         return self.recipe.rows.num_outputs
@@ -92,23 +106,29 @@ class OwnModel:
         """One key a block, for dropout and whatever else draws numbers."""
         return "block"
 
-    @property
-    def numbers_per_sample(self) -> int:
-        """Unknown before it runs: as many as the parameters have, at most a million."""
-        return min(self.num_parameters, 1_000_000)
-
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`."""
         return views(self.parameters, flat)
+
+    def state_dict(self, flat: Array) -> dict[str, Array]:
+        """What ``module.load_state_dict`` takes strictly: parameters, aliases, lasting buffers."""
+        module = made_with(self.recipe, seed=0, dtype=torch_dtype(flat.dtype)).module
+        named = self.views(flat)
+        first = {id(it): named[name] for name, it in module.named_parameters()}
+        # With `keep_vars`, so that a parameter is known by itself, whatever its name.
+        state = module.state_dict(keep_vars=True)
+        return {
+            name: first[id(it)] if id(it) in first else array_of(it) for name, it in state.items()
+        }
 
     def initialise(self, init: str, seed: int, dtype: DTypeLike = np.float32) -> Array:
         """The weights that the module is made with, under a generator seeded by `seed`."""
         del init  # It is the module's own.
         flat = np.empty(self.num_parameters, dtype)
-        parts = made_with(self.recipe, seed=seed)
+        parts = made_with(self.recipe, seed=seed, dtype=torch_dtype(dtype))
         named = dict(parts.module.named_parameters())
         for name, view in self.views(flat).items():
-            view[...] = named[name].detach().numpy()
+            view[...] = array_of(named[name])
         return flat
 
     def program(self, max_rows: int, dtype: DTypeLike, *, per_sample: bool) -> TorchProgram:
@@ -116,24 +136,28 @@ class OwnModel:
         return TorchProgram(self.recipe, self.parameters, max_rows, dtype, per_sample=per_sample)
 
     def predict(self, flat: Array, x: Array) -> Array:
-        """Predictions of any number of samples, in blocks of 256."""
-        program = self.program(PREDICTION_ROWS, flat.dtype, per_sample=False)
+        """Predictions ``[N, *output_shape]`` of any number of samples, in blocks of 256."""
         x = np.ascontiguousarray(x, flat.dtype)
-        pieces = [
-            program.predict(flat, x[first : first + PREDICTION_ROWS])
-            for first in range(0, len(x), PREDICTION_ROWS)
-        ]
+        with self._one_at_a_time:  # A program computes with the weights it was told last.
+            program = self._predicting
+            if program is None or program.dtype is not torch_dtype(flat.dtype):
+                program = self.program(PREDICTION_ROWS, flat.dtype, per_sample=False)
+                self._predicting = program
+            pieces = [
+                program.predict(flat, x[first : first + PREDICTION_ROWS])
+                for first in range(0, max(len(x), 1), PREDICTION_ROWS)
+            ]
         return np.concatenate(pieces)
 
     def seen(self, outputs_NO: Array, target: Array) -> tuple[Array, Array]:
         """Predictions, and the gradient of each row's loss by its outputs."""
-        parts = self._parts()
+        parts = self._parts
         outputs = torch.from_numpy(outputs_NO.copy()).requires_grad_()
-        with as_runs_compute():
-            losses = parts.sample_losses(outputs, torch.from_numpy(target.copy()))
+        with Computing(dtype=outputs.dtype, grad=True):
+            losses = parts.losses(outputs, torch.from_numpy(target.copy()))
             (deltas,) = torch.autograd.grad(losses.sum(), outputs)
             shown = outputs if parts.prediction is None else parts.prediction(outputs)
-        return shown.detach().numpy(), deltas.numpy()
+        return array_of(shown), array_of(deltas)
 
     def arithmetic(self, dtype: DTypeLike) -> Mapping[str, str]:
         """PyTorch's version, and the processor features it uses."""
@@ -149,7 +173,10 @@ class OwnModel:
             "options": dict(recipe.options),
             "input_shape": list(self.input_shape),
             "parameters": [[spec.name, list(spec.shape)] for spec in self.parameters],
-        } | ({"loss": recipe.loss} if recipe.loss else {})
+        } | (
+            {"loss": recipe.loss, "loss_options": dict(recipe.loss_options)} if recipe.loss else {}
+        )
 
+    @cached_property
     def _parts(self) -> Parts:
         return made_with(self.recipe, seed=0)

@@ -17,8 +17,8 @@ from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe
 from distsgd.models.torch.norms import squared_norms
-from distsgd.models.torch.parts import Parts, Tensor, made_with
-from distsgd.models.torch.settings import as_runs_compute, chance_by
+from distsgd.models.torch.parts import Tensor, made_with
+from distsgd.models.torch.settings import Computing
 
 
 class TorchProgram:
@@ -33,30 +33,25 @@ class TorchProgram:
         *,
         per_sample: bool,
     ) -> None:
-        self.max_rows, self.dtype, self.per_sample = max_rows, np.dtype(dtype), per_sample
+        self.max_rows, self.per_sample, self.specs = max_rows, per_sample, parameters
+        self.dtype = torch_dtype(dtype)
         self.is_integer = recipe.rows.num_levels is not None
-        parts = made_with(recipe, seed=0)
-        self.parts = Parts(
-            parts.module.to(torch.from_numpy(np.empty(0, dtype)).dtype),
-            parts.sample_losses,
-            parts.prediction,
-        )
-        self.specs = parameters
-        self._parameters = dict(self.parts.module.named_parameters())
+        self.parts = made_with(recipe, seed=0, dtype=self.dtype)
+        named = dict(self.parts.module.named_parameters())
+        self.parameters = [named[spec.name] for spec in parameters]
         self._weights: Array | None = None
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The module's, in the order of the flat vector."""
-        return [self._parameters[spec.name] for spec in self.specs]
-
-    def use(self, weights: Array) -> None:
-        """Have the module's parameters be views of `weights`, ``[P]``."""
-        if weights is self._weights:
-            return
-        for name, view in views(self.specs, weights).items():
-            self._parameters[name].data = tensor_of(view)
-        self._weights = weights
+    def use(self, weights: Array, *, is_training: bool) -> None:
+        """Have the module's parameters be views of `weights`, ``[P]``, and its mode be right."""
+        module = self.parts.module
+        if module.training is not is_training:
+            module.train(is_training)
+        if weights is not self._weights:
+            for parameter, view in zip(
+                self.parameters, views(self.specs, weights).values(), strict=True
+            ):
+                parameter.data = tensor_of(view)
+            self._weights = weights
 
     def bind(
         self,
@@ -68,7 +63,7 @@ class TorchProgram:
         x_squared_norms: Array | None = None,
         keys: Array | None = None,
     ) -> TorchBound:
-        """The program over these arrays."""
+        """The program over these arrays; with `keys` as in training, without as in evaluation."""
         del x_squared_norms  # Layers find them in what they see.
         if not 1 <= len(x) <= self.max_rows:
             raise ModelError(f"{len(x)} rows; must be 1 to {self.max_rows}")
@@ -76,18 +71,16 @@ class TorchProgram:
 
     def predict(self, weights: Array, x: Array) -> Array:
         """Predictions of at most `max_rows` samples."""
-        self.use(weights)
-        self.parts.module.eval()
-        with as_runs_compute(), torch.no_grad():
-            outputs = self.parts.module(self.inputs(x))
-            shown = outputs if self.parts.prediction is None else self.parts.prediction(outputs)
-        found: Array = shown.numpy()
-        return found
+        self.use(weights, is_training=False)
+        parts = self.parts
+        with Computing(dtype=self.dtype):
+            outputs = parts.outputs(self.inputs(tensor_of(x)))
+            shown = outputs if parts.prediction is None else parts.prediction(outputs)
+        return array_of(shown)
 
-    def inputs(self, x: Array) -> Tensor:
+    def inputs(self, x: Tensor) -> Tensor:
         """Samples as the module takes them."""
-        tensor = tensor_of(x)
-        return tensor.long() if self.is_integer else tensor
+        return x.long() if self.is_integer else x
 
 
 class TorchBound:
@@ -102,43 +95,46 @@ class TorchBound:
         gradients: Array | None,
         keys: Array | None,
     ) -> None:
-        self._program, self._x, self._weights, self._keys = program, x, weights, keys
-        self._target = tensor_of(target)
-        self._slots: list[Tensor] = []
+        self._program, self._weights, self._keys = program, weights, keys
+        self._x, self._target = tensor_of(x), tensor_of(target)
+        self._has_gradients = gradients is not None
         if gradients is not None:
             self._slots = [tensor_of(it) for it in views(program.specs, gradients).values()]
+            self._ones = torch.ones(len(x), dtype=program.dtype)
         self.squared_norms_N: Array | None = None
         self.losses_N = self.outputs_NO = np.empty(0)
 
     def forward(self) -> None:
         """Losses and outputs; with gradients bound, all that the backward needs."""
-        program, is_training = self._program, bool(self._slots) or self._keys is not None
-        program.use(self._weights)
-        program.parts.module.train(is_training)
-        key = 0 if self._keys is None else int(self._keys[0]) >> 1
-        with as_runs_compute(), chance_by(key), torch.set_grad_enabled(bool(self._slots)):
-            outputs = program.parts.module(program.inputs(self._x))
-            self._losses = program.parts.sample_losses(outputs, self._target)
-        if self._losses.shape != (len(self._x),):
-            raise ModelError(
-                f"sample_losses gives {tuple(self._losses.shape)} for {len(self._x)} rows; must be "
-                f'({len(self._x)},), one loss for each row (reduction="none", and the sum or mean '
-                "over the rest)"
-            )
-        self.losses_N = self._losses.detach().numpy()
-        self.outputs_NO = outputs.detach().numpy()
+        program, parts = self._program, self._program.parts
+        program.use(self._weights, is_training=self._keys is not None)
+        with Computing(self._key, program.dtype, grad=self._has_gradients):
+            outputs = parts.outputs(program.inputs(self._x))
+            self._losses = parts.losses(outputs, self._target)
+        self.losses_N, self.outputs_NO = array_of(self._losses), array_of(outputs)
 
     def backward(self) -> None:
-        """Gradient sums into the slot."""
-        program = self._program
-        with as_runs_compute():
+        """Gradient sums into the slot; zeros where a parameter was not used."""
+        program, losses = self._program, self._losses
+        with Computing(self._key, program.dtype):
+            ones = self._ones if losses.dtype is program.dtype else self._ones.to(losses.dtype)
             found = torch.autograd.grad(
-                self._losses.sum(), program.parameters, allow_unused=True, materialize_grads=True
+                losses, program.parameters, ones, allow_unused=True, materialize_grads=True
             )
-            torch._foreach_copy_(self._slots, list(found))
+            torch._foreach_copy_(self._slots, [_dense(it) for it in found])
             if program.per_sample:
                 norms = squared_norms(program.parts, program.inputs(self._x), self._target)
                 self.squared_norms_N = norms.numpy()
+
+    @property
+    def _key(self) -> int:
+        return 0 if self._keys is None else int(self._keys[0]) >> 1
+
+
+def torch_dtype(dtype: DTypeLike) -> torch.dtype:
+    """PyTorch's name of it."""
+    found: torch.dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+    return found
 
 
 def tensor_of(array: Array) -> Tensor:
@@ -146,3 +142,14 @@ def tensor_of(array: Array) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
+
+
+def array_of(tensor: Tensor) -> Array:
+    """The same memory as an array."""
+    found: Array = tensor.detach().numpy()
+    return found
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """That of an embedding made with ``sparse=True`` too."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
