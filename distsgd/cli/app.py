@@ -33,6 +33,7 @@ from distsgd.cli.terminal.stop import signals_interrupt, stoppable
 from distsgd.cli.terminal.streams import lasting_streams
 from distsgd.cli.train import train
 from distsgd.cli.verify import verify
+from distsgd.cli.weights import weights
 from distsgd.errors import ClusterError, DistSGDError
 
 
@@ -72,7 +73,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(init, train, status, scale_to, stop, evaluate, predict, show, verify),
+    *(init, train, status, scale_to, stop, evaluate, predict, weights, show, verify),
     *(soak, bench, doctor),
 ):
     app.command()(command)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +21,9 @@ from distsgd.config import TrainConfig
 from distsgd.data.cache_directory import Cache, DirectoryLock, cache_argument
 from distsgd.data.manifest import Manifest
 from distsgd.data.node_cache import DataPlace
-from distsgd.errors import DistSGDError, RunError
+from distsgd.errors import RunError
 from distsgd.models.protocol import Model
 from distsgd.models.weights import weights_vector
-from distsgd.nn.weights import in_short
 from distsgd.run import evaluation
 from distsgd.run.evaluation import Evaluation
 from distsgd.run.model import build_model
@@ -34,15 +32,16 @@ from distsgd.run.progress import Progress
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
 from distsgd.run.run_files import recorded_config
 from distsgd.run.run_place import why_no_checkpoint
+from distsgd.run.shown import shown
 from distsgd.run.source import cache_for, data_again, manifest_of
 from distsgd.run.spec import RunSpec
 from distsgd.run.verify import Verification, verify
+from distsgd.run.weights_file import save_weights
 from distsgd.store.checkpoint import Checkpoint, CheckpointStore
 from distsgd.store.logs import read_history
 from distsgd.store.run_directory import RunDirectory
 
 Say = Callable[[str], None]
-_ECHOED = ("status", "steps", "epochs", "train_loss", "test_loss", "test_accuracy", "seconds")
 
 
 def _silent(_: str) -> None:
@@ -168,6 +167,19 @@ class Run:
         named, dtype = self.checkpoint.arrays["weights"], self.config.train.dtype
         return weights_vector(self.model, named, dtype, must_be_finite=False)
 
+    def save_weights(self, out: Path | str) -> int:
+        """Write the newest weights to a new file ``.safetensors``; how many arrays it has.
+
+        Of a PyTorch module they are what its ``load_state_dict`` takes strictly: parameters under
+        all their names, and lasting buffers. A next run starts from them by ``initial_weights``.
+
+        Raises:
+            DataError: `out` exists, or cannot be such a file.
+            DiskError: It cannot be written.
+            RunError: As `predict`.
+        """
+        return save_weights(self, out)
+
     def data(self, cache_dir: Path | str | Location | None = None) -> DataPlace:
         """The prepared rows the run was trained on.
 
@@ -187,13 +199,7 @@ class Run:
         )
 
     def __repr__(self) -> str:
-        shown = []
-        with suppress(DistSGDError):  # Of a damaged run, what can be read.
-            shown += [f"{key}={_short(it)}" for key, it in self.metrics.items() if key in _ECHOED]
-            shown.append(f"weights=<{in_short(self.weights)}>")
-            rows = self.history
-            shown.append(f"history=<{len(rows):,} rows of {rows.num_columns} columns>")
-        return f"Run({', '.join([*shown, f'path={str(self.place)!r}'])})"
+        return shown(self)
 
     def predict(self, x: object) -> Array:
         """The label of each row.
@@ -342,7 +348,3 @@ class Run:
 
 
 Result = Run  # What `Trainer.fit` returns.
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -1,4 +1,4 @@
-"""The commands that use a run: ``evaluate``, ``predict`` and ``verify``."""
+"""The commands that use a run: ``evaluate``, ``predict``, ``weights`` and ``verify``."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -103,3 +104,13 @@ def test_run_on_a_prepared_directory_is_verified_whatever_the_defaults_are(
         for run in ("other", "again")
     ]
     assert digests[0] == digests[1]
+
+
+def test_weights_go_into_a_new_file(command: Command) -> None:
+    code, _, err = command("weights", "run", "--out", "w.safetensors")
+    assert code == 0
+    assert "wrote 4 arrays to w.safetensors" in err
+    assert sorted(load_file("w.safetensors")) == [
+        *("layers.0.bias", "layers.0.weight", "layers.1.bias", "layers.1.weight")
+    ]
+    assert command("weights", "run", "--out", "w.safetensors")[0] == 3
