@@ -14,13 +14,29 @@ from pathlib import Path
 _FRAME = re.compile(r'File "([^"\n]+)", line ([0-9]+), in (\S+)')
 _OURS = str(Path(__file__).parents[1])
 _LIBRARY = str(Path(sysconfig.get_path("stdlib")))
-_ELSEWHERE = ("/site-packages/", "/dist-packages/", "/distsgd_workers/", "<frozen ")
+_OUR_WORKERS = "/distsgd_workers/"
+_ELSEWHERE = ("/site-packages/", "/dist-packages/", _OUR_WORKERS, "<frozen ")
+_MOST_OF_LIBRARIES = 3
 
 
 def raised_at(error: BaseException) -> str:
     """Where `error` was raised, in brackets for a message; "" where no code of the user's did."""
     frames = traceback.extract_tb(error.__traceback__)
     return _place((frame.filename, str(frame.lineno), frame.name) for frame in frames)
+
+
+def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
+    """The traceback of `error` from the first frame of the user's code on, without ours.
+
+    Where no code of the user's was called, the last frames of the libraries that were.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not (frame.filename.startswith(_OURS) or _OUR_WORKERS in frame.filename)
+    ]
+    first = (at for at, frame in enumerate(frames) if not _is_a_library(frame.filename))
+    return frames[next(first, -_MOST_OF_LIBRARIES) :]
 
 
 def place_in(text: str) -> str:

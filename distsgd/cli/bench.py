@@ -32,7 +32,7 @@ def bench(
             [f"--layers is {layers}; must be sizes with commas, as 784,128,10"]
         ) from None
     measured = Bench(sizes, batch, workers, seconds, statistics, (*(overrides or ()),))
-    compute_as(measured.config().train.numerics)
+    compute_as(measured.config())
     found = run_bench(measured)
     if as_json:
         print_json(found)

@@ -134,7 +134,7 @@ def loss(
     from distsgd.lessons.pictures.loss_curve import Steps, draw_loss_curve
     from distsgd.run.run import Run
 
-    compute_as(Run.open(run).config.train.numerics)
+    compute_as(Run.open(run).config)
     cache = cache_place(cache_dir)
     found = loss_over_weight(run, weight, max_steps=steps, cache_dir=cache)
     taken = Steps(weight_T=found.weight_T, loss_T=found.loss_T, slope_T=found.slope_T)

@@ -132,7 +132,7 @@ def scale(
             directory, plan = resume, experiments.read_plan(resume)
         else:
             directory, plan = out or _new_directory(config), _plan(config, typed)
-        compute_as(plan.config.train.numerics)
+        compute_as(plan.config)
         made = Made(directory, cache_directory(cache_dir), png=png, as_json=as_json)
         if dry_run:
             made.show_dry_run(plan)

@@ -147,7 +147,7 @@ def read_config(path: Path, request: Request) -> TrainConfig:
         typed.append(f"parallel.workers={workers_count(request.workers)}")
     config = _recorded(path) if path.name == _RECORDED else TrainConfig.from_toml(path)
     config = config.with_overrides(typed) if typed else config
-    compute_as(config.train.numerics)
+    compute_as(config)
     return config
 
 

@@ -23,6 +23,7 @@ from distsgd.store.logs import DigestLog, EvaluationLog, EvaluationRow, read_his
 from distsgd.store.run_directory import RunDirectory
 
 NO_HISTORY = "no history"
+_DIGESTS = ("probe", "operations", "model")  # The last of a model of one's own alone.
 _ENVIRONMENT = ("distsgd", "python", "platform", "packages", "numerics", "data_digest", "own_code")
 _DATA_PATHS = ("path", "test_path")
 
@@ -218,7 +219,7 @@ def _bits(run: RunDirectory, canonical: Values, environment: Values, result: Val
         digests[result["steps"], "weights"] = result["weights_digest"]
     return Bits(
         json.dumps(inputs, sort_keys=True),
-        f"{profile.get('probe')}-{profile.get('operations')}",
+        "-".join(str(profile.get(key)) for key in _DIGESTS if key in profile),
         json.dumps(environment.get("own_code"), sort_keys=True),
         digests,
     )

@@ -4,6 +4,7 @@
 """
 
 from distsgd.models.factory import Factory, Recipe, RowSpec, jax_model, model_of, torch_model
+from distsgd.models.own_errors import OwnCodeError
 from distsgd.models.protocol import Bound, Chance, Model, Program
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Chance",
     "Factory",
     "Model",
+    "OwnCodeError",
     "Program",
     "Recipe",
     "RowSpec",

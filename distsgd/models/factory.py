@@ -12,16 +12,21 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from socket import gethostname
 from typing import Any, Literal, cast
 
 from distsgd.autodiff.gate import Shape
 from distsgd.base.named import find_object
-from distsgd.base.places import raised_at
-from distsgd.errors import ConfigError, DistSGDError, ModelError
+from distsgd.errors import ConfigError
+from distsgd.models.own_errors import own_code
 from distsgd.models.protocol import Model
 from distsgd.nn.losses import Loss, find_loss
 
 Framework = Literal["torch", "jax"]
+_ON_EVERY_NODE = (
+    "each node needs the module: distsgd job submit takes the working directory there, Ray Jobs "
+    "take it as working_dir or py_modules of their runtime environment"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +137,12 @@ class Recipe:
 
         Raises:
             ConfigError: There is no such factory, or it does not take the options.
-            ModelError: It raises an error.
+            OwnCodeError: It raises an error.
         """
         found = self.found()
         arguments = self._arguments(found)
-        try:
+        with own_code(self.name):
             return found(**arguments)
-        except (DistSGDError, MemoryError):
-            raise
-        except Exception as error:
-            raise ModelError(
-                f'model.factory "{self.name}" raises {type(error).__name__}: {error}'
-                f"{raised_at(error)}, when it makes the model (mend it, or edit [model] options)"
-            ) from error
 
     def found(self) -> Callable[..., Any]:
         """The factory itself. Raises ConfigError."""
@@ -199,3 +197,17 @@ def model_of(recipe: Recipe) -> Model:
         )
         raise ConfigError([problem]) from None
     return cast(Model, made.OwnModel(recipe))
+
+
+def model_again(recipe: Recipe) -> Model:
+    """The same in another process of the run, for `__reduce__` of a model.
+
+    Raises:
+        ConfigError: As `model_of`; names the node.
+        ModelError: As `model_of`.
+    """
+    try:
+        return model_of(recipe)
+    except ConfigError as error:
+        where, what = gethostname(), "; ".join(error.problems)
+        raise ConfigError([f"node {where}: {what}; {_ON_EVERY_NODE}"]) from error

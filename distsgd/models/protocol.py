@@ -65,7 +65,7 @@ class Program(Protocol):
             gradients: ``[P]``; None to go forward only.
             x_squared_norms: ``[N]``, the squared norm of each row, for a model that can use it.
             keys: What chance depends on, uint64, ``[N]`` or ``[1]`` as `Model.chance` says; None
-                where nothing is left to chance, as in evaluation.
+                where nothing is left to chance, as in evaluation, with gradients or without.
         """
 
 

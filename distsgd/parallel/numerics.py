@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -27,13 +27,15 @@ from threadpoolctl import ThreadpoolController
 from distsgd.base.arrays import Array
 from distsgd.base.random_keys import Purpose, uniform
 from distsgd.errors import NumericsError
+from distsgd.models import portable
+from distsgd.models.protocol import Model
 from distsgd.nn.layers import Dense
 from distsgd.nn.network import Network
 
 Numerics = Literal["native", "portable"]
 PIN = (
-    'set [train] numerics = "portable", which pins kernel and features, and have the same numpy on '
-    "every node"
+    'set [train] numerics = "portable", which pins kernel and features, and have the same numpy, '
+    "and the same PyTorch or JAX if the model needs one, on every node"
 )
 
 _KERNEL, _DISABLED, _ENABLED = (
@@ -70,6 +72,7 @@ class Profile:
         machine: System and processor architecture.
         probe: A seeded block through small networks, forward and backward, hashed.
         operations: Functions element by element and odd matrix products, hashed.
+        model: What a model of one's own computes with besides: see `Model.arithmetic`; often empty.
     """
 
     numpy: str
@@ -79,22 +82,31 @@ class Profile:
     machine: str
     probe: str
     operations: str
+    model: Mapping[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, str]:
-        """As plain JSON values."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; without a model that has nothing to add, as before there were."""
+        found = asdict(self)
+        return found if self.model else {key: it for key, it in found.items() if key != "model"}
 
     @property
     def bits(self) -> str:
         """Two processes in which these are equal compute equal bits."""
-        return f"{self.probe}-{self.operations}"
+        parts = [self.probe, self.operations]
+        if self.model:
+            said = "\n".join(f"{key} {it}" for key, it in sorted(self.model.items()))
+            parts.append(str(blake3(said.encode()).hexdigest()[:32]))
+        return "-".join(parts)
 
     def __str__(self) -> str:
-        return f"numpy {self.numpy}, {self.blas}, kernel {self.kernel}, features {self.features}"
+        own = "".join(f", {key} {it}" for key, it in self.model.items())
+        return (
+            f"numpy {self.numpy}, {self.blas}, kernel {self.kernel}, features {self.features}{own}"
+        )
 
 
-def profile(dtype: str) -> Profile:
-    """The profile of this process."""
+def profile(dtype: str, model: Model | None = None) -> Profile:
+    """The profile of this process, with what `model` computes with besides numpy."""
     blas = _blas()
     return Profile(
         numpy=np.__version__,
@@ -104,6 +116,7 @@ def profile(dtype: str) -> Profile:
         machine=f"{platform.system()} {platform.machine()}",
         probe=probe(dtype),
         operations=operations(dtype),
+        model={} if model is None else dict(model.arithmetic(np.dtype(dtype))),
     )
 
 
@@ -113,7 +126,7 @@ def environment() -> dict[str, str]:
     kernel = _blas().get("architecture")
     if kernel:
         variables[_KERNEL] = str(kernel)
-    return variables | _without(_simd("not found"))
+    return variables | _without(_simd("not found")) | portable.pinned()
 
 
 def _without(features: Sequence[str]) -> dict[str, str]:
@@ -124,10 +137,10 @@ def _without(features: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def lacking(numerics: str) -> dict[str, str]:
+def lacking(numerics: str, *, has_own_model: bool = False) -> dict[str, str]:
     """Environment variables with which a new process computes as `numerics` says.
 
-    Empty where this one does.
+    Empty where this one does. `has_own_model`: so does a model that a factory makes.
 
     Raises:
         NumericsError: No process on this machine can.
@@ -140,26 +153,30 @@ def lacking(numerics: str) -> dict[str, str]:
             f'train.numerics is "portable", but {reason} (set [train] numerics = "native", or use '
             "another machine)"
         )
+    own = portable.lacking() if has_own_model else {}
     if blas.get("architecture") == _PORTABLE_KERNEL and features == (_PORTABLE_FEATURE,):
-        return {}
+        return own
     beyond = [it for it in (*features, *_simd("not found")) if it != _PORTABLE_FEATURE]
-    return {_KERNEL: _PORTABLE_KERNEL} | _without(beyond)
+    return {_KERNEL: _PORTABLE_KERNEL} | _without(beyond) | own
 
 
-def require(numerics: str) -> None:
+def require(numerics: str, *, has_own_model: bool = False) -> None:
     """Raises NumericsError where this process does not compute as `numerics` says."""
-    if variables := lacking(numerics):
+    if variables := lacking(numerics, has_own_model=has_own_model):
         words = " and ".join(f'{name}="{value}"' for name, value in variables.items())
+        found = "the model's framework uses all that this processor has"
+        if _KERNEL in variables:
+            found = f"numpy is loaded with the kernel {_blas().get('architecture')}"
+            found += f" and the features {' '.join(_simd('found'))}"
         raise NumericsError(
-            f'train.numerics is "{numerics}", but numpy is loaded with the kernel '
-            f"{_blas().get('architecture')} and the features {' '.join(_simd('found'))}; set "
-            f"{words} before Python starts (the command distsgd does so itself)"
+            f'train.numerics is "{numerics}", but {found}; set {words} before Python starts (the '
+            "command distsgd does so itself)"
         )
 
 
-def check_same(started: Profile, dtype: str) -> None:
+def check_same(started: Profile, dtype: str, model: Model | None = None) -> None:
     """Raises NumericsError where this process computes other bits than the one with `started`."""
-    own = profile(dtype)
+    own = profile(dtype, model)
     if own.bits != started.bits:
         raise NumericsError(
             f"node {socket.gethostname()} computes other bits than the process that started the "

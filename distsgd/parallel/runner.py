@@ -22,6 +22,7 @@ from distsgd.base.arrays import Array
 from distsgd.base.named import Kind, Named
 from distsgd.data.sampler import Partition
 from distsgd.errors import ConfigError
+from distsgd.models.own_errors import OwnCodeError
 from distsgd.parallel import numerics
 from distsgd.parallel.messages import ComputeReply, ComputeRequest, RequestKind, Sums, WorkerInfo
 from distsgd.parallel.observer import Phase
@@ -65,7 +66,7 @@ class Runner:
 
     def describe(self, worker: int) -> WorkerInfo:
         """Which process computes, with what, on which data; `worker` is its number in the run."""
-        found = numerics.profile(self._spec.dtype)
+        found = numerics.profile(self._spec.dtype, self._spec.model)
         return WorkerInfo(
             worker,
             __version__,
@@ -82,7 +83,11 @@ class Runner:
         self._weights_P, self._slots = weights_P, list(slots_SP)
 
     def compute(self, request: ComputeRequest) -> ComputeReply:
-        """Compute the blocks of `request` and leave their sums in the first slots."""
+        """Compute the blocks of `request` and leave their sums in the first slots.
+
+        Raises:
+            OwnCodeError: The model's own code does, at this step.
+        """
         is_test, step = request.kind is RequestKind.EVALUATE, request.step
         self._on_phase("during_evaluation" if is_test else "before_read", step)
         started, read_s = perf_counter(), 0.0
@@ -104,7 +109,10 @@ class Runner:
             return left.joined(right)
 
         pops = joins(partition.separators[request.first : request.last + 1]).pops
-        nodes = tuple(fold(pops, leaf, join))
+        try:
+            nodes = tuple(fold(pops, leaf, join))
+        except OwnCodeError as error:
+            raise error.at(step) from error.__cause__
         compute_us = (perf_counter() - started - read_s) * 1e6
         self._on_phase("after_evaluation" if is_test else "after_compute", step)
         return ComputeReply(*request[:5], read_s * 1e6, compute_us, nodes)
@@ -161,7 +169,7 @@ def make_runner(
         NumericsError: This process computes other bits than the one that started the run.
     """
     if spec.profile is not None:
-        numerics.check_same(spec.profile, spec.dtype)
+        numerics.check_same(spec.profile, spec.dtype, spec.model)
     if isinstance(worker, str):
         made = Named(worker).make(WORKER, spec)
     else:

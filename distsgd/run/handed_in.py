@@ -133,9 +133,8 @@ def _put_factory(raw: dict[str, Any], factory: object, own: dict[str, Any]) -> N
     name = name_of(factory)
     if name is None:
         own["factory"] = factory if isinstance(factory, Factory) else torch_model(factory)
-        name = (
-            f"{factory.__module__}:{_NO_NAME.sub('', getattr(factory, '__qualname__', 'factory'))}"
-        )
+        shown = _NO_NAME.sub("", getattr(factory, "__qualname__", "")).rstrip(".")
+        name = f"{factory.__module__}:{shown or 'factory'}"
     before = _section(raw, "model")
     kept = {key: before[key] for key in ("options", "loss", "initial_weights") if key in before}
     raw["model"] = {"factory": name} | kept

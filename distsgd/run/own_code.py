@@ -113,7 +113,7 @@ def _doubt(entry: dict[str, Any]) -> str:
     """Why code that is recorded by its name may be other code now; "" where it is the same."""
     what, then = f"the {entry['what']} {entry['name']}", entry["source"]
     try:
-        now = _source_digest(entry["name"])
+        now = source_digest(entry["name"])
     except ConfigError as error:
         return f"{what} cannot be compared with that before: {'; '.join(error.problems)}"
     if now == then:
@@ -165,14 +165,15 @@ def _entry(what: str, name: str | None, shown: str) -> dict[str, Any]:
     source = None
     if name is not None:
         with suppress(ConfigError):  # It trains in a process that finds it, or not at all.
-            source = _source_digest(name)
+            source = source_digest(name)
     return {"what": what, "name": name, "shown": shown, "source": source}
 
 
-def _source_digest(name: str) -> str | None:
+def source_digest(name: str) -> str | None:
     """blake3 of the file that the module of `name` was read from; None where there is none.
 
-    Raises ConfigError where there is no such module.
+    Raises:
+        ConfigError: There is no such module.
     """
     module = find_module(name)
     try:

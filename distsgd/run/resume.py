@@ -49,7 +49,8 @@ def check_replay(
         NumericsError: This process computes other bits than those that began the run, and that is
             not accepted; or the run is portable, and this process is not.
     """
-    numerics.require(run_spec.config.train.numerics)
+    config = run_spec.config
+    numerics.require(config.train.numerics, has_own_model=config.model.factory is not None)
     recorded = _recorded(run, run_spec)
     changed = _changed(_profile(run, recorded), run_spec)
     if changed and not accept_numerics:
@@ -88,7 +89,7 @@ def check_resume(run: RunDirectory, run_spec: RunSpec, *, accept_numerics: bool,
     entry = {
         "after_step": after,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "numerics": numerics.profile(run_spec.config.train.dtype).to_dict(),
+        "numerics": _own_profile(run_spec),
     }
     _write_accepted(run, recorded, [*accepted, entry])
 
@@ -135,21 +136,40 @@ def _damaged(run: RunDirectory, what: str) -> RunError:
 
 def _changed(then: dict[str, Any], run_spec: RunSpec) -> str:
     """What differs between a recorded profile and this process; "" where the bits do not."""
-    now = numerics.profile(run_spec.config.train.dtype).to_dict()
-    # Before 0.4 a record had the first alone.
-    if all(then.get(digest, now[digest]) == now[digest] for digest in ("probe", "operations")):
+    now = _own_profile(run_spec)
+    # Before 0.4 a record had the first alone; the last has a model of one's own alone.
+    digests = ("probe", "operations", "model")
+    if all(then.get(digest, now.get(digest)) == now.get(digest) for digest in digests):
         return ""
+    before, after = _flat(then), _flat(now)
     return ", ".join(
-        f"{key} {then.get(key)} (now {value})"
-        for key, value in now.items()
-        if then.get(key) != value
+        f"{key} {before.get(key)} (now {value})"
+        for key, value in after.items()
+        if before.get(key) != value
+    )
+
+
+def _own_profile(run_spec: RunSpec) -> dict[str, Any]:
+    """That of this process, as a record has it."""
+    return numerics.profile(run_spec.config.train.dtype, run_spec.model).to_dict()
+
+
+def _flat(profile: dict[str, Any]) -> dict[str, Any]:
+    """With what a model computes with among the rest."""
+    own = profile.get("model")
+    rest = {key: it for key, it in profile.items() if key != "model"}
+    return rest | (
+        {f"model's {key}": it for key, it in own.items()} if isinstance(own, dict) else {}
     )
 
 
 def _refused(run: RunDirectory, changed: str) -> NumericsError:
+    model = "model's" in changed
+    framework = ", ATEN_CPU_CAPABILITY what PyTorch uses of it" if model else ""
     return NumericsError(
         f"{run.place} was made under another numerics profile, other bits would come out: "
-        f"{changed}; use that numpy and processor kind (OPENBLAS_CORETYPE sets the kernel), train "
+        f"{changed}; use that {'numpy, that framework' if model else 'numpy'} and processor kind "
+        f"(OPENBLAS_CORETYPE sets the kernel{framework}), train "
         'into another --run-dir (with [train] numerics = "portable" machines agree), or let train '
         "--resume auto or verify take other bits with --accept-numerics"
     )

@@ -238,7 +238,7 @@ def environment(run_spec: RunSpec) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "numerics": numerics.profile(run_spec.config.train.dtype).to_dict(),
+        "numerics": numerics.profile(run_spec.config.train.dtype, run_spec.model).to_dict(),
         "data": str(run_spec.data),
         "data_digest": run_spec.manifest.digest,
         "sampler": run_spec.sampler.describe(),

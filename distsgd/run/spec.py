@@ -110,7 +110,7 @@ class RunSpec:
         return most_nodes(self.sampler.most_leaves)
 
     @property
-    def _is_per_sample(self) -> bool:
+    def is_per_sample(self) -> bool:
         """Are per-sample gradients measured?"""
         return self.config.statistics.per_sample and not isinstance(self.rule, SearchRule)
 
@@ -122,10 +122,10 @@ class RunSpec:
             model=self.model,
             sampler=self.sampler,
             **config.train.settings_for(WorkerSpec),
-            per_sample=self._is_per_sample,
+            per_sample=self.is_per_sample,
             has_classes=self.manifest.label_kind == "class",
             num_test_rows=self.manifest.test_rows,
-            profile=profile(config.train.dtype),
+            profile=profile(config.train.dtype, self.model),
         )
 
     def server_spec(self, run: Path | Location, initial_weights: Array | None) -> ServerSpec:
@@ -164,7 +164,7 @@ class RunSpec:
             rule=self.rule,
             schedule=rates,
             clip_norm=optimizer.clip_norm,
-            per_sample=self._is_per_sample,
+            per_sample=self.is_per_sample,
             **self.config.train.settings_for(UpdateSpec),
             steps_per_epoch=self.sampler.steps_per_epoch,
             squared_error_factor=self.model.squared_error_factor,

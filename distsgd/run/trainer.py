@@ -33,6 +33,7 @@ from distsgd.parallel import numerics
 from distsgd.parallel.runner import MakeWorker
 from distsgd.parallel.server.spec import Outcome, ServerSpec, Status
 from distsgd.run import run_files
+from distsgd.run.admission import admit
 from distsgd.run.callbacks import Callback, Callbacks
 from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import execute
@@ -46,7 +47,7 @@ from distsgd.run.run import Run
 from distsgd.run.run_files import Resume, read_weights
 from distsgd.run.run_place import absolute, run_place
 from distsgd.run.shapes import check_features
-from distsgd.run.source import check_labels, manifest_of, prepared_arrays, prepared_data
+from distsgd.run.source import cache_for, check_labels, manifest_of, prepared_arrays, prepared_data
 from distsgd.run.spec import RunSpec, make_run_spec
 from distsgd.store.run_directory import RunDirectory
 
@@ -126,7 +127,7 @@ class Trainer:
             raise ConfigError(missing)
         if own.rule is None:
             make_rule(config)  # So that what is wrong with it is told before rows are read.
-        numerics.require(config.train.numerics)
+        numerics.require(config.train.numerics, has_own_model=config.model.factory is not None)
         self._config = config
         self._data = data
         self._callbacks = Callbacks(callbacks)
@@ -244,6 +245,7 @@ class Trainer:
         check_features(self._own.input_shape, manifest.num_features)
         run_spec = make_run_spec(self._config, data, manifest, self._own)
         check_labels(run_spec.model, data)
+        admit(run_spec, cache_for(self._config, self._cache_dir, self._say).path, self._say)
         return run_spec
 
     def _open_run(

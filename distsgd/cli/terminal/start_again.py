@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from distsgd.base.locations import Location
 
 if TYPE_CHECKING:
+    from distsgd.config import TrainConfig
     from distsgd.run.run import Run
 
 
@@ -34,7 +35,7 @@ class StartAgain(BaseException):
         os.execve(sys.executable, command, os.environ | self.variables)  # noqa: S606 -- no shell.
 
 
-def compute_as(numerics: str) -> None:
+def compute_as(config: TrainConfig) -> None:
     """Have this command compute as ``[train] numerics`` says.
 
     Call it before anything is done or said.
@@ -43,14 +44,15 @@ def compute_as(numerics: str) -> None:
         StartAgain: It does not, and would in a new process.
         NumericsError: No process here does.
     """
+    numerics, has_own_model = config.train.numerics, config.model.factory is not None
     if numerics == "native":
         return
     from distsgd.parallel.numerics import lacking, require
 
-    variables = lacking(numerics)
+    variables = lacking(numerics, has_own_model=has_own_model)
     if any(os.environ.get(name) != value for name, value in variables.items()):
         raise StartAgain(variables)
-    require(numerics)  # A process that was started so must be so.
+    require(numerics, has_own_model=has_own_model)  # A process that was started so must be so.
 
 
 def open_run(run: Path | Location, say: Callable[[str], None]) -> Run:
@@ -58,5 +60,5 @@ def open_run(run: Path | Location, say: Callable[[str], None]) -> Run:
     from distsgd.run.run import Run
 
     saved = Run.open(run, on_message=say)
-    compute_as(saved.config.train.numerics)
+    compute_as(saved.config)
     return saved

@@ -20,12 +20,14 @@ from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.graph import ParameterSpec, total_size, views
 from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.base.arrays import Array
-from distsgd.models.factory import Recipe, model_of
+from distsgd.models.factory import Recipe, model_again
+from distsgd.models.own_errors import own_code
+from distsgd.models.probe import probe
 from distsgd.models.protocol import Chance
 from distsgd.models.torch.parts import Parts, made_with
 from distsgd.models.torch.program import TorchProgram, array_of, torch_dtype
-from distsgd.models.torch.rehearsal import rehearse
 from distsgd.models.torch.settings import Computing
+from distsgd.models.torch.trial import try_out
 
 PREDICTION_ROWS = 256  # Fixed, since cutting differently gives other bits.
 
@@ -51,12 +53,13 @@ class OwnModel:
         )
         self.num_parameters = total_size(self.parameters)
         self.has_probabilities = parts.prediction is not None
-        self.numbers_per_sample = rehearse(parts, recipe.rows)
+        with own_code(recipe.name):
+            self.numbers_per_sample = try_out(parts, recipe.rows)
         self._predicting: TorchProgram | None = None
         self._one_at_a_time = Lock()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Recipe]]:
-        return model_of, (self.recipe,)
+        return model_again, (self.recipe,)
 
     @property
     def input_shape(self) -> Shape:
@@ -153,17 +156,19 @@ class OwnModel:
         """Predictions, and the gradient of each row's loss by its outputs."""
         parts = self._parts
         outputs = torch.from_numpy(outputs_NO.copy()).requires_grad_()
-        with Computing(dtype=outputs.dtype, grad=True):
+        with own_code(self.recipe.name), Computing(dtype=outputs.dtype, grad=True):
             losses = parts.losses(outputs, torch.from_numpy(target.copy()))
             (deltas,) = torch.autograd.grad(losses.sum(), outputs)
             shown = outputs if parts.prediction is None else parts.prediction(outputs)
         return array_of(shown), array_of(deltas)
 
     def arithmetic(self, dtype: DTypeLike) -> Mapping[str, str]:
-        """PyTorch's version, and the processor features it uses."""
-        del dtype
-        capability = torch.backends.cpu.get_cpu_capability()
-        return {"torch": torch.__version__, "capability": capability}
+        """PyTorch's version, the processor features it uses, and the model's own probe."""
+        return {
+            "torch": torch.__version__,
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "probe": probe(self, self.recipe.rows, dtype),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """What it is made from, and its parameters."""

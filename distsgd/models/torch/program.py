@@ -16,7 +16,8 @@ from distsgd.autodiff.graph import ParameterSpec, views
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe
-from distsgd.models.torch.norms import squared_norms
+from distsgd.models.own_errors import own_code
+from distsgd.models.torch.norms import SampleNorms
 from distsgd.models.torch.parts import Tensor, made_with
 from distsgd.models.torch.settings import Computing
 
@@ -33,13 +34,14 @@ class TorchProgram:
         *,
         per_sample: bool,
     ) -> None:
-        self.max_rows, self.per_sample, self.specs = max_rows, per_sample, parameters
-        self.dtype = torch_dtype(dtype)
+        self.max_rows, self.specs = max_rows, parameters
+        self.dtype, self.name = torch_dtype(dtype), recipe.name
         self.is_integer = recipe.rows.num_levels is not None
         self.parts = made_with(recipe, seed=0, dtype=self.dtype)
         named = dict(self.parts.module.named_parameters())
         self.parameters = [named[spec.name] for spec in parameters]
         self._weights: Array | None = None
+        self.sample_norms = SampleNorms(self.parts) if per_sample else None
 
     def use(self, weights: Array, *, is_training: bool) -> None:
         """Have the module's parameters be views of `weights`, ``[P]``, and its mode be right."""
@@ -73,7 +75,7 @@ class TorchProgram:
         """Predictions of at most `max_rows` samples."""
         self.use(weights, is_training=False)
         parts = self.parts
-        with Computing(dtype=self.dtype):
+        with own_code(self.name), Computing(dtype=self.dtype):
             outputs = parts.outputs(self.inputs(tensor_of(x)))
             shown = outputs if parts.prediction is None else parts.prediction(outputs)
         return array_of(shown)
@@ -108,7 +110,10 @@ class TorchBound:
         """Losses and outputs; with gradients bound, all that the backward needs."""
         program, parts = self._program, self._program.parts
         program.use(self._weights, is_training=self._keys is not None)
-        with Computing(self._key, program.dtype, grad=self._has_gradients):
+        computing = Computing(self._key, program.dtype, grad=self._has_gradients)
+        with own_code(program.name), computing:
+            if program.sample_norms is not None and self._has_gradients:
+                program.sample_norms.begin(len(self._x))
             outputs = parts.outputs(program.inputs(self._x))
             self._losses = parts.losses(outputs, self._target)
         self.losses_N, self.outputs_NO = array_of(self._losses), array_of(outputs)
@@ -116,15 +121,14 @@ class TorchBound:
     def backward(self) -> None:
         """Gradient sums into the slot; zeros where a parameter was not used."""
         program, losses = self._program, self._losses
-        with Computing(self._key, program.dtype):
+        with own_code(program.name), Computing(self._key, program.dtype):
             ones = self._ones if losses.dtype is program.dtype else self._ones.to(losses.dtype)
             found = torch.autograd.grad(
                 losses, program.parameters, ones, allow_unused=True, materialize_grads=True
             )
             torch._foreach_copy_(self._slots, [_dense(it) for it in found])
-            if program.per_sample:
-                norms = squared_norms(program.parts, program.inputs(self._x), self._target)
-                self.squared_norms_N = norms.numpy()
+            if program.sample_norms is not None:
+                self.squared_norms_N = array_of(program.sample_norms.end())
 
     @property
     def _key(self) -> int:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 import torch
+from torch.utils import deterministic
 
 from distsgd.errors import ModelError
 
@@ -14,7 +15,7 @@ _ERROR = 2  # Of `torch.set_deterministic_debug_mode`: what is not deterministic
 _NO_SUCH = "does not have a deterministic implementation"
 
 # Threads, deterministic mode, default dtype, precision of products, whether gradients are recorded.
-_Settings: TypeAlias = tuple[int, int, torch.dtype, str, bool]
+_Settings: TypeAlias = tuple[int, int, torch.dtype, str, bool, bool]
 
 
 class Computing:
@@ -37,7 +38,7 @@ class Computing:
         self, key: int = 0, dtype: torch.dtype = torch.float32, *, grad: bool = False
     ) -> None:
         self._key = key
-        self._inside: _Settings = (1, _ERROR, dtype, "highest", grad)
+        self._inside: _Settings = (1, _ERROR, dtype, "highest", grad, False)
 
     def __enter__(self) -> None:
         self._modes = _modes_left()
@@ -83,11 +84,12 @@ def _settings() -> _Settings:
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.is_grad_enabled(),
+        deterministic.fill_uninitialized_memory,
     )
 
 
 def _set(wanted: _Settings, now: _Settings) -> None:
-    threads, mode, dtype, precision, grad = wanted
+    threads, mode, dtype, precision, grad, fills = wanted
     if threads != now[0]:
         torch.set_num_threads(threads)
     if mode != now[1]:
@@ -98,3 +100,5 @@ def _set(wanted: _Settings, now: _Settings) -> None:
         torch.set_float32_matmul_precision(precision)
     if grad is not now[4]:
         torch.set_grad_enabled(grad)
+    if fills is not now[5]:  # New memory, to show who reads it unwritten: a tenth of a step.
+        deterministic.fill_uninitialized_memory = fills

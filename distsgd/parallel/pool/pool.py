@@ -286,7 +286,11 @@ class WorkerPool:
         if decision.reason == "late":
             return self._compute_here(request, parts)
         self._crash_loop.died(request)
-        part = self._compute_here(request, parts)
+        try:
+            part = self._compute_here(request, parts)
+        except Exception:  # No death: it ends the run, and says why.
+            self._crash_loop.cleared()
+            raise
         self._crash_loop.cleared()
         return part
 

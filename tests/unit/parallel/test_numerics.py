@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from distsgd.parallel.numerics import environment, one_blas_thread, probe, profile
+from distsgd.errors import NumericsError
+from distsgd.nn.layers import Dense
+from distsgd.nn.network import Network
+from distsgd.parallel.numerics import check_same, environment, one_blas_thread, probe, profile
 
 
 def blas_threads() -> list[int]:
@@ -59,3 +62,36 @@ def test_process_with_this_environment_computes_the_same_bits() -> None:
         check=True,
     )
     assert done.stdout.split() == [probe("float32"), "1"]
+
+
+class Own:
+    """The part of a model that a profile asks."""
+
+    def __init__(self, **said: str) -> None:
+        self.said = said
+
+    def arithmetic(self, dtype: np.dtype[np.float32]) -> dict[str, str]:
+        return self.said | {"dtype": dtype.name}
+
+
+def test_profile_of_a_model_of_ones_own_has_its_arithmetic() -> None:
+    plain, own = profile("float32"), profile("float32", Own(capability="AVX512"))  # type: ignore[arg-type]
+    assert own.to_dict() == plain.to_dict() | {
+        "model": {"capability": "AVX512", "dtype": "float32"}
+    }
+    assert str(own) == f"{plain}, capability AVX512, dtype float32"
+    assert own.bits.startswith(f"{plain.bits}-")
+    other = profile("float32", Own(capability="AVX2"))  # type: ignore[arg-type]
+    assert other.bits != own.bits
+    with pytest.raises(NumericsError, match=r"capability AVX2.*that one .*capability AVX512"):
+        check_same(own, "float32", Own(capability="AVX2"))  # type: ignore[arg-type]
+
+
+def test_profile_of_a_network_of_layers_is_as_it_always_was() -> None:
+    network = Network([Dense(1)], "quadratic", (1,))
+    found = profile("float32", network)
+    assert found == profile("float32")
+    assert list(found.to_dict()) == [
+        *("numpy", "blas", "kernel", "features", "machine", "probe", "operations")
+    ]
+    assert found.bits == f"{found.probe}-{found.operations}"

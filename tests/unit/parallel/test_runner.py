@@ -12,6 +12,7 @@ import pytest
 
 from distsgd.base.arrays import Array
 from distsgd.errors import ConfigError
+from distsgd.models.own_errors import OwnCodeError
 from distsgd.nn.layers import Dense
 from distsgd.nn.network import Network
 from distsgd.parallel.messages import ComputeRequest, RequestKind, Sums
@@ -185,3 +186,17 @@ def test_data_and_process_stand_in_what_a_runner_says_of_itself() -> None:
     one, other = Runner(FakeBlocks(SPEC), SPEC), Runner(Watched(SPEC), replace(SPEC, seed=1))
     assert one.describe(1).probe == other.describe(1).probe != ""
     assert one.describe(1).data_digest != other.describe(1).data_digest
+
+
+def test_error_of_the_models_own_code_gets_its_step() -> None:
+    class Failing(Watched):
+        def compute(self, batch: Any, weights_P: Array, gradient_P: Array | None) -> Sums:
+            del batch, weights_P, gradient_P
+            raise OwnCodeError("m:make", "ValueError: no", "its frames") from ValueError("no")
+
+    runner = Runner(Failing(SPEC), SPEC)
+    runner.attach(np.zeros(2, np.float32), np.zeros((most_nodes(NUM_BLOCKS), 2), np.float32))
+    with pytest.raises(OwnCodeError, match="ValueError: no at step 1") as found:
+        runner.compute(ComputeRequest(0, RequestKind.GRADIENT, 1, 0, 1, 0, 0))
+    assert (found.value.step, found.value.frames) == (1, "its frames")
+    assert isinstance(found.value.__cause__, ValueError)

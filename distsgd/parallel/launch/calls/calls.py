@@ -19,6 +19,7 @@ from distsgd.parallel.launch.calls.head_watch import HeadWatch
 _LOOK_S = 1.0  # How often a call that waits looks whether there still is a cluster.
 _MOST_SHOWN = 400  # Characters of an error of Ray's; some of them are pages.
 _WHERE = re.compile(r"\(pid=([0-9]+), ip=([^,)]+)")
+_OURS = re.compile(r"^distsgd(?:_workers)?[.\w]*Error: ", re.MULTILINE)  # As a traceback ends.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # By the name of Ray's class or of one that it is made from; the first that fits.
@@ -214,10 +215,10 @@ def shortened(error: BaseException) -> str:
 
 def _init_failed(error: Exception) -> str:
     """Ray gives an error in an actor's constructor as the text of a traceback."""
-    text = _COLOURS.sub("", str(error))
+    text = _COLOURS.sub("", str(error)).strip()
     found = _WHERE.search(text)
     where = f" on node {found[2]}" if found else ""
-    return (
-        f"a process of the run cannot be started{where}: {text.strip().splitlines()[-1]}; is "
-        "distsgd installed on every node?"
-    )
+    failed = f"a process of the run cannot be started{where}: "
+    if ours := list(_OURS.finditer(text)):
+        return failed + text[ours[-1].end() :]
+    return f"{failed}{text.splitlines()[-1]}; is distsgd installed on every node?"

@@ -11,6 +11,7 @@ import pytest
 
 from distsgd.base.random_keys import Purpose, raw_integers
 from distsgd.errors import ClusterError, NumericsError, WaitTimeoutError
+from distsgd.models.own_errors import OwnCodeError
 from distsgd.parallel.messages import ComputeRequest
 from distsgd.parallel.pool.crash_loop import CrashLoopGuard
 from distsgd.parallel.pool.members import KILL_AFTER_S
@@ -246,3 +247,20 @@ def test_blocks_that_kill_whoever_computes_them_are_named_by_the_next_incarnatio
     again, _ = pool_of(3, fate, crash_loop=guard())
     with pytest.raises(ClusterError, match="3 processes died one after the other on blocks"):
         again.gather(work(0))
+
+
+def test_error_on_the_blocks_of_a_lost_worker_is_no_death(tmp_path: Path) -> None:
+    """However often the run is resumed, it says the error and not that processes died."""
+
+    class Wrong(FakeWorker):
+        def compute(self, request: ComputeRequest) -> Any:
+            raise OwnCodeError("m:make", f"ValueError: step {request.step}", "")
+
+    for _ in range(4):
+        guard = CrashLoopGuard()
+        guard.remember_in(tmp_path / "suspects.json")
+        pool, _transport = pool_of(2, dies, crash_loop=guard)
+        pool._own._handler = Wrong(SAMPLER)
+        with pytest.raises(OwnCodeError, match="ValueError: step 0"):
+            pool.gather(work(0))
+        assert not (tmp_path / "suspects.json").exists()

@@ -101,6 +101,16 @@ def test_result_comes_through() -> None:
             ActorInitError,
             "cannot be started on node 10.0.0.9: ImportError: no y; is distsgd installed",
         ),
+        (
+            InitFailedError("x (pid=77, ip=10.0.0.9)\ndistsgd.errors.ConfigError: node a: no m"),
+            ActorInitError,
+            "cannot be started on node 10.0.0.9: node a: no m$",
+        ),
+        (
+            InitFailedError("died\ndistsgd.models.own_errors.OwnCodeError: it:\n File x\nline"),
+            ActorInitError,
+            "cannot be started: it:\n File x\nline$",
+        ),
         (RayTaskError(ValueError("no z")), ClusterError, "process 77 on node 10.0.0.9 .*no z"),
         (
             RayTaskError(ValueError()),

@@ -1,4 +1,4 @@
-"""A rehearsal: a module runs forward once, on two made-up rows, before anything rests on it.
+"""A trial: a module runs forward once, on two made-up rows, before anything rests on it.
 
 It says what training holds for a row, and refuses what would write into memory that processes
 share. Whether rows stay apart and bits repeat, is told elsewhere, on rows of the data.
@@ -17,7 +17,7 @@ _ROWS = 2
 _UNKNOWN = 1_000_000
 
 
-def rehearse(parts: Parts, rows: RowSpec) -> int:
+def try_out(parts: Parts, rows: RowSpec) -> int:
     """About how many numbers training holds for each row of a block, its input apart.
 
     What the backward needs, and as many again for gradients. Of a module that takes no made-up
