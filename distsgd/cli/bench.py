@@ -13,6 +13,13 @@ from distsgd.errors import ConfigError
 def bench(
     *,
     layers: Annotated[str, typer.Option(help="Sizes of the network, input first.")] = "784,128,10",
+    factory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="A model of your own instead, from the first to the last of --layers.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process.")] = 2,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds to measure.")] = 3.0,
@@ -31,7 +38,8 @@ def bench(
         raise ConfigError(
             [f"--layers is {layers}; must be sizes with commas, as 784,128,10"]
         ) from None
-    measured = Bench(sizes, batch, workers, seconds, statistics, (*(overrides or ()),))
+    changes = (*(overrides or ()),)
+    measured = Bench(sizes, batch, workers, seconds, statistics, changes, factory=factory)
     compute_as(measured.config())
     found = run_bench(measured)
     if as_json:

@@ -22,6 +22,7 @@ from distsgd.cli.options import (
     given_path,
     grouped,
 )
+from distsgd.cli.own_modules import refuse_elsewhere
 from distsgd.cli.terminal.filling_table import FillingTable
 from distsgd.cli.terminal.messages import (
     command_line,
@@ -229,8 +230,10 @@ def _plan(path: Path | None, typed: Typed) -> ScalePlan:
     ]
     if missing or path is None:
         raise ConfigError(missing)
+    config = TrainConfig.from_toml(path).with_overrides([*(typed.overrides or ())])
+    refuse_elsewhere(config, path)
     return ScalePlan(
-        config=TrainConfig.from_toml(path).with_overrides([*(typed.overrides or ())]),
+        config=config,
         batches=_batches(typed.batch_sizes or ""),
         workers=_counts("--workers", typed.workers, least=0),
         target=typed.target or "",

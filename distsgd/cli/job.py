@@ -250,7 +250,8 @@ def _check_configuration(config: Path, submission: Submission) -> None:
     """What is wrong with it is told before it is sent. Raises ConfigError and RunError."""
     from distsgd.cli.train import Request, read_config
 
-    read_config(config, Request(overrides=submission.overrides, workers=submission.workers))
+    request = Request(overrides=submission.overrides, workers=submission.workers)
+    read_config(config, request, here=submission.working_dir)
 
 
 def _connect(address: str) -> Jobs:

@@ -162,7 +162,10 @@ def _config_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     optimizer, schedule = config.get("optimizer", {}), config.get("schedule", {})
     rows = _listed(data["path"]) if data.get("path") else "arrays"
     yield "data", rows + (f", label {_listed(data['label'])}" if data.get("label") else "")
-    yield "network", f"{_layers(model.get('layers', ()))}, {model.get('loss')}"
+    if model.get("factory"):
+        yield "model", _factory(model)
+    else:
+        yield "network", f"{_layers(model.get('layers', ()))}, {model.get('loss')}"
     rate = f"learning rate {optimizer.get('learning_rate')}"
     yield "optimizer", f"{optimizer.get('type')}, {rate}, {schedule.get('type')} schedule"
     ends = [f"{train[key]:,} {key}" for key in ("epochs", "steps") if train.get(key)]
@@ -183,6 +186,12 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
         for layer in layers
     )
     return " > ".join(words)
+
+
+def _factory(model: Mapping[str, Any]) -> str:
+    """``my_model:make(width=256)``, and the loss where that is named."""
+    options = ", ".join(f"{key}={it!r}" for key, it in (model.get("options") or {}).items())
+    return f"{model['factory']}({options})" + (f", {model['loss']}" if model.get("loss") else "")
 
 
 def _own_code_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

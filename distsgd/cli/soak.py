@@ -8,6 +8,7 @@ import typer
 
 from distsgd.cli.completion import complete_config
 from distsgd.cli.options import JsonOption, OverridesOption
+from distsgd.cli.own_modules import refuse_elsewhere
 from distsgd.cli.terminal.messages import command_line, print_facts, print_json, say
 from distsgd.errors import ConfigError
 
@@ -42,8 +43,10 @@ def soak(
 
     changes = (*(overrides or ()),)
     # A mistake answers at once.
-    if missing := TrainConfig.from_toml(config).with_overrides(changes).missing_sources():
+    read = TrainConfig.from_toml(config).with_overrides(changes)
+    if missing := read.missing_sources():
         raise ConfigError(missing)
+    refuse_elsewhere(read, config)
     from distsgd.lab.soak import Soak, summary
     from distsgd.lab.soak import soak as make_rounds
 

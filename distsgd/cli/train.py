@@ -23,6 +23,7 @@ from distsgd.cli.options import (
     cache_place,
     grouped,
 )
+from distsgd.cli.own_modules import refuse_elsewhere
 from distsgd.cli.terminal.messages import (
     command_line,
     duration,
@@ -118,7 +119,7 @@ def train(
     ] = False,
     chaos: Annotated[list[str] | None, typer.Option(hidden=True)] = None,  # house: old name
 ) -> None:
-    """Train the network of a configuration.
+    """Train the model of a configuration.
 
     Ctrl-C ends it after the present step with a checkpoint, a second one at once; exit code 6.
     """
@@ -131,8 +132,10 @@ def train(
         run(config, request)
 
 
-def read_config(path: Path, request: Request) -> TrainConfig:
+def read_config(path: Path, request: Request, here: Path | None = None) -> TrainConfig:
     """The configuration with everything typed over it, in a process that computes as it says.
+
+    It is trained where the command is started, or in `here`.
 
     Raises ConfigError, RunError, NumericsError, and `StartAgain` for another process.
     """
@@ -147,6 +150,7 @@ def read_config(path: Path, request: Request) -> TrainConfig:
         typed.append(f"parallel.workers={workers_count(request.workers)}")
     config = _recorded(path) if path.name == _RECORDED else TrainConfig.from_toml(path)
     config = config.with_overrides(typed) if typed else config
+    refuse_elsewhere(config, path, here)
     compute_as(config)
     return config
 
@@ -200,7 +204,7 @@ def plan_facts(plan: DryRun) -> list[tuple[str, str]]:
     """The plan for people."""
     return [
         ("rows", f"{plan.rows:,} to train, {plan.test_rows:,} to test"),
-        ("network", f"{plan.features:,} features, {plan.outputs:,} outputs"),
+        ("model", f"{plan.model}; {plan.features:,} features, {plan.outputs:,} outputs"),
         ("parameters", f"{plan.parameters:,}"),
         ("batch", f"{plan.batch_size:,} rows in {plan.blocks_per_step:,} blocks"),
         ("steps", f"{plan.steps:,}; {plan.steps_per_epoch:,} an epoch"),

@@ -13,6 +13,8 @@ def data_disagreements(data: DataSection) -> list[Problem]:
     """What cannot stand together in the section, whatever the model is."""
     return [
         *_about_test_rows(data),
+        *_about_label_kind(data),
+        *_about_stratified_rows(data),
         *_about_integers(data),
         *_about_columns(data),
         *_about_csv(data),
@@ -26,6 +28,38 @@ def _about_test_rows(data: DataSection) -> Iterator[Problem]:
             " only one may choose the test rows (remove one of them from [data])"
         )
         yield Problem(("data.test_fraction", "data.test_path"), text)
+
+
+def _about_label_kind(data: DataSection) -> Iterator[Problem]:
+    """What the labels are said to be, against other keys that say it."""
+    if data.label_kind == "number" and data.one_hot:
+        text = (
+            'data.label_kind is "number" with data.one_hot; only classes are made zeros and ones'
+            " (remove one of them from [data])"
+        )
+        yield Problem(("data.label_kind", "data.one_hot"), text)
+    elif data.label_kind == "number" and data.stratify:
+        text = (
+            'data.stratify is true with data.label_kind "number"; only classes can be stratified'
+            " (remove one of them from [data])"
+        )
+        yield Problem(("data.stratify", "data.label_kind"), text)
+    elif data.label_kind == "class" and len(data.labels) > 1:
+        text = (
+            f'data.label_kind is "class" with {len(data.labels)} columns in data.label; several'
+            " columns are numbers (set [data] label to one column, of lists for several classes a"
+            " row)"
+        )
+        yield Problem(("data.label_kind", "data.label"), text)
+
+
+def _about_stratified_rows(data: DataSection) -> Iterator[Problem]:
+    if data.stratify and not data.test_fraction:
+        text = (
+            "data.stratify is true with data.test_fraction 0; there is nothing to split"
+            " (set [data] test_fraction, or remove stratify)"
+        )
+        yield Problem(("data.stratify", "data.test_fraction"), text)
 
 
 def _about_integers(data: DataSection) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from distsgd.config.problems import in_words
 from distsgd.config.section import CsvSection, Name, Names, Section, key
-from distsgd.data.options import FeatureKind, Standardise
+from distsgd.data.options import AskedLabelKind, FeatureKind, Standardise
 from distsgd.data.sampler import Shuffle
 
 Axes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -31,6 +31,14 @@ class DataSection(Section):
             '"rest" (every other column) or a list of columns and patterns, such as ["c*"]',
         ),
     ] = "rest"
+    label_kind: Annotated[
+        AskedLabelKind,
+        key(
+            "what the labels are, where no [model] loss says it: classes or quantities; auto takes "
+            "integers, booleans and text as classes",
+            in_words(get_args(AskedLabelKind)),
+        ),
+    ] = "auto"
     feature_kind: Annotated[
         FeatureKind,
         key(

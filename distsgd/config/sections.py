@@ -42,8 +42,12 @@ def _loss_name(name: str | None) -> str | None:
     return name
 
 
+def _default_init(validated: dict[str, Any]) -> Initialiser | None:
+    return "glorot" if validated.get("factory") is None else None
+
+
 class ModelSection(Section):
-    """The network and what it is measured by."""
+    """The model and what it is measured by."""
 
     layers: Annotated[
         tuple[Layer, ...] | None,
@@ -52,19 +56,21 @@ class ModelSection(Section):
     factory: Annotated[
         str | None,
         key(
-            "a model of your own, of PyTorch or JAX, instead of layers",
+            "a model of your own, of PyTorch or JAX, instead of layers: what makes it, in a file "
+            "module.py where the command is started, or in what is installed",
             '"module:function", or left out',
             pattern=NAMED,
         ),
     ] = None
     options: Annotated[
-        dict[str, Any], key("settings of its factory", "a table, such as {width = 256}")
+        dict[str, Any],
+        key("keyword arguments of the factory", "a table, such as {width = 256}"),
     ] = Field(default_factory=dict)
     loss: Annotated[
         str | None,
         AfterValidator(_loss_name),
         key(
-            "what training makes small; of a factory only where it makes a module alone",
+            "what training makes small; of a factory only where that makes a module alone",
             f'{quoted(LOSSES)} or "module:Class" of your own',
         ),
     ] = None
@@ -77,9 +83,12 @@ class ModelSection(Section):
         ),
     ] = Field(default_factory=dict)
     init: Annotated[
-        Initialiser,
-        key("first weights, at random but for zeros", in_words(get_args(Initialiser))),
-    ] = "glorot"
+        Initialiser | None,
+        key(
+            "first weights, at random but for zeros; those of a factory are its own",
+            in_words(get_args(Initialiser)),
+        ),
+    ] = Field(default_factory=_default_init)
     initial_weights: Annotated[
         str, key("first weights from a file", 'a safetensors file, or "" for none')
     ] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -254,7 +255,9 @@ def _missing_model(model: Any) -> list[Problem]:
     """Keys of ``[model]`` without which there is none; none if it is no table."""
     is_network = isinstance(model, dict) and model.get("factory") is None
     keys = ("layers", "loss") if is_network else ()
-    return [missing(f"model.{key}", TrainConfig) for key in keys if model.get(key) is None]
+    found = [missing(f"model.{key}", TrainConfig) for key in keys if model.get(key) is None]
+    own = "(set [model] layers, or factory for a model of your own)"
+    return [replace(it, text=it.text.replace("(set [model] layers)", own)) for it in found]
 
 
 def _disagreements(config: TrainConfig) -> list[Problem]:
@@ -268,6 +271,11 @@ def _disagreements(config: TrainConfig) -> list[Problem]:
     ) + parallel_disagreements(config.parallel)
 
 
+def _stand_in(section: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+    is_own = section == "model" and kept.get("factory") is not None
+    return {"factory": "stand:in"} if is_own else _STAND_IN.get(section, {})
+
+
 def _other_disagreements(raw: Mapping[str, Any], wrong: set[str]) -> list[Problem]:
     """Disagreements between the keys that are right, when others are wrong: one go shows all."""
     usable: dict[str, Any] = {}
@@ -277,6 +285,6 @@ def _other_disagreements(raw: Mapping[str, Any], wrong: set[str]) -> list[Proble
         # A key of a subtable is named data.csv.separator: the subtable is left out whole.
         names = {".".join(name.split(".")[:2]) for name in wrong}
         right = {key: value for key, value in kept if f"{section}.{key}" not in names}
-        usable[section] = _STAND_IN.get(section, {}) | right
+        usable[section] = _stand_in(section, kept=dict(kept)) | right
     found = _disagreements(TrainConfig.model_validate(usable))
     return [problem for problem in found if not wrong & set(problem.keys)]

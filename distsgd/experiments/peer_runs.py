@@ -35,7 +35,7 @@ def why_not(config: TrainConfig) -> str:
 def _reasons(config: TrainConfig) -> Iterator[str]:
     """What peers, or all of them, do otherwise."""
     if config.model.layers is None:
-        yield f"the model is made by {config.model.factory}"
+        yield f"peers train networks of layers, and the model is made by {config.model.factory}"
         return
     layers = [layer.model_dump() for layer in config.model.layers]
     hidden = {layer.get("activation") for layer in layers[:-1]}

@@ -26,6 +26,7 @@ class Bench:
     """What to time: a ReLU network with softmax cross-entropy under plain SGD.
 
     Attributes:
+        factory: A model of one's own instead, ``module:function``, between the ends of `layers`.
         data: A prepared data set with ``layers[0]`` features and ``layers[-1]`` classes; synthetic
             rows unless given.
     """
@@ -37,6 +38,7 @@ class Bench:
     statistics: Literal["none", "norms"] = "norms"
     overrides: tuple[str, ...] = ()
     data: Path | None = None
+    factory: str | None = None
 
     def config(self) -> TrainConfig:
         """The run that is timed. Raises ConfigError."""
@@ -50,7 +52,9 @@ class Bench:
             "model": {
                 "layers": [*hidden, {"type": "dense", "units": self.layers[-1]}],
                 "loss": "softmax_cross_entropy",
-            },
+            }
+            if self.factory is None
+            else {"factory": self.factory},
             "optimizer": {"learning_rate": 0.01},
             "batch": {"size": self.batch},
             "train": {"steps": 1 << 40},

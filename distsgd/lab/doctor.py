@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from distsgd.parallel.numerics import num_cores, profile
 from distsgd.parallel.transport.shared_memory import is_available
 
 PACKAGES = ("ray", "numpy", "pyarrow", "pydantic", "pyzmq", "safetensors", "blake3")
+FRAMEWORKS = ("torch", "jax", "flax")  # Of models of one's own; each where it is installed.
 TIMEOUT_S = 60.0
 SLOW_STEP_US = 500.0
 # Kernels of OpenBLAS worth trying: what it detects is not always what is fastest.
@@ -50,12 +52,20 @@ def examine() -> Findings:
         "python": platform.python_version(),
         "cores": num_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES} | _frameworks(),
     }
     numerics = profile("float32")
     facts |= {"blas": numerics.blas, "kernel": numerics.kernel, **_arithmetic(), **_ray()}
     facts |= {"shared_memory": is_available(), "empty_step_us": transport_us(num_workers=2)}
     return Findings(facts, tuple(_advice(facts)))
+
+
+def _frameworks() -> dict[str, str]:
+    found = {}
+    for name in FRAMEWORKS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def gemm_gflops(size: int = 768) -> float:

@@ -15,8 +15,9 @@ class DryRun:
         rows: Rows to train on.
         test_rows: Rows that are held out.
         features: Numbers a row has.
-        outputs: Of the network.
-        parameters: Of the network.
+        model: In a few words.
+        outputs: Of the model.
+        parameters: Of the model.
         batch_size: Rows of a mini-batch.
         steps_per_epoch: Updates in a pass over the rows.
         steps: Updates in all, unless the target ends it before.
@@ -33,6 +34,7 @@ class DryRun:
     rows: int
     test_rows: int
     features: int
+    model: str
     outputs: int
     parameters: int
     batch_size: int
@@ -55,6 +57,7 @@ class DryRun:
             rows=manifest.train_rows,
             test_rows=manifest.test_rows,
             features=manifest.num_features,
+            model=model.outline,
             outputs=model.num_outputs,
             parameters=model.num_parameters,
             batch_size=sampler.batch_rows,

@@ -150,6 +150,12 @@ def labels_of(saved: Run, outputs: Array) -> Array:
 def check_probabilities(saved: Run) -> None:
     """Raises ModelError where the outputs of the network are no probabilities."""
     if not saved.model.has_probabilities:
+        if (factory := saved.config.model.factory) is not None:
+            raise ModelError(
+                f"{factory} gives scores, which are no probabilities; use predict() for the labels,"
+                " or have the factory return a third thing, what makes probabilities of scores, "
+                "and train anew (such as lambda out: out.softmax(-1) for classes)"
+            )
         raise ModelError(
             f"loss {saved.model.loss_name!r} gives scores, which are no probabilities; use "
             "predict() for the labels, or train with a loss of probabilities, such as "

@@ -128,16 +128,28 @@ def _put_model(raw: dict[str, Any], model: object, own: dict[str, Any]) -> None:
 
 
 def _put_factory(raw: dict[str, Any], factory: object, own: dict[str, Any]) -> None:
-    if not callable(factory) or isinstance(factory, str):
+    if isinstance(factory, str):
+        refuse("model", factory, 'the function itself (a name stands in [model] factory = "...")')
+    if not isinstance(factory, type) and hasattr(factory, "named_parameters"):
+        rule = "a function that makes one, since each process makes its own: model=make"
+        raise ConfigError([f"model is a {type(factory).__name__}, a module; must be {rule}"])
+    if not callable(factory):
         refuse("model", factory, "a distsgd.Network, a function that makes a model, or None")
     name = name_of(factory)
     if name is None:
         own["factory"] = factory if isinstance(factory, Factory) else torch_model(factory)
-        shown = _NO_NAME.sub("", getattr(factory, "__qualname__", "")).rstrip(".")
-        name = f"{factory.__module__}:{shown or 'factory'}"
+        name = _name_in_words(factory)
     before = _section(raw, "model")
-    kept = {key: before[key] for key in ("options", "loss", "initial_weights") if key in before}
+    # A loss is kept without layers: it would be that of the layers.
+    of_factory = ("options", "loss", "loss_options") if before.get("layers") is None else ()
+    kept = {key: before[key] for key in (*of_factory, "initial_weights") if key in before}
     raw["model"] = {"factory": name} | kept
+
+
+def _name_in_words(factory: Any) -> str:
+    """A name of the usual form by which nothing is found; it is shown in the run's record."""
+    qualname = _NO_NAME.sub("", getattr(factory, "__qualname__", "")) or "factory"
+    return f"{getattr(factory, '__module__', None) or '__main__'}:{qualname}"
 
 
 def _put_worker(raw: dict[str, Any], worker: object, own: dict[str, Any]) -> None:

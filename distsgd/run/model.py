@@ -10,6 +10,8 @@ from distsgd.nn.losses import find_loss
 from distsgd.nn.network import Network
 from distsgd.run.shapes import input_shape_of
 
+_NO_ROWS = RowSpec((), "number", 0)
+
 
 def build_model(config: TrainConfig, manifest: Manifest, factory: Factory | None = None) -> Model:
     """What ``[model]`` says, for the rows of `manifest`; `factory` is one that has no name.
@@ -28,6 +30,15 @@ def build_model(config: TrainConfig, manifest: Manifest, factory: Factory | None
     layers = [layer_from_dict(layer.model_dump(exclude_none=True)) for layer in section.layers]
     loss = find_loss(section.loss, section.loss_options)
     return Network(layers, loss, input_shape_of(config, manifest.num_features))
+
+
+def find_factory(config: TrainConfig) -> None:
+    """Find the factory that the configuration names, before any row is read; it is not called.
+
+    Raises ConfigError where it cannot be found, or is no function.
+    """
+    if config.model.factory is not None:
+        Recipe(config.model.factory, {}, _NO_ROWS).found()
 
 
 def row_spec(config: TrainConfig, manifest: Manifest) -> RowSpec:

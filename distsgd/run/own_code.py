@@ -65,7 +65,11 @@ def described(model: Model) -> dict[str, Any]:
 
 def record(config: TrainConfig, own: OwnCode) -> list[dict[str, Any]]:
     """All code that is not ours: what it is, its name, the digest of its source (None for none)."""
-    named = [_entry(what, name, name) for what, name in _names(config)]
+    named = [
+        _entry(what, name, name)
+        for what, name in named_code(config)
+        if what != "model" or own.factory is None
+    ]
     nameless = [_entry(what, None, shown_kind(it)) for what, it in own.nameless().items()]
     callbacks = [
         _entry("callback", name_of(kind), shown_kind(kind))
@@ -147,7 +151,7 @@ def _recorded(run: RunDirectory) -> list[dict[str, Any]]:
     return [entry for entry in found if entry["what"] != "callback"]
 
 
-def _names(config: TrainConfig) -> Iterator[tuple[str, str]]:
+def named_code(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """All that the configuration names as ``module:qualname`` and that is not ours."""
     named: Sequence[tuple[str, str | None]] = (
         ("model", config.model.factory),
@@ -188,6 +192,8 @@ def _is_ours(module: str) -> bool:
 
 
 def shown_kind(thing: object) -> str:
-    """The class of a thing, or the class itself, by its name."""
+    """The class of a thing, or the class or factory itself, by its name."""
+    if isinstance(thing, Factory):
+        return f"{thing.__module__}.{getattr(thing, '__qualname__', 'factory')}"
     kind = thing if isinstance(thing, type) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"

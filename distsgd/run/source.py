@@ -251,14 +251,17 @@ def _kinds_differ(config: TrainConfig, manifest: Manifest) -> str:
     kind, wanted, there = "number", "numbers", "classes"
     if manifest.label_kind == "number":
         kind, wanted, there = "class", "classes", "numbers"
-    taker = (
-        "data.one_hot is true" if config.data.one_hot else f'model.loss is "{config.model.loss}"'
-    )
     loss = "softmax_cross_entropy" if there == "classes" else "squared_error"
+    way_out = f'set [model] loss to one for {there}, such as "{loss}"'
+    if config.data.one_hot:
+        taker = "data.one_hot is true"
+    elif config.model.loss is not None:
+        taker = f'model.loss is "{config.model.loss}"'
+    else:
+        taker, way_out = f'data.label_kind is "{kind}"', "remove label_kind from [data]"
     return (
         f"{taker}, which takes {wanted} as labels, but {config.data.paths[0]} was prepared with"
-        f' {there}; set [model] loss to one for {there}, such as "{loss}", or prepare the data'
-        f" again with --label-kind {kind}"
+        f" {there}; {way_out}, or prepare the data again with --label-kind {kind}"
     )
 
 
@@ -266,7 +269,7 @@ def _label_kind(config: TrainConfig) -> AskedLabelKind:
     """What the labels are to be: as the loss has it; a model of one's own takes what there is."""
     model = config.model
     if model.loss is None:
-        return "class" if config.data.one_hot else "auto"
+        return "class" if config.data.one_hot else config.data.label_kind
     is_class = find_loss(model.loss, model.loss_options).target_kind == "class"
     return "class" if is_class or config.data.one_hot else "number"
 

@@ -151,7 +151,7 @@ class RunSpec:
             target=self.target,
             evaluate_every=self.evaluation_grid,
             num_test_rows=self.manifest.test_rows,
-            init=config.model.init,
+            init=config.model.init or "",
             initial_weights=initial_weights,
         )
 

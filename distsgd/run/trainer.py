@@ -39,6 +39,7 @@ from distsgd.run.dry_run import DryRun
 from distsgd.run.execution import execute
 from distsgd.run.handed_in import with_handed_in
 from distsgd.run.live_files import seen_by_others
+from distsgd.run.model import find_factory
 from distsgd.run.own_code import check_own_code
 from distsgd.run.progress import ProgressWatch
 from distsgd.run.resume import check_resume, wait_until_free
@@ -125,8 +126,11 @@ class Trainer:
         config, own = with_handed_in(config, model=model, worker=worker, rule=rule)
         if data is None and (missing := config.missing_sources()):
             raise ConfigError(missing)
+        # What is wrong with these is told before rows are read.
         if own.rule is None:
-            make_rule(config)  # So that what is wrong with it is told before rows are read.
+            make_rule(config)
+        if own.factory is None:
+            find_factory(config)
         numerics.require(config.train.numerics, has_own_model=config.model.factory is not None)
         self._config = config
         self._data = data

@@ -264,3 +264,36 @@ def test_numbers_of_a_run_are_metrics_of_ray(place: Path, cluster: Cluster, tmp_
         wait_until(is_exported, WAIT_S, "Ray to export the run's step")
     finally:
         cluster.told(place, "stop", "watched")
+
+
+OWN_MODEL = """
+import torch
+from distsgd.models import torch_model
+
+@torch_model
+def make(inputs, outputs):
+    def losses(out, target):
+        return torch.nn.functional.cross_entropy(out, target, reduction="none")
+
+    return torch.nn.Linear(inputs, outputs), losses
+"""
+
+
+def test_file_of_a_model_of_ones_own_goes_with_the_working_directory(
+    place: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch: scripts/env --with torch,jax")
+    sent = place / "sent"
+    sent.mkdir()
+    (place / "digits.parquet").rename(sent / "digits.parquet")
+    (sent / "model_that_is_sent.py").write_text(OWN_MODEL)
+    (sent / "own.toml").write_text(
+        '[data]\npath = "digits.parquet"\nlabel = "digit"\ntest_fraction = 0.2\n'
+        '[model]\nfactory = "model_that_is_sent:make"\n[train]\nepochs = 1\n'
+    )
+    words = ("--working-dir", "sent", "--workers", "1", "--run-dir", str(tmp_path / "own"))
+    told = cluster.told(place, "submit", "sent/own.toml", "--name", "own", "--follow", *words)
+    assert (told["status"], told["run"]["status"]) == ("SUCCEEDED", "done"), told
+    recorded = json.loads((tmp_path / "own" / "environment.json").read_text())["own_code"]
+    assert [entry["name"] for entry in recorded] == ["model_that_is_sent:make"]
+    assert all(entry["source"] for entry in recorded)

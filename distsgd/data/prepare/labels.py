@@ -30,7 +30,8 @@ from distsgd.errors import DataError, shortened
 MAX_CLASSES = 65_536
 MAX_CLASS_CHARACTERS = 1_000
 _QUANTITIES = (
-    'for quantities set [model] loss = "squared_error" (data prepare: --label-kind number)'
+    'for quantities set [model] loss = "squared_error", or for a model of your own [data] '
+    'label_kind = "number" (data prepare: --label-kind number)'
 )
 _WHOLE = re.compile(r"(0|-?[1-9]\d{0,19})(\.0*)?", re.ASCII)
 _INT64 = range(-(1 << 63), 1 << 63)

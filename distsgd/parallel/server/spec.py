@@ -10,7 +10,6 @@ from typing import Literal, Protocol
 from distsgd.base.arrays import Array
 from distsgd.base.locations import Location
 from distsgd.base.named import Named
-from distsgd.nn.weights import Initialiser
 from distsgd.optim.frozen import Frozen
 from distsgd.optim.rules import UpdateRule
 from distsgd.optim.schedules import Schedule
@@ -111,7 +110,7 @@ class ServerSpec:
     total_steps: int
     evaluate_every: EvaluationGrid
     num_test_rows: int
-    init: Initialiser
+    init: str  # See `Model.initialise`; "" of a model with first weights of its own.
     initial_weights: Array | None = None  # [P]; instead of `init`.
     observed_events: tuple[str, ...] = ()  # That a driver wants to see: see `EventHooks`.
     observer: Named | None = None  # Of an `Observer`; no input to the bits.
