@@ -51,7 +51,7 @@ def admit(run_spec: RunSpec, cache_dir: Path, say: Say) -> None:
     started = perf_counter()
     config = run_spec.config
     weights_P = run_spec.model.initialise(
-        config.model.init, config.train.seed, np.dtype(config.train.dtype)
+        config.model.init or "", config.train.seed, np.dtype(config.train.dtype)
     )
     rehearsal = Rehearsal(run_spec.model, _first_rows(run_spec), weights_P, run_spec.is_per_sample)
     admission = Admission(recipe, rehearsal)
