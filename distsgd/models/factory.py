@@ -98,7 +98,11 @@ def jax_model(function: Callable[..., Any]) -> Factory:
     It returns ``(init, apply, sample_losses)`` or the same and ``prediction``: ``init(key)`` gives
     the parameters, a tree of arrays; ``apply(parameters, x)``, or ``apply(parameters, x, key)``
     where training leaves something to chance (key is None in evaluation), the outputs of a block;
-    the others as for `torch_model`.
+    the others as for `torch_model`. They are traced: a block may come with its last row repeated,
+    what comes of which is cut off.
+
+    Or it returns ``(nnx_module, sample_losses)`` or the same and ``prediction``, a module of flax
+    nnx; it has a parameter ``seed`` then, which ``nnx.Rngs(seed)`` takes.
     """
     return Factory(function, "jax")
 

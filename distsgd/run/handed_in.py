@@ -148,7 +148,7 @@ def _put_factory(raw: dict[str, Any], factory: object, own: dict[str, Any]) -> N
 
 def _name_in_words(factory: Any) -> str:
     """A name of the usual form by which nothing is found; it is shown in the run's record."""
-    qualname = _NO_NAME.sub("", getattr(factory, "__qualname__", "")) or "factory"
+    qualname = _NO_NAME.sub("", getattr(factory, "__qualname__", "")).rstrip(".") or "factory"
     return f"{getattr(factory, '__module__', None) or '__main__'}:{qualname}"
 
 

@@ -7,20 +7,18 @@ Shape letters: N samples, P parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from threading import Lock
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from distsgd.autodiff.gate import Shape
-from distsgd.autodiff.graph import ParameterSpec, total_size, views
-from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
+from distsgd.autodiff.graph import ParameterSpec
 from distsgd.base.arrays import Array
-from distsgd.models.factory import Recipe, model_again
+from distsgd.models.factory import Recipe
+from distsgd.models.of_recipe import PREDICTION_ROWS, RecipeModel
 from distsgd.models.own_errors import own_code
 from distsgd.models.probe import probe
 from distsgd.models.protocol import Chance
@@ -29,10 +27,8 @@ from distsgd.models.torch.program import TorchProgram, array_of, torch_dtype
 from distsgd.models.torch.settings import Computing
 from distsgd.models.torch.trial import try_out
 
-PREDICTION_ROWS = 256  # Fixed, since cutting differently gives other bits.
 
-
-class OwnModel:
+class OwnModel(RecipeModel):
     """The model that a recipe makes; see `distsgd.models.Model`.
 
     Parameters are named and ordered as ``named_parameters()`` has them. Each of its programs makes
@@ -43,75 +39,20 @@ class OwnModel:
         ModelError: What it makes cannot be trained.
     """
 
-    output_advice = ""
-
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
         parts = made_with(recipe, seed=0)
-        self.parameters = tuple(
-            ParameterSpec(name, tuple(it.shape)) for name, it in parts.module.named_parameters()
-        )
-        self.num_parameters = total_size(self.parameters)
+        named = parts.module.named_parameters()
+        super().__init__(recipe, tuple(ParameterSpec(name, tuple(it.shape)) for name, it in named))
         self.has_probabilities = parts.prediction is not None
         with own_code(recipe.name):
             self.numbers_per_sample = try_out(parts, recipe.rows)
         self._predicting: TorchProgram | None = None
         self._one_at_a_time = Lock()
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Recipe]]:
-        return model_again, (self.recipe,)
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of one sample."""
-        return self.recipe.rows.input_shape
-
-    @property
-    def target_kind(self) -> Literal["class", "number"]:
-        """What a target is."""
-        return self.recipe.rows.target_kind
-
-    @property
-    def target_shape(self) -> Shape:
-        """Shape of one sample's target."""
-        return self.recipe.rows.target_shape
-
-    @property
-    def target_domain(self) -> Domain:
-        """Of a loss by name, its own; else every number."""
-        loss = self.recipe.named_loss
-        return EVERY_NUMBER if loss is None else loss.target_domain
-
-    @property
-    def outline(self) -> str:
-        """The factory and its options."""
-        options = ", ".join(f"{key}={it!r}" for key, it in self.recipe.options.items())
-        return f"{self.recipe.name}({options})"
-
-    @property
-    def loss_name(self) -> str:
-        """Of a factory that makes a module alone; else its own."""
-        return self.recipe.loss or f"of {self.recipe.name}"
-
-    @property
-    def squared_error_factor(self) -> float | None:
-        """From the loss to the squared error; None for losses of its own, and for others."""
-        loss = self.recipe.named_loss
-        return None if loss is None else loss.squared_error_factor(self.num_outputs)
-
-    @property
-    def num_outputs(self) -> int:
-        """Classes, or numbers of a target."""
-        return self.recipe.rows.num_outputs
-
     @property
     def chance(self) -> Chance:
         """One key a block, for dropout and whatever else draws numbers."""
         return "block"
-
-    def views(self, flat: Array) -> dict[str, Array]:
-        """The parameters by name, as views of `flat`."""
-        return views(self.parameters, flat)
 
     def state_dict(self, flat: Array) -> dict[str, Array]:
         """What ``module.load_state_dict`` takes strictly: parameters, aliases, lasting buffers."""
@@ -169,18 +110,6 @@ class OwnModel:
             "capability": torch.backends.cpu.get_cpu_capability(),
             "probe": probe(self, self.recipe.rows, dtype),
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """What it is made from, and its parameters."""
-        recipe = self.recipe
-        return {
-            "factory": recipe.name,
-            "options": dict(recipe.options),
-            "input_shape": list(self.input_shape),
-            "parameters": [[spec.name, list(spec.shape)] for spec in self.parameters],
-        } | (
-            {"loss": recipe.loss, "loss_options": dict(recipe.loss_options)} if recipe.loss else {}
-        )
 
     @cached_property
     def _parts(self) -> Parts:
