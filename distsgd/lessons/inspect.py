@@ -161,6 +161,7 @@ def loss_over_weight(
         ReplayInterrupted: It was stopped before the steps were made again.
     """
     saved = Run.open(run)
+    network_of(saved)  # Before any step is made.
     index = _index_of(saved, weight)
     data = saved.data(cache_dir)
     with one_blas_thread():

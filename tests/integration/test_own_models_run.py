@@ -145,7 +145,7 @@ def test_each_command_works_with_a_factory_or_says_why_not(place: Path, command:
         ("circuit", "run", "--data", "digits.parquet"),
     ):
         code, said = command("draw", *words)
-        assert code == 2
+        assert code == 2, said
         assert "trained model_of_mine:scores(width=24); only the inside of layers is shown" in said
     options = ("--batch-sizes", "32", "--workers", "0", "--target", "test_accuracy>=0.5")
     assert command("experiment", "scale", "mine.toml", *options, "--dry-run")[0] == 0

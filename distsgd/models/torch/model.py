@@ -25,6 +25,7 @@ from distsgd.models.protocol import Chance
 from distsgd.models.torch.parts import Parts, made_with
 from distsgd.models.torch.program import TorchProgram, array_of, torch_dtype
 from distsgd.models.torch.settings import Computing
+from distsgd.models.torch.steady import require_steady
 from distsgd.models.torch.trial import try_out
 
 
@@ -37,9 +38,11 @@ class OwnModel(RecipeModel):
     Raises:
         ConfigError: The factory cannot be found or called.
         ModelError: What it makes cannot be trained.
+        NumericsError: See `distsgd.models.torch.steady`.
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        require_steady()
         parts = made_with(recipe, seed=0)
         named = parts.module.named_parameters()
         super().__init__(recipe, tuple(ParameterSpec(name, tuple(it.shape)) for name, it in named))
