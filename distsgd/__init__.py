@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from distsgd.run.run import Result, Run
     from distsgd.run.trainer import Trainer
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 __all__ = [
     "BlockWorker",
     "Callback",

@@ -60,7 +60,7 @@ def test_program_runs_as_a_module() -> None:
         check=True,
         cwd=EXAMPLES.parents[1],
     )
-    assert done.stdout == "distsgd 0.5.0\n"
+    assert done.stdout == "distsgd 0.6.0\n"
 
 
 def test_help_is_shown_as_it_is_written() -> None:
