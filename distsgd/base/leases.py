@@ -161,7 +161,8 @@ class Lease(Generic[R]):
         except CheckpointError as error:
             raise self._lose(error.reason) from error
         if found.token != self.record.token:
-            raise self._lose(f"process {found.owner} has taken it over")
+            who = f"process {found.owner}" if found.owner else "another, which has ended since,"
+            raise self._lose(f"{who} has taken it over")
         self._seen = now
         return found
 

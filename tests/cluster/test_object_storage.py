@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,7 +163,9 @@ def test_of_two_drivers_on_two_hosts_the_second_is_refused_and_wins_when_told_to
     won = begun(hosts[2], run, "parallel.workers=0", "--take-over")
     lost = ended(first)
     assert lost["code"] == 2, lost
-    assert f"on {hosts[2].name} has taken it over; nothing more is written" in lost["error"]
+    # The winner may be through before the loser looks who it is.
+    winner = f"(on {hosts[2].name}|another, which has ended since,)"
+    assert re.search(f"{winner} has taken it over; nothing more is written", lost["error"])
     assert digest_of(ended(won)) == long_digest_alone
     assert digest_shown(hosts[1], run) == long_digest_alone
 
