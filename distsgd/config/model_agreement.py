@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from distsgd.config.data_section import DataSection
 from distsgd.config.problems import Problem, shown
 from distsgd.config.sections import ModelSection
-from distsgd.errors import ModelError
+from distsgd.errors import ModelError, shortened
 from distsgd.nn.losses import Loss, find_loss, wrong_options
 
 
@@ -20,8 +21,8 @@ def model_disagreements(data: DataSection, model: ModelSection) -> list[Problem]
 
 
 def _about_model(model: ModelSection) -> Iterator[Problem]:
-    """Either layers or a factory."""
-    if model.factory is None:
+    """Either layers or a factory, whose options are plain."""
+    if not model.has_factory:
         if model.options:
             text = (
                 f"model.options is {shown(model.options)} without a factory; they are its settings"
@@ -29,6 +30,7 @@ def _about_model(model: ModelSection) -> Iterator[Problem]:
             )
             yield Problem(("model.options", "model.factory"), text)
         return
+    yield from _about_options(model.options)
     reasons = {
         "layers": "what it makes is the whole model",
         "init": "what it makes has first weights of its own, by train.seed",
@@ -42,6 +44,31 @@ def _about_model(model: ModelSection) -> Iterator[Problem]:
                 f"{key} from [model], or factory)"
             )
             yield Problem((f"model.{key}", "model.factory"), text)
+
+
+def _about_options(options: Mapping[str, Any]) -> Iterator[Problem]:
+    """They are written down with the run, and read again wherever the model is made."""
+    for key, value in _not_plain("model.options", options):
+        text = (
+            f"{key} is {shortened(repr(value), 60)}; must be a plain value: text, a finite number, "
+            "true or false, None, or a list or table of those (pass a name, such as "
+            '"ReLU", and look it up in the factory)'
+        )
+        yield Problem(("model.options",), text)
+
+
+def _not_plain(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What JSON has no word for, by its key."""
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        for name, it in value.items():
+            yield from _not_plain(f"{key}.{name}", it)
+    elif isinstance(value, list | tuple):
+        for index, it in enumerate(value):
+            yield from _not_plain(f"{key}[{index}]", it)
+    elif not isinstance(value, str | int | float | None) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        yield key, value
 
 
 def _about_named_loss(data: DataSection, model: ModelSection) -> Iterator[Problem]:

@@ -93,6 +93,11 @@ class ModelSection(Section):
         str, key("first weights from a file", 'a safetensors file, or "" for none')
     ] = ""
 
+    @property
+    def has_factory(self) -> bool:
+        """Is it a model of the user's own, not layers?"""
+        return self.factory is not None
+
 
 def _usual_learning_rate(validated: dict[str, Any]) -> float:
     rule = RULES.get(validated.get("type", ""))

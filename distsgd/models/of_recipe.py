@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
+
 from distsgd.autodiff.gate import Shape
 from distsgd.autodiff.graph import ParameterSpec, total_size, views
 from distsgd.autodiff.ops.domain import EVERY_NUMBER, Domain
 from distsgd.base.arrays import Array
 from distsgd.errors import ModelError
-from distsgd.models.factory import Recipe, model_again
+from distsgd.models.factory import LIBRARY_BYTES, Recipe, model_again
 from distsgd.models.protocol import Model
+from distsgd.nn.network import PREDICTION_ROWS
 
-PREDICTION_ROWS = 256  # Fixed, since cutting differently gives other bits.
+__all__ = ["PREDICTION_ROWS", "RecipeModel"]
 
 
 class RecipeModel:
@@ -76,6 +79,11 @@ class RecipeModel:
         return None if loss is None else loss.squared_error_factor(self.num_outputs)
 
     @property
+    def library_bytes(self) -> int:
+        """That of its framework."""
+        return LIBRARY_BYTES[self.recipe.framework]
+
+    @property
     def num_outputs(self) -> int:
         """Classes, or numbers of a target."""
         return self.recipe.rows.num_outputs
@@ -87,6 +95,21 @@ class RecipeModel:
     def state_dict(self, flat: Array) -> dict[str, Array]:
         """What its library takes: the parameters by name."""
         return self.views(flat)
+
+    def predict(self, flat: Array, x: Array) -> Array:
+        """Predictions ``[N, *output_shape]`` of any number of samples, in blocks of 256."""
+        x = np.ascontiguousarray(x, flat.dtype)
+        if not len(x):  # The shape of an output is known when there is one.
+            return self._predict_block(flat, np.zeros((1, *self.input_shape), flat.dtype))[:0]
+        pieces = [
+            self._predict_block(flat, x[first : first + PREDICTION_ROWS])
+            for first in range(0, len(x), PREDICTION_ROWS)
+        ]
+        return np.concatenate(pieces)
+
+    def _predict_block(self, flat: Array, x_N: Array) -> Array:
+        """Predictions of 1 to 256 samples."""
+        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """What it is made from, and its parameters."""

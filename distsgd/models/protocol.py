@@ -129,6 +129,10 @@ class Model(Protocol):
     def numbers_per_sample(self) -> int:
         """About how many numbers training holds for each sample of a block."""
 
+    @property
+    def library_bytes(self) -> int:
+        """About what the library that computes it takes in a process, besides numpy; often 0."""
+
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters by name, as views of `flat`, shape ``[P]``: nothing is copied."""
 

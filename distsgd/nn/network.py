@@ -1,4 +1,4 @@
-"""A model: layers and a loss over flat parameters. It holds no numbers, only what they mean.
+"""A network: layers and a loss over flat parameters. It holds no numbers, only what they mean.
 
 Shape letters: N samples, O outputs, P parameters. No I/O here.
 """
@@ -103,6 +103,11 @@ class Network:
             numbers += layer.numbers_per_sample(shape)
             shape = layer.output_shape(shape)
         return numbers
+
+    @property
+    def library_bytes(self) -> int:
+        """Nothing: all it computes is numpy's."""
+        return 0
 
     @property
     def target_kind(self) -> Literal["class", "number"]:

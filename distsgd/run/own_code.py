@@ -9,9 +9,11 @@ only; the record says so, and such a run cannot be made again from its directory
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from distsgd.store.run_directory import RunDirectory
 
 RECORD = "own_code"  # In environment.json.
 _OURS = ("distsgd", "distsgd_workers")
+_MOST_SHOWN = 4  # Parameters that differ.
 WAY_OUT = "move it into a module of its own"
 
 
@@ -137,6 +140,28 @@ def check_found_again(run: RunDirectory, *whats: str) -> None:
                 f"was trained with the {entry['what']} {entry['shown']}, which has no name by "
                 f"which it can be found; use what fit() returned, or {WAY_OUT} and train anew",
             )
+
+
+def check_model(run: RunDirectory, model: Model) -> None:
+    """Raises RunError unless `model`, made anew, is the one that `run` was begun with."""
+    then, now = run.read_json(run.model_path), json.loads(json.dumps(model.to_dict()))
+    if then == now:
+        return
+    reason = "is not the network of config.json; one of them was changed, restore it"
+    if "factory" in now and then == now | {"parameters": then.get("parameters")}:
+        pairs = zip_longest(list(then["parameters"] or ()), now["parameters"])
+        changed = [f"{_parameter(a)}, now {_parameter(b)}" for a, b in pairs if a != b]
+        reason = (
+            f"is not what the factory {now['factory']} makes: {'; '.join(changed[:_MOST_SHOWN])}"
+            f"{' and more' if len(changed) > _MOST_SHOWN else ''}; its source, or what that "
+            "imports, was changed since the run was begun (restore it, or train anew)"
+        )
+    raise RunError(run.model_path, reason)
+
+
+def _parameter(entry: Sequence[Any] | None) -> str:
+    """Name and shape; of a parameter that is not there, so."""
+    return "none" if entry is None else " ".join(map(str, entry))
 
 
 def _recorded(run: RunDirectory) -> list[dict[str, Any]]:

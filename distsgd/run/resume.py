@@ -50,7 +50,7 @@ def check_replay(
             not accepted; or the run is portable, and this process is not.
     """
     config = run_spec.config
-    numerics.require(config.train.numerics, has_own_model=config.model.factory is not None)
+    numerics.require(config.train.numerics, has_own_model=config.model.has_factory)
     recorded = _recorded(run, run_spec)
     changed = _changed(_profile(run, recorded), run_spec)
     if changed and not accept_numerics:

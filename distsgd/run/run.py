@@ -27,7 +27,7 @@ from distsgd.models.weights import weights_vector
 from distsgd.run import evaluation
 from distsgd.run.evaluation import Evaluation
 from distsgd.run.model import build_model
-from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again
+from distsgd.run.own_code import NO_OWN_CODE, OwnCode, check_found_again, check_model
 from distsgd.run.progress import Progress
 from distsgd.run.rows import are_files, feature_rows, labelled_rows, rows_of_files
 from distsgd.run.run_files import recorded_config
@@ -91,11 +91,7 @@ class Run:
         check_found_again(directory, "model")
         manifest = manifest_of(directory.path / "data")
         model = build_model(config, manifest)
-        if directory.read_json(directory.model_path) != model.to_dict():
-            raise RunError(
-                directory.model_path,
-                "is not the network of config.json; one of them was changed, restore it",
-            )
+        check_model(directory, model)
         say = call_argument("on_message", on_message, _silent)
         return cls(directory, config, manifest, model, _say=say)
 

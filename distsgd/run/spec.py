@@ -37,7 +37,8 @@ from distsgd.run.own_code import NO_OWN_CODE, OwnCode
 from distsgd.run.rule_and_sampler import make_rule, make_sampler
 from distsgd.run.shapes import target_problems
 
-# Python, numpy, Arrow and Ray in a worker process before any row is read; measured.
+# Python, numpy, Arrow and Ray in a worker process before any row is read; measured. What the
+# library of a model adds, the model knows.
 PROCESS_BYTES = 150 << 20
 
 
@@ -175,14 +176,15 @@ class RunSpec:
     def memory_per_process_bytes(self) -> int:
         """About what a worker needs.
 
-        The process, the weights, partials in use, rows of two blocks, what a block needs, the order
-        of the rows.
+        The process, the model's library, the weights, partials in use, rows of two blocks, what a
+        block needs, the order of the rows.
         """
         itemsize = np.dtype(self.config.train.dtype).itemsize
         rows = min(self.sampler.blocking.block_rows, self.sampler.num_rows)
         in_use = self.sampler.most_leaves.bit_length() + 2
         return (
             PROCESS_BYTES
+            + self.model.library_bytes
             + (1 + min(in_use, self.slots)) * self.model.num_parameters * itemsize
             + 2
             * rows

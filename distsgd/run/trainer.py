@@ -131,7 +131,7 @@ class Trainer:
             make_rule(config)
         if own.factory is None:
             find_factory(config)
-        numerics.require(config.train.numerics, has_own_model=config.model.factory is not None)
+        numerics.require(config.train.numerics, has_own_model=config.model.has_factory)
         self._config = config
         self._data = data
         self._callbacks = Callbacks(callbacks)

@@ -44,7 +44,7 @@ def compute_as(config: TrainConfig) -> None:
         StartAgain: It does not, and would in a new process.
         NumericsError: No process here does.
     """
-    numerics, has_own_model = config.train.numerics, config.model.factory is not None
+    numerics, has_own_model = config.train.numerics, config.model.has_factory
     if numerics == "native":
         return
     from distsgd.parallel.numerics import lacking, require

@@ -22,10 +22,11 @@ from distsgd.models.jax.device import as_runs_compute
 from distsgd.models.jax.parts import made_with
 from distsgd.models.jax.program import JaxProgram
 from distsgd.models.jax.tree import specs_of
-from distsgd.models.of_recipe import PREDICTION_ROWS, RecipeModel
+from distsgd.models.of_recipe import RecipeModel
 from distsgd.models.own_errors import own_code
 from distsgd.models.probe import probe
 from distsgd.models.protocol import Chance
+from distsgd.nn.network import PREDICTION_ROWS
 
 
 class OwnModel(RecipeModel):
@@ -77,18 +78,6 @@ class OwnModel(RecipeModel):
             self.recipe, self._parts, self.parameters, max_rows, dtype, per_sample=per_sample
         )
 
-    def predict(self, flat: Array, x: Array) -> Array:
-        """Predictions of any number of samples, in blocks of 256."""
-        program = self._shows(flat.dtype)
-        x = np.ascontiguousarray(x, flat.dtype)
-        if not len(x):  # The shape of an output is known when there is one.
-            return program.predict(flat, np.zeros((1, *self.input_shape), flat.dtype))[:0]
-        pieces = [
-            program.predict(flat, x[first : first + PREDICTION_ROWS])
-            for first in range(0, len(x), PREDICTION_ROWS)
-        ]
-        return np.concatenate(pieces)
-
     def seen(self, outputs_NO: Array, target: Array) -> tuple[Array, Array]:
         """Predictions, and the gradient of each row's loss by its outputs."""
         return self._shows(outputs_NO.dtype).seen(outputs_NO, target)
@@ -100,6 +89,9 @@ class OwnModel(RecipeModel):
             "jaxlib": jaxlib.__version__,
             "probe": probe(self, self.recipe.rows, dtype),
         }
+
+    def _predict_block(self, flat: Array, x_N: Array) -> Array:
+        return self._shows(flat.dtype).predict(flat, x_N)
 
     def _shows(self, dtype: np.dtype[Any]) -> JaxProgram:
         found = self._showing.get(dtype.name)

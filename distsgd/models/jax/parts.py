@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import DTypeLike
 
 from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe
@@ -30,7 +29,7 @@ class Parts:
 
     Attributes:
         shapes: The parameters, a tree of what has shapes.
-        start: From a seed to the parameters.
+        start: From a seed to the parameters, as the settings around it compute.
         apply: From parameters, samples, a key or None, and whether it trains, to outputs.
         sample_losses: From outputs and target to ``[N]``.
         prediction: From outputs to what is shown of them; None for the outputs themselves.
@@ -52,7 +51,8 @@ def made_with(recipe: Recipe) -> Parts:
         ConfigError: The factory cannot be found or called.
         ModelError: It, or its ``init``, raises an error; or it makes something else.
     """
-    made = made_by(recipe, seed=0)
+    with as_runs_compute(np.float32):
+        made = made_by(recipe, seed=0)
     if not isinstance(made, tuple) or not made:
         raise ModelError(f"{recipe.name} makes a {type(made).__name__}; {_MUST}")
     if _is_module(made[0]):
@@ -64,13 +64,12 @@ def made_with(recipe: Recipe) -> Parts:
     return _of_functions(recipe, *made)
 
 
-def made_by(recipe: Recipe, *, seed: int, dtype: DTypeLike = np.float32) -> Any:
-    """Call the factory; one with a parameter `seed` is given it, in 32 bits."""
+def made_by(recipe: Recipe, *, seed: int) -> Any:
+    """Call the factory, within `as_runs_compute`; its parameter `seed`, if any, gets 32 bits."""
     if _takes_seed(recipe):
         options = {**recipe.options, SEED: (seed ^ (seed >> 32)) & 0xFFFFFFFF}
         recipe = replace(recipe, options=options)
-    with as_runs_compute(dtype):
-        return recipe.make()
+    return recipe.make()
 
 
 def _takes_seed(recipe: Recipe) -> bool:
@@ -87,9 +86,15 @@ def _is_module(made: object) -> bool:
 
 
 def _check(recipe: Recipe, functions: tuple[Any, ...], num_needed: int) -> None:
+    """Raises ModelError unless they are what is needed, and no loss is named besides."""
     if not num_needed <= len(functions) <= num_needed + 1 or not all(map(callable, functions)):
         kinds = ", ".join(type(it).__name__ for it in functions)
         raise ModelError(f"{recipe.name} makes ({kinds}); {_MUST}")
+    if recipe.loss is not None:
+        raise ModelError(
+            f'model.loss is "{recipe.loss}", and {recipe.name} makes sample_losses of its own; '
+            "remove loss from [model]"
+        )
 
 
 def _of_functions(

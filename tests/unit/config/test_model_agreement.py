@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distsgd.config import TrainConfig
@@ -137,3 +138,26 @@ def test_contradictions_about_labels_are_refused(
 ) -> None:
     (problem,) = problems_of(config(model, data))
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        ({"act": float}, "act", "<class 'float'>"),
+        ({"rate": float("nan")}, "rate", "nan"),
+        ({"layers": [1, {"rate": float("inf")}]}, "layers[1].rate", "inf"),
+        ({"sizes": {3: 4}}, "sizes", "{3: 4}"),
+        ({"width": np.float32(3)}, "width", "np.float32(3.0)"),
+    ],
+)
+def test_options_that_no_file_can_hold_are_refused(
+    options: dict[str, Any], key: str, value: str
+) -> None:
+    (problem,) = problems_of(config({"options": options}))
+    assert problem.startswith(f"model.options.{key} is {value}; must be a plain value: text, ")
+    assert "(pass a name, such as " in problem
+
+
+def test_plain_options_are_taken() -> None:
+    plain = {"a": "relu", "b": (1, (2.5, None)), "c": {"d": True}}
+    assert TrainConfig.from_dict(config({"options": plain})).model.options == plain

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from distsgd.errors import ConfigError, ModelError
 from distsgd.models import Model, Recipe, RowSpec, jax_model, model_of
+from distsgd.models.factory import LIBRARY_BYTES
 from tests.unit.models.jax.factories import (
     INPUTS,
     OUTPUTS,
@@ -46,6 +47,8 @@ def test_parameters_are_named_by_their_paths_in_the_order_of_the_tree() -> None:
     assert model.num_parameters == 1 + 5 * (1 + INPUTS) + OUTPUTS * (1 + 5)
     assert model.outline == "tests.unit.models.jax.factories:mlp(width=5)"
     assert model.has_probabilities
+    assert recipe("mlp").framework == "jax"
+    assert model.library_bytes == LIBRARY_BYTES["jax"]
     assert model.to_dict()["parameters"][0] == ["gain", []]
 
 
@@ -203,3 +206,16 @@ def test_nothing_of_the_users_jax_is_changed() -> None:
     assert after == before
     assert jnp.ones(2).devices() == {jax.devices()[0]}
     assert jnp.asarray(np.ones(2)).dtype == jnp.zeros(2).dtype
+
+
+def test_a_loss_that_is_named_besides_that_of_the_factory_is_refused() -> None:
+    with pytest.raises(ModelError, match=r'model.loss is "huber".* remove loss from \[model\]'):
+        model_of(replace(recipe("mlp"), loss="huber"))
+
+
+def test_predictions_of_no_rows_have_the_shape_of_an_output() -> None:
+    model = model_of(recipe("mlp"))
+    assert model.predict(model.initialise("", 0, np.float32), numbers(0, INPUTS)).shape == (
+        0,
+        OUTPUTS,
+    )

@@ -126,3 +126,22 @@ def test_a_factory_that_is_not_told_the_seed_is_refused() -> None:
     factory = jax_model(lambda: (nnx.Linear(2, 2, rngs=nnx.Rngs(0)), cross_entropy))
     with pytest.raises(ModelError, match="makes a Linear but has no parameter seed"):
         made(factory)
+
+
+@jax_model
+def drawn(seed: int) -> Any:
+    module = nnx.Linear(INPUTS, OUTPUTS, rngs=nnx.Rngs(seed))
+    module.kernel = nnx.Param(jax.random.normal(jax.random.key(seed), (INPUTS, OUTPUTS)))
+    return module, cross_entropy
+
+
+def test_start_weights_of_a_float64_run_are_drawn_in_float64() -> None:
+    model = made(drawn)
+    kernel = model.views(model.initialise("", 3, np.float64))["kernel"]
+    assert not np.array_equal(kernel, kernel.astype(np.float32))
+    assert model.initialise("", 3, np.float32).dtype == np.float32
+
+
+def test_a_loss_that_is_named_besides_that_of_the_factory_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"remove loss from \[model\]"):
+        model_of(Recipe(perceptron, {}, ROWS, loss="squared_error"))
