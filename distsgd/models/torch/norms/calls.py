@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from distsgd.autodiff.gate import Shape
+from distsgd.models.torch.leaves import uses_of
 from distsgd.models.torch.norms.axes import tensors_of, versions_of
 
 
@@ -27,6 +29,8 @@ class Call:
         given: Shapes of the tensors it gave.
         flows: Which of these a gradient can flow back to.
         draws: Whether it drew random numbers.
+        draws_itself: Whether it did so outside of the calls that it made.
+        reads: Whether it looked at a number in a tensor outside of them, as a condition does.
         writes: Whether it wrote into what it took.
         used: The parameters that functions took inside it, outside of the calls that it made.
     """
@@ -38,6 +42,8 @@ class Call:
     given: list[Shape] = field(default_factory=list)
     flows: list[bool] = field(default_factory=list)
     draws: bool = False
+    draws_itself: bool = False
+    reads: bool = False
     writes: bool = False
     used: list[Tensor] = field(default_factory=list)
     span: tuple[int, int] = (0, 0)
@@ -62,6 +68,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.ended: list[Call] = []
         self._open: list[tuple[Call, list[int], Tensor]] = []
+        self._chance = torch.get_rng_state()  # When a call began or ended last.
 
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[None]:
@@ -78,40 +85,62 @@ class _Recorder:
                 before = each.register_forward_pre_hook(begin, prepend=True, with_kwargs=True)
                 stack.callback(before.remove)
                 stack.callback(each.register_forward_hook(end, with_kwargs=True).remove)
+            stack.enter_context(_Reads(self._read))
             yield
+
+    def _read(self) -> None:
+        if self._open:
+            self._open[-1][0].reads = True
 
     def _begin(self, module: nn.Module, label: str, taken: list[Tensor]) -> None:
         caller = self._open[-1][0] if self._open else None
+        self._see_draws(caller)
         call = Call(module, label, caller, [tuple(it.shape) for it in taken])
         call.span = (_now(), 0)
-        self._open.append((call, versions_of(taken), torch.get_rng_state()))
+        self._open.append((call, versions_of(taken), self._chance))
 
     def _end(self, taken: list[Tensor], given: list[Tensor]) -> None:
         call, versions, chance = self._open.pop()
         call.span = (call.span[0], _now())
         call.given = [tuple(it.shape) for it in given]
         call.flows = [it.requires_grad for it in given]
-        call.draws = not torch.equal(chance, torch.get_rng_state())
+        self._see_draws(call)
+        call.draws = not torch.equal(chance, self._chance)
         call.writes = versions != versions_of(taken)
         self.ended.append(call)
 
+    def _see_draws(self, call: Call | None) -> None:
+        before, self._chance = self._chance, torch.get_rng_state()
+        if call is not None and not torch.equal(before, self._chance):
+            call.draws_itself = True
+
     def attribute(self, outputs: list[Tensor]) -> None:
         """Find who used which parameter, from the graph behind the outputs."""
-        waiting = [it.grad_fn for it in outputs if it.grad_fn is not None]
-        seen = set(waiting)
-        while waiting:
-            node = waiting.pop()
-            for behind, _ in node.next_functions:
-                parameter = getattr(behind, "variable", None)
-                if parameter is not None:
-                    self._innermost(_number(node)).used.append(parameter)
-                elif behind is not None and behind not in seen:
-                    seen.add(behind)
-                    waiting.append(behind)
+        for step, parameter in uses_of(outputs):
+            self._innermost(_number(step)).used.append(parameter)
 
     def _innermost(self, number: int) -> Call:
         inside = [it for it in self.ended if it.span[0] < number < it.span[1]]
         return max(inside, key=lambda it: it.span[0])
+
+
+_READING = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy"}
+
+
+class _Reads(TorchFunctionMode):  # type: ignore[misc]
+    """Tells when a number of a tensor becomes one of Python, on which calls may depend."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """See `torch.overrides.TorchFunctionMode`."""
+        if getattr(function, "__name__", "") in _READING:
+            self._tell()
+        return function(*args, **(kwargs or {}))
 
 
 def _now() -> int:

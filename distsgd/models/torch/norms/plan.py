@@ -8,15 +8,17 @@ its caller is taken as a whole.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distsgd.errors import ModelError
+from distsgd.models.torch.leaves import uses_of
 from distsgd.models.torch.norms.axes import FEW, MIXED, MORE, RowAxis, row_axis
 from distsgd.models.torch.norms.calls import Call, calls_of
+from distsgd.models.torch.norms.refusal import refused
 from distsgd.models.torch.norms.rules import ROWS_ANYWHERE, Rule, rule_of
 
 Parameters = dict[str, Tensor]
@@ -56,19 +58,47 @@ def holds_parameters(module: nn.Module) -> bool:
     return any(it.requires_grad for it in module.parameters(recurse=False))
 
 
-def plan_of(module: nn.Module, args: Any, kwargs: Any) -> list[Site]:
-    """The sites of every forward, in the order in which the calls end.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every forward does.
+
+    Attributes:
+        sites: In the order in which the calls end.
+        uses: How often functions take each parameter; without those that are taken more often
+            where there are more rows.
+    """
+
+    sites: list[Site]
+    uses: Mapping[Tensor, int]
+
+    def is_followed(self, outputs: list[Tensor]) -> bool:
+        """Whether functions took each parameter as often in the forward that gave these."""
+        found = Counter(parameter for _, parameter in uses_of(outputs))
+        return all(found[it] == count for it, count in self.uses.items())
+
+
+def plan_of(module: nn.Module, args: Any, kwargs: Any) -> Plan:
+    """The plan of every forward, from one of few rows and one of more.
 
     Raises:
         ModelError: Exact norms cannot be had: which module, why, and the way out.
     """
     few, more = (calls_of(module, args, kwargs, num_rows) for num_rows in (FEW, MORE))
     if [call.module for call in few] != [call.module for call in more]:
-        raise ModelError(
-            f"norms of each sample: {more[-1].label} calls other layers for {MORE} rows than for "
-            f"{FEW}; must call the same ones for any rows"
+        raise refused(
+            f"{more[-1].label} calls other layers for {MORE} rows than for {FEW}; must call the "
+            "same ones for any rows"
         )
-    return _Planner(few, more).sites()
+    for call in more:
+        if call.draws_itself and call.reads and any(True for _ in call.module.parameters()):
+            raise refused(
+                f"{call.label} draws random numbers and looks at numbers, as where layers are left "
+                "out by chance; must compute the same way in each forward (multiply by what is "
+                "drawn, in place of a condition on it)"
+            )
+    counts, others = (Counter(it for call in each for it in call.used) for each in (more, few))
+    uses = {it: counts[it] for it in module.parameters() if counts[it] == others[it]}
+    return Plan(_Planner(few, more).sites(), uses)
 
 
 class _Planner:
@@ -110,7 +140,7 @@ class _Planner:
                 continue
             reason = f"{call.label} gives {shape} for {MORE} rows, which has no axis of rows"
             if call.caller is None:
-                raise ModelError(f"norms of each sample: {reason}; {_way_out(axis)}")
+                raise refused(f"{reason}; {_way_out(axis)}")
             self._whole.setdefault(call.caller, f"{reason} ({_way_out(axis)})")
 
     def _held(self, call: Call) -> Parameters:
@@ -134,18 +164,18 @@ class _Planner:
 
     def _check_can_run_again(self, call: Call) -> None:
         why = self._whole.get(call, "it has parameters of its own")
-        says = f"norms of each sample: {call.label} must be run again, since {why}; but it "
+        says = f"{call.label} must be run again, since {why}; but it "
         if any(isinstance(it, _BatchNorm) and it.training for it in call.module.modules()):
-            raise ModelError(f"{says}mixes samples (GroupNorm keeps them apart)")
+            raise refused(f"{says}mixes samples (GroupNorm keeps them apart)")
         if call.draws:
-            raise ModelError(
+            raise refused(
                 f"{says}draws random numbers, which would be others (set dropout in it to 0, or "
                 "move the parameters into a module of their own without chance)"
             )
         if call.writes:
-            raise ModelError(f"{says}writes into what it takes (work on a copy: x = x.clone())")
+            raise refused(f"{says}writes into what it takes (work on a copy: x = x.clone())")
         if MIXED in self._in_axes[call]:
-            raise ModelError(f"{says}takes rows that are no axis; {_way_out(MIXED)}")
+            raise refused(f"{says}takes rows that are no axis; {_way_out(MIXED)}")
 
 
 def _way_out(axis: RowAxis) -> str:

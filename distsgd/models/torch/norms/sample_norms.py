@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from distsgd.errors import ModelError
 from distsgd.models.torch.norms.axes import tensors_of
 from distsgd.models.torch.norms.joined import joined
-from distsgd.models.torch.norms.plan import Site, holds_parameters, plan_of
+from distsgd.models.torch.norms.plan import Plan, holds_parameters, plan_of
+from distsgd.models.torch.norms.refusal import refused
 from distsgd.models.torch.norms.use import Use
 from distsgd.models.torch.parts import Parts
 
@@ -35,7 +36,7 @@ class SampleNorms:
         self._module = parts.module
         for name, layer in parts.module.named_modules():
             _check_options(name, layer)
-        self._sites: list[Site] = []
+        self._plan = Plan([], {})
         self._planned_for: bool | None = None  # Whether in training.
         self._again: frozenset[nn.Module] = frozenset()
         self._hooks: list[Any] = []
@@ -43,7 +44,7 @@ class SampleNorms:
         self._taken: list[Any] = []  # By the calls that have begun and may be run again.
         self._num_rows = 0
         self._is_watching = False
-        parts.module.register_forward_pre_hook(self._plan, prepend=True, with_kwargs=True)
+        parts.module.register_forward_pre_hook(self._plan_once, prepend=True, with_kwargs=True)
 
     def begin(self, num_rows: int) -> None:
         """Watch the next forward and its backward."""
@@ -53,7 +54,7 @@ class SampleNorms:
     def end(self) -> Tensor:
         """The norms after the backward, ``[N]``, in the dtype of the parameters."""
         uses, self._uses, self._is_watching = self._uses, [], False
-        if len(uses) != len(self._sites):
+        if len(uses) != len(self._plan.sites):
             raise _other_calls(self._module)
         told = [use.squares for use in uses if use.squares is not None]
         late = [use for use in uses if use.is_open]
@@ -65,15 +66,15 @@ class SampleNorms:
             use.close()
         return functools.reduce(torch.add, told)
 
-    def _plan(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _plan_once(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._sees() or self._planned_for is module.training:
             return
         for hook in self._hooks:
             hook.remove()
         with self._paused():
-            self._sites = plan_of(module, args, kwargs)
+            self._plan = plan_of(module, args, kwargs)
         self._planned_for = module.training
-        again = {site.module: None for site in self._sites if site.is_run_again}
+        again = {site.module: None for site in self._plan.sites if site.is_run_again}
         self._hooks = [
             # First, since what other hooks make of the arguments, they make again.
             each.register_forward_pre_hook(self._keep, prepend=True, with_kwargs=True)
@@ -84,6 +85,7 @@ class SampleNorms:
         self._hooks += [
             each.register_forward_hook(self._record, with_kwargs=True) for each in watched
         ]
+        self._hooks.append(module.register_forward_hook(self._check_uses))
         self._again = frozenset(again)
         if module in again:  # Its new hook comes too late for the call that has begun.
             self._keep(module, args, kwargs)
@@ -99,15 +101,23 @@ class SampleNorms:
         if module in self._again:
             taken = self._taken.pop()
         at = len(self._uses)
-        if at >= len(self._sites) or self._sites[at].module is not module:
+        sites = self._plan.sites
+        if at >= len(sites) or sites[at].module is not module:
             raise _other_calls(self._module)
-        site = self._sites[at]
+        site = sites[at]
         given = tensors_of(output) if site.parameters else []
         use = Use(site, taken if site.parameters else (), given)
         self._uses.append(use)
         for index, tensor in enumerate(given):
             if tensor.requires_grad:
                 tensor.register_hook(functools.partial(use.receive, index))
+
+    def _check_uses(self, module: nn.Module, _: Any, output: Any) -> None:
+        if self._sees() and not self._plan.is_followed(tensors_of(output)):
+            raise refused(
+                f"{type(module).__name__} uses a parameter more or less often than in its first "
+                "forward; must compute the same way in each"
+            )
 
     def _sees(self) -> bool:
         # Inside a backward a forward is a checkpoint that is run again: its calls were seen.
@@ -129,15 +139,15 @@ def _check_options(name: str, layer: nn.Module) -> None:
     for option in ("max_norm", "scale_grad_by_freq", "sparse"):
         value = getattr(layer, option)
         if value:
-            raise ModelError(
-                f"norms of each sample: {type(layer).__name__} '{name}' has {option}={value}, "
+            raise refused(
+                f"{type(layer).__name__} '{name}' has {option}={value}, "
                 "under which rows of a block change one another's gradient, or it is no plain "
                 f"array; must be {'None' if option == 'max_norm' else False} (leave it out)"
             )
 
 
 def _other_calls(module: nn.Module) -> ModelError:
-    return ModelError(
-        f"norms of each sample: {type(module).__name__} calls other layers than in its first "
+    return refused(
+        f"{type(module).__name__} calls other layers than in its first "
         "forward; must call the same ones in the same order in each"
     )

@@ -18,6 +18,7 @@ from tests.unit.models.torch.norm_oracles import (  # noqa: E402
     losses,
     numbers,
     observed,
+    observed_twice,
 )
 
 
@@ -86,7 +87,7 @@ def test_norms_refuse_a_module_that_takes_another_way_for_other_rows() -> None:
             found: Tensor = self.other(x) if self.is_other else self.one(x)
             return found
 
-    model, x = Branching(), numbers(4, 5, dtype=torch.float32)
+    model, x = Branching().double(), numbers(4, 5)
     norms = SampleNorms(Parts(model, lambda outputs, _: losses(outputs)))
     norms.begin(4)
     gradients(losses(model(x)).sum(), model)
@@ -107,3 +108,65 @@ def test_norms_plan_anew_when_training_begins() -> None:
     norms.begin(4)
     with pytest.raises(ModelError, match=r"Own must .* draws"):
         model(x)
+
+
+class ByChance(nn.Module):  # type: ignore[misc]
+    """Uses its first layer in another way each time, or not."""
+
+    def __init__(self, way: Callable[["ByChance", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.way = nn.Linear(5, 5), nn.Linear(5, 5), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self, self.b(self.a(x)))
+
+
+def more_by_chance(net: ByChance, h: Tensor) -> Tensor:
+    """Half of the times the weight is used once more, by a function."""
+    return h + functional.linear(h, net.a.weight) if torch.rand(()) < 0.5 else h
+
+
+def dropped_layer(net: ByChance, h: Tensor) -> Tensor:
+    """Half of the times the layer is called once more."""
+    return h + net.a(h) if torch.rand(()).item() < 0.5 else h
+
+
+@pytest.mark.parametrize("way", [more_by_chance, dropped_layer])
+def test_norms_refuse_layers_that_are_left_out_by_chance(
+    way: Callable[[ByChance, Tensor], Tensor],
+) -> None:
+    with pytest.raises(ModelError, match=r"ByChance draws .* looks at .* per_sample = false\)$"):
+        observed(ByChance(way), numbers(4, 5, dtype=torch.float32))
+
+
+def test_norms_are_exact_where_a_caller_draws_what_decides_nothing() -> None:
+    model = ByChance(lambda _, h: functional.dropout(h))
+    found, expected = observed_twice(model.double(), numbers(4, 5))
+    torch.testing.assert_close(found, expected)
+
+
+def test_norms_refuse_a_forward_that_uses_a_parameter_more_often_than_the_first() -> None:
+    model, x = ByChance(lambda net, h: h @ net.a.weight if net.more else h), numbers(4, 5)
+    model = model.double()
+    model.more = False
+    norms = SampleNorms(Parts(model, lambda outputs, _: losses(outputs)))
+    norms.begin(4)
+    model(x)
+    model.more = True
+    norms.begin(4)
+    with pytest.raises(ModelError, match=r"ByChance uses a parameter more .* per_sample = false"):
+        model(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+        nn.Sequential(nn.LSTM(4, 4, 2, batch_first=True, dropout=0.3)),
+    ],
+)
+def test_norms_refuse_dropout_inside_of_a_layer_with_the_way_to_do_without(
+    layer: nn.Module,
+) -> None:
+    with pytest.raises(ModelError, match=r"draws random numbers.*\[statistics\] per_sample = fal"):
+        observed(layer, numbers(3, 4, 4, dtype=torch.float32))
