@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -93,3 +94,56 @@ def test_operation_without_a_deterministic_algorithm_is_refused_by_its_name() ->
     ):
         torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
     assert now() == before
+
+
+def drawn(key: int) -> list[float]:
+    from distsgd.models.torch.settings import Computing
+
+    with Computing(key):
+        found: list[float] = torch.rand(4).tolist()
+    return found
+
+
+def test_every_bit_of_a_key_counts() -> None:
+    keys = [5, *(5 + 2**bit for bit in range(3, 63)), 2**32 + 4, 2**63 - 1]
+    assert len({tuple(drawn(key)) for key in keys}) == len(keys)
+    torch.manual_seed(5)
+    assert torch.rand(4).tolist() == drawn(5)
+
+
+def test_what_is_set_inside_of_a_block_is_as_before_outside() -> None:
+    from distsgd.models.torch.settings import Computing
+
+    before = now()
+    with Computing():
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(False)
+        torch.set_grad_enabled(True)
+    assert now() == before
+
+
+def test_blocks_of_other_threads_wait() -> None:
+    from distsgd.models.torch.settings import Computing
+
+    before, inside, ready = now(), [], Event()
+
+    def other() -> None:
+        ready.set()
+        with Computing(2, torch.float64):
+            inside.append((torch.get_default_dtype(), torch.rand(3).tolist()))
+
+    thread = Thread(target=other)
+    with Computing(1, torch.float32):
+        first = torch.rand(2).tolist()
+        thread.start()
+        assert ready.wait(10)
+        thread.join(0.2)
+        assert not inside
+        second = torch.rand(2).tolist()
+        assert torch.get_default_dtype() == torch.float32
+    thread.join(10)
+    assert now() == before
+    with Computing(1):
+        assert torch.rand(4).tolist() == first + second
+    with Computing(2, torch.float64):
+        assert inside == [(torch.float64, torch.rand(3).tolist())]
