@@ -8,7 +8,6 @@ Shape letters: N samples, P parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -49,6 +48,7 @@ class OwnModel(RecipeModel):
         self.has_probabilities = parts.prediction is not None
         with own_code(recipe.name):
             self.numbers_per_sample = try_out(parts, recipe.rows)
+        self._parts: dict[torch.dtype, Parts] = {}
         self._predicting: TorchProgram | None = None
         self._one_at_a_time = Lock()
 
@@ -98,8 +98,8 @@ class OwnModel(RecipeModel):
 
     def seen(self, outputs_NO: Array, target: Array) -> tuple[Array, Array]:
         """Predictions, and the gradient of each row's loss by its outputs."""
-        parts = self._parts
         outputs = torch.from_numpy(outputs_NO.copy()).requires_grad_()
+        parts = self._parts_of(outputs.dtype)
         with own_code(self.recipe.name), Computing(dtype=outputs.dtype, grad=True):
             losses = parts.losses(outputs, torch.from_numpy(target.copy()))
             (deltas,) = torch.autograd.grad(losses.sum(), outputs)
@@ -114,6 +114,7 @@ class OwnModel(RecipeModel):
             "probe": probe(self, self.recipe.rows, dtype),
         }
 
-    @cached_property
-    def _parts(self) -> Parts:
-        return made_with(self.recipe, seed=0)
+    def _parts_of(self, dtype: torch.dtype) -> Parts:
+        if dtype not in self._parts:
+            self._parts[dtype] = made_with(self.recipe, seed=0, dtype=dtype)
+        return self._parts[dtype]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from distsgd.errors import ModelError
 from distsgd.models.factory import Recipe
@@ -106,6 +107,12 @@ def _check_parameters(module: torch.nn.Module) -> None:
     if not named:
         raise ModelError(f"{_kind(module)} has no parameters; nothing can learn")
     for name, it in named.items():
+        if is_lazy(it):
+            raise ModelError(
+                f"parameter {name} has no shape before the module runs first; give the layer its "
+                "size (as in nn.Linear(in_features=inputs, out_features=outputs)), or run the "
+                "module once in the factory"
+            )
         if not it.is_floating_point():
             rule = "must be real floats (make it a buffer, or two parameters of real numbers)"
             raise ModelError(f"parameter {name} is {it.dtype}; {rule}")

@@ -38,9 +38,9 @@ def require_steady() -> None:
             del os.environ[VARIABLE]
     if depends:
         raise NumericsError(
-            f"{VARIABLE} is {was!r} and PyTorch was used in this process before, so that its "
-            "products have other bits where arrays lie otherwise in memory; set "
-            f'{VARIABLE}="{VALUE}" before Python starts'
+            f"{VARIABLE} is {'not set' if was is None else repr(was)} and PyTorch was used in this "
+            "process before, so that its products have other bits where arrays lie otherwise in "
+            f'memory; set {VARIABLE}="{VALUE}" before Python starts'
         )
 
 

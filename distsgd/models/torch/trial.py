@@ -10,6 +10,7 @@ import torch
 
 from distsgd.errors import DistSGDError, ModelError
 from distsgd.models.factory import RowSpec
+from distsgd.models.torch.leaves import uses_of
 from distsgd.models.torch.parts import Parts, Tensor
 from distsgd.models.torch.settings import Computing
 
@@ -24,8 +25,8 @@ def try_out(parts: Parts, rows: RowSpec) -> int:
     rows a million, since rows of the data will tell what it raises.
 
     Raises:
-        ModelError: Outputs or losses are of the wrong kind; or the module changes its input, or its
-            parameters, while it runs.
+        ModelError: Outputs or losses are of the wrong kind; the module changes its input, or its
+            parameters, while it runs; or what learns is none of its parameters.
     """
     module = parts.module
     module.train()
@@ -57,7 +58,24 @@ def try_out(parts: Parts, rows: RowSpec) -> int:
                 f"the module changes its parameter {name} while it runs; weights are shared, and "
                 "changed by the optimiser only (compute from them in forward, in new tensors)"
             )
-    return -(-2 * held.count // _ROWS)
+    _check_leaves(parts, losses, inputs, target)
+    return max(1, -(-2 * held.count // _ROWS))
+
+
+def _check_leaves(parts: Parts, losses: Tensor, inputs: Tensor, target: Tensor) -> None:
+    """Raises ModelError where the losses depend on what learns but is no parameter."""
+    known = {inputs, target, *parts.module.parameters()}
+    others = {it for _, it in uses_of([losses])} - known
+    if others:  # Those that a forward makes for itself, are others in the next.
+        with Computing(grad=True):
+            again = parts.losses(parts.outputs(inputs), target)
+        others &= {it for _, it in uses_of([again])}
+    for other in others:
+        raise ModelError(
+            f"the losses depend on a tensor of shape {tuple(other.shape)} with requires_grad=True "
+            f"that is no parameter of {type(parts.module).__name__}; it would never learn (make it "
+            "a parameter of the module, which forward uses; or set requires_grad=False)"
+        )
 
 
 class _Held:

@@ -28,6 +28,7 @@ try:
     require_steady()
 except NumericsError as error:
     assert 'set MKL_CBWR="AUTO" before Python starts' in str(error), error
+    assert "MKL_CBWR is not set and" in str(error), error
     print(depends)
 else:
     print(not depends)
