@@ -51,6 +51,13 @@ class Computing:
 
     def __enter__(self) -> None:
         _TURN.acquire()
+        try:
+            self._begin()
+        except BaseException:
+            _TURN.release()
+            raise
+
+    def _begin(self) -> None:
         self._modes = _modes_left()
         self._before = _settings()
         _set(self._inside, self._before)

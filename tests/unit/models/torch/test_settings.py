@@ -147,3 +147,15 @@ def test_blocks_of_other_threads_wait() -> None:
         assert torch.rand(4).tolist() == first + second
     with Computing(2, torch.float64):
         assert inside == [(torch.float64, torch.rand(3).tolist())]
+
+
+def test_block_that_cannot_begin_keeps_no_other_thread_waiting() -> None:
+    from distsgd.models.torch.settings import Computing
+
+    with pytest.raises(TypeError), Computing(dtype=torch.int64):
+        pass
+    found: list[list[float]] = []
+    thread = Thread(target=lambda: found.append(drawn(5)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert found == [drawn(5)]
