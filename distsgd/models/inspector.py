@@ -28,6 +28,11 @@ class Inspector:
         del rehearsal
         return ""
 
+    def remembering(self, rehearsal: Rehearsal, others: Block, *, is_training: bool) -> str:
+        """Who gives other numbers for the same where its program has trained on `others`."""
+        del rehearsal, others, is_training
+        return ""
+
     def not_finite(self, rehearsal: Rehearsal) -> str:
         """Who is the first whose output is not finite."""
         del rehearsal

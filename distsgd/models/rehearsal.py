@@ -53,29 +53,37 @@ class Block:
         """One row as a block."""
         return Block(self.x[row : row + 1], self.target[row : row + 1])
 
-    def first(self, count: int) -> Block:
-        """The first rows."""
-        return Block(self.x[:count], self.target[:count])
+    def take(self, rows_N: Array) -> Block:
+        """These rows."""
+        return Block(self.x[rows_N], self.target[rows_N])
+
+    def turned(self) -> Block:
+        """The same rows, each in the place of the next."""
+        return Block(np.roll(self.x, 1, axis=0), np.roll(self.target, 1, axis=0))
+
+    def keeping(self, kept: int | Array, others: Block) -> Block:
+        """The rows `kept` of this, in their places among `others`."""
+        x, target = others.x.copy(), others.target.copy()
+        x[kept], target[kept] = self.x[kept], self.target[kept]
+        return Block(x, target)
 
     def cast(self, dtype: DTypeLike) -> Block:
         """The same rows in another dtype; classes stay as they are."""
         is_class = self.target.dtype.kind == "i"
         return Block(self.x.astype(dtype), self.target if is_class else self.target.astype(dtype))
 
-    def with_other_rows(self, row: int, rows: RowSpec) -> Iterator[Block]:
-        """The same row among others: real ones in other places, and ones far off."""
-        turned = [np.roll(array, 1, axis=0) for array in (self.x, self.target)]
+    def with_other_rows(self, kept: int | Array, rows: RowSpec) -> Iterator[Block]:
+        """The same row, or rows, among others: real ones in other places, and ones far off."""
+        turned = self.turned()
         if rows.num_levels is None:
             far = self.x[::-1] * self.x.dtype.type(-8) + self.x.dtype.type(1)
         else:
             far = (self.x[::-1] + 1) % self.x.dtype.type(rows.num_levels)
-        target = turned[1]
+        target = turned.target
         if rows.target_kind == "class":
             target = (target + 1) % rows.num_outputs
-        for others_x, others_target in (turned, (far, target)):
-            x, its = others_x.copy(), others_target.copy()
-            x[row], its[row] = self.x[row], self.target[row]
-            yield Block(x, its)
+        for others in (turned, Block(far, target)):
+            yield self.keeping(kept, others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +100,10 @@ class Rehearsal:
         most = max_rows or len(self.block)
         return self.model.program(most, self.weights_P.dtype, per_sample=self.per_sample)
 
-    def train(self, program: Program, block: Block | None = None) -> Found:
-        """Forward and backward, with what training leaves to chance."""
-        return self._both(program, block or self.block, self.keys())
+    def train(self, program: Program, block: Block | None = None, *, seed: int = 0) -> Found:
+        """Forward and backward, with what training leaves to chance keyed by `seed`."""
+        block = block or self.block
+        return self._both(program, block, self.keys(len(block), seed))
 
     def train_without_chance(self, program: Program, block: Block) -> Found:
         """Forward and backward as in evaluation."""
@@ -106,13 +115,13 @@ class Rehearsal:
         Whether a model that takes keys trains, they say, with gradients or without.
         """
         gradient_P = np.zeros_like(self.weights_P) if is_training else None
-        keys = self.keys() if is_training else None
+        keys = self.keys(len(block)) if is_training else None
         return self._forward(program, block, gradient_P, keys)[1]
 
-    def keys(self) -> Array | None:
-        """The same for every block of this size."""
-        count = {"none": 0, "row": len(self.block), "block": 1}[self.model.chance]
-        return raw_integers(0, Purpose.PROBE, count=count) if count else None
+    def keys(self, num_rows: int, seed: int = 0) -> Array | None:
+        """The same for every block of this size; None where nothing is left to chance."""
+        count = {"none": 0, "row": num_rows, "block": 1}[self.model.chance]
+        return raw_integers(seed, Purpose.PROBE, count=count) if count else None
 
     def moved(self) -> Rehearsal:
         """With weights a little larger than these, and none of them zero."""

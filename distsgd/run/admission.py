@@ -1,12 +1,14 @@
 """A model of one's own is admitted before its run begins: tried on the first rows, once.
 
-What was admitted is kept in the cache of this node, by all that decides about it, the bits of one
-block among it: a change in a module that the factory's module imports is seen by these.
+What was admitted is kept in the cache of this node, by all that decides about it: the bits of one
+block in training and in evaluation, and the sources of all modules of the user's own, among it.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+import sysconfig
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,6 +31,10 @@ from distsgd.run.spec import RunSpec
 
 Say = Callable[[str], None]
 ADMITTED = "admitted"  # A directory of the cache.
+_NAMING = ("factory", "options", "loss", "loss_options", "rows", "per_sample")
+_FRAMEWORKS = ("numpy", "torch", "jax", "jaxlib", "flax")
+_OURS = ("distsgd", "distsgd_workers")
+_INSTALLED = {"site-packages", "dist-packages"}  # Directories.
 FEWEST_ROWS, MOST_ROWS, MOST_NUMBERS = 16, 64, 1 << 24
 
 
@@ -73,7 +79,8 @@ def admit(run_spec: RunSpec, cache_dir: Path, say: Say) -> None:
 def _first_rows(run_spec: RunSpec) -> Block:
     """The first training rows: at least 16 if there are so many, at most 64 or a block."""
     rows, model = DataSet.open(run_spec.data, verify=False).train, run_spec.model
-    most = min(run_spec.sampler.blocking.block_rows, MOST_NUMBERS // model.numbers_per_sample)
+    most = MOST_NUMBERS // max(1, model.numbers_per_sample)  # 0 where nothing is held.
+    most = min(run_spec.sampler.blocking.block_rows, most)
     count = min(rows.num_rows, max(FEWEST_ROWS, min(MOST_ROWS, most)))
     dtype = run_spec.config.train.dtype
     x_NI = np.zeros((count, math.prod(model.input_shape)), dtype)
@@ -92,8 +99,11 @@ def _asked(recipe: Recipe, run_spec: RunSpec, block_digest: str) -> dict[str, An
         "distsgd": __version__,
         "factory": recipe.name,
         "source": source_digest(recipe.name) if is_named else None,
+        "modules": _own_modules(),
+        "versions": _versions(),
         "options": dict(recipe.options),
         "loss": recipe.loss,
+        "loss_options": dict(recipe.loss_options),
         "rows": {key: list(it) if isinstance(it, tuple) else it for key, it in rows.items()},
         "arithmetic": dict(run_spec.model.arithmetic(np.dtype(dtype))),
         "dtype": dtype,
@@ -102,9 +112,33 @@ def _asked(recipe: Recipe, run_spec: RunSpec, block_digest: str) -> dict[str, An
     }
 
 
+def _own_modules() -> dict[str, str]:
+    """Digests of the sources of loaded modules, but for Python's, installed ones and ours."""
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    digests: dict[str, str] = {}
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if not isinstance(file, str) or name.partition(".")[0] in _OURS:
+            continue
+        path = Path(file)
+        if _INSTALLED.isdisjoint(path.parts) and not any(map(path.is_relative_to, libraries)):
+            with suppress(OSError):  # Of some modules it is a name of no file.
+                digests[name] = blake3(path.read_bytes()).hexdigest()
+    return digests
+
+
+def _versions() -> dict[str, str]:
+    """Of the frameworks that are loaded."""
+    return {
+        name: str(getattr(sys.modules[name], "__version__", ""))
+        for name in _FRAMEWORKS
+        if name in sys.modules
+    }
+
+
 def _key(asked: dict[str, Any]) -> str:
     """One file for each factory with its options and rows: the last admission alone is kept."""
-    named = {key: asked[key] for key in ("factory", "options", "loss", "rows", "per_sample")}
+    named = {key: asked[key] for key in _NAMING}
     return str(blake3(encode_json(Path(ADMITTED), named)).hexdigest()[:32])
 
 

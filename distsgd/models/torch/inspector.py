@@ -65,10 +65,16 @@ class ModuleInspector(Inspector):
         program = rehearsal.program()
         once = _calls(rehearsal, program, rehearsal.block, is_training=True)
         twice = _calls(rehearsal, program, rehearsal.block, is_training=True)
-        for a, b in zip(once, twice, strict=False):
-            if _same(a.inputs, b.inputs) and not _same(a.outputs, b.outputs):
-                return a.label
-        return ""
+        return _first_other(once, twice)
+
+    def remembering(self, rehearsal: Rehearsal, others: Block, *, is_training: bool) -> str:
+        """The first module that does in a program that has trained on `others`."""
+        found = []
+        for block in (rehearsal.block, others):
+            program = rehearsal.program()
+            rehearsal.train(program, block)
+            found.append(_calls(rehearsal, program, rehearsal.block, is_training=is_training))
+        return _first_other(*found)
 
     def not_finite(self, rehearsal: Rehearsal) -> str:
         """The first module that makes finite inputs into something else."""
@@ -118,6 +124,14 @@ def _calls(
     with _watched(_module(program), calls.append):
         rehearsal.look(program, block, is_training=is_training)
     return calls
+
+
+def _first_other(once: Sequence[Call], twice: Sequence[Call]) -> str:
+    """The first module that gives other outputs for the same inputs."""
+    for a, b in zip(once, twice, strict=False):
+        if _same(a.inputs, b.inputs) and not _same(a.outputs, b.outputs):
+            return a.label
+    return ""
 
 
 @contextmanager

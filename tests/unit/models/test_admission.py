@@ -11,39 +11,14 @@ import numpy as np
 import pytest
 
 from distsgd.errors import ModelError
-from distsgd.models import Recipe, RowSpec, model_of
+from distsgd.models import Recipe, model_of
 from distsgd.models.admission import Admission
-from distsgd.models.rehearsal import Block, Rehearsal
+from distsgd.models.rehearsal import Rehearsal
+from tests.unit.models.admitting import ROWS, TOKENS, admit, block
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 own = importlib.import_module("tests.unit.models.own_models")
 nn = torch.nn
-ROWS = RowSpec((64,), "class", 10)
-TOKENS = RowSpec((6,), "class", 12, (6,), num_levels=12)
-
-
-def block(rows: RowSpec = ROWS, count: int = 24) -> Block:
-    chance = np.random.default_rng(0)
-    target = chance.integers(0, rows.num_outputs, (count, *rows.target_shape))
-    if rows.num_levels is None:
-        return Block(chance.random((count, *rows.input_shape), np.float32), target)
-    levels = chance.integers(0, rows.num_levels, (count, *rows.input_shape))
-    return Block(levels.astype(np.float32), target)
-
-
-def admit(
-    factory: Any, *, rows: RowSpec = ROWS, count: int = 24, per_sample: bool = True
-) -> str | None:
-    """Why the model of `factory` is refused; None where it is not."""
-    recipe = Recipe(factory, {}, rows)
-    model = model_of(recipe)
-    weights = model.initialise("", 0, np.float32)
-    try:
-        admission = Admission(recipe, Rehearsal(model, block(rows, count), weights, per_sample))
-        admission.check(admission.first())
-    except ModelError as error:
-        return str(error)
-    return None
 
 
 @pytest.mark.parametrize(

@@ -113,14 +113,16 @@ def test_admission_is_remembered_for_the_same_model_and_rows(code: Path) -> None
     assert kept.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("what", ["source", "helper", "options", "damage"])
+@pytest.mark.parametrize("what", ["source", "helper", "silent", "options", "damage"])
 def test_model_that_may_be_another_is_tried_again(code: Path, what: str) -> None:
     trainer(code, Said()).plan()
     options: dict[str, Any] = {"most": 1e8} if what == "options" else {}
     if what == "source":
         (code / "net_of_user.py").write_text(f"{SOURCE}\n# Another.\n")
-    elif what == "helper":  # It is in no digest of the factory's module.
+    elif what == "helper":
         (code / "helper_of_user.py").write_text("SLOPE = 0.125\n")
+    elif what == "silent":  # The bits of the first block are the same.
+        (code / "helper_of_user.py").write_text(f"{HELPER}LATER = 1\n")
     elif what == "damage":
         for kept in (code / "cache" / "admitted").iterdir():
             kept.write_text('{"factory": ')
@@ -150,6 +152,31 @@ def test_factory_without_a_name_is_tried_each_time(code: Path) -> None:
     assert not any("as before" in line for line in said.admitted)
     assert len(said.admitted) == 2
     assert not (code / "cache" / "admitted").exists()
+
+
+NOTHING_HELD = """
+import torch
+
+
+class Scores(torch.nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return self.scores.expand(len(x), -1)
+
+
+def make(outputs):
+    return Scores(outputs), lambda out, y: out.sum(1)
+"""
+
+
+def test_model_that_holds_no_numbers_for_its_backward_is_tried(code: Path) -> None:
+    (code / "net_of_user.py").write_text(NOTHING_HELD)
+    said = Said()
+    trainer(code, said).plan()
+    assert len(said.admitted) == 1
 
 
 def test_refusal_leaves_no_run_and_is_not_remembered(code: Path) -> None:
