@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ _NOT_SEEDED = (
 _OWN_ROWS = "each row must be computed by itself, or other bits come out for other workers"
 
 
-Train = Callable[[Program, Block], Found]
+Train = Callable[[Block], Found]
 
 
 class First(NamedTuple):
@@ -267,11 +268,15 @@ class Admission:
 
     def _compare(self, rehearsal: Rehearsal, close: float) -> None:
         """In evaluation, and in training: by halves of the block, and alone where chance allows."""
-        program = rehearsal.program()
-        self._compare_alone(rehearsal, rehearsal.train_without_chance, close)
+        program, train = rehearsal.program(), rehearsal.train
+        self._compare_alone(
+            rehearsal.block, partial(rehearsal.train_without_chance, program), close
+        )
         self._compare_halves(rehearsal, program, close)
-        if not differs(rehearsal.train(program), rehearsal.train(program, seed=1)):
-            self._compare_alone(rehearsal, rehearsal.train, close)
+        if rehearsal.model.chance == "none":  # That was training already.
+            return
+        if not differs(train(program), train(program, seed=1)):
+            self._compare_alone(rehearsal.block, partial(train, program), close)
 
     def _compare_halves(self, rehearsal: Rehearsal, program: Program, close: float) -> None:
         """What half of the rows gives to the gradient in training is the same among other rows.
@@ -292,11 +297,11 @@ class Admission:
                 f"and at hooks; {_OWN_ROWS}"
             )
 
-    def _compare_alone(self, rehearsal: Rehearsal, train: Train, close: float) -> None:
-        rows_N, program = some_rows(len(rehearsal.block)), rehearsal.program()
-        block, count = rehearsal.block.take(rows_N), len(rows_N)
-        whole, together = train(program, rehearsal.block), train(program, block)
-        alone = [train(program, block.alone(place)) for place in range(count)]
+    def _compare_alone(self, all_rows: Block, train: Train, close: float) -> None:
+        rows_N = some_rows(len(all_rows))
+        block, count = all_rows.take(rows_N), len(rows_N)
+        whole, together = train(all_rows), train(block)
+        alone = [train(block.alone(place)) for place in range(count)]
         losses_N = np.array([found.losses_N[0] for found in alone])
         for found, its_N in ((whole, rows_N), (together, np.arange(count))):
             together_N = found.losses_N[its_N]
