@@ -16,7 +16,7 @@ from pathlib import Path
 
 import ddp
 from markdown_table import Table
-from modules import MODULES
+from modules import MODULES, PLACES
 from plain import without_inherited_kernel
 from rows import rows_of
 
@@ -30,7 +30,8 @@ NORM_GOALS = {"mlp": 1.15, "transformer": 1.3, "cnn": 2.2}
 
 def config_of(kind: str, batch: int, workers: int, *, norms: bool) -> TrainConfig:
     """A run of plain SGD without an end."""
-    places = {"feature_kind": "integer"} if kind == "transformer" else {"standardise": "none"}
+    tokens = {"feature_kind": "integer", "target_shape": [PLACES]}
+    places = tokens if kind == "transformer" else {"standardise": "none"}
     return TrainConfig.from_dict(
         {
             "data": {"label": "label"} | places,
