@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from distsgd.models.factory import Factory, Recipe
+from distsgd.models.factory import Recipe
 from distsgd.models.protocol import Program
 from distsgd.models.rehearsal import Block, Rehearsal
 
@@ -46,8 +46,7 @@ class Inspector:
 
 def inspector_of(recipe: Recipe) -> Inspector:
     """That of the framework of a model."""
-    found = recipe.found()
-    if isinstance(found, Factory) and found.framework != "torch":
+    if recipe.framework != "torch":
         return Inspector()
     made = importlib.import_module("distsgd.models.torch.inspector")
     return cast(Inspector, made.ModuleInspector())

@@ -19,8 +19,6 @@ from distsgd.models.factory import LIBRARY_BYTES, Recipe, model_again
 from distsgd.models.protocol import Model
 from distsgd.nn.network import PREDICTION_ROWS
 
-__all__ = ["PREDICTION_ROWS", "RecipeModel"]
-
 
 class RecipeModel:
     """The half of a `distsgd.models.Model` that its recipe and its parameters know."""

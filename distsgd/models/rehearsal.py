@@ -95,10 +95,10 @@ class Rehearsal:
     weights_P: Array
     per_sample: bool
 
-    def program(self, max_rows: int | None = None) -> Program:
-        """A new one, of the weights' dtype."""
-        most = max_rows or len(self.block)
-        return self.model.program(most, self.weights_P.dtype, per_sample=self.per_sample)
+    def program(self) -> Program:
+        """A new one for such a block, of the weights' dtype."""
+        dtype = self.weights_P.dtype
+        return self.model.program(len(self.block), dtype, per_sample=self.per_sample)
 
     def train(self, program: Program, block: Block | None = None, *, seed: int = 0) -> Found:
         """Forward and backward, with what training leaves to chance keyed by `seed`."""

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from distsgd.autodiff.graph import ParameterSpec
 from distsgd.base.arrays import Array
 from distsgd.models.factory import Recipe
-from distsgd.models.of_recipe import PREDICTION_ROWS, RecipeModel
+from distsgd.models.of_recipe import RecipeModel
 from distsgd.models.own_errors import own_code
 from distsgd.models.probe import probe
 from distsgd.models.protocol import Chance
@@ -26,6 +26,7 @@ from distsgd.models.torch.program import TorchProgram, array_of, torch_dtype
 from distsgd.models.torch.settings import Computing
 from distsgd.models.torch.steady import require_steady
 from distsgd.models.torch.trial import try_out
+from distsgd.nn.network import PREDICTION_ROWS
 
 
 class OwnModel(RecipeModel):
@@ -82,20 +83,6 @@ class OwnModel(RecipeModel):
         """Forward and backward over at most `max_rows` samples."""
         return TorchProgram(self.recipe, self.parameters, max_rows, dtype, per_sample=per_sample)
 
-    def predict(self, flat: Array, x: Array) -> Array:
-        """Predictions ``[N, *output_shape]`` of any number of samples, in blocks of 256."""
-        x = np.ascontiguousarray(x, flat.dtype)
-        with self._one_at_a_time:  # A program computes with the weights it was told last.
-            program = self._predicting
-            if program is None or program.dtype is not torch_dtype(flat.dtype):
-                program = self.program(PREDICTION_ROWS, flat.dtype, per_sample=False)
-                self._predicting = program
-            pieces = [
-                program.predict(flat, x[first : first + PREDICTION_ROWS])
-                for first in range(0, max(len(x), 1), PREDICTION_ROWS)
-            ]
-        return np.concatenate(pieces)
-
     def seen(self, outputs_NO: Array, target: Array) -> tuple[Array, Array]:
         """Predictions, and the gradient of each row's loss by its outputs."""
         outputs = torch.from_numpy(outputs_NO.copy()).requires_grad_()
@@ -113,6 +100,14 @@ class OwnModel(RecipeModel):
             "capability": torch.backends.cpu.get_cpu_capability(),
             "probe": probe(self, self.recipe.rows, dtype),
         }
+
+    def _predict_block(self, flat: Array, x_N: Array) -> Array:
+        with self._one_at_a_time:  # A program computes with the weights it was told last.
+            program = self._predicting
+            if program is None or program.dtype is not torch_dtype(flat.dtype):
+                program = self.program(PREDICTION_ROWS, flat.dtype, per_sample=False)
+                self._predicting = program
+            return program.predict(flat, x_N)
 
     def _parts_of(self, dtype: torch.dtype) -> Parts:
         if dtype not in self._parts:

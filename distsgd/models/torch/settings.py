@@ -16,10 +16,9 @@ from distsgd.errors import ModelError
 _ERROR = 2  # Of `torch.set_deterministic_debug_mode`: what is not deterministic raises.
 _NO_SUCH = "does not have a deterministic implementation"
 
-# Threads, deterministic mode, default dtype, precision of products, whether gradients are recorded.
+# Threads, deterministic mode, default dtype, precision of products, whether gradients are recorded,
+# whether new memory is filled.
 _Settings: TypeAlias = tuple[int, int, torch.dtype, str, bool, bool]
-
-
 _TURN = RLock()
 
 
