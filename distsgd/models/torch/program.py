@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from distsgd.models.own_errors import own_code
 from distsgd.models.torch.norms import SampleNorms
 from distsgd.models.torch.parts import Tensor, made_with
 from distsgd.models.torch.settings import Computing
+
+_FILTERS = Lock()
 
 
 class TorchProgram:
@@ -143,7 +146,10 @@ def torch_dtype(dtype: DTypeLike) -> torch.dtype:
 
 def tensor_of(array: Array) -> Tensor:
     """The same memory as a tensor; what may not be written, is not."""
-    with warnings.catch_warnings():
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    # The filters are the process's: two threads that change them at once leave them wrong.
+    with _FILTERS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
